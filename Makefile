@@ -1,0 +1,40 @@
+# Every target sets up .venv by itself, from constraints.txt; the second time that costs nothing.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+INSTALLED = $(VENV)/.installed
+CSRC = setup.py CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
+ARGS ?=
+
+.PHONY: venv train test bench gpu lint clean
+
+venv: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt $(CSRC)
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[scenes,test,dev]"
+	touch $@
+
+train: venv
+	$(RUN) -m gioada_fast.train --config street_scenes $(ARGS)
+
+test: venv
+	$(RUN) -m pytest tests $(ARGS)
+
+bench: venv
+	$(RUN) -m pytest benchmarks $(ARGS)
+
+# On a machine with a GPU, in its own environment (its torch is kept): build, test, measure.
+gpu:
+	$(PYTHON) -m pip install --no-build-isolation --no-deps --editable .
+	$(PYTHON) -m pytest tests -m gpu $(ARGS)
+	$(PYTHON) -m pytest benchmarks --device cuda $(ARGS)
+
+lint: venv
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.cpp csrc/*/*.cu)
+
+clean:
+	rm -rf build dist *.egg-info gioada_fast/_C*.so .pytest_cache .ruff_cache .benchmarks
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
