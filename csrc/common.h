@@ -1,0 +1,68 @@
+// What all kernels share: host/device qualifier, element types, positions of bilinear resizing.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#define GIOADA_HD __host__ __device__ __forceinline__
+#else
+#define GIOADA_HD inline
+#endif
+
+// CPU kernels are compiled once per instruction set. Everything that a header defines lives in a
+// namespace of that set, so that the linker cannot hand AVX-512 code to a processor without it.
+#ifndef GIOADA_ISA
+#define GIOADA_ISA host
+#endif
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+
+// bfloat16 as its bits: the upper half of a float32.
+struct bfloat16 {
+  uint16_t bits;
+};
+
+GIOADA_HD float to_float(float value) { return value; }
+
+GIOADA_HD float to_float(bfloat16 value) {
+#ifdef __CUDA_ARCH__
+  return __uint_as_float(static_cast<uint32_t>(value.bits) << 16);
+#else
+  const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+  float result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+#endif
+}
+
+// Bilinear resizing of `in` to `out` points with align_corners = True, as cells: cell k lies
+// between input points k and k + 1, and every output point belongs to exactly one cell. Integer
+// arithmetic: positions are exact, and the same on every back end.
+
+GIOADA_HD int64_t cell_count(int64_t in) { return in > 1 ? in - 1 : 1; }
+
+GIOADA_HD int64_t cell_of(int64_t index, int64_t in, int64_t out) {
+  if (in == 1 || out == 1) return 0;
+  const int64_t cell = index * (in - 1) / (out - 1);
+  return cell < in - 1 ? cell : in - 2;  // the last point closes the last cell
+}
+
+// Weight of input point cell + 1; cell gets the rest.
+GIOADA_HD float upper_weight(int64_t index, int64_t cell, int64_t in, int64_t out) {
+  if (in == 1 || out == 1) return 0.f;
+  const int64_t rest = index * (in - 1) - cell * (out - 1);
+  return static_cast<float>(rest) / static_cast<float>(out - 1);
+}
+
+// First output point of a cell; that of cell_count(in) is `out`.
+GIOADA_HD int64_t cell_begin(int64_t cell, int64_t in, int64_t out) {
+  if (cell <= 0) return 0;
+  if (cell >= cell_count(in)) return out;
+  if (out == 1) return out;  // its one point is in cell 0
+  return (cell * (out - 1) + in - 2) / (in - 1);
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

@@ -1,0 +1,54 @@
+// Aligned memory and the parallel loop of the CPU kernels.
+#pragma once
+
+#include <cstdlib>
+#include <new>
+
+#include "common.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+
+// Uninitialised memory, aligned to a cache line.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size)
+      : data_(static_cast<T*>(std::aligned_alloc(64, (size * sizeof(T) + 127) / 64 * 64))) {
+    if (data_ == nullptr) throw std::bad_alloc();
+  }
+  ~Buffer() { std::free(data_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  T* get() const { return data_; }
+  T& operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  T* data_;
+};
+
+// body(i, thread) for all i in [0, count) on at most `threads` threads. The number is passed, and
+// not taken from the runtime, so that torch.set_num_threads holds whichever runtime was loaded.
+// `body` must not throw, and must not let its result depend on `thread`.
+template <typename Body>
+static void parallel_for(int64_t count, int threads, const Body& body) {
+#ifdef _OPENMP
+  if (threads > 1 && count > 1) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int64_t i = 0; i < count; ++i) body(i, omp_get_thread_num());
+    return;
+  }
+#endif
+  for (int64_t i = 0; i < count; ++i) body(i, 0);
+}
+
+static inline int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

@@ -1,0 +1,81 @@
+// Vectors of floats as wide as the instruction set's registers, on GCC's and Clang's vector types.
+#pragma once
+
+#include "common.h"
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+constexpr int kVectorBytes = kLanes * sizeof(float);
+
+typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t Ints __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+static inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
+static inline Ints load(const int32_t* p) { return *reinterpret_cast<const Ints*>(p); }
+static inline void store(float* p, Floats value) { *reinterpret_cast<Floats*>(p) = value; }
+static inline Floats broadcast(float value) { return value - Floats{}; }
+static inline Ints broadcast(int32_t value) { return value - Ints{}; }
+
+// The larger one; `b` where either is NaN.
+static inline Floats max(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// exp(x) for x <= 0, within 2 ulp; flushes to 1.6e-38 below -87; NaN stays NaN. Reduction by
+// Cody and Waite, polynomial of the Cephes library (expf).
+static inline Floats exp_nonpositive(Floats x) {
+  x = max(broadcast(-87.f), x);
+  // Adding 1.5 * 2^23 rounds to an integer in the low bits; 127 more makes it the exponent field.
+  const float shift = 12582912.f + 127.f;
+  const Floats shifted = x * 1.44269504088896341f + shift;
+  const Floats power = shifted - shift;
+  const Floats r = (x - power * 0.693359375f) + power * 2.12194440e-4f;
+  Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r + 1.f;
+  p = p * r + 1.f;
+  return p * (Floats)((Ints)shifted << 23);
+}
+
+// log(x) for normal x > 0, within 2 ulp; NaN and infinity give NaN. Polynomial of Cephes (logf).
+static inline Floats log_positive(Floats x) {
+  const Ints bits = (Ints)x;
+  const Ints exponent = (bits - 0x3f3504f3) >> 23;  // of x / sqrt(1/2)
+  const Floats r = (Floats)(bits - (exponent << 23)) - 1.f;
+  const Floats e = __builtin_convertvector(exponent, Floats);
+  Floats p = r * 7.0376836292e-2f - 1.1514610310e-1f;
+  p = p * r + 1.1676998740e-1f;
+  p = p * r - 1.2420140846e-1f;
+  p = p * r + 1.4249322787e-1f;
+  p = p * r - 1.6668057665e-1f;
+  p = p * r + 2.0000714765e-1f;
+  p = p * r - 2.4999993993e-1f;
+  p = p * r + 3.3333331174e-1f;
+  const Floats square = r * r;
+  p = p * square * r - e * 2.12194440e-4f - 0.5f * square;
+  return (r + p) + (e * 0.693359375f + (x - x));
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

@@ -1,0 +1,353 @@
+// CPU kernel: loss and gradient in one walk down the image, with nothing of full size.
+//
+// A strip of kLanes pixel columns is one vector. Logits are interpolated horizontally once per
+// input row; between two input rows, every pixel row is one fused multiply-add per class. Softmax
+// runs over classes, so lanes never mix. Gradients gather in two vectors per class, for the input
+// rows above and below, and are spread over input columns once per input row.
+//
+// A band is a few cells high and owned by one task. Bands, and so all sums, depend on the shape
+// alone: the result has the same bits for any number of threads.
+
+#include "upsample_cross_entropy.h"
+
+#include "cpu/parallel.h"
+#include "cpu/simd.h"
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+namespace {
+
+constexpr int64_t kBands = 32;  // wanted number of bands, enough to keep many cores busy
+
+// A strip of kLanes pixel columns and the input columns it touches.
+struct Strip {
+  int64_t first;     // its first input column
+  int64_t span;      // number of input columns
+  float* to_pixels;  // [span, kLanes] weight of an input column in a pixel column
+  float* to_inputs;  // [kLanes, round_up(span, kLanes)] the transpose
+};
+
+// Strips are the same for every row and image: built once per call.
+class Strips {
+ public:
+  Strips(int64_t in, int64_t out)
+      : count_((out + kLanes - 1) / kLanes), strips_(count_), weights_(size_of(in, out)) {
+    float* next = weights_.get();
+    for (int64_t s = 0; s < count_; ++s) {
+      const int64_t begin = s * kLanes;
+      const int64_t end = begin + kLanes < out ? begin + kLanes : out;
+      Strip& strip = strips_[s];
+      strip.first = cell_of(begin, in, out);
+      strip.span = span_of(begin, end, in, out);
+      const int64_t padded = round_up(strip.span, kLanes);
+      strip.to_pixels = next;
+      strip.to_inputs = next + strip.span * kLanes;
+      next += (strip.span + padded) * kLanes;
+      for (float* p = strip.to_pixels; p != next; ++p) *p = 0.f;  // lanes beyond the image stay 0
+      for (int64_t x = begin; x < end; ++x) {
+        const int64_t lane = x - begin;
+        const int64_t cell = cell_of(x, in, out);
+        const float upper = upper_weight(x, cell, in, out);
+        const int64_t column = cell - strip.first;
+        strip.to_pixels[column * kLanes + lane] = 1.f - upper;
+        strip.to_inputs[lane * padded + column] = 1.f - upper;
+        if (column + 1 < strip.span) {
+          strip.to_pixels[(column + 1) * kLanes + lane] = upper;
+          strip.to_inputs[lane * padded + column + 1] = upper;
+        }
+      }
+    }
+  }
+
+  int64_t count() const { return count_; }
+  const Strip& operator[](int64_t s) const { return strips_[s]; }
+
+ private:
+  static int64_t span_of(int64_t begin, int64_t end, int64_t in, int64_t out) {
+    const int64_t last = cell_of(end - 1, in, out) + 1;
+    return (last < in ? last : in - 1) - cell_of(begin, in, out) + 1;
+  }
+
+  static int64_t size_of(int64_t in, int64_t out) {
+    int64_t size = 0;
+    for (int64_t begin = 0; begin < out; begin += kLanes) {
+      const int64_t end = begin + kLanes < out ? begin + kLanes : out;
+      const int64_t span = span_of(begin, end, in, out);
+      size += (span + round_up(span, kLanes)) * kLanes;
+    }
+    return size;
+  }
+
+  int64_t count_;
+  Buffer<Strip> strips_;
+  Buffer<float> weights_;
+};
+
+// Working memory of one thread.
+struct Scratch {
+  float *above, *step;             // [classes, kLanes] upper input row; lower minus upper
+  float* below;                    // [classes, kLanes] lower input row
+  float* exps;                     // [classes, kLanes] logits of a pixel row, then their exps
+  float *grad_above, *grad_below;  // [classes, kLanes]
+  float* grad_rows;                // [rows of the band + 1, classes, padded input width]
+  int32_t* label;                  // [pixel rows of the band, padded width] class or -1
+  float* weight;                   // [pixel rows of the band, padded width] 0 where ignored
+};
+
+struct Sums {
+  double loss, weight;
+};
+
+// One input row, interpolated to the columns of a strip: out[c, lane].
+template <typename T>
+void interpolate(const UpsampleCrossEntropy& op, int64_t n, int64_t row, const Strip& strip,
+                 float* out) {
+  const int64_t class_stride = op.logit_strides[1], column_stride = op.logit_strides[3];
+  const T* input = static_cast<const T*>(op.logits) + n * op.logit_strides[0] +
+                   row * op.logit_strides[2] + strip.first * column_stride;
+  for (int64_t c = 0; c < op.classes; ++c) {
+    const T* p = input + c * class_stride;
+    Floats sum = to_float(p[0]) * load(strip.to_pixels);
+    for (int64_t i = 1; i < strip.span; ++i) {
+      sum += to_float(p[i * column_stride]) * load(strip.to_pixels + i * kLanes);
+    }
+    store(out + c * kLanes, sum);
+  }
+}
+
+// The transpose of `interpolate`: adds grad[c, lane] into the row's input columns.
+void spread(const UpsampleCrossEntropy& op, const Strip& strip, const float* grad, float* row,
+            int64_t row_stride) {
+  const int64_t padded = round_up(strip.span, kLanes);
+  for (int64_t c = 0; c < op.classes; ++c) {
+    float* out = row + c * row_stride + strip.first;
+    const float* g = grad + c * kLanes;
+    for (int64_t i = 0; i < padded; i += kLanes) {
+      const float* weights = strip.to_inputs + i;
+      Floats even = g[0] * load(weights), odd = g[1] * load(weights + padded);
+      for (int lane = 2; lane < kLanes; lane += 2) {
+        even += g[lane] * load(weights + lane * padded);
+        odd += g[lane + 1] * load(weights + (lane + 1) * padded);
+      }
+      Floats sum;
+      std::memcpy(&sum, out + i, sizeof sum);
+      sum += even + odd;
+      std::memcpy(out + i, &sum, sizeof sum);
+    }
+  }
+}
+
+// One row of a strip: returns its weighted losses, and adds to the gradients.
+template <bool kGrad>
+inline Floats pixel_row(int64_t classes, float lower, const int32_t* labels, const float* weights,
+                        const Scratch& s) {
+  const Ints label = load(labels);
+  const Floats weight = load(weights);
+  Floats largest = load(s.above) + lower * load(s.step);
+  Floats picked = Floats{};
+  for (int64_t c = 0; c < classes; ++c) {
+    const Floats z = load(s.above + c * kLanes) + lower * load(s.step + c * kLanes);
+    store(s.exps + c * kLanes, z);
+    largest = max(largest, z);
+    picked = label == static_cast<int32_t>(c) ? z : picked;
+  }
+  Floats sum = Floats{};
+  for (int64_t c = 0; c < classes; ++c) {
+    const Floats e = exp_nonpositive(load(s.exps + c * kLanes) - largest);
+    if (kGrad) store(s.exps + c * kLanes, e);
+    sum += e;
+  }
+  if (kGrad) {
+    const Floats scaled = weight / sum;
+    for (int64_t c = 0; c < classes; ++c) {
+      const Floats weight_if_label = label == static_cast<int32_t>(c) ? weight : Floats{};
+      const Floats g = logit_gradient(load(s.exps + c * kLanes), scaled, weight_if_label);
+      store(s.grad_above + c * kLanes, load(s.grad_above + c * kLanes) + (1.f - lower) * g);
+      store(s.grad_below + c * kLanes, load(s.grad_below + c * kLanes) + lower * g);
+    }
+  }
+  const Floats loss = weight * (log_positive(sum) + (largest - picked));
+  return label >= 0 ? loss : Floats{};
+}
+
+template <typename L>
+void read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, int64_t end,
+                 int64_t padded_width, const Scratch& s) {
+  const int64_t classes = op.classes, ignore_index = op.ignore_index;
+  for (int64_t y = begin; y < end; ++y) {
+    const L* row = static_cast<const L*>(op.labels) + (n * op.height + y) * op.width;
+    int32_t* label = s.label + (y - begin) * padded_width;
+    float* weight = s.weight + (y - begin) * padded_width;
+    for (int64_t x = 0; x < op.width; ++x) {
+      label[x] = class_of(static_cast<int64_t>(row[x]), ignore_index, classes);
+    }
+    for (int64_t x = op.width; x < padded_width; ++x) label[x] = -1;
+    if (op.weight != nullptr) {
+      for (int64_t x = 0; x < padded_width; ++x) {
+        weight[x] = label[x] >= 0 ? op.weight[label[x]] : 0.f;
+      }
+    } else {
+      for (int64_t x = 0; x < padded_width; ++x) weight[x] = label[x] >= 0 ? 1.f : 0.f;
+    }
+  }
+}
+
+// Cells [first, last) of image n. The gradient of input rows [first, last) goes to op.grad, that of
+// row `last`, which the next band continues, to `border`.
+template <typename T, bool kGrad>
+Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64_t first,
+          int64_t last, Scratch s, float* border) {
+  const int64_t classes = op.classes, h = op.in_height, w = op.in_width;
+  const int64_t padded_width = round_up(op.width, kLanes);
+  const int64_t row_stride = w + kLanes, row_size = classes * row_stride;
+  const int64_t tile = classes * kLanes;
+  const int64_t begin = cell_begin(first, h, op.height), end = cell_begin(last, h, op.height);
+  if (op.label_type == LabelType::uint8) {
+    read_labels<uint8_t>(op, n, begin, end, padded_width, s);
+  } else {
+    read_labels<int64_t>(op, n, begin, end, padded_width, s);
+  }
+  if (kGrad) std::memset(s.grad_rows, 0, (last - first + 1) * row_size * sizeof(float));
+
+  Sums sums = {0., 0.};
+  for (int64_t i = 0; i < (end - begin) * padded_width; i += kLanes) {
+    const Floats weight = load(s.weight + i);
+    float total = 0.f;
+    for (int lane = 0; lane < kLanes; ++lane) total += weight[lane];
+    sums.weight += total;
+  }
+  for (int64_t x = 0; x < strips.count(); ++x) {
+    const Strip& strip = strips[x];
+    interpolate<T>(op, n, first, strip, s.above);
+    if (kGrad) std::memset(s.grad_above, 0, tile * sizeof(float));
+    for (int64_t cell = first; cell < last; ++cell) {
+      interpolate<T>(op, n, cell + 1 < h ? cell + 1 : cell, strip, s.below);
+      for (int64_t i = 0; i < tile; i += kLanes) {
+        store(s.step + i, load(s.below + i) - load(s.above + i));
+      }
+      if (kGrad) std::memset(s.grad_below, 0, tile * sizeof(float));
+      const int64_t y_end = cell_begin(cell + 1, h, op.height);
+      Floats loss = Floats{};
+      for (int64_t y = cell_begin(cell, h, op.height); y < y_end; ++y) {
+        const int64_t at = (y - begin) * padded_width + x * kLanes;
+        loss += pixel_row<kGrad>(classes, upper_weight(y, cell, h, op.height), s.label + at,
+                                 s.weight + at, s);
+      }
+      for (int lane = 0; lane < kLanes; ++lane) sums.loss += loss[lane];
+      if (kGrad) {
+        spread(op, strip, s.grad_above, s.grad_rows + (cell - first) * row_size, row_stride);
+        float* done = s.grad_above;
+        s.grad_above = s.grad_below;
+        s.grad_below = done;
+      }
+      float* passed = s.above;
+      s.above = s.below;
+      s.below = passed;
+    }
+    if (kGrad) spread(op, strip, s.grad_above, s.grad_rows + (last - first) * row_size, row_stride);
+  }
+  if (kGrad) {
+    for (int64_t row = first; row <= last; ++row) {
+      const float* from = s.grad_rows + (row - first) * row_size;
+      float* to = row < last ? op.grad + (n * h + row) * w * classes : border;
+      for (int64_t x = 0; x < w; ++x) {
+        for (int64_t c = 0; c < classes; ++c) to[x * classes + c] = from[c * row_stride + x];
+      }
+    }
+  }
+  return sums;
+}
+
+template <typename T>
+void run(const UpsampleCrossEntropy& op, int threads) {
+  const bool wants_grad = op.grad != nullptr;
+  const int64_t h = op.in_height, row = op.in_width * op.classes;
+  const int64_t cells = cell_count(h);
+  const int64_t bands_wanted = (kBands + op.batch - 1) / op.batch;
+  const int64_t band_cells = (cells + bands_wanted - 1) / bands_wanted;
+  const int64_t bands = (cells + band_cells - 1) / band_cells;  // of one image
+
+  int64_t pixel_rows = 0;
+  for (int64_t b = 0; b < bands; ++b) {
+    const int64_t last = (b + 1) * band_cells < cells ? (b + 1) * band_cells : cells;
+    const int64_t rows = cell_begin(last, h, op.height) - cell_begin(b * band_cells, h, op.height);
+    if (rows > pixel_rows) pixel_rows = rows;
+  }
+  const int64_t tile = op.classes * kLanes;
+  const int64_t pixels = round_up(pixel_rows * round_up(op.width, kLanes), kLanes);
+  const int64_t grad_rows = wants_grad ? (band_cells + 1) * (row + op.classes * kLanes) : 0;
+  const int64_t scratch_size = round_up(6 * tile + 2 * pixels + grad_rows, 16);
+  const int64_t tasks = op.batch * bands;
+  const int workers = threads < tasks ? threads : static_cast<int>(tasks);
+
+  const Strips strips(op.in_width, op.width);
+  const Buffer<float> memory(workers * scratch_size);
+  const Buffer<float> borders(wants_grad ? tasks * row : 0);
+  const Buffer<Sums> sums(tasks);
+  parallel_for(tasks, workers, [&](int64_t task, int thread) {
+    float* p = memory.get() + thread * scratch_size;
+    Scratch s;
+    s.above = p;
+    s.step = p + tile;
+    s.below = p + 2 * tile;
+    s.exps = p + 3 * tile;
+    s.grad_above = p + 4 * tile;
+    s.grad_below = p + 5 * tile;
+    s.weight = p + 6 * tile;
+    s.label = reinterpret_cast<int32_t*>(s.weight + pixels);
+    s.grad_rows = s.weight + 2 * pixels;
+    const int64_t n = task / bands, first = task % bands * band_cells;
+    const int64_t last = first + band_cells < cells ? first + band_cells : cells;
+    float* border = borders.get() + task * row;
+    sums[task] = wants_grad ? band<T, true>(op, strips, n, first, last, s, border)
+                            : band<T, false>(op, strips, n, first, last, s, nullptr);
+  });
+
+  Sums total = {0., 0.};
+  for (int64_t task = 0; task < tasks; ++task) {
+    total.loss += sums[task].loss;
+    total.weight += sums[task].weight;
+  }
+  const double scale = total.weight > 0. ? 1. / total.weight : 0.;
+  *op.loss = static_cast<float>(total.loss * scale);
+  if (!wants_grad) return;
+
+  // Rows that two bands share are completed, and all are divided by the sum of weights.
+  parallel_for(tasks, workers, [&](int64_t task, int) {
+    const float factor = static_cast<float>(scale);
+    const int64_t n = task / bands, first = task % bands * band_cells;
+    const bool is_last = first + band_cells >= cells;
+    // With one input row, the only cell has it above and, with weight 0, below.
+    const int64_t rows = is_last ? h - first : band_cells;
+    float* grad = op.grad + (n * h + first) * row;
+    if (first > 0) {
+      const float* border = borders.get() + (task - 1) * row;
+      for (int64_t i = 0; i < row; ++i) grad[i] += border[i];
+    }
+    if (is_last && h > 1) {
+      std::memcpy(grad + (rows - 1) * row, borders.get() + task * row, row * sizeof(float));
+    }
+    for (int64_t i = 0; i < rows * row; ++i) grad[i] *= factor;
+  });
+}
+
+}  // namespace
+
+void upsample_cross_entropy(const UpsampleCrossEntropy& op, int threads) {
+  if (op.batch == 0 || op.height == 0 || op.width == 0) {
+    *op.loss = 0.f;
+    if (op.grad != nullptr) {
+      std::memset(op.grad, 0,
+                  op.batch * op.in_height * op.in_width * op.classes * sizeof(*op.grad));
+    }
+    return;
+  }
+  if (op.logit_type == LogitType::bfloat16) {
+    run<bfloat16>(op, threads);
+  } else {
+    run<float>(op, threads);
+  }
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

@@ -1,0 +1,230 @@
+"""Back ends, how an op chooses among them, and its registration with ``torch.library``.
+
+An op is a ``FusedOp``: a signature, a kernel for each back end, and a backward formula. The back
+end is chosen when the public function is called and travels as the operator's last argument. Under
+``torch.compile`` that is when the function is traced; the choice is guarded, so a switch of back
+end recompiles.
+"""
+
+import functools
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch  # before _C: both then share torch's OpenMP runtime
+from torch import Tensor
+
+NAMESPACE = "gioada_fast"
+BACKENDS = ("reference", "cpp", "triton", "cuda")
+
+# Best first. On CUDA devices C++ comes before Triton: its launch costs less host time.
+_PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
+
+
+def _import_native() -> tuple[ModuleType | None, str]:
+    try:
+        from gioada_fast import _C
+    except ImportError as error:
+        return None, f"gioada_fast._C cannot be imported: {error}"
+    return _C, ""
+
+
+native, _native_error = _import_native()
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where a back end runs in this process.
+
+    Attributes:
+        name: one of ``BACKENDS``.
+        devices: device types that it runs on here; empty where it is not live.
+        detail: what it is built with, or why it is not live.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    detail: str
+
+    @property
+    def live(self) -> bool:
+        """Whether any device can use it."""
+        return bool(self.devices)
+
+
+def _probe_cpp() -> tuple[tuple[str, ...], str]:
+    if native is None:
+        return (), f"{_native_error}; install with a C++17 compiler"
+    return ("cpu",), f"{native.instruction_set()} of {', '.join(native.instruction_sets())}"
+
+
+def _probe_triton() -> tuple[tuple[str, ...], str]:
+    if importlib.util.find_spec("triton") is None:
+        return (), "triton is not installed"
+    import triton
+
+    if triton.knobs.runtime.interpret:
+        return ("cpu",), f"triton {triton.__version__}, interpreter (TRITON_INTERPRET=1)"
+    if not torch.cuda.is_available():
+        return (), "no CUDA device"
+    return ("cuda",), f"triton {triton.__version__}"
+
+
+def _probe_cuda() -> tuple[tuple[str, ...], str]:
+    if native is None:
+        return (), _native_error
+    if not native.has_cuda:
+        return (), "gioada_fast._C was built without nvcc"
+    if torch.version.cuda is None:
+        return (), "this PyTorch has no CUDA"
+    if not torch.cuda.is_available():
+        return (), "compiled, but no CUDA device"
+    return ("cuda",), f"compiled kernels, torch CUDA {torch.version.cuda}"
+
+
+@functools.cache
+def backends() -> dict[str, Backend]:
+    """All back ends by name, live or not, with the reason. Probed once per process."""
+    return {
+        "reference": Backend("reference", ("cpu", "cuda"), f"PyTorch {torch.__version__}"),
+        "cpp": Backend("cpp", *_probe_cpp()),
+        "triton": Backend("triton", *_probe_triton()),
+        "cuda": Backend("cuda", *_probe_cuda()),
+    }
+
+
+def _checked(name: str | None, origin: str) -> str | None:
+    if name is not None and name not in BACKENDS:
+        raise ValueError(f"{origin}: {name!r} is no back end, expected one of {BACKENDS}")
+    return name
+
+
+_forced: str | None = _checked(os.environ.get("GIOADA_BACKEND") or None, "GIOADA_BACKEND")
+
+
+class backend:
+    """Context in which all ops use one back end; ``None`` restores the automatic choice.
+
+    Holds for the whole process, not for one thread. Overrides the environment variable
+    ``GIOADA_BACKEND``.
+
+    Raises:
+        ValueError: no back end has this name.
+        RuntimeError: in the op, when the back end has no kernel for it or for its device.
+    """
+
+    def __init__(self, name: str | None):
+        self.name = _checked(name, "ops.backend")
+
+    def __enter__(self) -> None:
+        global _forced
+        self.before, _forced = _forced, self.name
+
+    def __exit__(self, *exc_info: object) -> None:
+        global _forced
+        _forced = self.before
+
+
+@functools.cache
+def _warn_slow(reason: str) -> None:
+    warnings.warn(
+        f"gioada_fast.ops runs on plain PyTorch, slower: {reason} "
+        "(GIOADA_BACKEND=reference silences this)",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+_ops: dict[str, "FusedOp"] = {}
+
+
+def registered() -> dict[str, "FusedOp"]:
+    """All ops by name."""
+    return dict(_ops)
+
+
+class FusedOp:
+    """An operator ``torch.ops.gioada_fast.<name>`` with a kernel for each back end.
+
+    Args:
+        name: of the operator.
+        fake: shapes and dtypes of the results, on fake tensors. Its annotated signature is the
+            operator's schema; a last argument ``backend: str`` names the kernel.
+        kernels: the kernel of each back end, with the signature of ``fake`` without ``backend``;
+            called with tensors of a device on which the back end is live.
+        setup_context: ``(ctx, inputs, output)``, as in ``torch.library.register_autograd``.
+        backward: ``(ctx, *grads)``; None for an op without gradient.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fake: Callable,
+        kernels: dict[str, Callable],
+        setup_context: Callable | None = None,
+        backward: Callable | None = None,
+    ):
+        self.name = name
+        self.kernels = kernels
+        schema = torch.library.infer_schema(fake, mutates_args=())
+
+        def dispatch(*args: object) -> Tensor | Sequence[Tensor]:
+            *arguments, chosen = args
+            return kernels[chosen](*arguments)
+
+        self.operator = torch.library.custom_op(
+            f"{NAMESPACE}::{name}", dispatch, mutates_args=(), schema=schema
+        )
+        self.operator.register_fake(fake)
+        if backward is not None:
+            self.operator.register_autograd(backward, setup_context=setup_context)
+        _ops[name] = self
+
+    def __call__(self, *args: object) -> Tensor | Sequence[Tensor]:
+        """Run the operator; the last argument is the back end that ``choose`` named."""
+        return self.operator(*args)
+
+    def backends_on(self, device_type: str) -> list[str]:
+        """Back ends that can run this op on a device type now, best first; reference is last."""
+        live = backends()
+        order = _PREFERENCE.get(device_type, ("reference",))
+        # A forced choice may name what the automatic one leaves out, as the interpreter.
+        others = [b for b in BACKENDS if b not in order]
+        return [
+            name
+            for name in (*order, *others)
+            if name == "reference" or (name in self.kernels and device_type in live[name].devices)
+        ]
+
+    def choose(self, tensor: Tensor) -> str:
+        """Name of the back end for a call with this tensor.
+
+        float64 goes to the reference: no kernel computes in it.
+
+        Raises:
+            RuntimeError: the back end asked for cannot run this op on this device.
+        """
+        if tensor.dtype == torch.float64:
+            return "reference"
+        device_type = tensor.device.type
+        if _forced is None:
+            return self._automatic(device_type)
+        if _forced == "reference" or _forced in self.backends_on(device_type):
+            return _forced
+        found = backends()[_forced]
+        reason = f"no kernel for {device_type}" if found.live else found.detail
+        if _forced not in self.kernels:
+            reason = "the op has no such kernel"
+        raise RuntimeError(f"{self.name}: back end {_forced!r} cannot run: {reason}")
+
+    def _automatic(self, device_type: str) -> str:
+        for name in _PREFERENCE.get(device_type, ()):
+            if name in self.kernels and device_type in backends()[name].devices:
+                return name
+        if device_type in _PREFERENCE and not torch.compiler.is_compiling():
+            wanted = _PREFERENCE[device_type][0]
+            _warn_slow(f"back end {wanted!r} is not live: {backends()[wanted].detail}")
+        return "reference"

@@ -1,0 +1,225 @@
+"""Triton kernels of ``upsample_cross_entropy``: one program for each cell of the logits' grid.
+
+All pixels of a cell depend on its four corners, and give their gradient to them. A program sums
+that over its pixels; a second kernel sums losses and weights; a third collects each point's
+gradient from the four cells around it. No atomics: the same bits every run.
+"""
+
+import contextlib
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ELEMENTS = 1024  # of a block [pixels, classes]
+TOTAL_BLOCK = 1024
+GRADIENT_BLOCK = 1024
+
+
+@triton.jit
+def _cell_begin(cell, size_in, size_out):
+    # First output index of a cell; see cell_begin in csrc/common.h.
+    spread = tl.maximum(size_in - 1, 1)
+    begin = (cell * (size_out - 1) + spread - 1) // spread
+    begin = tl.where(cell <= 0, 0, begin)
+    at_end = (cell >= spread) | ((size_out == 1) & (cell > 0))
+    return tl.where(at_end, size_out, begin)
+
+
+@triton.jit
+def _upper_weight(index, cell, size_in, size_out):
+    # Weight of point cell + 1; 0 where there is but one point on a side.
+    rest = index * (size_in - 1) - cell * (size_out - 1)
+    upper = rest.to(tl.float32) / tl.maximum(size_out - 1, 1).to(tl.float32)
+    return tl.where((size_in == 1) | (size_out == 1), 0.0, upper)
+
+
+@triton.jit
+def cells_kernel(
+    logits,  # [N, C, h, w], any strides
+    labels,  # [N, H, W]
+    weight,  # [C], read if HAS_WEIGHT
+    partial,  # [N, cells, 4 corners, C], written if WANTS_GRAD
+    sums,  # [N, cells, 2]: loss, weight
+    ignore_index,
+    C,
+    h,
+    w,
+    H,
+    W,
+    stride_n,
+    stride_c,
+    stride_h,
+    stride_w,
+    HAS_WEIGHT: tl.constexpr,
+    WANTS_GRAD: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    program = tl.program_id(0)
+    cells_x = tl.maximum(w - 1, 1)
+    cells_y = tl.maximum(h - 1, 1)
+    cell_x = program % cells_x
+    cell_y = program // cells_x % cells_y
+    n = (program // (cells_x * cells_y)).to(tl.int64)
+
+    classes = tl.arange(0, BLOCK_C)
+    is_class = classes < C
+    right = tl.where(w > 1, stride_w, 0)
+    down = tl.where(h > 1, stride_h, 0)
+    corner = logits + n * stride_n + cell_y.to(tl.int64) * stride_h
+    corner += cell_x.to(tl.int64) * stride_w + classes.to(tl.int64) * stride_c
+    z00 = tl.load(corner, mask=is_class, other=0.0).to(tl.float32)
+    z01 = tl.load(corner + right, mask=is_class, other=0.0).to(tl.float32)
+    z10 = tl.load(corner + down, mask=is_class, other=0.0).to(tl.float32)
+    z11 = tl.load(corner + down + right, mask=is_class, other=0.0).to(tl.float32)
+
+    x_begin = _cell_begin(cell_x, w, W)
+    y_begin = _cell_begin(cell_y, h, H)
+    width = _cell_begin(cell_x + 1, w, W) - x_begin
+    pixels = width * (_cell_begin(cell_y + 1, h, H) - y_begin)
+
+    loss = 0.0
+    weights = 0.0
+    g00 = tl.zeros([BLOCK_C], tl.float32)
+    g01 = tl.zeros([BLOCK_C], tl.float32)
+    g10 = tl.zeros([BLOCK_C], tl.float32)
+    g11 = tl.zeros([BLOCK_C], tl.float32)
+    for start in range(0, pixels, BLOCK_P):
+        pixel = start + tl.arange(0, BLOCK_P)
+        inside = pixel < pixels
+        y = y_begin + pixel // width
+        x = x_begin + pixel % width
+        label = tl.load(labels + (n * H + y) * W + x, mask=inside, other=0).to(tl.int64)
+        counts = inside & (label != ignore_index) & (label >= 0) & (label < C)
+        label = tl.where(counts, label, 0).to(tl.int32)
+        if HAS_WEIGHT:
+            pixel_weight = tl.load(weight + label, mask=counts, other=0.0)
+        else:
+            pixel_weight = counts.to(tl.float32)
+
+        down_weight = _upper_weight(y, cell_y, h, H)[:, None]
+        right_weight = _upper_weight(x, cell_x, w, W)[:, None]
+        upper_row = z00[None, :] * (1.0 - right_weight) + z01[None, :] * right_weight
+        lower_row = z10[None, :] * (1.0 - right_weight) + z11[None, :] * right_weight
+        z = upper_row * (1.0 - down_weight) + lower_row * down_weight
+        z = tl.where(is_class[None, :], z, float("-inf"))
+        is_label = classes[None, :] == label[:, None]
+        largest = tl.max(z, axis=1)
+        exps = tl.exp(z - largest[:, None])
+        total = tl.sum(exps, axis=1)
+        picked = tl.sum(tl.where(is_label, z, 0.0), axis=1)
+        loss += tl.sum(tl.where(counts, pixel_weight * (tl.log(total) + largest - picked), 0.0))
+        weights += tl.sum(pixel_weight)
+        if WANTS_GRAD:
+            g = exps * (pixel_weight / total)[:, None]
+            g -= tl.where(is_label, pixel_weight[:, None], 0.0)
+            g_right = g * right_weight
+            g_left = g - g_right
+            g01 += tl.sum(g_right * (1.0 - down_weight), axis=0)
+            g11 += tl.sum(g_right * down_weight, axis=0)
+            g00 += tl.sum(g_left * (1.0 - down_weight), axis=0)
+            g10 += tl.sum(g_left * down_weight, axis=0)
+
+    tl.store(sums + 2 * program, loss)
+    tl.store(sums + 2 * program + 1, weights)
+    if WANTS_GRAD:
+        out = partial + program.to(tl.int64) * 4 * C + classes
+        tl.store(out, g00, mask=is_class)
+        tl.store(out + C, g01, mask=is_class)
+        tl.store(out + 2 * C, g10, mask=is_class)
+        tl.store(out + 3 * C, g11, mask=is_class)
+
+
+@triton.jit
+def total_kernel(
+    sums,  # [programs, 2]
+    programs,
+    loss,  # [1]
+    scale,  # [1]: 1 / sum of weights, or 0
+    BLOCK: tl.constexpr,
+):
+    losses = tl.zeros([BLOCK], tl.float64)
+    weights = tl.zeros([BLOCK], tl.float64)
+    for start in range(0, programs, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        losses += tl.load(sums + 2 * i, mask=i < programs, other=0.0).to(tl.float64)
+        weights += tl.load(sums + 2 * i + 1, mask=i < programs, other=0.0).to(tl.float64)
+    total = tl.sum(weights)
+    factor = tl.where(total > 0, 1.0 / tl.where(total > 0, total, 1.0), 0.0)
+    tl.store(loss, (tl.sum(losses) * factor).to(tl.float32))
+    tl.store(scale, factor.to(tl.float32))
+
+
+@triton.jit
+def gradient_kernel(
+    partial,  # [N, cells, 4 corners, C]
+    scale,  # [1]
+    grad,  # [N, h, w, C]
+    elements,
+    C,
+    h,
+    w,
+    BLOCK: tl.constexpr,
+):
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    c = i % C
+    x = i // C % w
+    y = i // (C * w) % h
+    n = i // (C * w * h)
+    cells_x = tl.maximum(w - 1, 1)
+    cells_y = tl.maximum(h - 1, 1)
+    total = tl.zeros([BLOCK], tl.float32)
+    for corner in tl.static_range(4):
+        # As that corner, the point belongs to the cell this far up and to the left.
+        cell_y = y - corner // 2
+        cell_x = x - corner % 2
+        there = (cell_y >= 0) & (cell_y < cells_y) & (cell_x >= 0) & (cell_x < cells_x)
+        cell = (n * cells_y + cell_y) * cells_x + cell_x
+        at = partial + (cell * 4 + corner) * C + c
+        total += tl.load(at, mask=there & (i < elements), other=0.0)
+    tl.store(grad + i, total * tl.load(scale), mask=i < elements)
+
+
+def launch(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    loss: Tensor,
+    grad: Tensor | None,
+) -> None:
+    """Fill ``loss`` [] and ``grad`` [N, C, h, w] (float32, channels-last); at least one pixel."""
+    n, c, h, w = logits.shape
+    _, height, width = labels.shape
+    programs = n * max(h - 1, 1) * max(w - 1, 1)
+    block_c = triton.next_power_of_2(c)
+    partial = loss.new_empty(programs * 4 * c if grad is not None else 0)
+    sums = loss.new_empty(2 * programs)
+    scale = loss.new_empty(1)
+    device = torch.cuda.device(logits.device) if logits.is_cuda else contextlib.nullcontext()
+    with device:
+        cells_kernel[(programs,)](
+            logits,
+            labels,
+            weight if weight is not None else sums,
+            partial,
+            sums,
+            ignore_index,
+            c,
+            h,
+            w,
+            height,
+            width,
+            *logits.stride(),
+            HAS_WEIGHT=weight is not None,
+            WANTS_GRAD=grad is not None,
+            BLOCK_P=max(1, ELEMENTS // block_c),
+            BLOCK_C=block_c,
+        )
+        total_kernel[(1,)](sums, programs, loss, scale, BLOCK=TOTAL_BLOCK)
+        if grad is not None:
+            elements = grad.numel()
+            grid = (triton.cdiv(elements, GRADIENT_BLOCK),)
+            gradient_kernel[grid](partial, scale, grad, elements, c, h, w, BLOCK=GRADIENT_BLOCK)

@@ -1,0 +1,205 @@
+"""Cross-entropy against full-size labels, of logits that stay at the network's resolution.
+
+    z    = bilinear(logits, size of labels, align_corners=True)          [N, C, H, W], never stored
+    loss = sum_p w[y_p] (logsumexp_c z[c, p] - z[y_p, p]) / sum_p w[y_p]        over valid pixels p
+
+The gradient ``w[y_p] (softmax_c z - [c = y_p]) / sum w`` needs nothing that the loss does not have
+at hand, so one pass gives both; the backward only scales it.
+
+Sources: segmentation loss of DeepLab-v2 (arXiv 1606.00915) as AdaptSegNet and ADVENT compute it,
+upsampling first; class weights as in ``torch.nn.functional.cross_entropy``.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gioada_fast.ops._registry import FusedOp, native
+
+
+def reference(
+    logits: Tensor, labels: Tensor, ignore_index: int = 255, weight: Tensor | None = None
+) -> Tensor:
+    """The same in plain PyTorch; arguments as for ``upsample_cross_entropy``."""
+    if labels.numel() == 0:
+        return logits.sum() * 0.0
+    classes = logits.shape[1]
+    z = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
+    z = z if z.dtype == torch.float64 else z.float()
+    y = labels.long()
+    y = y.masked_fill((y == ignore_index) | (y < 0) | (y >= classes), -100)
+    w = z.new_ones(classes) if weight is None else weight.to(z.dtype)
+    loss = F.cross_entropy(z, y, w, ignore_index=-100, reduction="sum")
+    total = (w[y.clamp(min=0)] * (y >= 0)).sum()
+    return loss * torch.where(total > 0, 1 / total, 0)
+
+
+def _check(logits: Tensor, labels: Tensor, weight: Tensor | None) -> None:
+    if logits.dim() != 4 or 0 in logits.shape[1:]:
+        raise ValueError(f"logits are {list(logits.shape)}, expected [N, C, h, w] with C, h, w > 0")
+    if logits.dtype not in (torch.float32, torch.bfloat16, torch.float64):
+        raise TypeError(f"logits are {logits.dtype}, expected float32, bfloat16 or float64")
+    if labels.dim() != 3 or labels.shape[0] != logits.shape[0]:
+        raise ValueError(
+            f"labels are {list(labels.shape)}, expected [N, H, W] with N = {logits.shape[0]} "
+            f"as in logits {list(logits.shape)}"
+        )
+    if labels.dtype not in (torch.int64, torch.uint8):
+        raise TypeError(f"labels are {labels.dtype}, expected int64 or uint8")
+    if labels.device != logits.device:
+        raise ValueError(f"labels are on {labels.device}, logits on {logits.device}")
+    if weight is not None:
+        if weight.shape != (logits.shape[1],):
+            raise ValueError(
+                f"weight is {list(weight.shape)}, expected [C] with C = {logits.shape[1]}"
+            )
+        if not weight.is_floating_point():
+            raise TypeError(f"weight is {weight.dtype}, expected a floating-point type")
+        if weight.device != logits.device:
+            raise ValueError(f"weight is on {weight.device}, logits on {logits.device}")
+        if weight.requires_grad:
+            raise ValueError("weight requires a gradient, which this loss does not have")
+
+
+def _fake(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    wants_grad: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """Loss, and its gradient in float32: channels-last, or empty where not wanted."""
+    return logits.new_empty((), dtype=torch.float32), _empty_grad(logits, wants_grad)
+
+
+def _empty_grad(logits: Tensor, wanted: bool) -> Tensor:
+    if not wanted:
+        return logits.new_empty(0, dtype=torch.float32)
+    n, c, h, w = logits.shape
+    return logits.new_empty((n, h, w, c), dtype=torch.float32).permute(0, 3, 1, 2)
+
+
+def _native_arguments(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    loss: Tensor,
+    grad: Tensor,
+) -> "native.UpsampleCrossEntropy":
+    return native.UpsampleCrossEntropy(
+        logits=logits.data_ptr(),
+        bfloat16=logits.dtype == torch.bfloat16,
+        shape=logits.shape,
+        strides=logits.stride(),
+        labels=labels.data_ptr(),
+        uint8=labels.dtype == torch.uint8,
+        height=labels.shape[1],
+        width=labels.shape[2],
+        weight=0 if weight is None else weight.data_ptr(),
+        ignore_index=ignore_index,
+        loss=loss.data_ptr(),
+        grad=grad.data_ptr() if grad.numel() else 0,
+    )
+
+
+def _cpp(
+    logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, wants_grad: bool
+) -> tuple[Tensor, Tensor]:
+    loss = logits.new_empty((), dtype=torch.float32)
+    grad = _empty_grad(logits, wants_grad)
+    arguments = _native_arguments(logits, labels, weight, ignore_index, loss, grad)
+    native.upsample_cross_entropy_cpu(arguments, torch.get_num_threads())
+    return loss, grad
+
+
+def _cuda(
+    logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, wants_grad: bool
+) -> tuple[Tensor, Tensor]:
+    loss = logits.new_zeros((), dtype=torch.float32)
+    grad = _empty_grad(logits, wants_grad)
+    if labels.numel() == 0:
+        return loss, grad.zero_()
+    arguments = _native_arguments(logits, labels, weight, ignore_index, loss, grad)
+    size = native.upsample_cross_entropy_workspace(arguments)
+    workspace = logits.new_empty(size, dtype=torch.float32)
+    with torch.cuda.device(logits.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        native.upsample_cross_entropy_cuda(arguments, workspace.data_ptr(), stream)
+    return loss, grad
+
+
+def _triton(
+    logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, wants_grad: bool
+) -> tuple[Tensor, Tensor]:
+    from gioada_fast.ops.triton import upsample_cross_entropy as kernels
+
+    loss = logits.new_zeros((), dtype=torch.float32)
+    grad = _empty_grad(logits, wants_grad)
+    if labels.numel() == 0:
+        return loss, grad.zero_()
+    kernels.launch(logits, labels, weight, ignore_index, loss, grad if wants_grad else None)
+    return loss, grad
+
+
+def _setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1])
+    ctx.dtype = inputs[0].dtype
+
+
+def _backward(ctx, grad_loss: Tensor | None, grad_grad: Tensor | None) -> tuple:
+    if grad_grad is not None:
+        raise RuntimeError("upsample_cross_entropy has no second derivative; use its reference")
+    (grad,) = ctx.saved_tensors
+    grad_logits = None if grad_loss is None else (grad * grad_loss).to(ctx.dtype)
+    return grad_logits, None, None, None, None, None
+
+
+_op = FusedOp(
+    "upsample_cross_entropy",
+    fake=_fake,
+    kernels={"cpp": _cpp, "triton": _triton, "cuda": _cuda},
+    setup_context=_setup_context,
+    backward=_backward,
+)
+
+
+def upsample_cross_entropy(
+    logits: Tensor, labels: Tensor, ignore_index: int = 255, weight: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy of bilinearly upsampled logits (align_corners=True) over valid pixels.
+
+    Args:
+        logits: [N, C, h, w] class scores, float32 or bfloat16, any memory format. float64 is
+            computed by ``reference``.
+        labels: [N, H, W] class ids, int64 or uint8, on the device of ``logits``.
+        ignore_index: label of pixels that do not count.
+        weight: [C] weight of each class, floating point, or None for ones. Has no gradient.
+
+    Returns:
+        Scalar float32 (float64 for float64 logits). 0, with gradient 0, when no pixel counts. The
+        gradient with respect to ``logits`` has their dtype and is channels-last.
+
+    A label that is neither ``ignore_index`` nor in [0, C) counts as ignored: telling it apart
+    would cost a device sync; ``data.labels`` checks labels when they are read. Logits that are not
+    finite make the loss NaN or infinite.
+
+    Deterministic: the same bits every run, for any number of CPU threads. Second derivatives are
+    refused; ``reference`` has them.
+
+    Raises:
+        ValueError: shapes or devices disagree, C, h or w is 0, or ``weight`` requires a gradient.
+        TypeError: a dtype other than the above.
+        RuntimeError: the back end asked for does not run here.
+    """
+    _check(logits, labels, weight)
+    backend = _op.choose(logits)
+    if backend == "reference":
+        return reference(logits, labels, ignore_index, weight)
+    if weight is not None:
+        weight = weight.float().contiguous()
+    wants_grad = logits.requires_grad and torch.is_grad_enabled()
+    loss, _ = _op(logits, labels.contiguous(), weight, ignore_index, wants_grad, backend)
+    return loss
