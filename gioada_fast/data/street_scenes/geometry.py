@@ -1,0 +1,314 @@
+"""Triangle soup with per-face attributes: builder, primitives, templates stamped many times.
+
+World axes: x to the right, y along the main street away from the camera, z up; metres throughout.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+ITEM_WIDTH = 16
+"""Floats in one row of the item table: a material's parameters, see ``materials``."""
+
+
+class Pose(NamedTuple):
+    """Rigid placement: world = rotation @ local + origin."""
+
+    rotation: np.ndarray
+    """float32 [3, 3]; may hold a reflection."""
+    origin: np.ndarray
+    """float32 [3]."""
+
+    def apply(self, points: np.ndarray) -> np.ndarray:
+        """Local points [N, 3] to world points float32 [N, 3]."""
+        return np.asarray(points, np.float32) @ self.rotation.T + self.origin
+
+    def then(self, outer: "Pose") -> "Pose":
+        """The pose that applies ``self`` first and ``outer`` afterwards."""
+        return Pose(outer.rotation @ self.rotation, outer.apply(self.origin[None])[0])
+
+
+def pose(x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> Pose:
+    """Upright pose; ``yaw`` in radians turns the local y axis anticlockwise seen from above."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)
+    return Pose(rotation, np.array([x, y, z], np.float32))
+
+
+IDENTITY = pose(0, 0)
+
+
+class Template(NamedTuple):
+    """A mesh in local coordinates whose colours are slots of a palette given at stamping time."""
+
+    vertices: np.ndarray
+    """float32 [V, 3]."""
+    faces: np.ndarray
+    """int32 [F, 3]."""
+    labels: np.ndarray
+    """uint8 [F]."""
+    materials: np.ndarray
+    """uint8 [F]."""
+    slots: np.ndarray
+    """int64 [F] rows of the palette."""
+    normals: np.ndarray
+    """float32 [F, 3] shading normals; zero where the face's own normal holds."""
+    quads: np.ndarray
+    """uint8 [F]: 0, or 1 / 2 for the halves of a textured quad."""
+
+
+class Mesh:
+    """Collects triangles and their attributes; ``finish`` concatenates them."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[np.ndarray, ...]] = []
+        self._items: list[np.ndarray] = [np.zeros(ITEM_WIDTH, np.float32)]
+        self._num_vertices = 0
+
+    def item(self, *params: float) -> int:
+        """Stores a row of material parameters and returns its index."""
+        row = np.zeros(ITEM_WIDTH, np.float32)
+        row[: len(params)] = params
+        self._items.append(row)
+        return len(self._items) - 1
+
+    def add(
+        self,
+        vertices: np.ndarray,
+        faces: np.ndarray,
+        label: int | np.ndarray,
+        material: int | np.ndarray,
+        colour: np.ndarray | tuple[float, float, float],
+        *,
+        at: Pose = IDENTITY,
+        item: int | np.ndarray = 0,
+        normals: np.ndarray | None = None,
+        quads: np.ndarray | int = 0,
+    ) -> None:
+        """Adds triangles.
+
+        Args:
+            vertices: [V, 3] local coordinates.
+            faces: int [F, 3].
+            label: id of ``STREET_IDS``, one or [F].
+            material: id of ``materials``, one or [F].
+            colour: linear RGB, one or [F, 3].
+            at: placement in the world.
+            item: row of material parameters, one or [F].
+            normals: [F, 3] local shading normals, zero rows where the face's own normal holds.
+            quads: 0, or 1 / 2 for the halves of a textured quad, one or [F].
+        """
+        count = len(faces)
+        turned = np.zeros((count, 3), np.float32)
+        if normals is not None:
+            turned = np.asarray(normals, np.float32) @ at.rotation.T
+        self._parts.append(
+            (
+                at.apply(vertices),
+                np.asarray(faces, np.int32) + self._num_vertices,
+                np.broadcast_to(np.asarray(label, np.uint8), count),
+                np.broadcast_to(np.asarray(material, np.uint8), count),
+                np.broadcast_to(np.asarray(colour, np.float32), (count, 3)),
+                np.broadcast_to(np.asarray(item, np.int32), count),
+                turned,
+                np.broadcast_to(np.asarray(quads, np.uint8), count),
+            )
+        )
+        self._num_vertices += len(vertices)
+
+    def box(self, low, high, *attributes, **options) -> None:
+        """Axis-aligned box between two corners."""
+        low, high = np.minimum(low, high), np.maximum(low, high)
+        self.add(BOX_VERTICES * (high - low) + low, BOX_FACES, *attributes, **options)
+
+    def quad(self, a, b, c, d, *attributes, **options) -> None:
+        """Quad with corners in order; as a texture, a is (0, 0), b (1, 0), c (1, 1), d (0, 1)."""
+        options.setdefault("quads", QUAD_HALVES)
+        self.add(np.array([a, b, c, d], np.float32), QUAD_FACES, *attributes, **options)
+
+    def cylinder(self, a, b, radius_a, radius_b, sides, *attributes, **options) -> None:
+        """Truncated cone from ``a`` to ``b``, capped."""
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        axis = b - a
+        length = float(np.sqrt(axis @ axis))
+        axis = axis / length
+        helper = (0, 0, 1) if abs(axis[2]) < 0.9 else (1, 0, 0)
+        u = np.cross(axis, helper)
+        u /= np.sqrt(u @ u)
+        w = np.cross(axis, u)
+        unit, faces = unit_cylinder(sides)
+        radius = np.where(unit[:, 2:] > 0.5, radius_b, radius_a)
+        ring = unit[:, :1] * radius * u + unit[:, 1:2] * radius * w
+        self.add(a + ring + unit[:, 2:] * length * axis, faces, *attributes, **options)
+
+    def ellipsoid(self, centre, radii, subdivisions, *attributes, **options) -> None:
+        """Ellipsoid from an icosphere."""
+        unit, faces = icosphere(subdivisions)
+        self.add(unit * np.asarray(radii) + np.asarray(centre), faces, *attributes, **options)
+
+    def ground(self, x0, x1, y0, y1, z, label, material, colour, step=6.0, **options) -> None:
+        """Horizontal rectangle, cut along y so that a bent street bends it."""
+        count = max(1, round((y1 - y0) / step))
+        y = np.linspace(y0, y1, count + 1)
+        left = np.stack([np.full_like(y, x0), y, np.full_like(y, z)], 1)
+        right = np.add(left, (x1 - x0, 0, 0))
+        vertices = np.stack([left, right], 1).reshape(-1, 3)
+        index = 2 * np.arange(count)
+        first = np.stack([index, index + 1, index + 3], 1)
+        second = np.stack([index, index + 3, index + 2], 1)
+        self.add(vertices, np.concatenate([first, second]), label, material, colour, **options)
+
+    def stamp(self, template: Template, palette: np.ndarray, at: Pose, item: int = 0) -> None:
+        """Adds a template; ``palette`` is linear RGB [slots, 3]."""
+        self.add(
+            template.vertices,
+            template.faces,
+            template.labels,
+            template.materials,
+            np.asarray(palette, np.float32)[template.slots],
+            at=at,
+            item=item,
+            normals=template.normals,
+            quads=template.quads,
+        )
+
+    def template(self) -> Template:
+        """The collected triangles as a template; the first colour channel is the palette slot."""
+        vertices, faces, labels, materials, colours, _, normals, quads = self._concatenated()
+        slots = colours[:, 0].astype(np.int64)
+        return Template(vertices, faces, labels, materials, slots, normals, quads)
+
+    def _concatenated(self) -> list[np.ndarray]:
+        return [np.concatenate(column) for column in zip(*self._parts, strict=True)]
+
+    def finish(self) -> "Triangles":
+        """Everything added so far."""
+        return Triangles(*self._concatenated(), np.stack(self._items))
+
+
+class Triangles(NamedTuple):
+    """The scene's geometry with its per-face attributes."""
+
+    vertices: np.ndarray
+    """float32 [V, 3]."""
+    faces: np.ndarray
+    """int32 [F, 3]."""
+    labels: np.ndarray
+    """uint8 [F] ids of ``STREET_IDS``."""
+    materials: np.ndarray
+    """uint8 [F]."""
+    colours: np.ndarray
+    """float32 [F, 3] linear RGB."""
+    item_of: np.ndarray
+    """int32 [F] rows of ``items``."""
+    normals: np.ndarray
+    """float32 [F, 3] shading normals; zero where the face's own normal holds."""
+    quads: np.ndarray
+    """uint8 [F]: 0, or 1 / 2 for the halves of a textured quad."""
+    items: np.ndarray
+    """float32 [K, ITEM_WIDTH] material parameters."""
+
+
+BOX_VERTICES = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float32)
+BOX_FACES = np.array(
+    [
+        [0, 1, 3],
+        [0, 3, 2],
+        [4, 6, 7],
+        [4, 7, 5],
+        [0, 4, 5],
+        [0, 5, 1],
+        [2, 3, 7],
+        [2, 7, 6],
+        [0, 2, 6],
+        [0, 6, 4],
+        [1, 5, 7],
+        [1, 7, 3],
+    ],
+    np.int32,
+)
+QUAD_FACES = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+QUAD_HALVES = np.array([1, 2], np.uint8)
+
+
+@lru_cache
+def unit_cylinder(sides: int) -> tuple[np.ndarray, np.ndarray]:
+    """Capped cylinder of radius 1 from z = 0 to z = 1: vertices [V, 3], faces [F, 3]."""
+    angle = np.arange(sides) * 2 * np.pi / sides
+    ring = np.stack([np.cos(angle), np.sin(angle), np.zeros(sides)], 1)
+    vertices = np.concatenate([ring, np.add(ring, (0, 0, 1)), [[0, 0, 0], [0, 0, 1]]]).astype(
+        np.float32
+    )
+    i = np.arange(sides)
+    j = (i + 1) % sides
+    low, high = np.full(sides, 2 * sides), np.full(sides, 2 * sides + 1)
+    faces = np.concatenate(
+        [
+            np.stack([i, j, sides + j], 1),
+            np.stack([i, sides + j, sides + i], 1),
+            np.stack([low, j, i], 1),
+            np.stack([high, sides + i, sides + j], 1),
+        ]
+    )
+    return vertices, faces.astype(np.int32)
+
+
+@lru_cache
+def icosphere(subdivisions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit sphere: vertices float32 [V, 3], faces int32 [20 * 4 ** subdivisions, 3]."""
+    g = (1 + 5**0.5) / 2
+    vertices = [
+        (-1, g, 0),
+        (1, g, 0),
+        (-1, -g, 0),
+        (1, -g, 0),
+        (0, -1, g),
+        (0, 1, g),
+        (0, -1, -g),
+        (0, 1, -g),
+        (g, 0, -1),
+        (g, 0, 1),
+        (-g, 0, -1),
+        (-g, 0, 1),
+    ]
+    faces = [
+        (0, 11, 5),
+        (0, 5, 1),
+        (0, 1, 7),
+        (0, 7, 10),
+        (0, 10, 11),
+        (1, 5, 9),
+        (5, 11, 4),
+        (11, 10, 2),
+        (10, 7, 6),
+        (7, 1, 8),
+        (3, 9, 4),
+        (3, 4, 2),
+        (3, 2, 6),
+        (3, 6, 8),
+        (3, 8, 9),
+        (4, 9, 5),
+        (2, 4, 11),
+        (6, 2, 10),
+        (8, 6, 7),
+        (9, 8, 1),
+    ]
+    points = [np.array(v) / np.linalg.norm(v) for v in vertices]
+    for _ in range(subdivisions):
+        middles: dict[tuple[int, int], int] = {}
+
+        def middle(i: int, j: int, middles=middles) -> int:
+            key = (min(i, j), max(i, j))
+            if key not in middles:
+                point = points[i] + points[j]
+                middles[key] = len(points)
+                points.append(point / np.linalg.norm(point))
+            return middles[key]
+
+        split = []
+        for a, b, c in faces:
+            ab, bc, ca = middle(a, b), middle(b, c), middle(c, a)
+            split += [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)]
+        faces = split
+    return np.array(points, np.float32), np.array(faces, np.int32)

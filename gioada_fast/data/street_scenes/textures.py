@@ -1,0 +1,130 @@
+"""Precomputed textures: surface noise, clouds, and the cut-out cards of leaves and branches."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+NUM_LEAF_CARDS = 4
+NUM_BRANCH_CARDS = 6
+VOLUME = 64
+"""Side of the noise volume; a power of two, so that wrapping is a bit mask."""
+CLOUDS = 256
+
+
+def _power_noise(shape: tuple[int, ...], exponent: float, seed: int) -> np.ndarray:
+    """Periodic 1 / f**exponent noise, clipped to 0 .. 1 with mean about one half, float32."""
+    rng = np.random.default_rng(seed)
+    axes = np.meshgrid(*(np.fft.fftfreq(n) * n for n in shape), indexing="ij")
+    frequency = np.sqrt(sum(axis**2 for axis in axes))
+    frequency.flat[0] = 1
+    spectrum = np.fft.fftn(rng.normal(size=shape)) * frequency**-exponent * (frequency > 1.5)
+    noise = np.fft.ifftn(spectrum).real
+    return np.clip(0.5 + 0.22 * noise / noise.std(), 0, 1).astype(np.float32)
+
+
+@lru_cache
+def noise_volume(exponent: float) -> np.ndarray:
+    """Surface noise float32 [VOLUME ** 3], flat."""
+    return _power_noise((VOLUME,) * 3, exponent * 1.5, seed=7).ravel()
+
+
+@lru_cache
+def cloud_texture() -> np.ndarray:
+    """Periodic clouds float32 [CLOUDS, CLOUDS], 0 .. 1."""
+    return _power_noise((CLOUDS, CLOUDS), 1.9, seed=11)
+
+
+class Cards(NamedTuple):
+    """Mip pyramid of cut-out textures, finest level first."""
+
+    coverage: tuple[np.ndarray, ...]
+    """float32 [cards, r, r], the share of a texel that is opaque."""
+    shade: tuple[np.ndarray, ...]
+    """float32 [cards, r, r], multiplies the colour."""
+    outline: np.ndarray
+    """bool [cards, r, r] at the finest level: what somebody who outlines the plant would fill."""
+
+
+def _pyramid(coverage: np.ndarray, shade: np.ndarray, closing: int) -> Cards:
+    outline = []
+    for layer in coverage:
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (closing, closing))
+        mask = cv2.copyMakeBorder(
+            (layer > 0.3).astype(np.uint8), *(closing,) * 4, cv2.BORDER_CONSTANT, value=0
+        )
+        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel)
+        outline.append(mask[closing:-closing, closing:-closing] > 0)
+    levels_coverage, levels_shade = [coverage], [shade]
+    while levels_coverage[-1].shape[1] > 8:
+        for levels in (levels_coverage, levels_shade):
+            size = (levels[-1].shape[1] // 2,) * 2
+            levels.append(
+                np.stack([cv2.resize(a, size, interpolation=cv2.INTER_AREA) for a in levels[-1]])
+            )
+    return Cards(tuple(levels_coverage), tuple(levels_shade), np.stack(outline))
+
+
+@lru_cache
+def leaf_cards() -> Cards:
+    """Clumps of leaves, denser in the middle; cards are 128 texels wide."""
+    side, scale = 128, 2
+    rng = np.random.default_rng(3)
+    coverage, shade = [], []
+    for _ in range(NUM_LEAF_CARDS):
+        mask = np.zeros((side * scale, side * scale), np.float32)
+        tone = np.full_like(mask, 0.6)
+        for _ in range(150):
+            radius, angle = abs(rng.normal(0, 0.21)), rng.uniform(0, 2 * np.pi)
+            centre = (
+                (0.5 + min(radius, 0.43) * np.array([np.cos(angle), np.sin(angle)])) * side * scale
+            )
+            axes = (int(rng.uniform(7, 13)), int(rng.uniform(4, 7)))
+            leaf = (tuple(int(c) for c in centre), axes, float(rng.uniform(0, 360)), 0, 360)
+            cv2.ellipse(mask, *leaf, 1.0, -1)
+            cv2.ellipse(tone, *leaf, float(rng.uniform(0.4, 1.5)), -1)
+        coverage.append(cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA))
+        shade.append(cv2.resize(tone, (side, side), interpolation=cv2.INTER_AREA))
+    return _pyramid(np.stack(coverage), np.stack(shade), closing=17)
+
+
+def _branch(canvas: np.ndarray, rng, start, angle: float, length: float, width: float) -> None:
+    end = start + length * np.array([np.sin(angle), np.cos(angle)])
+    bow = (start + end) / 2 + rng.normal(0, 0.06, 2) * length
+    points = np.round(np.stack([start, bow, end]) * 16).astype(np.int32)
+    cv2.polylines(canvas, [points], False, 1.0, max(1, round(width)), cv2.LINE_AA, 4)
+    if length < 17:
+        return
+    for _ in range(int(rng.integers(1, 4))):
+        share = rng.uniform(0.35, 1.0)
+        turn = rng.choice([-1, 1]) * rng.uniform(0.25, 0.85)
+        # branches droop towards upright again, as those of street trees do
+        heading = (angle + turn) * 0.93
+        _branch(
+            canvas,
+            rng,
+            start + (end - start) * share,
+            heading,
+            length * rng.uniform(0.55, 0.8),
+            width * 0.62,
+        )
+    _branch(canvas, rng, end, angle + rng.normal(0, 0.2), length * 0.72, width * 0.7)
+
+
+@lru_cache
+def branch_cards() -> Cards:
+    """Crowns without leaves, trunk at the bottom's middle; cards are 256 texels wide."""
+    side, scale = 256, 2
+    coverage = []
+    for k in range(NUM_BRANCH_CARDS):
+        rng = np.random.default_rng(100 + k)
+        canvas = np.zeros((side * scale, side * scale), np.float32)
+        for _ in range(4):
+            start = np.array([side * scale / 2, 0.0])
+            _branch(
+                canvas, rng, start, rng.normal(0, 0.38), side * scale * rng.uniform(0.26, 0.34), 7
+            )
+        coverage.append(cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA))
+    coverage = np.clip(np.stack(coverage) * 1.15, 0, 1)
+    return _pyramid(coverage, np.ones_like(coverage), closing=25)
