@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import InputError
+
 IGNORE = 255
 
 
@@ -75,28 +77,34 @@ STREET_IDS = {name: index for index, name in enumerate(STREET_CLASSES)}
 """Ids in the label files that the street-scene generator writes."""
 
 
-def lookup_table(mapping: dict[int, int]) -> np.ndarray:
-    """uint8 [256] table from id to train id; ids that ``mapping`` lacks are ignored."""
-    table = np.full(256, IGNORE, np.uint8)
-    for source, train_id in mapping.items():
-        table[source] = train_id
+UNKNOWN = -1
+"""Entry of a look-up table for ids that the data set does not have."""
+
+
+def lookup_table(train_ids: dict[int, int], ignored: tuple[int, ...] = ()) -> np.ndarray:
+    """int16 [256] table from a data set's id to the train id, IGNORE or UNKNOWN."""
+    table = np.full(256, UNKNOWN, np.int16)
+    table[list(ignored)] = IGNORE
+    table[list(train_ids)] = list(train_ids.values())
     return table
 
 
 def street_table(space: LabelSpace) -> np.ndarray:
     """Table from the ids of ``STREET_CLASSES`` to the train ids of ``space``."""
     column = {CAMVID11.name: 0, CITYSCAPES16.name: 1}[space.name]
-    return lookup_table(
-        {
-            STREET_IDS[name]: space.classes.index(names[column])
-            for name, names in STREET_CLASSES.items()
-            if names[column] is not None
-        }
-    )
+    train_ids = {
+        STREET_IDS[name]: space.classes.index(names[column])
+        for name, names in STREET_CLASSES.items()
+        if names[column] is not None
+    }
+    return lookup_table(train_ids, ignored=tuple(STREET_IDS.values()))
 
 
 def camvid_table(space: LabelSpace) -> np.ndarray:
     """Table from CamVid's label values 0 to 11 (11 is unlabelled) to the train ids of ``space``."""
     if space != CAMVID11:
-        raise ValueError(f"camvid has labels for {CAMVID11.name} only, not for {space.name}")
-    return lookup_table({index: index for index in range(CAMVID11.num_classes)})
+        raise InputError(
+            f"camvid is labelled with {CAMVID11.name} ({', '.join(CAMVID11.classes)}), not with "
+            f"{space.name} ({', '.join(space.classes)}): set data.label_space to {CAMVID11.name}"
+        )
+    return lookup_table({index: index for index in range(CAMVID11.num_classes)}, ignored=(11,))

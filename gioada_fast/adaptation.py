@@ -1,0 +1,170 @@
+"""The two-level adaptation step: the objective of GIO-Ada, term by term.
+
+    min over G_img, G_task   max over D_img, D_out
+      L_seg + lambda_depth L_depth     on the translated source
+    + lambda_img L_img                 D_img: translated source against target
+    + lambda_out L_out                 D_out: output of translated source against that of target
+
+Source: Chen, Li, Chen, Van Gool (CVPR 2019, arXiv 1812.05040).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .config import AdaptationConfig, ModelConfig
+from .depth import encode_depth
+from .losses import depth_loss, gan_loss, segmentation_loss
+from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet, output_map
+
+
+class Batch(NamedTuple):
+    """Raw tensors as they come from the loader; source and target have equal sizes."""
+
+    source_image: Tensor
+    """uint8 [N, 3, H, W]."""
+    source_labels: Tensor
+    """uint8 [N, H, W] train ids, 255 ignored."""
+    source_depth: Tensor
+    """float32 [N, 1, H, W] metres, 0 where there is none."""
+    target_image: Tensor | None
+    """uint8 [N, 3, H, W]; there are no target labels. None: source only."""
+
+
+@dataclass
+class GeneratorStep:
+    """What the generators' side computed and the discriminators' side needs."""
+
+    losses: dict[str, Tensor]
+    """Terms of the objective by name, unweighted, and their weighted ``total``."""
+    images: tuple[Tensor, Tensor] | None
+    """(translated source, target), detached, where the input level is on."""
+    outputs: tuple[Tensor, Tensor] | None
+    """Output maps of (translated source, target), detached, where the output level is on."""
+
+
+def normalise(image: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] to float32 in [-1, 1], channels-last, on the image's device."""
+    return image.to(torch.float32, memory_format=torch.channels_last) / 127.5 - 1
+
+
+class TwoLevelAdaptation(nn.Module):
+    """The networks that the settings ask for, and the losses of both sides.
+
+    Args:
+        num_classes: C.
+        config: levels, weights and kinds of the losses.
+        model: sizes of the networks.
+        class_weights: [C] weights of the cross-entropy, or None.
+
+    ``translation`` and ``image_discriminator`` are None where the input level is off,
+    ``output_discriminator`` where the output level is.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        config: AdaptationConfig,
+        model: ModelConfig,
+        class_weights: Tensor | None = None,
+    ):
+        super().__init__()
+        self.config = config
+        self.task = TaskNet(num_classes, model.backbone, model.trunk_width, model.trunk_norm)
+        self.translation: TranslationNet | None = None
+        self.image_discriminator: PatchDiscriminator | None = None
+        self.output_discriminator: OutputDiscriminator | None = None
+        if config.input_level != "none":
+            geometry = config.input_level == "geometry"
+            self.translation = TranslationNet(
+                num_classes, geometry, model.translation_width, model.translation_blocks
+            )
+            self.image_discriminator = PatchDiscriminator(model.discriminator_width)
+        if config.output_level != "none":
+            in_channels = num_classes + (config.output_level == "joint")
+            self.output_discriminator = OutputDiscriminator(in_channels, model.discriminator_width)
+        self.register_buffer("class_weights", class_weights)
+
+    def generators_loss(self, batch: Batch) -> GeneratorStep:
+        """L_seg + lambda_depth L_depth + lambda_img L_img + lambda_out L_out.
+
+        The discriminators' weights get no gradient here. The target goes through no network whose
+        level is off; with ``batch.target_image`` None both levels are off, whatever the settings.
+        """
+        config, target = self.config, batch.target_image
+        size = batch.source_labels.shape[1:]
+        y_s = batch.source_labels
+        d_s, valid = encode_depth(batch.source_depth, config.depth_encoding)
+        x_s = normalise(batch.source_image)
+        x_t = None if target is None else normalise(target)
+        input_level = self.translation is not None and x_t is not None
+        output_level = self.output_discriminator is not None and x_t is not None
+
+        losses: dict[str, Tensor] = {}
+        images = outputs = None
+        with frozen(self.image_discriminator, self.output_discriminator):
+            if input_level:
+                x_s = self.translation(x_s, d_s, y_s)
+                losses["img"] = self._gan_loss(self.image_discriminator(x_s), real=True)
+                images = x_s.detach(), x_t
+            n = x_s.shape[0]
+            logits, depth = self.task(torch.cat([x_s, x_t]) if output_level else x_s)
+            losses["seg"] = segmentation_loss(logits[:n], y_s, self.class_weights)
+            losses["depth"] = depth_loss(depth[:n], d_s, valid, config.depth_loss)
+            if output_level:
+                o = self._output_map(logits, depth, size)
+                patches = self.output_discriminator(o)
+                # both sides of the minimum: the target's output shall look like the source's, and
+                # through G_task and G_img the translated source's like the target's
+                losses["out"] = 0.5 * (
+                    self._gan_loss(patches[n:], real=True) + self._gan_loss(patches[:n], real=False)
+                )
+                outputs = o[:n].detach(), o[n:].detach()
+
+        losses["total"] = losses["seg"] + config.lambda_depth * losses["depth"]
+        if input_level:
+            losses["total"] = losses["total"] + config.lambda_img * losses["img"]
+        if output_level:
+            losses["total"] = losses["total"] + config.lambda_out * losses["out"]
+        return GeneratorStep(losses, images, outputs)
+
+    def discriminators_loss(self, step: GeneratorStep) -> dict[str, Tensor]:
+        """What D_img and D_out minimise: real against fake, on what the generators just made."""
+        losses: dict[str, Tensor] = {}
+        if step.images is not None:
+            translated, target = step.images
+            patches = self.image_discriminator(torch.cat([translated, target]))
+            fake, real = patches.chunk(2)
+            losses["d_img"] = self._discrimination_loss(real, fake)
+        if step.outputs is not None:
+            patches = self.output_discriminator(torch.cat(step.outputs))
+            source, target = patches.chunk(2)
+            losses["d_out"] = self._discrimination_loss(real=source, fake=target)
+        return losses
+
+    def _output_map(self, logits: Tensor, depth: Tensor, size: tuple[int, int]) -> Tensor:
+        return output_map(logits, depth if self.config.output_level == "joint" else None, size)
+
+    def _gan_loss(self, patches: Tensor, real: bool) -> Tensor:
+        return gan_loss(patches, real, self.config.gan_loss, generator=True)
+
+    def _discrimination_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        kind = self.config.gan_loss
+        return 0.5 * (gan_loss(real, True, kind) + gan_loss(fake, False, kind))
+
+
+@contextmanager
+def frozen(*networks: nn.Module | None) -> Iterator[None]:
+    """No gradient for the networks' weights inside; one still flows through to their input."""
+    present = [network for network in networks if network is not None]
+    for network in present:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in present:
+            network.requires_grad_(True)

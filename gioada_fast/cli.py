@@ -1,0 +1,93 @@
+"""What the command lines share: settings from YAML and flags, and errors without a traceback."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+from rich.console import Console
+
+from .config import Config, find_config
+from .errors import InputError, RunStopped
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class Parser(ArgumentParser):
+    """An argument parser whose errors are one message, not a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None):
+        raise InputError(f"{message.strip()}\nsee {self.prog} --help")
+
+
+def config_parser(prog: str) -> Parser:
+    """Parser of ``--config NAME_OR_FILE``, ``--print_config`` and a flag for each setting."""
+    parser = Parser(prog=prog)
+    parser.add_argument(
+        "--config",
+        action=_ConfigFile,
+        help="a YAML file, or the name of a configuration that comes with the package",
+    )
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def read_config(path: Path, prog: str) -> Config:
+    """Settings from a YAML file alone."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; is {path.parent} the folder of a run?")
+    parser = config_parser(prog)
+    return instantiate(parser, parser.parse_args(["--config", str(path)]))
+
+
+def instantiate(parser: Parser, namespace) -> Config:
+    """The dataclass from parsed arguments."""
+    values = parser.instantiate(namespace)
+    values.pop("config", None)
+    return Config(**vars(values))
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Run a command line: bad input ends with its message and status 2, Ctrl-C with 130."""
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        fail(str(error), status=2)
+    except RunStopped as stopped:
+        fail(str(stopped), stopped.status)
+    except KeyboardInterrupt:
+        fail("interrupted", status=130)
+
+
+def fail(message: str, status: int) -> None:
+    """Print ``error: message`` to standard error and exit."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print("[bold red]error:[/]", end=" ")
+    console.print(message, markup=False)
+    raise SystemExit(status)
+
+
+def choice(flag: str, value: str, allowed: Sequence[str]) -> str:
+    """``value``, which must be one of ``allowed``."""
+    if value not in allowed:
+        raise InputError(f"{flag} is {value!r}, expected one of {', '.join(allowed)}")
+    return value
+
+
+def output_folder(name: str, new: bool = False) -> Path:
+    """Make a folder to write to; with ``new`` it must not exist yet."""
+    path = Path(name).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=not new)
+    except FileExistsError as error:
+        raise InputError(f"{path} exists already and is not overwritten") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made: {error.strerror}") from error
+    return path
+
+
+class _ConfigFile(ActionConfigFile):
+    """A configuration file that may be named by what ``shipped_configs`` calls it."""
+
+    def __call__(self, parser, cfg, values, option_string=None):
+        super().__call__(parser, cfg, str(find_config(values)), option_string)

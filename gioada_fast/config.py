@@ -1,0 +1,291 @@
+"""Every setting of a run, as dataclasses: the YAML files and the command line mirror them.
+
+Defaults are those of the small machine (two CPU cores), chosen here; the published recipes are the
+files in ``configs/``.
+"""
+
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from .errors import InputError
+
+
+def _positive(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise InputError(f"{owner}.{name} is {value}, must be above 0")
+
+
+def _not_negative(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if value < 0:
+            raise InputError(f"{owner}.{name} is {value}, must not be negative")
+
+
+@dataclass
+class SourceConfig:
+    """Where synthetic images, labels and depth come from."""
+
+    name: Literal["street_scenes"] = "street_scenes"
+    """Data set."""
+    root: str = "~/.cache/gioada_fast"
+    """Folder of the data set; street scenes are rendered into it once."""
+    look: str = "day"
+    """Look of the street scenes."""
+    frames: int = 320
+    """Number of street scenes, seeds 0, 1, ..."""
+
+    def __post_init__(self):
+        _positive("data.source", frames=self.frames)
+
+
+@dataclass
+class TargetConfig:
+    """Where target images come from, and the labelled frames that score the result."""
+
+    name: Literal["street_scenes", "camvid"] = "street_scenes"
+    """Data set. street_scenes in a second look is a stand-in for real images."""
+    root: str | None = "~/.cache/gioada_fast"
+    """Folder of the data set; street scenes are rendered into it once."""
+    look: str = "overcast"
+    """Look of the street scenes."""
+    frames: int = 200
+    """Number of street scenes to train on, without labels."""
+    evaluation_frames: int = 60
+    """Number of further street scenes to score on, with labels."""
+    train_split: str = "train"
+    """CamVid: folder of the images to train on; its labels are never read."""
+    evaluation_split: str = "val"
+    """CamVid: folder of the images to score on; labels lie in the folder of this name + "annot"."""
+
+    def __post_init__(self):
+        _positive(
+            "data.target", frames=self.frames, evaluation_frames=self.evaluation_frames
+        )
+
+
+@dataclass
+class DataConfig:
+    """Data, and how it is brought to one size."""
+
+    source: SourceConfig = field(default_factory=SourceConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    label_space: Literal["camvid11", "cityscapes16"] = "camvid11"
+    """Classes that are trained and scored."""
+    height: int = 180
+    """Height of the training images in pixels; other sizes are resized to it."""
+    width: int = 240
+    """Width of the training images in pixels."""
+    flip: bool = True
+    """Mirror half of the training images."""
+    class_weights: Literal["none", "sqrt_inverse"] = "sqrt_inverse"
+    """Weights of the cross-entropy: none, or one over the square root of the class's frequency in
+    the source's labels (mean 1), which keeps small classes from being forgotten."""
+    workers: int = 1
+    """Processes that load images; 0 loads in the training process."""
+
+    def __post_init__(self):
+        _not_negative("data", workers=self.workers)
+        for name, value in (("height", self.height), ("width", self.width)):
+            if value < 64:
+                raise InputError(f"data.{name} is {value}, must be at least 64 pixels")
+
+
+@dataclass
+class ModelConfig:
+    """Sizes of the four networks."""
+
+    backbone: Literal["vgg16", "resnet101"] = "vgg16"
+    """Trunk of the task network."""
+    pretrained: str | None = None
+    """File of ImageNet weights with torchvision's key names (.pth or .safetensors)."""
+    width: float | None = None
+    """Factor on the trunk's channels. Unset: 1 with pretrained weights, 0.25 without."""
+    norm: Literal["group", "none"] | None = None
+    """Normalisation in the trunk. Unset: none with pretrained weights, group without."""
+    translation_width: float = 0.25
+    """Factor on the translation network's channels (1 in the paper)."""
+    translation_blocks: int = 9
+    """Residual blocks of the translation network."""
+    discriminator_width: float = 0.25
+    """Factor on the channels of both discriminators (1 in the paper)."""
+
+    @property
+    def trunk_width(self) -> float:
+        """``width``, or its default."""
+        return (1.0 if self.pretrained else 0.25) if self.width is None else self.width
+
+    @property
+    def trunk_norm(self) -> str:
+        """``norm``, or its default."""
+        return self.norm or ("none" if self.pretrained else "group")
+
+    def __post_init__(self):
+        _positive(
+            "model",
+            width=self.trunk_width,
+            translation_width=self.translation_width,
+            discriminator_width=self.discriminator_width,
+        )
+        _not_negative("model", translation_blocks=self.translation_blocks)
+        if self.pretrained and self.trunk_width != 1:
+            raise InputError(
+                f"model.width is {self.width}, but pretrained weights fit width 1 only: "
+                "leave out model.width or model.pretrained"
+            )
+
+
+@dataclass
+class AdaptationConfig:
+    """The two levels and the weights of the objective; each row of the ablation is one setting."""
+
+    input_level: Literal["none", "image", "geometry"] = "geometry"
+    """Translation of the source: off, from the image alone, or guided by depth and semantics."""
+    output_level: Literal["none", "semantics", "joint"] = "joint"
+    """Output discriminator: off, on the segmentation, or on segmentation and depth jointly."""
+    lambda_depth: float = 0.1
+    """Weight of the depth loss."""
+    lambda_img: float = 0.1
+    """Weight of the image discriminator in the generators' loss."""
+    lambda_out: float = 0.01
+    """Weight of the output discriminator in the generators' loss."""
+    depth_encoding: Literal["inverse", "log", "linear"] = "inverse"
+    """What the networks see as depth."""
+    depth_loss: Literal["l1", "berhu"] = "l1"
+    """Loss on the encoded depth."""
+    gan_loss: Literal["lsgan", "bce", "hinge"] = "lsgan"
+    """Loss of both discriminators."""
+
+    def __post_init__(self):
+        _not_negative(
+            "adaptation",
+            lambda_depth=self.lambda_depth,
+            lambda_img=self.lambda_img,
+            lambda_out=self.lambda_out,
+        )
+
+
+@dataclass
+class OptimiserConfig:
+    """Optimisers; every learning rate falls as (1 - step / steps) ** poly_power in each phase."""
+
+    task: Literal["adamw", "sgd"] = "adamw"
+    """Optimiser of the task network (sgd has momentum 0.9)."""
+    task_lr: float = 1e-3
+    """Learning rate of the heads while training on the source only."""
+    adaptation_lr: float = 5e-4
+    """Learning rate of the heads while adapting."""
+    trunk_lr_factor: float | None = None
+    """Factor on it for the trunk. Unset: 0.1 with pretrained weights, 1 without."""
+    weight_decay: float = 5e-4
+    """Of the task network."""
+    translation_lr: float = 2e-4
+    """Adam (0.5, 0.999) of the translation network."""
+    image_discriminator_lr: float = 2e-4
+    """Adam (0.5, 0.999) of the image discriminator."""
+    output_discriminator_lr: float = 1e-4
+    """Adam (0.9, 0.99) of the output discriminator."""
+    poly_power: float = 0.9
+    """Power of the decay."""
+
+    def __post_init__(self):
+        _positive(
+            "optimiser",
+            task_lr=self.task_lr,
+            adaptation_lr=self.adaptation_lr,
+            translation_lr=self.translation_lr,
+            image_discriminator_lr=self.image_discriminator_lr,
+            output_discriminator_lr=self.output_discriminator_lr,
+        )
+        _not_negative("optimiser", weight_decay=self.weight_decay, poly_power=self.poly_power)
+
+
+@dataclass
+class ScheduleConfig:
+    """How long, and how often what happens; all in updates of the task network."""
+
+    source_only_steps: int = 500
+    """Updates on the source alone, before the adaptation."""
+    adaptation_steps: int = 400
+    """Updates with both levels, from there."""
+    batch_size: int = 4
+    """Pairs of a source and a target image in one update."""
+    log_every: int = 20
+    """Losses are fetched, checked and logged; the device is not waited for in between."""
+    evaluate_every: int = 200
+    """Score on the evaluation frames; also at the end of each phase."""
+    panel_every: int = 100
+    """Write a panel of pictures."""
+    checkpoint_every: int = 100
+    """Write a checkpoint; also at the end of each phase."""
+
+    def __post_init__(self):
+        _not_negative(
+            "schedule",
+            source_only_steps=self.source_only_steps,
+            adaptation_steps=self.adaptation_steps,
+        )
+        _positive(
+            "schedule",
+            batch_size=self.batch_size,
+            log_every=self.log_every,
+            evaluate_every=self.evaluate_every,
+            panel_every=self.panel_every,
+            checkpoint_every=self.checkpoint_every,
+        )
+        if self.source_only_steps + self.adaptation_steps == 0:
+            raise InputError("schedule has no steps: set source_only_steps or adaptation_steps")
+
+
+@dataclass
+class Config:
+    """A run."""
+
+    name: str | None = None
+    """Folder of the run under runs_dir. Unset: the configuration's name with date and time."""
+    runs_dir: str = "runs"
+    """Folder of all runs."""
+    seed: int = 0
+    """Of the weights, the data order and the augmentation."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes the GPU where there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Autocast of the networks; auto is bf16 where the processor has it."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    @property
+    def trunk_lr_factor(self) -> float:
+        """``optimiser.trunk_lr_factor``, or its default."""
+        factor = self.optimiser.trunk_lr_factor
+        return (0.1 if self.model.pretrained else 1.0) if factor is None else factor
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Names and files of the configurations that come with the package."""
+    folder = Path(str(resources.files("gioada_fast") / "configs"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(name: str) -> Path:
+    """The YAML file that ``--config`` names: a path, or a name from ``shipped_configs``."""
+    path, shipped = Path(name).expanduser(), shipped_configs()
+    if path.is_file():
+        return path
+    if name in shipped:
+        return shipped[name]
+    raise InputError(
+        f"no configuration {name!r}: neither a file nor one of {', '.join(shipped)}"
+    )
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every setting as YAML."""
+    path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))

@@ -1,0 +1,156 @@
+"""Checkpoints and weights on disk: written whole or not at all, read without running any code.
+
+A checkpoint (``.pt``) holds a run's state and is read with ``weights_only=True``. Weights
+(``.safetensors``) hold one network and, in their header, how to build it. ImageNet weights are read
+from either, by torchvision's key names.
+"""
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+FORMAT = 1
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` make a file beside ``path`` and put it in its place when it is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        # torch.save reports a full disk or a missing folder as RuntimeError
+        if isinstance(error, OSError | RuntimeError):
+            raise InputError(f"{path}: cannot be written: {error}") from error
+        raise
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors, numbers, strings, and lists and dicts of them."""
+    write_atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what ``save_checkpoint`` wrote, onto the CPU."""
+    state = _load_pickle_free(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of gioada_fast (format {FORMAT})")
+    return state
+
+
+def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, Any]) -> None:
+    """Write a network's weights; ``metadata`` says how to build it and must be fit for JSON."""
+    tensors = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
+    header = {"gioada_fast": json.dumps({"format": FORMAT, **metadata}, sort_keys=True)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(state dict, metadata) of a file that ``save_weights`` wrote."""
+    tensors, header = _load_safetensors(path)
+    if "gioada_fast" not in header:
+        raise InputError(f"{path}: weights without a description of their network")
+    metadata = json.loads(header["gioada_fast"])
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: format {metadata.get('format')}, expected {FORMAT}")
+    return tensors, metadata
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: Path, name: str) -> None:
+    """Load a state dict that must fit exactly.
+
+    Raises:
+        InputError: another architecture, with the first keys that are missing, unknown or of
+            another shape.
+    """
+    own = network.state_dict()
+    problems = [f"{key} is missing" for key in own if key not in state]
+    problems += [f"{key} is unknown" for key in state if key not in own]
+    problems += [
+        f"{key} is {list(state[key].shape)}, expected {list(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if problems:
+        raise InputError(
+            f"{origin}: made by another architecture of the {name} network: "
+            f"{_first(problems)}; the settings of the model must be those it was trained with"
+        )
+    network.load_state_dict(state)
+
+
+def load_pretrained(trunk: nn.Module, path: Path) -> None:
+    """Load ImageNet weights into a trunk; what the trunk has no use for (classifiers) is left out.
+
+    Args:
+        trunk: ``VGG16`` or ``ResNet101`` of width 1.
+        path: ``.pth`` or ``.safetensors`` with torchvision's key names, any floating dtype.
+    """
+    state = _load_safetensors(path)[0] if path.suffix == ".safetensors" else _load_pickle_free(path)
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: holds a {type(state).__name__}, expected a dict of weights")
+    own, keys = trunk.state_dict(), trunk.pretrained_keys()
+    problems = [f"{key} is missing" for key in sorted(keys) if key not in state]
+    problems += [
+        f"{key} is {list(state[key].shape)}, expected {list(own[key].shape)}"
+        for key in sorted(keys & state.keys())
+        if state[key].shape != own[key].shape
+    ]
+    if problems:
+        raise InputError(
+            f"{path}: not weights of {type(trunk).__name__} with torchvision's key names: "
+            f"{_first(problems)}"
+        )
+    trunk.load_state_dict({key: state[key].float() for key in keys}, strict=False)
+
+
+def _load_pickle_free(path: Path) -> Any:
+    _check_file(path)
+    try:
+        # torch does not look at the checksums that the archive holds
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+            if broken is not None:
+                raise ValueError(f"checksum of {broken} is wrong")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a file of plain tensors and numbers: it is damaged, or holds objects "
+            "that would run code, which are not loaded"
+        ) from error
+
+
+def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    _check_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+
+
+def _first(problems: list[str], count: int = 3) -> str:
+    more = f" and {len(problems) - count} more" if len(problems) > count else ""
+    return ", ".join(problems[:count]) + more

@@ -1,0 +1,36 @@
+"""Where the networks run, and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from ..errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``, or a device by name; refused where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device is {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise InputError(f"device is {name!r}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device is {name!r}: {torch.cuda.device_count()} CUDA devices are there")
+    return device
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Autocast of the networks: ``fp32``, ``bf16``, or ``auto``: bf16 where it is fast."""
+    if precision == "fp32" or (precision == "auto" and not has_fast_bf16(device)):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)

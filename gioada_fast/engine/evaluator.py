@@ -1,0 +1,84 @@
+"""Scores on labelled frames: IoU of each class, mean IoU, pixel accuracy."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..adaptation import normalise
+from ..data.datasets import EvaluationFrames
+from ..data.labels import LabelSpace
+from ..models import TaskNet
+from ..models.layers import upsample
+from .device import autocast
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores from a confusion matrix, as fractions."""
+
+    iou: dict[str, float | None]
+    """By class; None for a class that neither the labels nor the predictions have."""
+    miou: float
+    """Mean over the classes that have an IoU."""
+    pixel_accuracy: float
+
+    @classmethod
+    def from_confusion(cls, confusion: np.ndarray, classes: Iterable[str]) -> "Scores":
+        """Scores of int64 [C, C] counts, rows ground truth."""
+        hits = np.diag(confusion).astype(np.float64)
+        union = confusion.sum(0) + confusion.sum(1) - hits
+        iou = {
+            name: float(hit / total) if total else None
+            for name, hit, total in zip(classes, hits, union, strict=True)
+        }
+        present = [value for value in iou.values() if value is not None]
+        total = confusion.sum()
+        return cls(
+            iou,
+            float(np.mean(present)) if present else 0.0,
+            float(hits.sum() / total) if total else 0.0,
+        )
+
+
+def confusion_matrix(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Counts of (ground truth, prediction) at the labels' size.
+
+    Args:
+        logits: [N, C, h, w], upsampled bilinearly (align_corners=True).
+        labels: [N, H, W] train ids, 255 ignored.
+
+    Returns:
+        int64 [C, C], rows ground truth, on the logits' device.
+    """
+    predicted, truth = upsample(logits.float(), labels.shape[1:]).argmax(1), labels.long()
+    # ignored pixels are counted in a class of their own and left out
+    truth = torch.where(truth < num_classes, truth, num_classes)
+    cells = (truth * num_classes + predicted).flatten()
+    counts = torch.bincount(cells, minlength=(num_classes + 1) * num_classes)
+    return counts.view(num_classes + 1, num_classes)[:num_classes]
+
+
+@torch.no_grad()
+def evaluate(
+    task: TaskNet,
+    frames: EvaluationFrames,
+    space: LabelSpace,
+    device: torch.device,
+    precision: str = "auto",
+) -> Scores:
+    """Score a task network: predicted at the frames' size, compared at the labels' own size."""
+    was_training = task.training
+    task.eval()
+    confusion = torch.zeros(space.num_classes, space.num_classes, dtype=torch.int64, device=device)
+    for index in range(len(frames)):
+        frame = frames[index]
+        image = torch.from_numpy(frame.image).permute(2, 0, 1).unsqueeze(0).to(device)
+        with autocast(device, precision):
+            logits, _ = task(normalise(image))
+        labels = torch.from_numpy(frame.labels).unsqueeze(0).to(device)
+        confusion += confusion_matrix(logits, labels, space.num_classes)
+    task.train(was_training)
+    return Scores.from_confusion(confusion.cpu().numpy(), space.classes)

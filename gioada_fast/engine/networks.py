@@ -1,0 +1,138 @@
+"""Networks from settings, and from the weights files of a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adaptation import TwoLevelAdaptation
+from ..config import Config
+from ..data.labels import LABEL_SPACES, LabelSpace
+from ..errors import InputError
+from ..models import TaskNet, TranslationNet
+from .checkpoint import load_pretrained, load_state, load_weights, save_weights
+
+
+def build_adaptation(
+    config: Config, class_weights: Tensor | None, pretrained: bool = True
+) -> TwoLevelAdaptation:
+    """The networks of a run with their first weights, which the seed decides.
+
+    Args:
+        config: all settings.
+        class_weights: [C] weights of the cross-entropy, or None.
+        pretrained: whether to read ``model.pretrained``; not needed where a checkpoint follows.
+    """
+    torch.manual_seed(config.seed)
+    space = LABEL_SPACES[config.data.label_space]
+    adaptation = TwoLevelAdaptation(
+        space.num_classes, config.adaptation, config.model, class_weights
+    )
+    if pretrained and config.model.pretrained:
+        trunk = adaptation.task.trunk
+        load_pretrained(trunk, Path(config.model.pretrained).expanduser())
+        trunk.scale_to_unit_variance()
+    return adaptation.to(memory_format=torch.channels_last)
+
+
+def find_weights(model: Path, name: str) -> Path:
+    """The weights ``name`` of a run's folder; a file is taken as it is."""
+    if model.is_file():
+        return model
+    if not model.is_dir():
+        raise InputError(f"{model}: no such run, and no such weights file")
+    path = model / f"{name}.safetensors"
+    if not path.is_file():
+        found = sorted(other.stem for other in model.glob("*.safetensors"))
+        raise InputError(
+            f"{path}: no such weights; {model} has {', '.join(found) if found else 'none yet'}"
+        )
+    return path
+
+
+def save_task(path: Path, task: TaskNet, config: Config) -> None:
+    """Write the task network's weights and how to build it."""
+    save_weights(
+        path,
+        task,
+        {
+            "network": "task",
+            "label_space": config.data.label_space,
+            "backbone": config.model.backbone,
+            "width": config.model.trunk_width,
+            "norm": config.model.trunk_norm,
+            **_input(config),
+        },
+    )
+
+
+def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
+    """(network in evaluation mode, its classes, metadata) of a file that ``save_task`` wrote.
+
+    The metadata holds ``size`` (H, W), ``depth_encoding`` and how the network was built.
+    """
+    state, metadata = _load(path, "task")
+    space = LABEL_SPACES[metadata["label_space"]]
+    task = _build(
+        path,
+        lambda: TaskNet(
+            space.num_classes, metadata["backbone"], metadata["width"], metadata["norm"]
+        ),
+    )
+    load_state(task, state, path, "task")
+    return task.to(memory_format=torch.channels_last).eval(), space, metadata
+
+
+def save_translation(path: Path, translation: TranslationNet, config: Config) -> None:
+    """Write the translation network's weights and how to build it."""
+    save_weights(
+        path,
+        translation,
+        {
+            "network": "translation",
+            "label_space": config.data.label_space,
+            "geometry": translation.geometry,
+            "width": config.model.translation_width,
+            "blocks": config.model.translation_blocks,
+            **_input(config),
+        },
+    )
+
+
+def load_translation(path: Path) -> tuple[TranslationNet, dict[str, Any]]:
+    """(network in evaluation mode, metadata) of a file that ``save_translation`` wrote."""
+    state, metadata = _load(path, "translation")
+    space = LABEL_SPACES[metadata["label_space"]]
+    translation = _build(
+        path,
+        lambda: TranslationNet(
+            space.num_classes, metadata["geometry"], metadata["width"], metadata["blocks"]
+        ),
+    )
+    load_state(translation, state, path, "translation")
+    return translation.to(memory_format=torch.channels_last).eval(), metadata
+
+
+def _input(config: Config) -> dict[str, Any]:
+    return {
+        "size": [config.data.height, config.data.width],
+        "depth_encoding": config.adaptation.depth_encoding,
+    }
+
+
+def _load(path: Path, network: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state, metadata = load_weights(path)
+    if metadata.get("network") != network:
+        raise InputError(
+            f"{path}: weights of the {metadata.get('network')} network, expected {network}"
+        )
+    return state, metadata
+
+
+def _build(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        return build()
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its description of the network is broken: {error}") from error

@@ -1,0 +1,344 @@
+"""The training loop: phases, steps, and what happens at which step."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from ..adaptation import Batch, TwoLevelAdaptation
+from ..config import Config
+from ..data.datasets import SourceFrames, TargetImages
+from ..data.loader import PairStream, pair_batches
+from ..errors import Interrupted, NonFiniteLoss
+from ..models import TaskNet
+from .checkpoint import load_state, save_checkpoint
+from .device import autocast
+from .evaluator import Scores
+from .logging import MetricsLog
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Consecutive updates with the same levels and optimisers."""
+
+    name: str
+    """``source_only`` or ``adaptation``."""
+    first: int
+    steps: int
+
+    @property
+    def end(self) -> int:
+        return self.first + self.steps
+
+
+def phases(config: Config) -> list[Phase]:
+    """Source only for its share, then the levels that the settings ask for."""
+    source_only, adaptation = config.schedule.source_only_steps, config.schedule.adaptation_steps
+    both = [Phase("source_only", 0, source_only), Phase("adaptation", source_only, adaptation)]
+    return [phase for phase in both if phase.steps]
+
+
+class Trainer:
+    """Trains the networks of a run, phase by phase.
+
+    Args:
+        config: all settings.
+        run: the run's folder.
+        adaptation: the networks, on their device.
+        source: labelled synthetic frames.
+        target: unlabelled target images. The trainer has no other access to the target: scores come
+            from ``score``, which alone knows the labels.
+        score: scores of a task network on the labelled target frames.
+        on_panel: called with (step, phase name) when a panel of pictures is due.
+        on_phase_end: called with (phase, scores) at the end of each phase.
+        checkpoint: state to go on from, from ``load_checkpoint``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: Path,
+        adaptation: TwoLevelAdaptation,
+        source: SourceFrames,
+        target: TargetImages,
+        score: Callable[[TaskNet], Scores],
+        on_panel: Callable[[int, str], None],
+        on_phase_end: Callable[[Phase, Scores], None],
+        log: MetricsLog,
+        checkpoint: dict[str, Any] | None = None,
+    ):
+        self.config, self.run, self.adaptation = config, run, adaptation
+        self.source, self.target, self.score = source, target, score
+        self.on_panel, self.on_phase_end, self.log = on_panel, on_phase_end, log
+        self.device = next(adaptation.parameters()).device
+        self.step = 0
+        self.optimisers: dict[str, torch.optim.Optimizer] = {}
+        self._restored: dict[str, Any] | None = checkpoint
+        self._window = LossWindow()
+        self._stop = False
+        if checkpoint is not None:
+            self.step = checkpoint["step"]
+            load_state(adaptation, checkpoint["networks"], self.checkpoint_path, "saved")
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.run / "checkpoints" / "last.pt"
+
+    def train(self) -> None:
+        """Run what is left of every phase."""
+        with self._stopping_on_signal(), self._progress() as self._bar:
+            for phase in phases(self.config):
+                if self.step < phase.end:
+                    self._train_phase(phase)
+
+    def _train_phase(self, phase: Phase) -> None:
+        schedule = self.config.schedule
+        self.optimisers = build_optimisers(self.config, self.adaptation, phase)
+        self._restore_rng_and_optimisers()
+        bar = self._bar.add_task(
+            phase.name, total=phase.steps, completed=self.step - phase.first, status=""
+        )
+        for batch in self._batches(phase):
+            self._set_learning_rates(phase)
+            self._window.add(self.train_step(batch))
+            self.step += 1
+            self._bar.advance(bar)
+            done = self.step == phase.end
+            saves = done or self._stop or self.step % schedule.checkpoint_every == 0
+            # losses are checked before a checkpoint is written: it never holds a run gone wrong
+            if saves or self.step % schedule.log_every == 0:
+                self._log_losses(phase)
+            if done or self.step % schedule.evaluate_every == 0:
+                scores = self._evaluate(phase)
+            if done or self.step % schedule.panel_every == 0:
+                with self._window.paused():
+                    self.on_panel(self.step, phase.name)
+            if done:
+                self.on_phase_end(phase, scores)
+            if saves:
+                self._save()
+            if self._stop and self.step < phases(self.config)[-1].end:
+                raise Interrupted(
+                    f"stopped after update {self.step}, checkpoint written; go on with: "
+                    f"python -m gioada_fast.train --resume {self.run}"
+                )
+
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of every network that the batch trains; the losses stay on the device."""
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+        with self._autocast():
+            generators = self.adaptation.generators_loss(batch)
+        generators.losses["total"].backward()
+        with self._autocast():
+            discriminators = self.adaptation.discriminators_loss(generators)
+        if discriminators:
+            sum(discriminators.values()).backward()
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+        losses = generators.losses | discriminators
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _batches(self, phase: Phase) -> Iterator[Batch]:
+        adapts = phase.name == "adaptation"
+        stream = PairStream(
+            self.source, self.target if adapts else None, self.config.seed, self.config.data.flip
+        )
+        batches = pair_batches(
+            stream,
+            first=self.step,
+            steps=phase.end - self.step,
+            batch_size=self.config.schedule.batch_size,
+            workers=self.config.data.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        for batch in batches:
+            tensors = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+            yield Batch(target_image=tensors.pop("target_image", None), **tensors)
+
+    def _set_learning_rates(self, phase: Phase) -> None:
+        left = 1 - (self.step - phase.first) / phase.steps
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = group["initial_lr"] * left**self.config.optimiser.poly_power
+
+    def _log_losses(self, phase: Phase) -> None:
+        means, seconds, steps = self._window.fetch(self.step)
+        rate = steps * self.config.schedule.batch_size / seconds
+        values: dict[str, Any] = {f"loss/{name}": value for name, value in means.items()}
+        for name, optimiser in self.optimisers.items():
+            values[f"lr/{name}"] = optimiser.param_groups[-1]["lr"]
+        self.log.write(self.step, phase.name, {**values, "pairs_per_second": rate})
+        status = f"{rate:.1f} pairs/s  loss {means['total']:.3f}"
+        self._bar.update(self._bar.task_ids[-1], status=status)
+
+    def _evaluate(self, phase: Phase) -> Scores:
+        with self._window.paused():
+            scores = self.score(self.adaptation.task)
+        values = {f"eval/{name}": value for name, value in asdict(scores).items()}
+        self.log.write(self.step, phase.name, values)
+        self._bar.console.print(
+            f"step {self.step:5d}  {phase.name:12s}  mIoU {100 * scores.miou:5.2f}  "
+            f"pixel accuracy {100 * scores.pixel_accuracy:5.2f}"
+        )
+        return scores
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.checkpoint_path,
+            {
+                "config": asdict(self.config),
+                "step": self.step,
+                "networks": self.adaptation.state_dict(),
+                "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            },
+        )
+
+    def _restore_rng_and_optimisers(self) -> None:
+        state, self._restored = self._restored, None
+        if state is None:
+            return
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        # a checkpoint from the end of the phase before has that phase's optimisers
+        if any(self.step == phase.first for phase in phases(self.config)):
+            return
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+
+    def _autocast(self):
+        return autocast(self.device, self.config.precision)
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+        )
+
+    @contextmanager
+    def _stopping_on_signal(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the loop after the step under way; a second one ends it at once."""
+
+        def stop(signum, frame):
+            self._stop = True
+            signal.signal(signum, signal.default_int_handler)
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.signal(number, stop) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+class LossWindow:
+    """Losses since the last log point, kept on the device; fetched in one transfer."""
+
+    def __init__(self):
+        self._names: tuple[str, ...] = ()
+        self._rows: list[Tensor] = []
+        self._since = time.perf_counter()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        if not self._rows:
+            self._names = tuple(losses)
+        self._rows.append(torch.stack([losses[name].float() for name in self._names]))
+
+    def fetch(self, step: int) -> tuple[dict[str, float], float, int]:
+        """(mean of each loss, seconds, steps) since the last call; waits for the device.
+
+        Args:
+            step: number of updates so far.
+
+        Raises:
+            NonFiniteLoss: names the first loss that is not finite, and its update.
+        """
+        rows = torch.stack(self._rows).cpu()
+        bad = (~torch.isfinite(rows)).nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            raise NonFiniteLoss(
+                f"loss {self._names[column]!r} is {float(rows[row, column])} at update "
+                f"{step - len(rows) + row + 1}: lower its learning rate or its weight; the last "
+                "checkpoint of the run is from before"
+            )
+        now = time.perf_counter()
+        means = dict(zip(self._names, rows.mean(0).tolist(), strict=True))
+        seconds, steps = now - self._since, len(rows)
+        self._rows, self._since = [], now
+        return means, seconds, steps
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside does not count."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+
+def build_optimisers(
+    config: Config, adaptation: TwoLevelAdaptation, phase: Phase
+) -> dict[str, torch.optim.Optimizer]:
+    """One optimiser for each network that the phase trains."""
+    settings, task = config.optimiser, adaptation.task
+    adapts = phase.name == "adaptation"
+    lr = settings.adaptation_lr if adapts else settings.task_lr
+    heads = [*task.segmentation.parameters(), *task.depth.parameters()]
+    groups = [
+        _group(task.trunk.parameters(), lr * config.trunk_lr_factor),
+        _group(heads, lr),
+    ]
+    if settings.task == "adamw":
+        task_optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+    else:
+        task_optimiser = torch.optim.SGD(
+            groups, lr=lr, momentum=0.9, weight_decay=settings.weight_decay, fused=True
+        )
+    optimisers: dict[str, torch.optim.Optimizer] = {"task": task_optimiser}
+
+    def add_adam(name: str, network: nn.Module | None, lr: float, betas: tuple[float, float]):
+        if adapts and network is not None:
+            group = _group(network.parameters(), lr)
+            optimisers[name] = torch.optim.Adam([group], betas=betas, fused=True)
+
+    gan = (0.5, 0.999)
+    add_adam("translation", adaptation.translation, settings.translation_lr, gan)
+    add_adam(
+        "image_discriminator",
+        adaptation.image_discriminator,
+        settings.image_discriminator_lr,
+        gan,
+    )
+    add_adam(
+        "output_discriminator",
+        adaptation.output_discriminator,
+        settings.output_discriminator_lr,
+        (0.9, 0.99),
+    )
+    return optimisers
+
+
+def _group(parameters, lr: float) -> dict[str, Any]:
+    return {"params": list(parameters), "lr": lr, "initial_lr": lr}

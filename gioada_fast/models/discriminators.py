@@ -1,0 +1,72 @@
+"""The two discriminators: D_img on images, D_out on segmentation and depth together."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import channels, upsample
+
+
+class PatchDiscriminator(nn.Sequential):
+    """D_img, the 70x70 PatchGAN: image [N, 3, H, W] in [-1, 1] to patch logits [N, 1, h, w].
+
+    4x4 convolutions of 64, 128, 256 (stride 2), 512 and 1 (stride 1) channels times ``width``,
+    instance norm on the inner three, leaky ReLU 0.2.
+
+    Source: Isola et al. (arXiv 1611.07004), as in CycleGAN.
+    """
+
+    def __init__(self, width: float = 1.0):
+        c1, c2, c4, c8 = (channels(base, width) for base in (64, 128, 256, 512))
+        super().__init__(
+            nn.Conv2d(3, c1, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            *_conv_norm_act(c1, c2, stride=2),
+            *_conv_norm_act(c2, c4, stride=2),
+            *_conv_norm_act(c4, c8, stride=1),
+            nn.Conv2d(c8, 1, 4, stride=1, padding=1),
+        )
+
+
+class OutputDiscriminator(nn.Sequential):
+    """D_out: output map [N, in_channels, H, W] to patch logits [N, 1, H/32, W/32].
+
+    Five 4x4 convolutions of stride 2 with 64, 128, 256, 512 and 1 channels, leaky ReLU 0.2, no norm.
+
+    Args:
+        in_channels: C + 1 for segmentation and depth jointly, C for segmentation alone.
+        width: factor on the channels.
+
+    Source: AdaptSegNet (arXiv 1802.10349); the joint input is GIO-Ada's (arXiv 1812.05040).
+    """
+
+    def __init__(self, in_channels: int, width: float = 1.0):
+        sizes = [in_channels, *(channels(base, width) for base in (64, 128, 256, 512)), 1]
+        layers: list[nn.Module] = []
+        for c_in, c_out in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        super().__init__(*layers[:-1])
+
+
+def output_map(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """The task network's output as D_out sees it.
+
+    out[:, :C] = softmax(bilinear(logits)), out[:, C] = bilinear(depth)     (align_corners=True)
+
+    Args:
+        logits: [N, C, h, w] class scores.
+        depth: [N, 1, h, w] predicted encoded depth, or None for semantics alone.
+        size: (H, W) of the result.
+
+    Returns:
+        [N, C + 1, H, W], or [N, C, H, W] without depth.
+    """
+    maps = [F.softmax(upsample(logits, size), dim=1)]
+    if depth is not None:
+        maps.append(upsample(depth, size))
+    return torch.cat(maps, dim=1)
+
+
+def _conv_norm_act(c_in: int, c_out: int, stride: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(c_in, c_out, 4, stride=stride, padding=1)
+    return conv, nn.InstanceNorm2d(c_out), nn.LeakyReLU(0.2)

@@ -1,0 +1,107 @@
+"""The translation network G_img: synthetic image, depth and semantics to a real-looking image."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import channels
+
+
+class TranslationNet(nn.Module):
+    """ResNet generator of CycleGAN, guided by geometry.
+
+    7x7 convolution, two of stride 2, residual blocks, two upsamplings, 7x7, tanh; instance norm and
+    reflection padding throughout. The result is ``tanh(f(input) + atanh(x_s))`` and the last
+    convolution starts at zero: an untrained network translates nothing, so that a task network
+    trained on the source goes on where it was, and what is learned is the change from source to
+    target.
+
+    Args:
+        num_classes: C, the channels of the one-hot labels.
+        geometry: whether depth and semantics are seen; without them the input is the image alone.
+        width: factor on the 64 base channels.
+        blocks: residual blocks.
+
+    Source: Johnson et al. (arXiv 1603.08155), Zhu et al. (arXiv 1703.10593); the input of depth and
+    semantics is GIO-Ada's (arXiv 1812.05040), section on input-level adaptation.
+    """
+
+    def __init__(
+        self, num_classes: int, geometry: bool = True, width: float = 1.0, blocks: int = 9
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.geometry = geometry
+        c1, c2, c4 = (channels(base, width) for base in (64, 128, 256))
+        in_channels = 3 + (1 + num_classes if geometry else 0)
+        self.encoder = nn.Sequential(
+            nn.ReflectionPad2d(3),
+            *_conv_norm_relu(nn.Conv2d(in_channels, c1, 7)),
+            *_conv_norm_relu(nn.Conv2d(c1, c2, 3, stride=2, padding=1)),
+            *_conv_norm_relu(nn.Conv2d(c2, c4, 3, stride=2, padding=1)),
+        )
+        self.blocks = nn.Sequential(*(ResidualBlock(c4) for _ in range(blocks)))
+        self.up1 = nn.Sequential(*_conv_norm_relu(nn.Conv2d(c4, c2, 3, padding=1)))
+        self.up2 = nn.Sequential(*_conv_norm_relu(nn.Conv2d(c2, c1, 3, padding=1)))
+        self.to_image = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(c1, 3, 7))
+        nn.init.zeros_(self.to_image[1].weight)
+        nn.init.zeros_(self.to_image[1].bias)
+
+    def forward(self, image: Tensor, depth: Tensor | None = None, labels: Tensor | None = None):
+        """Translate.
+
+        Args:
+            image: [N, 3, H, W] in [-1, 1].
+            depth: [N, 1, H, W] encoded; needed with ``geometry``.
+            labels: [N, H, W] train ids, uint8 or int64; ignored pixels have no class.
+
+        Returns:
+            [N, 3, H, W] float32 in (-1, 1).
+        """
+        x = translation_input(image, depth, labels, self.num_classes) if self.geometry else image
+        x = x.contiguous(memory_format=torch.channels_last)
+        half = (image.shape[2] + 1) // 2, (image.shape[3] + 1) // 2
+        x = self.blocks(self.encoder(x))
+        # nearest upsampling to the encoder's own sizes, so that odd sizes come back as they were
+        x = self.up1(F.interpolate(x, size=half, mode="nearest"))
+        x = self.up2(F.interpolate(x, size=image.shape[2:], mode="nearest"))
+        change = self.to_image(x).float()
+        # 0.999 keeps atanh and its gradient finite where the image is black or white
+        return torch.tanh(change + torch.atanh(image.float() * 0.999))
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(relu(norm(conv(x))))), each 3x3 with reflection padding."""
+
+    def __init__(self, c: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            *_conv_norm_relu(nn.Conv2d(c, c, 3)),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(c, c, 3),
+            nn.InstanceNorm2d(c),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+def translation_input(image: Tensor, depth: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Concatenation of image, depth and one-hot labels: G_img's input.
+
+    Args:
+        image: [N, 3, H, W] in [-1, 1].
+        depth: [N, 1, H, W] encoded.
+        labels: [N, H, W] train ids; ids of ``num_classes`` and above become all zero.
+
+    Returns:
+        [N, 3 + 1 + C, H, W], dtype of ``image``.
+    """
+    classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
+    one_hot = labels.unsqueeze(1) == classes
+    return torch.cat([image, depth.to(image.dtype), one_hot.to(image.dtype)], dim=1)
+
+
+def _conv_norm_relu(conv: nn.Conv2d) -> tuple[nn.Module, ...]:
+    return conv, nn.InstanceNorm2d(conv.out_channels), nn.ReLU()

@@ -1,0 +1,42 @@
+"""Train: ``python -m gioada_fast.train --config street_scenes``.
+
+    --config NAME_OR_FILE      settings; the flags after it override single ones
+    --data.target.root FOLDER  ... any setting by its dotted name
+    --print_config             show all settings and stop
+    --resume runs/NAME         go on with a run from its last checkpoint
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import cli
+from .engine.run import command_line, resume, start
+from .errors import InputError
+
+PROG = "python -m gioada_fast.train"
+DEFAULT_CONFIG = "street_scenes"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Start or resume a run."""
+    arguments = list(arguments)
+    parser = cli.config_parser(PROG)
+    parser.add_argument("--resume", type=str, metavar="RUN", help="folder of a run to go on with")
+    if not any(a == "--config" or a.startswith(("--config=", "--resume")) for a in arguments):
+        arguments = ["--config", DEFAULT_CONFIG, *arguments]
+    namespace = parser.parse_args(arguments)
+    run_folder = namespace.pop("resume")
+    if run_folder is not None:
+        if len(arguments) > (1 if "=" in arguments[0] else 2):
+            raise InputError("--resume goes on with the run's own settings: leave out other flags")
+        run = Path(run_folder)
+        resume(cli.read_config(run / "config.yaml", PROG), run, command_line())
+        return
+    config = cli.instantiate(parser, namespace)
+    files = namespace.config
+    default_name = Path(str(files[-1])).stem if files else "run"
+    start(config, default_name, command_line())
+
+
+if __name__ == "__main__":
+    cli.run(main)

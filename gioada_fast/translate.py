@@ -1,0 +1,65 @@
+"""Translate: ``python -m gioada_fast.translate runs/NAME --output FOLDER``.
+
+Writes the source set of a run as its translation network makes it look: images/ with the labels/
+(train ids, 255 ignored) and depth/ (16-bit centimetres, 0 is none) that belong to them, fit for
+training with any other program.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from . import cli
+from .data.datasets import source_frames
+from .depth import encode_depth
+from .engine.device import choose_device
+from .engine.inference import image_tensor, translate_images
+from .engine.networks import find_weights, load_translation
+from .engine.panels import save_image
+
+PROG = "python -m gioada_fast.translate"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the translated source set."""
+    parser = cli.Parser(prog=PROG)
+    parser.add_argument("run", type=str, help="folder of a run")
+    parser.add_argument("--output", required=True, help="folder to write to; must not exist yet")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    options = parser.parse_args(list(arguments))
+
+    run = Path(options.run)
+    config = cli.read_config(run / "config.yaml", PROG)
+    translation, metadata = load_translation(find_weights(run, "translation"))
+    translation = translation.to(choose_device(options.device))
+    source = source_frames(config.data)
+    output = cli.output_folder(options.output, new=True)
+    for kind in ("images", "labels", "depth"):
+        (output / kind).mkdir()
+    console = Console(stderr=True)
+    indices = range(len(source))
+    for index in track(indices, description="translate", console=console, transient=True):
+        frame = source[index]
+        depth, _ = encode_depth(
+            torch.from_numpy(frame.depth)[None, None], metadata["depth_encoding"]
+        )
+        image = translate_images(
+            translation,
+            image_tensor(frame.image[np.newaxis]),
+            depth,
+            torch.from_numpy(frame.labels)[None],
+            options.precision,
+        )[0]
+        centimetres = (frame.depth * 100).round().astype(np.uint16)
+        for kind, array in (("images", image), ("labels", frame.labels), ("depth", centimetres)):
+            save_image(output / kind / f"{index:06d}.png", array)
+    print(f"{len(source)} frames: {output}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

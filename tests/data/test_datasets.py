@@ -1,0 +1,153 @@
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
+from gioada_fast.data import datasets
+from gioada_fast.data.frames import read_depth_centimetres, read_image, read_labels
+from gioada_fast.data.labels import (
+    CAMVID11,
+    CITYSCAPES16,
+    IGNORE,
+    LABEL_SPACES,
+    STREET_CLASSES,
+    STREET_IDS,
+    UNKNOWN,
+    camvid_table,
+    lookup_table,
+    street_table,
+)
+from gioada_fast.errors import InputError
+
+from ..miniature import SIZE, street_frame, write_camvid, write_street_scenes
+
+
+def config(tmp_path, **target):
+    return DataConfig(
+        source=SourceConfig(root=str(tmp_path), frames=6),
+        target=TargetConfig(**{"root": str(tmp_path), "frames": 5, "evaluation_frames": 3, **target}),
+        height=SIZE[0],
+        width=SIZE[1],
+    )
+
+
+def test_source_comes_back_value_for_value(tmp_path):
+    write_street_scenes(tmp_path)
+    frames = datasets.source_frames(config(tmp_path))
+    assert len(frames) == 6
+    image, ids, centimetres = street_frame(2)
+    frame = frames[2]
+    np.testing.assert_array_equal(frame.image, image)
+    for name, train_id in (("sky", 0), ("road", 3), ("car", 8)):
+        assert CAMVID11.classes[train_id] == name
+        assert (frame.labels[ids == STREET_IDS[name]] == train_id).all()
+    assert frame.depth.dtype == np.float32
+    np.testing.assert_allclose(frame.depth, centimetres / 100, rtol=1e-6)
+
+
+def test_the_three_sets_share_no_frame_and_the_target_has_no_labels(tmp_path):
+    write_street_scenes(tmp_path)
+    data = config(tmp_path)
+    target = datasets.target_images(data)
+    scored = datasets.evaluation_frames(data)
+    assert len(target) == 5 and len(scored) == 3
+    assert {p.stem for p in target.paths}.isdisjoint(image.stem for image, _ in scored.paths)
+    assert {f.name for f in dataclasses.fields(target)} == {"paths", "size"}
+    assert all("image" in path.name for path in target.paths)
+    assert isinstance(target[0], np.ndarray)
+
+
+def test_camvid_frames_are_resized_and_labels_are_not(tmp_path):
+    write_camvid(tmp_path / "camvid")
+    data = config(tmp_path, name="camvid", root=str(tmp_path / "camvid"))
+    assert datasets.target_images(data)[0].shape == (*SIZE, 3)
+    frame = datasets.evaluation_frames(data)[0]
+    assert frame.image.shape == (*SIZE, 3) and frame.labels.shape == (96, 128)
+    raw = cv2.imread(str(tmp_path / "camvid" / "valannot" / "val_000.png"), -1)
+    assert (frame.labels == np.where(raw == 11, IGNORE, raw)).all()
+
+
+def test_real_camvid_frames(shared):
+    data = DataConfig(target=TargetConfig(name="camvid", root=str(shared / "data" / "camvid")))
+    frames = datasets.evaluation_frames(data)
+    assert len(frames) == 101 and len(datasets.target_images(data)) == 367
+    counts = sum(np.bincount(frames[i].labels.ravel(), minlength=256) for i in range(0, 101, 10))
+    assert counts[:11].min() > 0 and counts[12:255].sum() == 0
+    # the road and the buildings fill most of a street
+    assert set(np.argsort(counts[:11])[-3:]) <= {0, 1, 3, 5}
+
+
+def test_class_weights_are_one_over_the_root_of_the_frequency(tmp_path):
+    write_street_scenes(tmp_path)
+    frames = datasets.source_frames(config(tmp_path))
+    frequency = frames.class_frequencies(11)
+    weights = datasets.class_weights(frames, 11)
+    present = frequency > 0
+    assert present.sum() == 3 and (weights[~present] == 1).all()
+    assert weights[present].mean() == pytest.approx(1)
+    ratio = weights[8] / weights[3]
+    assert ratio == pytest.approx(np.sqrt(frequency[3] / frequency[8]), rel=1e-5)
+
+
+def test_every_street_class_has_a_place_in_both_label_spaces():
+    for space in LABEL_SPACES.values():
+        table = street_table(space)
+        reached = set(table[list(STREET_IDS.values())]) - {IGNORE}
+        assert reached == set(range(space.num_classes))
+        assert len(space.classes) == len(space.colours) == len(set(space.colours))
+        assert (table[len(STREET_CLASSES) :] == UNKNOWN).all()
+
+
+def test_camvid_labels_fit_only_their_own_classes():
+    assert camvid_table(CAMVID11)[11] == IGNORE
+    with pytest.raises(InputError, match=r"camvid11.*cityscapes16"):
+        camvid_table(CITYSCAPES16)
+
+
+def test_bad_files_are_named(tmp_path):
+    table = lookup_table({0: 0, 1: 1}, ignored=(2,))
+    path = tmp_path / "labels.png"
+    cv2.imwrite(str(path), np.array([[0, 1], [2, 7]], np.uint8))
+    with pytest.raises(InputError, match=r"labels\.png: labels has values up to 7.*0 to 2"):
+        read_labels(path, table)
+    cv2.imwrite(str(path), np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(InputError, match=r"labels\.png.*one channel"):
+        read_labels(path, table)
+    with pytest.raises(InputError, match=r"labels\.png.*uint16"):
+        read_depth_centimetres(path)
+    path.write_bytes(b"\x89PNG half")
+    for read in (read_image, read_depth_centimetres):
+        with pytest.raises(InputError, match=r"labels\.png: not a readable image"):
+            read(path)
+    with pytest.raises(InputError, match="no such file"):
+        read_image(tmp_path / "missing.png")
+
+
+def test_pairs_must_have_one_size(tmp_path):
+    write_camvid(tmp_path)
+    cv2.imwrite(str(tmp_path / "valannot" / "val_000.png"), np.zeros((5, 5), np.uint8))
+    data = config(tmp_path, name="camvid")
+    with pytest.raises(InputError, match=r"valannot/val_000\.png: 5x5.*128x96"):
+        datasets.evaluation_frames(data)[0]
+
+
+@pytest.mark.parametrize("gone", ["train", "val", "valannot"])
+def test_a_folder_that_is_missing_or_empty_is_named(tmp_path, gone):
+    import shutil
+
+    write_camvid(tmp_path)
+    shutil.rmtree(tmp_path / gone)
+    data = config(tmp_path, name="camvid")
+    build = datasets.target_images if gone == "train" else datasets.evaluation_frames
+    with pytest.raises(InputError, match=gone):
+        build(data)
+    (tmp_path / gone).mkdir()
+    with pytest.raises(InputError, match=gone):
+        build(data)
+
+
+def test_depth_of_the_unknown_is_zero(tmp_path):
+    cv2.imwrite(str(tmp_path / "d.png"), np.array([[0, 65535, 150]], np.uint16))
+    assert read_depth_centimetres(tmp_path / "d.png").tolist() == [[0, 0, 1.5]]

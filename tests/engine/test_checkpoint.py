@@ -1,0 +1,160 @@
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gioada_fast.config import Config
+from gioada_fast.engine.checkpoint import (
+    load_checkpoint,
+    load_pretrained,
+    load_weights,
+    save_checkpoint,
+    write_atomically,
+)
+from gioada_fast.engine.networks import load_task, load_translation, save_task
+from gioada_fast.errors import InputError
+from gioada_fast.models import TaskNet
+from gioada_fast.models.vgg import VGG16
+
+
+class Bomb:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, trigger):
+        self.trigger = trigger
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trigger),)
+
+
+def small_config():
+    config = Config()
+    config.model.width = 0.125
+    return config
+
+
+def test_checkpoint_comes_back_as_it_was(tmp_path):
+    state = {"step": 7, "tensors": {"a": torch.randn(3), "b": torch.zeros(0)}, "names": ["x", None]}
+    save_checkpoint(tmp_path / "c.pt", state)
+    back = load_checkpoint(tmp_path / "c.pt")
+    assert back["step"] == 7 and back["names"] == ["x", None]
+    assert torch.equal(back["tensors"]["a"], state["tensors"]["a"])
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+@pytest.mark.parametrize("writer", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
+def test_a_pickle_bomb_does_not_go_off(tmp_path, writer):
+    trigger = tmp_path / "exploded"
+    writer({"format": 1, "networks": Bomb(trigger)}, tmp_path / "c.pt")
+    with pytest.raises(InputError, match=r"c\.pt.*not loaded"):
+        load_checkpoint(tmp_path / "c.pt")
+    with pytest.raises(InputError, match=r"c\.pt.*not loaded"):
+        load_pretrained(VGG16(width=1, norm="none"), tmp_path / "c.pt")
+    with pytest.raises(InputError, match=r"c\.pt"):
+        load_task(tmp_path / "c.pt")
+    assert not trigger.exists()
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_refused(tmp_path, keep):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"weights": torch.randn(1000)})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data)) if keep < 1 else keep])
+    with pytest.raises(InputError, match=r"c\.pt"):
+        load_checkpoint(path)
+
+
+def test_one_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"weights": torch.zeros(1000)})
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"c\.pt.*damaged"):
+        load_checkpoint(path)
+
+
+def test_a_foreign_file_is_no_checkpoint(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "c.pt")
+    with pytest.raises(InputError, match="not a checkpoint of gioada_fast"):
+        load_checkpoint(tmp_path / "c.pt")
+    with pytest.raises(InputError, match="no such file"):
+        load_checkpoint(tmp_path / "missing.pt")
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"step": 1})
+
+    def fail(temporary):
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, fail)
+    assert load_checkpoint(path)["step"] == 1 and os.listdir(tmp_path) == ["c.pt"]
+
+
+def test_an_unwritable_place_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/c"):
+        save_checkpoint(tmp_path / "file" / "c.pt", {})
+
+
+def test_task_weights_know_how_to_build_their_network(tmp_path):
+    config = small_config()
+    task = TaskNet(11, width=0.125)
+    save_task(tmp_path / "task.safetensors", task, config)
+    back, space, metadata = load_task(tmp_path / "task.safetensors")
+    assert space.name == "camvid11" and metadata["size"] == [180, 240]
+    image = torch.rand(1, 3, 64, 64)
+    for ours, theirs in zip(task(image), back(image), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(InputError, match="task network, expected translation"):
+        load_translation(tmp_path / "task.safetensors")
+
+
+def test_weights_of_another_architecture_are_refused_by_key(tmp_path):
+    config = small_config()
+    config.model.width = 0.25
+    save_task(tmp_path / "w.safetensors", TaskNet(11, width=0.125), config)
+    with pytest.raises(InputError, match=r"another architecture.*features\.0\.weight is \[8, 3"):
+        load_task(tmp_path / "w.safetensors")
+
+
+def test_foreign_safetensors_are_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match="without a description"):
+        load_weights(tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(InputError, match="not a readable safetensors"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_pretrained_vgg_by_torchvision_keys(tmp_path, suffix, dtype):
+    donor, trunk = VGG16(width=1, norm="none"), VGG16(width=1, norm="none")
+    state = {key: donor.state_dict()[key].to(dtype) for key in donor.pretrained_keys()}
+    state["classifier.0.weight"] = torch.zeros(2, 2)
+    path = tmp_path / f"vgg16{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(state, path)
+    fc_before = trunk.fc[0].weight.clone()
+    load_pretrained(trunk, path)
+    for key in donor.pretrained_keys():
+        assert torch.equal(trunk.state_dict()[key], state[key].float())
+    assert torch.equal(trunk.fc[0].weight, fc_before)
+
+
+def test_pretrained_weights_that_do_not_fit_are_named(tmp_path):
+    state = {key: value for key, value in VGG16(width=1, norm="none").state_dict().items()}
+    del state["features.28.bias"]
+    state["features.0.weight"] = torch.zeros(32, 3, 3, 3)
+    torch.save(state, tmp_path / "v.pth")
+    with pytest.raises(InputError) as error:
+        load_pretrained(VGG16(width=1, norm="none"), tmp_path / "v.pth")
+    assert "features.28.bias is missing" in str(error.value)
+    assert "features.0.weight is [32, 3, 3, 3], expected [64, 3, 3, 3]" in str(error.value)

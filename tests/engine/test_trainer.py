@@ -1,0 +1,201 @@
+"""Resuming, stopping and failing: each run in a process of its own, as users run them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gioada_fast.engine.checkpoint import load_checkpoint
+from gioada_fast.engine.trainer import LossWindow
+from gioada_fast.errors import NonFiniteLoss
+
+from ..miniature import flags, write_street_scenes
+
+STEPS = {"schedule.source_only_steps": 12, "schedule.adaptation_steps": 12}
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "gioada_fast.train", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(*arguments):
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for_step(run, step, process):
+    """Until the run has logged ``step``; says what went wrong otherwise."""
+    log, deadline = run / "metrics.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if log.exists() and any(
+            json.loads(line)["step"] >= step for line in log.read_text().splitlines(True)
+            if line.endswith("\n")
+        ):  # fmt: skip
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} after two minutes")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Data, and a run from start to end."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    write_street_scenes(folder / "scenes")
+    finish(*flags(folder / "scenes", folder / "runs", **STEPS, **{"data.workers": 1}))
+    return folder
+
+
+def assert_same_run(run, other):
+    for name in ("task", "task_source_only", "translation"):
+        ours, theirs = (load_file(r / f"{name}.safetensors") for r in (run, other))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+    ours, theirs = (load_checkpoint(r / "checkpoints" / "last.pt") for r in (run, other))
+    for part in ("networks", "optimisers", "rng", "step"):
+        assert_equal(ours[part], theirs[part], part)
+    scores = [json.loads((r / "result.json").read_text())["columns"] for r in (run, other)]
+    assert scores[0] == scores[1]
+
+
+def assert_equal(a, b, where):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}[{index}]")
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize("step", [4, 14, 18])
+def test_killed_and_resumed_is_the_unbroken_run_to_the_bit(unbroken, tmp_path, step):
+    process = start(*flags(unbroken / "scenes", tmp_path, **STEPS))
+    run = tmp_path / "mini"
+    wait_for_step(run, step, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (run / "report.html").exists()
+    finish("--resume", run)
+    assert_same_run(run, unbroken / "runs" / "mini")
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps.count(12) == 2 and steps[-1] == 24
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(unbroken, tmp_path):
+    process = start(*flags(unbroken / "scenes", tmp_path, **STEPS, **{"data.workers": 1}))
+    run = tmp_path / "mini"
+    wait_for_step(run, 14, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert f"--resume {run}" in output.replace("\n", "")
+    assert load_checkpoint(run / "checkpoints" / "last.pt")["step"] >= 14
+    finish("--resume", run)
+    assert_same_run(run, unbroken / "runs" / "mini")
+
+
+def test_resuming_a_finished_run_changes_no_weight(unbroken):
+    run = unbroken / "runs" / "mini"
+    before = (run / "task.safetensors").read_bytes()
+    assert "adapted" in finish("--resume", run)
+    assert (run / "task.safetensors").read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(unbroken, tmp_path):
+    finish(*flags(unbroken / "scenes", tmp_path, **STEPS))
+    assert_same_run(tmp_path / "mini", unbroken / "runs" / "mini")
+    finish(*flags(unbroken / "scenes", tmp_path, **STEPS, name="other", seed=1))
+    ours, theirs = (load_file(tmp_path / n / "task.safetensors") for n in ("mini", "other"))
+    assert any(not torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule.source_only_steps": 0, "adaptation.input_level": "image"},
+        {"schedule.adaptation_steps": 0},
+        {"adaptation.input_level": "none", "adaptation.output_level": "semantics"},
+        {"adaptation.output_level": "none", "adaptation.depth_loss": "berhu"},
+        {"adaptation.input_level": "none", "adaptation.output_level": "none"},
+        {"adaptation.gan_loss": "hinge", "precision": "bf16", "optimiser.task": "sgd"},
+        {"data.label_space": "cityscapes16", "model.backbone": "resnet101"},
+    ],
+)
+def test_settings_train(unbroken, tmp_path, settings):
+    few = {"schedule.source_only_steps": 1, "schedule.adaptation_steps": 2}
+    output = finish(*flags(unbroken / "scenes", tmp_path, **{**few, **settings}))
+    assert "mIoU" in output and "report.html" in output
+    log = (tmp_path / "mini" / "metrics.jsonl").read_text()
+    assert "NaN" not in log
+
+
+def test_a_run_that_diverges_names_loss_and_update(unbroken, tmp_path):
+    settings = {**STEPS, "optimiser.task_lr": 1e30, "schedule.log_every": 5}
+    process = start(*flags(unbroken / "scenes", tmp_path, **settings))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "Traceback" not in output and "loss '" in output and "update" in output
+    checkpoint = tmp_path / "mini" / "checkpoints" / "last.pt"
+    if checkpoint.exists():
+        networks = load_checkpoint(checkpoint)["networks"]
+        assert all(torch.isfinite(value).all() for value in networks.values())
+
+
+def test_the_first_bad_loss_is_named_with_its_update():
+    window = LossWindow()
+    for value in (1.0, 2.0, float("nan"), float("inf")):
+        window.add({"seg": torch.tensor(3.0), "out": torch.tensor(value)})
+    with pytest.raises(NonFiniteLoss, match="loss 'out' is nan at update 99"):
+        window.fetch(100)
+
+
+def test_losses_are_averaged_between_log_points():
+    window = LossWindow()
+    for value in (1.0, 2.0, 6.0):
+        window.add({"seg": torch.tensor(value)})
+    means, seconds, steps = window.fetch(3)
+    assert means == {"seg": 3.0} and steps == 3 and seconds >= 0
+    window.add({"seg": torch.tensor(5.0), "out": torch.tensor(1.0)})
+    assert window.fetch(4)[0] == {"seg": 5.0, "out": 1.0}
+
+
+def test_nothing_waits_for_the_device_between_log_points(monkeypatch):
+    """``item`` and ``cpu`` of a tensor inside the step would be a host sync on a GPU."""
+    from gioada_fast.adaptation import TwoLevelAdaptation
+    from gioada_fast.config import AdaptationConfig, ModelConfig
+
+    from ..miniature import SMALL_MODEL
+    from ..test_adaptation import CLASSES, make_batch
+
+    adaptation = TwoLevelAdaptation(CLASSES, AdaptationConfig(), ModelConfig(**SMALL_MODEL))
+    window = LossWindow()
+
+    def refuse(self, *args, **kwargs):
+        raise AssertionError("a host sync inside the step")
+
+    for name in ("item", "cpu", "tolist", "__float__", "__bool__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    step = adaptation.generators_loss(make_batch())
+    step.losses["total"].backward()
+    losses = adaptation.discriminators_loss(step)
+    sum(losses.values()).backward()
+    window.add({**step.losses, **losses})

@@ -1,0 +1,127 @@
+import pytest
+import torch
+
+from gioada_fast.models import (
+    OutputDiscriminator,
+    PatchDiscriminator,
+    TaskNet,
+    TranslationNet,
+    output_map,
+)
+from gioada_fast.models.resnet import ResNet101
+from gioada_fast.models.translation import translation_input
+from gioada_fast.models.vgg import VGG16, _photograph_like_noise
+
+
+def image(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet101"])
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_task_net_has_output_stride_8_and_two_heads(backbone, norm):
+    net = TaskNet(5, backbone, width=0.125, norm=norm)
+    logits, depth = net(image(2, 3, 64, 88))
+    assert logits.shape[:2] == (2, 5) and depth.shape[:2] == (2, 1)
+    assert logits.shape[2:] == depth.shape[2:]
+    assert abs(logits.shape[2] - 8) <= 1 and abs(logits.shape[3] - 11) <= 1
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 91), (90, 121)])
+@pytest.mark.parametrize("geometry", [True, False])
+def test_untrained_translation_changes_nothing(size, geometry):
+    net = TranslationNet(4, geometry, width=0.125, blocks=1)
+    x = image(2, 3, *size)
+    depth = torch.rand(2, 1, *size)
+    labels = torch.randint(0, 4, (2, *size), dtype=torch.uint8)
+    y = net(x, depth, labels)
+    assert y.shape == x.shape and y.dtype == torch.float32
+    assert (y - x).abs().max() < 2e-3
+
+
+def test_translation_uses_geometry_only_when_asked():
+    x, labels = image(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.uint8)
+    for geometry in (True, False):
+        net = TranslationNet(4, geometry, width=0.125, blocks=1)
+        torch.nn.init.normal_(net.to_image[1].weight, std=0.1)
+        near, far = (net(x, torch.full((1, 1, 64, 64), d), labels) for d in (0.9, 0.1))
+        # a constant is taken out by instance norm but at the padded border: look at any change
+        other = net(x, torch.full((1, 1, 64, 64), 0.9), labels + 1)
+        changed = bool((near != far).any() or (near != other).any())
+        assert changed == geometry
+
+
+def test_translation_input_is_image_depth_one_hot():
+    x, depth = image(1, 3, 2, 2), torch.tensor([[[[0.1, 0.2], [0.3, 0.4]]]])
+    labels = torch.tensor([[[0, 2], [255, 1]]], dtype=torch.uint8)
+    out = translation_input(x, depth, labels, 3)
+    assert torch.equal(out[:, :3], x) and torch.equal(out[:, 3:4], depth)
+    one_hot = out[0, 4:].permute(1, 2, 0).tolist()
+    assert one_hot == [[[1, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 1, 0]]]
+
+
+def test_discriminators_see_the_receptive_field_of_the_papers():
+    patch = PatchDiscriminator(width=0.125)
+    assert patch(image(1, 3, 256, 256)).shape == (1, 1, 30, 30)
+    x = image(1, 3, 256, 256).requires_grad_()
+    patch.apply(_without_norm)
+    patch(x)[0, 0, 15, 15].backward()
+    rows = (x.grad.abs().sum((0, 1, 3)) > 0).nonzero()
+    assert rows.max() - rows.min() + 1 == 70
+    assert OutputDiscriminator(6, width=0.125)(image(2, 6, 64, 96)).shape == (2, 1, 2, 3)
+
+
+def _without_norm(module):
+    if isinstance(module, torch.nn.InstanceNorm2d):
+        module.forward = lambda x: x
+
+
+def test_output_map_is_softmax_and_depth_at_full_size():
+    logits, depth = image(2, 3, 4, 5), image(2, 1, 4, 5)
+    joint = output_map(logits, depth, (16, 20))
+    assert joint.shape == (2, 4, 16, 20)
+    torch.testing.assert_close(joint[:, :3].sum(1), torch.ones(2, 16, 20))
+    torch.testing.assert_close(joint[:, :, 0, 0], torch.cat(
+        [logits[:, :, 0, 0].softmax(1), depth[:, :, 0, 0]], dim=1
+    ))  # fmt: skip
+    assert torch.equal(output_map(logits, None, (16, 20)), joint[:, :3])
+
+
+def test_vgg_has_the_key_names_and_shapes_of_torchvision():
+    trunk = VGG16(width=1, norm="none")
+    state = trunk.state_dict()
+    numbers = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    assert trunk.pretrained_keys() == {
+        f"features.{n}.{kind}" for n in numbers for kind in ("weight", "bias")
+    }
+    assert state["features.28.weight"].shape == (512, 512, 3, 3)
+
+
+def test_resnet_has_the_key_names_and_shapes_of_torchvision():
+    state = ResNet101(width=1, norm="none").state_dict()
+    assert state["conv1.weight"].shape == (64, 3, 7, 7)
+    assert state["layer3.22.conv2.weight"].shape == (256, 256, 3, 3)
+    assert state["layer4.0.downsample.1.running_var"].shape == (2048,)
+    # torchvision's file has these, the classifier, and a batch counter for each norm
+    assert sum("num_batches" not in key for key in state) == 104 * 5
+
+
+def test_unit_variance_keeps_the_function_up_to_a_factor():
+    torch.manual_seed(0)
+    trunk = VGG16(width=0.125, norm="none")
+    for layer in trunk.features:
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.weight.data *= 3
+            torch.nn.init.normal_(layer.bias)
+    x = image(1, 3, 64, 64)
+    before = trunk.features(x)
+    trunk.scale_to_unit_variance()
+    after = trunk.features(x)
+    factor = float((before.norm() / after.norm()).detach())
+    assert factor > 100
+    torch.testing.assert_close(after * factor, before, rtol=1e-3, atol=1e-3 * float(before.detach().max()))
+    y = _photograph_like_noise()
+    for layer in trunk.features:
+        y = layer(y)
+        if isinstance(layer, torch.nn.Conv2d):
+            assert abs(float(y.std()) - 1) < 0.01

@@ -1,0 +1,121 @@
+import itertools
+
+import pytest
+import torch
+
+from gioada_fast.adaptation import Batch, TwoLevelAdaptation
+from gioada_fast.config import AdaptationConfig, ModelConfig
+
+from .miniature import SMALL_MODEL
+
+CLASSES = 4
+ROWS = list(itertools.product(("none", "image", "geometry"), ("none", "semantics", "joint")))
+
+
+def make(input_level="geometry", output_level="joint", **settings):
+    torch.manual_seed(0)
+    config = AdaptationConfig(input_level=input_level, output_level=output_level, **settings)
+    return TwoLevelAdaptation(CLASSES, config, ModelConfig(**SMALL_MODEL))
+
+
+def make_batch(target=True):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (2, 2, 3, 64, 96), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, CLASSES, (2, 64, 96), dtype=torch.uint8, generator=generator)
+    labels[:, :4] = 255
+    depth = torch.rand(2, 1, 64, 96, generator=generator) * 100
+    depth[:, :, :8] = 0
+    return Batch(images[0], labels, depth, images[1] if target else None)
+
+
+@pytest.mark.parametrize(("input_level", "output_level"), ROWS)
+def test_each_row_of_the_ablation_has_its_terms(input_level, output_level):
+    step = make(input_level, output_level).generators_loss(make_batch())
+    expected = {"seg", "depth", "total"}
+    expected |= {"img"} if input_level != "none" else set()
+    expected |= {"out"} if output_level != "none" else set()
+    assert set(step.losses) == expected
+    config = AdaptationConfig()
+    losses = step.losses
+    total = losses["seg"] + config.lambda_depth * losses["depth"]
+    total = total + config.lambda_img * losses.get("img", 0)
+    total = total + config.lambda_out * losses.get("out", 0)
+    torch.testing.assert_close(losses["total"], total)
+
+
+@pytest.mark.parametrize(("input_level", "output_level"), ROWS)
+def test_generators_train_and_discriminators_do_not(input_level, output_level):
+    adaptation = make(input_level, output_level)
+    step = adaptation.generators_loss(make_batch())
+    step.losses["total"].backward()
+    for name in ("image_discriminator", "output_discriminator"):
+        network = getattr(adaptation, name)
+        if network is not None:
+            assert all(p.grad is None and p.requires_grad for p in network.parameters())
+    trained = [adaptation.task, adaptation.translation]
+    for network in filter(None, trained):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+    losses = adaptation.discriminators_loss(step)
+    adaptation.zero_grad()
+    if losses:
+        sum(losses.values()).backward()
+    assert all(p.grad is None for network in filter(None, trained) for p in network.parameters())
+    for name, network in (
+        ("d_img", adaptation.image_discriminator),
+        ("d_out", adaptation.output_discriminator),
+    ):
+        assert (name in losses) == (network is not None)
+        if network is not None:
+            assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.parametrize("term", ["seg", "depth", "img", "out"])
+def test_every_term_reaches_the_translation_network(term):
+    adaptation = make()
+    torch.nn.init.normal_(adaptation.translation.to_image[1].weight, std=0.01)
+    adaptation.generators_loss(make_batch()).losses[term].backward()
+    first = adaptation.translation.encoder[1].weight
+    assert float(first.grad.abs().sum()) > 0
+
+
+def test_the_adversarial_output_loss_reaches_the_task_network_on_the_target():
+    adaptation = make("none", "joint")
+    batch = make_batch()
+    losses = adaptation.generators_loss(batch).losses
+    other = adaptation.generators_loss(batch._replace(target_image=255 - batch.target_image)).losses
+    assert torch.equal(losses["seg"], other["seg"]) and losses["out"] != other["out"]
+
+
+def test_without_a_target_both_levels_are_off():
+    step = make().generators_loss(make_batch(target=False))
+    assert set(step.losses) == {"seg", "depth", "total"}
+    assert step.images is None and step.outputs is None
+
+
+def test_source_and_target_in_one_pass_give_what_two_passes_give():
+    adaptation, batch = make("none", "joint").double(), make_batch()
+    task = adaptation.task
+    from gioada_fast.adaptation import normalise
+
+    x_s, x_t = normalise(batch.source_image).double(), normalise(batch.target_image).double()
+    both = task(torch.cat([x_s, x_t]))
+    for joint, source, target in zip(both, task(x_s), task(x_t), strict=True):
+        torch.testing.assert_close(joint, torch.cat([source, target]))
+
+
+@pytest.mark.parametrize("kind", ["lsgan", "bce", "hinge"])
+def test_discriminators_learn_to_tell_apart(kind):
+    adaptation = make(gan_loss=kind)
+    networks = (adaptation.image_discriminator, adaptation.output_discriminator)
+    optimiser = torch.optim.Adam([p for n in networks for p in n.parameters()], lr=2e-3)
+    step = adaptation.generators_loss(make_batch())
+    history = []
+    for _ in range(40):
+        losses = adaptation.discriminators_loss(step)
+        optimiser.zero_grad()
+        sum(losses.values()).backward()
+        optimiser.step()
+        history.append({name: loss.item() for name, loss in losses.items()})
+    for name in ("d_img", "d_out"):
+        assert history[-1][name] < 0.8 * history[0][name]
