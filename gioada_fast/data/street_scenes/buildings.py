@@ -48,6 +48,11 @@ class Style:
     panes: int
     """0 one pane, 1 sash, 2 casement with a cross."""
 
+    @property
+    def trim_tone(self) -> float:
+        """Albedo of the trim."""
+        return float(self.trim.mean())
+
 
 def make_style(rng: np.random.Generator, look: Look, city: bool) -> Style:
     """Draws a style from the look's palette."""
@@ -92,9 +97,11 @@ PLAIN_GROUND, SHOP_GROUND, BLANK = 0, 1, 2
 def wall(mesh: Mesh, at: Pose, style: Style, p, q, z0: float, z1: float, ground: int) -> None:
     """A façade from ``p`` to ``q`` (x, y), with window bays between them."""
     corners = [(*p, z0), (*q, z0), (*q, z1), (*p, z1)]
-    ends = at.apply([(*p, 0), (*q, 0)])
-    axis = int(np.argmax(np.abs(ends[1] - ends[0])[:2]))
-    start, length = float(ends[:, axis].min()), float(np.abs(ends[1] - ends[0])[axis])
+    ends = at.apply([(*p, 0), (*q, 0)]).tolist()
+    # which world axis the wall runs along, and where it starts on it
+    axis = 0 if abs(ends[1][0] - ends[0][0]) > abs(ends[1][1] - ends[0][1]) else 1
+    start, stop = sorted((ends[0][axis], ends[1][axis]))
+    length = stop - start
     bays = max(1, round(length / style.bay))
     item = mesh.item(
         style.seed,
@@ -111,7 +118,7 @@ def wall(mesh: Mesh, at: Pose, style: Style, p, q, z0: float, z1: float, ground:
         style.frame,
         style.surround,
         style.panes,
-        float(style.trim.mean()),
+        style.trim_tone,
         z0,
     )
     mesh.quad(*corners, BUILDING, m.FACADE, style.colour, at=at, item=item, quads=0)
@@ -359,7 +366,7 @@ def _shop_front(mesh, rng, at, style, x0, y0, y1) -> None:
     count = max(1, round((y1 - y0) / rng.uniform(4.5, 7)))
     edges = np.linspace(y0, y1, count + 1)
     for a, b in pairwise(edges):
-        board = hsv(rng.random(), rng.uniform(0.2, 0.9), rng.uniform(0.15, 0.75))
+        board = hsv(rng.random(), rng.uniform(0.1, 0.8), rng.uniform(0.15, 0.65))
         board = grey(rng.choice([0.02, 0.6])) if rng.random() < 0.3 else board
         top = style.ground - 0.12
         mesh.box(

@@ -32,13 +32,12 @@ class Camera:
         offset = (np.arange(samples) + 0.5) / samples
         x = (np.arange(width)[:, None] + offset - width / 2) / focal
         z = (height / 2 - np.arange(height)[:, None] - offset) / focal
-        grid = np.empty((height, width, samples, samples, 3), np.float32)
-        grid[..., 0] = x[None, :, None, :]
-        grid[..., 1] = 1
-        grid[..., 2] = z[:, None, :, None]
-        local = grid.reshape(-1, 3)
-        cosine = 1 / np.sqrt((local * local).sum(1))
-        return (local * cosine[:, None]) @ self.rotation.T, cosine
+        shape = (height, width, samples, samples)
+        x = np.broadcast_to(x.astype(np.float32)[None, :, None, :], shape).ravel()
+        z = np.broadcast_to(z.astype(np.float32)[:, None, :, None], shape).ravel()
+        cosine = 1 / np.sqrt(1 + x * x + z * z)
+        local = np.stack([x * cosine, cosine, z * cosine], 1)
+        return local @ self.rotation.T, cosine
 
 
 def draw_camera(rng: np.random.Generator, look: Look, x: float) -> Camera:

@@ -3,6 +3,7 @@
 World axes: x to the right, y along the main street away from the camera, z up; metres throughout.
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -62,15 +63,12 @@ class Mesh:
     """Collects triangles and their attributes; ``finish`` concatenates them."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[np.ndarray, ...]] = []
-        self._items: list[np.ndarray] = [np.zeros(ITEM_WIDTH, np.float32)]
-        self._num_vertices = 0
+        self._parts: list[tuple] = []
+        self._items: list[list[float]] = [[0.0] * ITEM_WIDTH]
 
     def item(self, *params: float) -> int:
         """Stores a row of material parameters and returns its index."""
-        row = np.zeros(ITEM_WIDTH, np.float32)
-        row[: len(params)] = params
-        self._items.append(row)
+        self._items.append([*params, *[0.0] * (ITEM_WIDTH - len(params))])
         return len(self._items) - 1
 
     def add(
@@ -99,28 +97,20 @@ class Mesh:
             normals: [F, 3] local shading normals, zero rows where the face's own normal holds.
             quads: 0, or 1 / 2 for the halves of a textured quad, one or [F].
         """
-        count = len(faces)
-        turned = np.zeros((count, 3), np.float32)
-        if normals is not None:
-            turned = np.asarray(normals, np.float32) @ at.rotation.T
-        self._parts.append(
-            (
-                at.apply(vertices),
-                np.asarray(faces, np.int32) + self._num_vertices,
-                np.broadcast_to(np.asarray(label, np.uint8), count),
-                np.broadcast_to(np.asarray(material, np.uint8), count),
-                np.broadcast_to(np.asarray(colour, np.float32), (count, 3)),
-                np.broadcast_to(np.asarray(item, np.int32), count),
-                turned,
-                np.broadcast_to(np.asarray(quads, np.uint8), count),
-            )
-        )
-        self._num_vertices += len(vertices)
+        if at is not IDENTITY:
+            vertices = at.apply(vertices)
+            normals = None if normals is None else normals @ at.rotation.T
+        self._parts.append((vertices, faces, label, material, colour, item, normals, quads))
 
     def box(self, low, high, *attributes, **options) -> None:
         """Axis-aligned box between two corners."""
-        low, high = np.minimum(low, high), np.maximum(low, high)
-        self.add(BOX_VERTICES * (high - low) + low, BOX_FACES, *attributes, **options)
+        low = np.asarray(low, np.float32)
+        self.add(
+            BOX_VERTICES * (np.asarray(high, np.float32) - low) + low,
+            BOX_FACES,
+            *attributes,
+            **options,
+        )
 
     def quad(self, a, b, c, d, *attributes, **options) -> None:
         """Quad with corners in order; as a texture, a is (0, 0), b (1, 0), c (1, 1), d (0, 1)."""
@@ -129,18 +119,25 @@ class Mesh:
 
     def cylinder(self, a, b, radius_a, radius_b, sides, *attributes, **options) -> None:
         """Truncated cone from ``a`` to ``b``, capped."""
-        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-        axis = b - a
-        length = float(np.sqrt(axis @ axis))
-        axis = axis / length
-        helper = (0, 0, 1) if abs(axis[2]) < 0.9 else (1, 0, 0)
-        u = np.cross(axis, helper)
-        u /= np.sqrt(u @ u)
-        w = np.cross(axis, u)
+        ax, ay, az = (float(q) for q in a)
+        dx, dy, dz = (float(q) - p for p, q in zip((ax, ay, az), b, strict=True))
+        length = math.sqrt(dx * dx + dy * dy + dz * dz)
+        # u and w span the plane across the axis; plain floats, for this runs a thousand times
+        if abs(dz) < 0.9 * length:
+            ux, uy, uz = dy, -dx, 0.0
+        else:
+            ux, uy, uz = 0.0, dz, -dy
+        scale = 1 / math.sqrt(ux * ux + uy * uy + uz * uz)
+        ux, uy, uz = ux * scale, uy * scale, uz * scale
+        wx = (dy * uz - dz * uy) / length
+        wy = (dz * ux - dx * uz) / length
+        wz = (dx * uy - dy * ux) / length
         unit, faces = unit_cylinder(sides)
-        radius = np.where(unit[:, 2:] > 0.5, radius_b, radius_a)
-        ring = unit[:, :1] * radius * u + unit[:, 1:2] * radius * w
-        self.add(a + ring + unit[:, 2:] * length * axis, faces, *attributes, **options)
+        frame = np.array([[ux, uy, uz], [wx, wy, wz], [dx, dy, dz]], np.float32)
+        taper = radius_a + (radius_b - radius_a) * unit[:, 2:]
+        shaped = np.concatenate([unit[:, :2] * taper, unit[:, 2:]], 1)
+        origin = np.array([ax, ay, az], np.float32)
+        self.add(shaped @ frame + origin, faces, *attributes, **options)
 
     def ellipsoid(self, centre, radii, subdivisions, *attributes, **options) -> None:
         """Ellipsoid from an icosphere."""
@@ -175,16 +172,42 @@ class Mesh:
 
     def template(self) -> Template:
         """The collected triangles as a template; the first colour channel is the palette slot."""
-        vertices, faces, labels, materials, colours, _, normals, quads = self._concatenated()
-        slots = colours[:, 0].astype(np.int64)
-        return Template(vertices, faces, labels, materials, slots, normals, quads)
-
-    def _concatenated(self) -> list[np.ndarray]:
-        return [np.concatenate(column) for column in zip(*self._parts, strict=True)]
+        mesh = self.finish()
+        slots = mesh.colours[:, 0].astype(np.int64)
+        return Template(
+            mesh.vertices, mesh.faces, mesh.labels, mesh.materials, slots, mesh.normals, mesh.quads
+        )
 
     def finish(self) -> "Triangles":
         """Everything added so far."""
-        return Triangles(*self._concatenated(), np.stack(self._items))
+        num_vertices = sum(len(part[0]) for part in self._parts)
+        num_faces = sum(len(part[1]) for part in self._parts)
+        out = Triangles(
+            vertices=np.empty((num_vertices, 3), np.float32),
+            faces=np.empty((num_faces, 3), np.int32),
+            labels=np.empty(num_faces, np.uint8),
+            materials=np.empty(num_faces, np.uint8),
+            colours=np.empty((num_faces, 3), np.float32),
+            item_of=np.empty(num_faces, np.int32),
+            normals=np.zeros((num_faces, 3), np.float32),
+            quads=np.empty(num_faces, np.uint8),
+            items=np.array(self._items, np.float32),
+        )
+        v = f = 0
+        for vertices, faces, label, material, colour, item, normals, quads in self._parts:
+            v_end, f_end = v + len(vertices), f + len(faces)
+            out.vertices[v:v_end] = vertices
+            out.faces[f:f_end] = faces
+            out.faces[f:f_end] += v
+            out.labels[f:f_end] = label
+            out.materials[f:f_end] = material
+            out.colours[f:f_end] = colour
+            out.item_of[f:f_end] = item
+            out.quads[f:f_end] = quads
+            if normals is not None:
+                out.normals[f:f_end] = normals
+            v, f = v_end, f_end
+        return out
 
 
 class Triangles(NamedTuple):

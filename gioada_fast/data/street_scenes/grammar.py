@@ -401,7 +401,7 @@ class _Builder:
         rng, mesh, at = self.rng, self.mesh, front.at
         kind = choose(
             rng,
-            {"sign": 0.36, "bollards": 0.18, "bin": 0.14, "box": 0.12, "post": 0.1, "board": 0.1},
+            {"sign": 0.4, "bollards": 0.18, "bin": 0.14, "box": 0.12, "post": 0.1, "board": 0.035},
         )
         x = rng.uniform(0.35, 0.7)
         spot = at.apply([(x, y, KERB_HEIGHT)])[0]

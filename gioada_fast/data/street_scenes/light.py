@@ -117,7 +117,7 @@ def ambient_occlusion(
     ring = np.sqrt(1 - lift**2)
     ball = np.stack([ring * np.cos(azimuth), ring * np.sin(azimuth), lift], 1).astype(np.float32)
     direction = normals[index] + ball
-    direction /= np.maximum(np.sqrt((direction**2).sum(1, keepdims=True)), 1e-3)
+    direction /= np.maximum(np.sqrt(np.einsum("nc,nc->n", direction, direction)), 1e-3)[:, None]
     face, distance = caster.nearest(points[index], direction)
     reach = np.where(face >= 0, 1 - np.exp(-distance * np.float32(1 / 2.5)), 1)
     open_sky[index] = 0.15 + 0.85 * reach
@@ -129,7 +129,11 @@ def _same_surface_filter(values, points, normals, shape) -> np.ndarray:
     pad = ((2, 2), (2, 2))
     image = np.pad(values.reshape(shape), pad, mode="edge")
     normal = np.pad(normals.reshape(height, width, 3), (*pad, (0, 0)), mode="edge")
-    plane = np.nan_to_num((points * normals).sum(1), nan=1e6).astype(np.float32).reshape(shape)
+    plane = (
+        np.nan_to_num(np.einsum("nc,nc->n", points, normals), nan=1e6)
+        .astype(np.float32)
+        .reshape(shape)
+    )
     plane = np.pad(plane, pad, mode="edge")
     centre_normal, centre_plane = normals.reshape(height, width, 3), plane[2:-2, 2:-2]
     total, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)

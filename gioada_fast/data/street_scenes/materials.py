@@ -41,6 +41,23 @@ from gioada_fast.data.street_scenes.textures import VOLUME, Cards, branch_cards,
 CUT_OUTS = np.zeros(256, bool)
 CUT_OUTS[[LEAVES, BRANCHES, PICKET, RAILING, CHAIN_LINK, SPOKES]] = True
 
+JOINERY = np.array(
+    [
+        [0.02, 0.02, 0.022],
+        [0.5, 0.48, 0.44],
+        [0.3, 0.25, 0.17],
+        [0.1, 0.05, 0.025],
+        [0.015, 0.06, 0.03],
+        [0.012, 0.025, 0.09],
+        [0.14, 0.015, 0.015],
+        [0.2, 0.22, 0.23],
+        [0.03, 0.1, 0.13],
+        [0.4, 0.06, 0.04],
+    ],
+    np.float32,
+)
+"""Linear RGB of painted doors and shop fronts: black, cream, oak, greens, blues, reds, grey."""
+
 
 @dataclass
 class Junction:
@@ -348,9 +365,9 @@ def _road(hits, item, colour, fine, coarse, street: Street, volume):
     albedo[manhole & (u * u + v * v < 0.03)] *= 0.55
     gloss = np.zeros(len(x), np.float32)
     if street.wetness:
-        puddle = np.clip((noise(volume, hits.point, 0.9, 40) - 0.42) * 6, 0.25, 1)
-        gloss = np.float32(street.wetness) * puddle
-        albedo *= (1 - 0.45 * gloss / np.float32(street.wetness) * street.wetness)[:, None]
+        # wet asphalt is darker, and its roughness breaks the mirror up
+        gloss = np.float32(0.12 * street.wetness) * (0.3 + fine)
+        albedo *= np.float32(1 - 0.5 * street.wetness)
     return albedo, gloss
 
 
@@ -483,7 +500,7 @@ def _facade(hits, item, colour, fine, coarse, street, volume):
         inside[curtain | blind] = (0.2 + 0.3 * room)[curtain | blind, None] * 0.7
         inside[bars] = frame[index][bars, None]
         leaf = door & (b2 < hi - 0.35)
-        paint = np.stack([hash01(seed[index], k) for k in (31, 32, 33)], 1) ** 2 * 0.45 + 0.01
+        paint = JOINERY[(hash01(seed[index], 31) * len(JOINERY)).astype(np.int32)]
         panel = _fraction(b2 * 1.05) < 0.12
         inside[leaf] = (paint * np.where(panel, 0.6, 1.0)[:, None])[leaf]
         inside[~pane] = out[index][~pane] * 0.62
@@ -516,7 +533,7 @@ def _facade(hits, item, colour, fine, coarse, street, volume):
         inside = depth[:, None] * (0.35 + 0.9 * shelf)
         mullion = (np.abs(np.abs(along2) - limit) < 0.07) | (np.abs(z2 - 2.2) < 0.04)
         mullion |= door & (np.abs(along2) < 0.04)
-        colour_front = np.stack([hash01(seed[index], k) for k in (41, 42, 43)], 1) ** 2 * 0.5 + 0.01
+        colour_front = JOINERY[(hash01(seed[index], 41) * len(JOINERY)).astype(np.int32)]
         inside[mullion] = colour_front[mullion]
         inside[~pane] = colour_front[~pane] * 0.6
         poster = (hash01(cell, seed[index], 6) > 0.75) & ~door & (np.abs(along2) < limit * 0.6)

@@ -62,8 +62,8 @@ def add_leafy_tree(
     for lobe in lobes:
         mesh.ellipsoid(
             centre + lobe * [radius, radius, tall],
-            np.array([radius, radius, tall]) * rng.uniform(0.28, 0.42),
-            1,
+            np.array([radius, radius, tall]) * rng.uniform(0.22, 0.34),
+            1 if cards > 40 else 0,
             TREE,
             m.HEDGE,
             colour * 0.5,
@@ -73,7 +73,7 @@ def add_leafy_tree(
     local = lobes[rng.integers(0, len(lobes), cards)] * [radius, radius, tall] + outward * reach
     right = _unit(np.cross(outward, rng.normal(size=(cards, 3))))
     up = np.cross(outward, right)
-    half = radius * rng.uniform(0.3, 0.5, (cards, 1))
+    half = radius * rng.uniform(0.34, 0.56, (cards, 1))
     shades = rng.uniform(0.75, 1.3, (cards, 1)) * (0.8 + 0.25 * local[:, 2:] / tall)
     first = [mesh.item(k, 2 * float(radius * 0.4)) for k in range(NUM_LEAF_CARDS)]
     items = np.array(first)[rng.integers(0, NUM_LEAF_CARDS, cards)]

@@ -22,7 +22,7 @@ class RayHits(NamedTuple):
     distance: np.ndarray
     """float32 [N], metres along the unit direction; meaningless where ``face`` is -1."""
     uv: np.ndarray
-    """float32 [2, N] texture coordinates on quads."""
+    """float32 [2, N] texture coordinates on cut-outs, 0 elsewhere."""
 
 
 class Caster:
@@ -72,8 +72,9 @@ class Caster:
         """
         hit = self._first(origins, directions)
         face, distance = hit["primID"], hit["tfar"]
-        uv = quad_uv(self.scene.quads[face], hit["u"], hit["v"])
         active = np.flatnonzero((face >= 0) & self._cut_out[face])
+        uv = np.zeros((2, len(face)), np.float32)
+        uv[:, active] = quad_uv(self.scene.quads[face[active]], hit["u"][active], hit["v"][active])
         travelled = distance[active]
         for layer in range(layers):
             if not len(active):

@@ -104,7 +104,8 @@ def _repeat(position: np.ndarray, like: np.ndarray) -> np.ndarray:
 def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     normal = np.cross(b - a, c - a)
-    return normal / np.maximum(np.sqrt((normal * normal).sum(1, keepdims=True)), 1e-12)
+    length = np.sqrt(np.einsum("nc,nc->n", normal, normal))
+    return normal / np.maximum(length, 1e-12)[:, None]
 
 
 def _towards_viewer(normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -158,10 +159,9 @@ def _radiance(
     )
     surface = materials.shade(triangles, street, volume, contrast, hits)
 
-    shading = triangles.normals[face]
-    given = np.flatnonzero((shading * shading).sum(1) > 0.1)
+    given = np.flatnonzero(triangles.normals.any(1)[face])
     shading_normal = normal.copy()
-    shading_normal[given] = shading[given]
+    shading_normal[given] = triangles.normals[face[given]]
 
     # the ground throws some light back at what looks down
     up = shading_normal[:, 2]
@@ -184,7 +184,8 @@ def _radiance(
         cosine = np.abs(np.einsum("nc,nc->n", n, d))
         mirror = d + 2 * cosine[:, None] * n
         base = surface.gloss[glossy]
-        fresnel = base + (1 - base) * np.minimum(base * 4, 0.9) * (1 - cosine) ** 5
+        grazing = np.square(np.square(1 - cosine)) * (1 - cosine)
+        fresnel = base + (1 - base) * np.minimum(base * 4, 0.9) * grazing
         sheen = reflected(mirror, weather) * (0.35 + 0.65 * ambient_open[glossy])[:, None]
         radiance[glossy] += fresnel[:, None] * (sheen - radiance[glossy])
     if weather.haze:

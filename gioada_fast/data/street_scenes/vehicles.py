@@ -62,10 +62,16 @@ def _panel(corners: np.ndarray, u0, u1, v0, v1, offset: np.ndarray) -> np.ndarra
     return np.array(out, np.float32)
 
 
-def _wheels(mesh: Mesh, label: int, axles: list[float], half_width: float, radius: float) -> None:
+def _wheels(
+    mesh: Mesh, label: int, axles: list[float], half_width: float, radius: float, near: bool = True
+) -> None:
     for y in axles:
         for side in (-1, 1):
             x = side * half_width
+            if not near:
+                ends = [x - side * 0.1, y, radius], [x + side * 0.02, y, radius]
+                mesh.cylinder(*ends, radius, radius, 7, label, m.FLAT, slot(TRIM))
+                continue
             arch = [x - side * 0.1, y, radius], [x + side * 0.004, y, radius]
             mesh.cylinder(*arch, radius * 1.2, radius * 1.2, 14, label, m.FLAT, slot(TRIM))
             tyre = [x - side * 0.1, y, radius], [x + side * 0.02, y, radius]
@@ -75,8 +81,8 @@ def _wheels(mesh: Mesh, label: int, axles: list[float], half_width: float, radiu
 
 
 @lru_cache
-def car(kind: str) -> Template:
-    """A car or van of ``CAR_SHAPES``."""
+def car(kind: str, near: bool) -> Template:
+    """A car or van of ``CAR_SHAPES``; ``near`` adds what is too small to be seen from afar."""
     k = CAR_SHAPES[kind]
     mesh = Mesh()
     length, half, belt = k.length, k.width / 2, k.belt
@@ -144,17 +150,6 @@ def car(kind: str) -> Template:
             windows = [(0.76, 0.97)]
         for u0, u1 in windows:
             mesh.quad(*_panel(quad, u0, u1, 0.1, 0.88, out), *glass, quads=0)
-        # shut lines and sill make the flank read as doors
-        x = side * (half + 0.004)
-        for y in (r1 + 0.15, (r0 + r1) / 2 - 0.1):
-            mesh.box([x, y, 0.3], [x - side * 0.01, y + 0.025, belt * 0.9], CAR, m.FLAT, slot(TRIM))
-        sill = [x - side * 0.06, y0 + 0.75, 0.2], [x, y1 - 0.1, 0.3]
-        mesh.box(*sill, CAR, m.FLAT, slot(TRIM))
-        mirror = (
-            [side * half * 0.98, y1 - 0.42, belt],
-            [side * (half + 0.16), y1 - 0.3, belt + 0.16],
-        )
-        mesh.box(*mirror, CAR, m.PAINT, slot(BODY))
         lamp = (
             [side * half * 0.52, front - 0.09, belt * 0.58],
             [side * half * 0.86, front + 0.012, belt * 0.76],
@@ -166,6 +161,19 @@ def car(kind: str) -> Template:
             [side * half * 0.9, rear + 0.12, belt * (0.45 + tall)],
         )
         mesh.box(*lamp, CAR, m.LAMP, slot(TAIL_LIGHT))
+        if not near:
+            continue
+        # shut lines and sill make the flank read as doors
+        x = side * (half + 0.004)
+        for y in (r1 + 0.15, (r0 + r1) / 2 - 0.1):
+            mesh.box([x, y, 0.3], [x - side * 0.01, y + 0.025, belt * 0.9], CAR, m.FLAT, slot(TRIM))
+        sill = [x - side * 0.06, y0 + 0.75, 0.2], [x, y1 - 0.1, 0.3]
+        mesh.box(*sill, CAR, m.FLAT, slot(TRIM))
+        mirror = (
+            [side * half * 0.98, y1 - 0.42, belt],
+            [side * (half + 0.16), y1 - 0.3, belt + 0.16],
+        )
+        mesh.box(*mirror, CAR, m.PAINT, slot(BODY))
     for y, plate in ((front, FRONT_PLATE), (rear, REAR_PLATE)):
         sign = 1 if y > 0 else -1
         bumper = [-half * 0.84, y - sign * 0.1, 0.24], [half * 0.84, y + sign * 0.03, 0.4]
@@ -174,7 +182,7 @@ def car(kind: str) -> Template:
         mesh.box([-0.26, y, z], [0.26, y + sign * 0.045, z + 0.12], CAR, m.FLAT, slot(plate))
     grille = [-half * 0.46, front - 0.05, belt * 0.56], [half * 0.46, front + 0.012, belt * 0.72]
     mesh.box(*grille, CAR, m.FLAT, slot(TRIM))
-    _wheels(mesh, CAR, [rear + length * 0.18, front - length * 0.19], half - 0.01, 0.32)
+    _wheels(mesh, CAR, [rear + length * 0.18, front - length * 0.19], half - 0.01, 0.32, near)
     return mesh.template()
 
 
@@ -295,8 +303,8 @@ def lorry(length: float) -> Template:
 def vehicle_palette(rng: np.random.Generator, colourful: float) -> np.ndarray:
     """Linear RGB [9, 3]; ``colourful`` is the chance of a bright colour."""
     if rng.random() < colourful:
-        hue = rng.choice([0.0, 0.0, 0.6, 0.62, 0.58, 0.4, 0.1])
-        body = hsv(hue + rng.normal(0, 0.015), rng.uniform(0.55, 0.95), rng.uniform(0.25, 0.7))
+        hue = rng.choice([0.0, 0.0, 0.0, 0.6, 0.62, 0.58, 0.61, 0.45, 0.1])
+        body = hsv(hue + rng.normal(0, 0.015), rng.uniform(0.5, 0.9), rng.uniform(0.22, 0.62))
     else:
         body = hsv(0.6, rng.uniform(0, 0.08), rng.choice([0.12, 0.2, 0.4, 0.62, 0.72, 0.92]))
     stripe = hsv(rng.random(), rng.uniform(0, 0.8), rng.uniform(0.3, 0.9))
@@ -316,35 +324,43 @@ def vehicle_palette(rng: np.random.Generator, colourful: float) -> np.ndarray:
     )
 
 
-def _limb(mesh: Mesh, label: int, a, b, ra: float, rb: float, index: int) -> None:
-    mesh.cylinder(a, b, ra, rb, 6, label, m.CLOTH, slot(index))
+def _limb(mesh, label: int, a, b, ra: float, rb: float, index: int, sides: int = 6) -> None:
+    mesh.cylinder(a, b, ra, rb, sides, label, m.CLOTH, slot(index))
 
 
 @lru_cache
-def person(stride: int, coat: bool, bag: bool) -> Template:
-    """A walker 1.75 m tall; ``stride`` 0 to 4, 0 stands."""
+def person(stride: int, coat: bool, bag: bool, near: bool) -> Template:
+    """A walker 1.75 m tall; ``stride`` 0 to 4, 0 stands; coarse unless ``near``."""
     mesh = Mesh()
+    sides, rounds = (6, 1) if near else (4, 0)
     q = 0.09 * stride
     for side, step in ((-1, q), (1, -q)):
         hip, foot = [side * 0.09, 0, 0.9], [side * 0.1, step, 0.07]
         knee = [side * 0.1, step * 0.5 + 0.05 * (stride > 0), 0.48]
-        _limb(mesh, PERSON, hip, knee, 0.095, 0.07, LEGS)
-        _limb(mesh, PERSON, knee, foot, 0.07, 0.05, LEGS)
+        _limb(mesh, PERSON, hip, knee, 0.095, 0.07, LEGS, sides)
+        _limb(mesh, PERSON, knee, foot, 0.07, 0.05, LEGS, sides)
         shoe = [side * 0.1 - 0.045, step - 0.08, 0.0], [side * 0.1 + 0.045, step + 0.17, 0.09]
         mesh.box(*shoe, PERSON, m.FLAT, slot(SHOES))
         shoulder, hand = [side * 0.2, 0, 1.42], [side * 0.26, -step * 0.8 + 0.06, 0.86]
         elbow = [side * 0.27, -step * 0.4 - 0.02, 1.12]
-        _limb(mesh, PERSON, shoulder, elbow, 0.065, 0.052, TOP)
-        _limb(mesh, PERSON, elbow, hand, 0.052, 0.04, TOP)
+        _limb(mesh, PERSON, shoulder, elbow, 0.065, 0.052, TOP, sides)
+        _limb(mesh, PERSON, elbow, hand, 0.052, 0.04, TOP, sides)
         mesh.ellipsoid(hand, (0.04, 0.04, 0.06), 0, PERSON, m.FLAT, slot(SKIN))
     _limb(
-        mesh, PERSON, [0, 0, 0.62 if coat else 0.86], [0, 0, 1.1], 0.2 if coat else 0.16, 0.155, TOP
+        mesh,
+        PERSON,
+        [0, 0, 0.62 if coat else 0.86],
+        [0, 0, 1.1],
+        0.2 if coat else 0.16,
+        0.155,
+        TOP,
+        sides,
     )
-    _limb(mesh, PERSON, [0, 0, 1.1], [0, 0, 1.4], 0.155, 0.19, TOP)
-    mesh.ellipsoid([0, 0, 1.4], (0.215, 0.13, 0.09), 1, PERSON, m.CLOTH, slot(TOP))
-    _limb(mesh, PERSON, [0, 0, 1.42], [0, 0.01, 1.56], 0.06, 0.055, SKIN)
-    mesh.ellipsoid([0, 0.02, 1.63], (0.082, 0.1, 0.12), 1, PERSON, m.FLAT, slot(SKIN))
-    mesh.ellipsoid([0, -0.012, 1.665], (0.09, 0.102, 0.1), 1, PERSON, m.FLAT, slot(HAIR))
+    _limb(mesh, PERSON, [0, 0, 1.1], [0, 0, 1.4], 0.155, 0.19, TOP, sides)
+    mesh.ellipsoid([0, 0, 1.4], (0.215, 0.13, 0.09), rounds, PERSON, m.CLOTH, slot(TOP))
+    _limb(mesh, PERSON, [0, 0, 1.42], [0, 0.01, 1.56], 0.06, 0.055, SKIN, sides)
+    mesh.ellipsoid([0, 0.02, 1.63], (0.082, 0.1, 0.12), rounds, PERSON, m.FLAT, slot(SKIN))
+    mesh.ellipsoid([0, -0.012, 1.665], (0.09, 0.102, 0.1), rounds, PERSON, m.FLAT, slot(HAIR))
     if bag:
         mesh.box([0.2, -0.12, 0.72], [0.34, 0.16, 1.0], PERSON, m.FLAT, slot(BAG))
     return mesh.template()
@@ -366,7 +382,12 @@ def people_palette(rng: np.random.Generator) -> np.ndarray:
 
 def add_person(mesh: Mesh, rng: np.random.Generator, at: Pose) -> None:
     """A pedestrian between 1.1 m (a child) and 1.9 m."""
-    template = person(int(rng.integers(0, 5)), bool(rng.random() < 0.4), bool(rng.random() < 0.35))
+    template = person(
+        int(rng.integers(0, 5)),
+        bool(rng.random() < 0.4),
+        bool(rng.random() < 0.35),
+        bool(at.origin[1] < 25),
+    )
     height = rng.uniform(1.1, 1.4) if rng.random() < 0.08 else rng.normal(1.71, 0.08)
     scale = np.diag([height / 1.75 * rng.uniform(0.92, 1.15), height / 1.75, height / 1.75])
     mesh.stamp(
@@ -517,7 +538,7 @@ def add_vehicle(
     shape = CAR_SHAPES[kind]
     stretch = np.diag([rng.uniform(0.97, 1.03), rng.uniform(0.94, 1.05), rng.uniform(0.96, 1.05)])
     placed = Pose((at.rotation @ stretch).astype(np.float32), at.origin)
-    mesh.stamp(car(kind), palette, placed)
+    mesh.stamp(car(kind, bool(at.origin[1] < 38)), palette, placed)
     return shape.length
 
 
