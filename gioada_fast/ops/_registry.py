@@ -69,7 +69,7 @@ def _probe_triton() -> tuple[tuple[str, ...], str]:
     if triton.knobs.runtime.interpret:
         return ("cpu",), f"triton {triton.__version__}, interpreter (TRITON_INTERPRET=1)"
     if not torch.cuda.is_available():
-        return (), "no CUDA device"
+        return (), f"triton {triton.__version__}, but no CUDA device"
     return ("cuda",), f"triton {triton.__version__}"
 
 
@@ -94,6 +94,12 @@ def backends() -> dict[str, Backend]:
         "triton": Backend("triton", *_probe_triton()),
         "cuda": Backend("cuda", *_probe_cuda()),
     }
+
+
+@torch.compiler.assume_constant_result
+def _runs_on(name: str, device_type: str) -> bool:
+    # A constant of the process: torch.compile evaluates it and does not trace into the probes.
+    return device_type in backends()[name].devices
 
 
 def _checked(name: str | None, origin: str) -> str | None:
@@ -189,14 +195,13 @@ class FusedOp:
 
     def backends_on(self, device_type: str) -> list[str]:
         """Back ends that can run this op on a device type now, best first; reference is last."""
-        live = backends()
         order = _PREFERENCE.get(device_type, ("reference",))
         # A forced choice may name what the automatic one leaves out, as the interpreter.
         others = [b for b in BACKENDS if b not in order]
         return [
             name
             for name in (*order, *others)
-            if name == "reference" or (name in self.kernels and device_type in live[name].devices)
+            if name == "reference" or (name in self.kernels and _runs_on(name, device_type))
         ]
 
     def choose(self, tensor: Tensor) -> str:
@@ -222,7 +227,7 @@ class FusedOp:
 
     def _automatic(self, device_type: str) -> str:
         for name in _PREFERENCE.get(device_type, ()):
-            if name in self.kernels and device_type in backends()[name].devices:
+            if name in self.kernels and _runs_on(name, device_type):
                 return name
         if device_type in _PREFERENCE and not torch.compiler.is_compiling():
             wanted = _PREFERENCE[device_type][0]

@@ -144,17 +144,19 @@ def _triton(
 
 
 def _setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1])
     ctx.dtype = inputs[0].dtype
 
 
-def _backward(ctx, grad_loss: Tensor | None, grad_grad: Tensor | None) -> tuple:
-    if grad_grad is not None:
-        raise RuntimeError("upsample_cross_entropy has no second derivative; use its reference")
+def _backward(ctx, grad_loss: Tensor, _: Tensor) -> tuple:
+    if torch.is_grad_enabled():  # the saved gradient would pass for a constant
+        raise RuntimeError(
+            "upsample_cross_entropy has no second derivative: "
+            'with create_graph=True, compute it under ops.backend("reference")'
+        )
     (grad,) = ctx.saved_tensors
-    grad_logits = None if grad_loss is None else (grad * grad_loss).to(ctx.dtype)
-    return grad_logits, None, None, None, None, None
+    return (grad * grad_loss).to(ctx.dtype), None, None, None, None, None
 
 
 _op = FusedOp(

@@ -86,7 +86,8 @@ def cells_kernel(
     g01 = tl.zeros([BLOCK_C], tl.float32)
     g10 = tl.zeros([BLOCK_C], tl.float32)
     g11 = tl.zeros([BLOCK_C], tl.float32)
-    for start in range(0, pixels, BLOCK_P):
+    start = 0
+    while start < pixels:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
         pixel = start + tl.arange(0, BLOCK_P)
         inside = pixel < pixels
         y = y_begin + pixel // width
@@ -121,6 +122,7 @@ def cells_kernel(
             g11 += tl.sum(g_right * down_weight, axis=0)
             g00 += tl.sum(g_left * (1.0 - down_weight), axis=0)
             g10 += tl.sum(g_left * down_weight, axis=0)
+        start += BLOCK_P
 
     tl.store(sums + 2 * program, loss)
     tl.store(sums + 2 * program + 1, weights)
@@ -142,10 +144,12 @@ def total_kernel(
 ):
     losses = tl.zeros([BLOCK], tl.float64)
     weights = tl.zeros([BLOCK], tl.float64)
-    for start in range(0, programs, BLOCK):
+    start = 0
+    while start < programs:
         i = start + tl.arange(0, BLOCK)
         losses += tl.load(sums + 2 * i, mask=i < programs, other=0.0).to(tl.float64)
         weights += tl.load(sums + 2 * i + 1, mask=i < programs, other=0.0).to(tl.float64)
+        start += BLOCK
     total = tl.sum(weights)
     factor = tl.where(total > 0, 1.0 / tl.where(total > 0, total, 1.0), 0.0)
     tl.store(loss, (tl.sum(losses) * factor).to(tl.float32))

@@ -1,0 +1,274 @@
+"""The roster that every fused op passes: subclass ``OpChecks`` in the op's test module.
+
+Correctness, of results and of gradients:
+``err(op, reference in float64) <= 2 * err(reference in the op's dtype, reference in float64)``,
+plus a few float32 roundings of the largest value.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from gioada_fast import ops
+
+TARGETS = [  # back end, device
+    pytest.param(("cpp", "cpu"), id="cpp"),
+    pytest.param(("triton", "cpu"), id="triton-interpreter"),
+    pytest.param(("triton", "cuda"), id="triton-gpu", marks=pytest.mark.gpu),
+    pytest.param(("cuda", "cuda"), id="cuda-gpu", marks=pytest.mark.gpu),
+]
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+def require(backend: str, device: str) -> tuple[str, str]:
+    """Skip, with the reason, where the back end does not run on the device; returns both."""
+    found = ops.backends()[backend]
+    if device not in found.devices:
+        pytest.skip(f"{backend} does not run on {device}: {found.detail}")
+    return backend, device
+
+
+def run(function: Callable, inputs: tuple) -> list[Tensor]:
+    """Results, and gradients of the floating-point inputs that require them, all in one list.
+
+    The loss whose gradient is taken weighs every element differently.
+    """
+    inputs = tuple(
+        x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x for x in inputs
+    )
+    leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+    results = function(*inputs)
+    results = list(results) if isinstance(results, tuple | list) else [results]
+    loss = sum(
+        (r * torch.linspace(0.5, 1.5, r.numel(), dtype=r.dtype, device=r.device).view_as(r)).sum()
+        for r in results
+        if r.requires_grad
+    )
+    grads = torch.autograd.grad(loss, leaves) if leaves else ()
+    return [r.detach() for r in results] + list(grads)
+
+
+def cast(inputs: tuple, dtype: torch.dtype, device: str | None = None) -> tuple:
+    """The inputs on ``device``, floating-point tensors in ``dtype``, requiring what they did."""
+
+    def one(x):
+        if not isinstance(x, Tensor):
+            return x
+        y = x.detach().to(device=device or x.device)
+        return y.to(dtype).requires_grad_(x.requires_grad) if y.is_floating_point() else y
+
+    return tuple(one(x) for x in inputs)
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    """Largest absolute difference; infinite where one is NaN and the other is not."""
+    assert found.shape == exact.shape
+    if found.numel() == 0:
+        return 0.0
+    difference = (found.double().cpu() - exact.cpu()).abs()
+    return difference.nan_to_num(nan=float("inf")).max().item()
+
+
+def assert_as_good_as_eager(fused: Callable, reference: Callable, inputs: tuple) -> None:
+    """The correctness rule of this suite, for one set of inputs."""
+    exact = run(reference, cast(inputs, torch.float64, "cpu"))
+    eager = run(reference, inputs)
+    found = run(fused, inputs)
+    assert len(found) == len(exact)
+    for f, e, x in zip(found, eager, exact, strict=True):
+        largest = x.abs().max().item() if x.numel() else 0.0
+        tiny = 8 * torch.finfo(torch.float32).eps * largest
+        assert error(f, x) <= 2 * error(e, x) + tiny
+
+
+class OpChecks:
+    """What an op's test class states; the tests below come with it.
+
+    Attributes:
+        name: of the operator in ``torch.ops.gioada_fast``.
+        fused: the public function; ``reference``: the same in plain PyTorch.
+        shapes: id of a case -> whatever ``inputs`` understands.
+        interpreted: ids of the cases small enough for Triton's interpreter.
+        bad_inputs: id -> (change of the inputs, exception, part of its message).
+    """
+
+    name: str
+    fused: Callable
+    reference: Callable
+    shapes: dict[str, object]
+    interpreted: tuple[str, ...] = ()
+    bad_inputs: dict[str, tuple[Callable, type[Exception], str]]
+
+    def inputs(self, shape: object) -> tuple:
+        """Positional arguments for a case, float32, on CPU; gradients required where there are."""
+        raise NotImplementedError
+
+    def small(self) -> tuple:
+        """Inputs for the checks that need but one case."""
+        return self.inputs(self.shapes["small"])
+
+    def seeded(self, shape_id: str) -> tuple:
+        torch.manual_seed(0)
+        return self.inputs(self.shapes[shape_id])
+
+    def pytest_generate_tests(self, metafunc):
+        """One test for each case of this op's lists."""
+        cls = metafunc.cls
+        if "shape_id" in metafunc.fixturenames:
+            metafunc.parametrize("shape_id", list(cls.shapes))
+        if "bad_id" in metafunc.fixturenames:
+            metafunc.parametrize("bad_id", list(cls.bad_inputs))
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("target", TARGETS)
+    def test_as_good_as_eager(self, target, dtype, shape_id, count_case):
+        backend, device = require(*target)
+        if target == ("triton", "cpu") and shape_id not in self.interpreted:
+            pytest.skip("too large for Triton's interpreter")
+        inputs = cast(self.seeded(shape_id), dtype, device)
+        with ops.backend(backend):
+            assert_as_good_as_eager(self.fused, self.reference, inputs)
+        count_case(self.name, backend, str(dtype), shape_id)
+
+    @pytest.mark.parametrize("target", TARGETS)
+    def test_any_memory_format(self, target):
+        """Layout changes no bit; gradients of images come channels-last, in their own dtype."""
+        backend, device = require(*target)
+        inputs = cast(self.small(), torch.float32, device)
+        with ops.backend(backend):
+            expected = run(self.fused, inputs)
+            for layout in (_channels_last, _transposed, _sliced):
+                changed = tuple(layout(x) if isinstance(x, Tensor) else x for x in inputs)
+                found = run(self.fused, changed)
+                assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+                for x, f in zip(_leaves(changed), found[-len(_leaves(changed)) :], strict=True):
+                    assert f.dtype == x.dtype
+                    if f.dim() == 4:
+                        assert f.is_contiguous(memory_format=torch.channels_last)
+
+    @pytest.mark.parametrize("target", TARGETS)
+    def test_deterministic(self, target, shape_id):
+        """The same bits every run, for any number of threads."""
+        backend, device = require(*target)
+        if target == ("triton", "cpu"):
+            pytest.skip("the interpreter is sequential")
+        inputs = cast(self.seeded(shape_id), torch.float32, device)
+        threads = torch.get_num_threads()
+        try:
+            with ops.backend(backend):
+                expected = run(self.fused, inputs)
+                for count in (1, 2, 3, 7, threads):
+                    torch.set_num_threads(count)
+                    found = run(self.fused, inputs)
+                    assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+        finally:
+            torch.set_num_threads(threads)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_every_instruction_set(self, dtype, shape_id, count_case):
+        require("cpp", "cpu")
+        from gioada_fast import _C
+
+        inputs = cast(self.seeded(shape_id), dtype)
+        for isa in _C.instruction_sets():
+            before = _C.use_instruction_set(isa)
+            try:
+                with ops.backend("cpp"):
+                    assert_as_good_as_eager(self.fused, self.reference, inputs)
+            finally:
+                _C.use_instruction_set(before)
+            count_case(self.name, f"cpp {isa}", str(dtype), shape_id)
+
+    @pytest.mark.parametrize("target", TARGETS)
+    def test_without_gradient(self, target):
+        """no_grad and detached inputs give the same value, and nothing to go backward through."""
+        backend, device = require(*target)
+        inputs = cast(self.small(), torch.float32, device)
+        with ops.backend(backend):
+            expected = self.fused(*inputs)
+            with torch.no_grad():
+                found = self.fused(*inputs)
+            detached = self.fused(*(x.detach() if isinstance(x, Tensor) else x for x in inputs))
+        assert not found.requires_grad and not detached.requires_grad
+        torch.testing.assert_close(found, expected.detach(), rtol=1e-6, atol=0)
+        assert torch.equal(found, detached)
+
+    def test_gradcheck(self):
+        inputs = cast(self.small(), torch.float64)
+        assert torch.autograd.gradcheck(lambda *x: self.fused(*x), inputs)
+
+    @pytest.mark.parametrize("target", TARGETS)
+    def test_opcheck(self, target):
+        """Schema, fake tensors, autograd registration and AOT dispatch, by PyTorch's own checks."""
+        backend, device = require(*target)
+        operator = getattr(torch.ops.gioada_fast, self.name).default
+        torch.library.opcheck(operator, self.operator_inputs(backend, device))
+
+    def operator_inputs(self, backend: str, device: str) -> tuple:
+        """Positional arguments of the raw operator, for ``opcheck``."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+    def test_compile_whole_graph(self, compiler):
+        """One graph, for several shapes, with the result of eager mode."""
+        require("cpp", "cpu")
+        torch.compiler.reset()
+
+        def step(*inputs):
+            scaled = [x * 1.5 if isinstance(x, Tensor) and x.requires_grad else x for x in inputs]
+            return self.fused(*scaled) * 2.0
+
+        dynamic = compiler == "aot_eager"
+        compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend=compiler)
+        for shape_id in ("small", "odd") if dynamic else ("small",):
+            inputs = self.seeded(shape_id)
+            with ops.backend("cpp"):
+                for found, expected in zip(run(compiled, inputs), run(step, inputs), strict=True):
+                    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_under_autocast(self, dtype):
+        """Autocast neither changes what the kernel computes nor the gradient's dtype."""
+        require("cpp", "cpu")
+        inputs = cast(self.small(), dtype)
+        with ops.backend("cpp"):
+            expected = run(self.fused, inputs)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                found = run(self.fused, inputs)
+        assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+        with ops.backend("reference"), torch.autocast("cpu", dtype=torch.bfloat16):
+            reference = run(self.fused, inputs)
+        assert [r.dtype for r in reference] == [e.dtype for e in expected]
+
+    def test_bad_input(self, bad_id):
+        """A message that names the value found, before any kernel sees it."""
+        change, exception, message = self.bad_inputs[bad_id]
+        with pytest.raises(exception, match=message):
+            self.fused(*change(*self.small()))
+
+
+def _leaves(inputs: tuple) -> list[Tensor]:
+    return [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+
+
+def _like(x: Tensor, y: Tensor) -> Tensor:
+    return y.detach().requires_grad_(x.requires_grad)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return _like(x, x.to(memory_format=torch.channels_last) if x.dim() == 4 else x)
+
+
+def _transposed(x: Tensor) -> Tensor:
+    if x.dim() < 2:
+        return x
+    return _like(x, x.transpose(-1, -2).contiguous().transpose(-1, -2))
+
+
+def _sliced(x: Tensor) -> Tensor:
+    wide = x.new_zeros([2 * s for s in x.shape])
+    view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
+    view.copy_(x.detach())
+    return _like(x, view)

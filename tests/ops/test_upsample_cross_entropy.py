@@ -1,0 +1,188 @@
+"""``upsample_cross_entropy``: the roster, and what labels and weights can do to it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gioada_fast import ops
+from gioada_fast.ops.upsample_cross_entropy import reference, upsample_cross_entropy
+from tests.op_checks import TARGETS, OpChecks, require, run
+
+
+def make(
+    n, c, h, w, height, width, ignored=0.1, label_dtype=torch.int64, weighted=False, scale=3.0
+):
+    """Logits, labels, ignore_index and weight for one case."""
+    logits = (scale * torch.randn(n, c, h, w)).requires_grad_()
+    labels = torch.randint(0, c, (n, height, width))
+    labels[torch.rand(labels.shape) < ignored] = 255
+    weight = torch.rand(c) if weighted else None
+    return logits, labels.to(label_dtype), 255, weight
+
+
+SHAPES = {
+    "small": dict(n=2, c=4, h=3, w=4, height=9, width=13),
+    "odd": dict(n=1, c=5, h=4, w=3, height=7, width=18),
+    "flagship": dict(n=1, c=16, h=65, w=129, height=512, width=1024),
+    "19 classes": dict(n=3, c=19, h=3, w=5, height=19, width=34),
+    "70 classes": dict(n=1, c=70, h=3, w=5, height=17, width=33),
+    "1 class": dict(n=1, c=1, h=3, w=4, height=9, width=9),
+    "1x1 logits": dict(n=2, c=3, h=1, w=1, height=6, width=5),
+    "1x1 labels": dict(n=1, c=3, h=5, w=4, height=1, width=1),
+    "one row": dict(n=1, c=3, h=1, w=6, height=4, width=40),
+    "one column": dict(n=1, c=3, h=6, w=1, height=40, width=3),
+    "wide cells": dict(n=1, c=3, h=2, w=2, height=5, width=300),
+    "downsampling": dict(n=1, c=6, h=20, w=30, height=7, width=9),
+    "same size": dict(n=1, c=4, h=6, w=7, height=6, width=7),
+    "uint8, weighted": dict(
+        n=2, c=11, h=4, w=5, height=28, width=35, label_dtype=torch.uint8, weighted=True
+    ),
+    "large logits": dict(n=1, c=4, h=3, w=4, height=9, width=9, scale=200.0),
+}
+
+BAD_INPUTS = {
+    "logits 3-D": (lambda x, y, i, w: (x[0], y), ValueError, r"logits are \[4, 3, 4\]"),
+    "no class": (lambda x, y, i, w: (x[:, :0], y), ValueError, r"logits are \[2, 0, 3, 4\]"),
+    "logits float16": (lambda x, y, i, w: (x.half(), y), TypeError, "torch.float16"),
+    "labels 4-D": (lambda x, y, i, w: (x, y[None]), ValueError, r"labels are \[1, 2, 9, 13\]"),
+    "other batch": (
+        lambda x, y, i, w: (x, y[:1]),
+        ValueError,
+        r"expected \[N, H, W\] with N = 2",
+    ),
+    "labels int32": (lambda x, y, i, w: (x, y.int()), TypeError, "torch.int32"),
+    "labels elsewhere": (
+        lambda x, y, i, w: (x, y.to("meta")),
+        ValueError,
+        "labels are on meta",
+    ),
+    "short weight": (
+        lambda x, y, i, w: (x, y, i, torch.ones(3)),
+        ValueError,
+        r"weight is \[3\], expected \[C\] with C = 4",
+    ),
+    "integer weight": (
+        lambda x, y, i, w: (x, y, i, torch.ones(4, dtype=torch.int64)),
+        TypeError,
+        "torch.int64",
+    ),
+    "weight with gradient": (
+        lambda x, y, i, w: (x, y, i, torch.ones(4, requires_grad=True)),
+        ValueError,
+        "requires a gradient",
+    ),
+}
+
+
+class TestUpsampleCrossEntropy(OpChecks):
+    name = "upsample_cross_entropy"
+    fused = staticmethod(upsample_cross_entropy)
+    reference = staticmethod(reference)
+    shapes = SHAPES
+    interpreted = tuple(i for i in SHAPES if i not in ("flagship", "downsampling"))
+    bad_inputs = BAD_INPUTS
+
+    def inputs(self, shape):
+        return make(**shape)
+
+    def operator_inputs(self, backend, device):
+        logits, labels, ignore_index, _ = self.small()
+        logits = logits.detach().to(device).requires_grad_()
+        return logits, labels.to(device), torch.ones(4, device=device), ignore_index, True, backend
+
+
+@pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
+def device(request):
+    """A device, with one back end after the other chosen for it."""
+    backend, device = require(*request.param)
+    with ops.backend(backend):
+        yield device
+
+
+def on(device, *tensors):
+    return [t.detach().to(device).requires_grad_(t.requires_grad) for t in tensors]
+
+
+def test_formula(device):
+    """Equals upsampling and PyTorch's loss, with and without class weights."""
+    logits, labels, _, weight = make(2, 4, 3, 4, 9, 13, weighted=True)
+    logits, labels, weight = on(device, logits, labels, weight)
+    full = F.interpolate(logits, size=(9, 13), mode="bilinear", align_corners=True)
+    for w in (None, weight):
+        expected = F.cross_entropy(full, labels, w, ignore_index=255)
+        torch.testing.assert_close(upsample_cross_entropy(logits, labels, 255, w), expected)
+
+
+def test_all_ignored(device):
+    logits, labels = on(device, *make(1, 3, 4, 5, 8, 9, ignored=2.0)[:2])
+    loss, grad = run(upsample_cross_entropy, (logits, labels))
+    assert loss == 0 and not grad.any()
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 9), (2, 0, 9)])
+def test_no_pixels(device, shape):
+    logits = torch.randn(shape[0], 3, 4, 5, device=device, requires_grad=True)
+    labels = torch.zeros(shape, dtype=torch.uint8, device=device)
+    loss, grad = run(upsample_cross_entropy, (logits, labels))
+    assert loss == 0 and loss.dtype == torch.float32
+    assert grad.shape == logits.shape and not grad.any()
+
+
+@pytest.mark.parametrize("ignore_index", [0, 2, -1, 255])
+def test_ignore_index(device, ignore_index):
+    logits, labels, _, _ = make(1, 3, 4, 5, 8, 9, ignored=0.0)
+    labels[:, ::2] = ignore_index
+    logits, labels = on(device, logits, labels)
+    expected = F.cross_entropy(
+        F.interpolate(logits, size=(8, 9), mode="bilinear", align_corners=True),
+        labels,
+        ignore_index=ignore_index,
+    )
+    torch.testing.assert_close(upsample_cross_entropy(logits, labels, ignore_index), expected)
+
+
+def test_label_types_agree(device):
+    logits, labels = on(device, *make(1, 3, 4, 5, 8, 9)[:2])
+    for a, b in zip(
+        run(upsample_cross_entropy, (logits, labels)),
+        run(upsample_cross_entropy, (logits, labels.to(torch.uint8))),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("label", [3, 254, -1, -(2**40), 2**40, 2**32])
+def test_label_out_of_range_counts_as_ignored(device, label):
+    logits, labels, _, weight = make(1, 3, 4, 5, 8, 9, weighted=True)
+    labels[0, 2:5, 3:] = 255
+    wrong = labels.clone()
+    wrong[0, 2:5, 3:] = label
+    logits, labels, wrong, weight = on(device, logits, labels, wrong, weight)
+    expected = run(upsample_cross_entropy, (logits, labels, 255, weight))
+    found = run(upsample_cross_entropy, (logits, wrong, 255, weight))
+    assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+
+
+def test_not_a_number_is_not_hidden(device):
+    logits, labels, _, _ = make(1, 3, 4, 5, 8, 9, ignored=0.0)
+    for value in (float("nan"), float("inf")):
+        with torch.no_grad():
+            logits[0, 1, 2, 2] = value
+        assert not torch.isfinite(upsample_cross_entropy(*on(device, logits, labels)))
+
+
+def test_no_silent_second_derivative():
+    logits, labels, _, _ = make(1, 3, 4, 5, 8, 9)
+    with ops.backend("cpp"):
+        loss = upsample_cross_entropy(logits, labels)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, logits, create_graph=True)
+
+
+def test_backward_scales_and_accumulates(device):
+    """Retained graphs and factors behave as for any PyTorch loss."""
+    logits, labels = on(device, *make(1, 3, 4, 5, 8, 9)[:2])
+    loss = upsample_cross_entropy(logits, labels)
+    (once,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    (scaled,) = torch.autograd.grad(loss * -4, logits)
+    torch.testing.assert_close(scaled, -4 * once)
