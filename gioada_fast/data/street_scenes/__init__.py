@@ -7,7 +7,7 @@ Needs the extra ``scenes``: ``pip install "gioada_fast[scenes]"``.
 """
 
 from gioada_fast.data.street_scenes.cache import FramePaths, ensure, frame_paths
+from gioada_fast.data.street_scenes.frames import VERSION, Frame, render
 from gioada_fast.data.street_scenes.looks import LOOKS, Look
-from gioada_fast.data.street_scenes.render import VERSION, Frame, render
 
 __all__ = ["LOOKS", "VERSION", "Frame", "FramePaths", "Look", "ensure", "frame_paths", "render"]

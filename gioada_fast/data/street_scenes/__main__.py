@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from gioada_fast.data.labels import CITYSCAPES16, STREET_IDS, street_table
+from gioada_fast.data.street_scenes.frames import Frame, render
 from gioada_fast.data.street_scenes.looks import LOOKS
-from gioada_fast.data.street_scenes.render import Frame, render
 from gioada_fast.errors import InputError
 
 EXTRA_COLOURS = {"terrain": (152, 251, 152), "lorry": (0, 0, 70), "void": (0, 0, 0)}

@@ -2,15 +2,17 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from gioada_fast.data.street_scenes.render import VERSION, Frame, check, render
+from gioada_fast.data.street_scenes.frames import VERSION, Frame, check, render
 from gioada_fast.errors import InputError
 
 MAX_DEPTH = 655.35
@@ -51,10 +53,10 @@ def ensure(
         workers: processes; by default one for each core this process may use.
 
     Raises:
-        InputError: unknown look, empty size, or ``root`` cannot be written.
+        InputError: unknown look, empty size, negative seed, or ``root`` cannot be written.
     """
-    check(look, size)
     seeds = [int(seed) for seed in seeds]
+    check(look, size, seeds)
     paths = [frame_paths(root, look, size, seed) for seed in seeds]
     missing = sorted(
         {
@@ -108,28 +110,46 @@ def _render_all(root: Path, look: str, seeds: list[int], size, workers: int) -> 
             speed = progress.tasks[task].speed
             progress.update(task, rate=f"{speed:.1f} frames/s" if speed else "")
 
-        # embree keeps no state between processes that fork could share safely: spawn
+        # spawn: a fork of a process that already runs threads (torch, BLAS) may hang
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
-        try:
-            pending = {
-                pool.submit(_render_to_cache, root, look, seed, size): seed for seed in seeds
-            }
-            for future in as_completed(pending):
-                future.result()
-                advance()
-        except BaseException:
-            # Ctrl-C included: drop what has not started, let running frames go
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((getattr(pool, "_processes", None) or {}).values()):
-                process.terminate()
-            raise
-        pool.shutdown()
+        with _single_threaded_children():
+            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+            _run(pool, root, look, seeds, size, advance)
+
+
+def _run(pool: ProcessPoolExecutor, root: Path, look: str, seeds, size, advance) -> None:
+    try:
+        pending = [pool.submit(_render_to_cache, root, look, seed, size) for seed in seeds]
+        for future in as_completed(pending):
+            future.result()
+            advance()
+    except BaseException:
+        # Ctrl-C included: files appear only when complete, so running frames can be cut off
+        processes = list((getattr(pool, "_processes", None) or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """One thread for OpenMP and BLAS in processes that start meanwhile."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _one_thread() -> None:
-    import signal
-
     # the parent decides what Ctrl-C means
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)

@@ -36,8 +36,10 @@ class Camera:
         x = np.broadcast_to(x.astype(np.float32)[None, :, None, :], shape).ravel()
         z = np.broadcast_to(z.astype(np.float32)[:, None, :, None], shape).ravel()
         cosine = 1 / np.sqrt(1 + x * x + z * z)
-        local = np.stack([x * cosine, cosine, z * cosine], 1)
-        return local @ self.rotation.T, cosine
+        directions = np.empty((len(x), 3), np.float32)
+        for axis, (right, forward, up) in enumerate(self.rotation):
+            directions[:, axis] = (x * right + forward + z * up) * cosine
+        return directions, cosine
 
 
 def draw_camera(rng: np.random.Generator, look: Look, x: float) -> Camera:
@@ -92,7 +94,8 @@ def develop(
     image = middle + (image - middle) * contrast
     black = np.float32(rng.uniform(*look.black_level))
     image = black + image * (1 - black)
-    luma = image @ np.array([0.3, 0.59, 0.11], np.float32)
+    luma = np.float32(0.3) * image[..., 0] + np.float32(0.59) * image[..., 1]
+    luma += np.float32(0.11) * image[..., 2]
     image = luma[..., None] + (image - luma[..., None]) * np.float32(rng.uniform(*look.saturation))
     sigma = np.float32(rng.uniform(*look.noise))
     grain = rng.standard_normal((height, width, 3), np.float32)

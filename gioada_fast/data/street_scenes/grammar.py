@@ -24,6 +24,7 @@ from gioada_fast.data.street_scenes.materials import Junction, Street
 from gioada_fast.data.street_scenes.plants import add_bare_tree, add_bush, add_leafy_tree
 from gioada_fast.data.street_scenes.vehicles import (
     add_bicycle,
+    add_motorcycle,
     add_person,
     add_vehicle,
     parked_kind,
@@ -619,11 +620,22 @@ class _Builder:
         y = max(y0 + 6, -6)
         while y < min(y1 - 6, 105):
             kind = parked_kind(rng, self.table.vehicles)
-            if rng.random() < density:
+            if rng.random() < density and rng.random() < 0.06:
+                self._parked_motorcycles(side, y)
+            elif rng.random() < density:
                 x = side * (w - 1.05 + rng.normal(0, 0.08) + 0.8 * half_on_kerb)
                 yaw = with_traffic + rng.normal(0, 0.025) + (np.pi if rng.random() < 0.1 else 0)
                 self._vehicle(x, y, yaw, kind)
             y += rng.uniform(5.4, 7.2)
+
+    def _parked_motorcycles(self, side: int, y: float) -> None:
+        """Two or three of them nose to the kerb, in the space of one car."""
+        rng = self.rng
+        for k in range(int(rng.integers(2, 4))):
+            x = side * (self.street.half_width - 1.2)
+            if self._clear_of_camera(x, y + 1.1 * k, 1.0):
+                yaw = -side * np.pi / 2 + rng.normal(0, 0.15)
+                add_motorcycle(self.mesh, rng, pose(x, y + 1.1 * k, yaw=yaw), ridden=False)
 
     def _traffic(self) -> None:
         rng, w, table = self.rng, self.street.half_width, self.table

@@ -75,7 +75,7 @@ def sky_radiance(directions: np.ndarray, weather: Weather) -> np.ndarray:
     lit = (0.62 + 0.5 * broad + 0.15 * (ragged - 0.5))[:, None] * WHITE
     colour += cover * (lit - colour)
     if weather.sun is not None:
-        glare = np.clip(directions @ weather.sun, 0, 1) ** 12
+        glare = np.clip(np.einsum("nc,c->n", directions, weather.sun), 0, 1) ** 12
         colour += 0.8 * glare[:, None]
     return colour * np.float32(weather.sky * 1.2)
 

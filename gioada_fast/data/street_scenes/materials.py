@@ -593,7 +593,7 @@ def _paint(hits, item, colour, fine, coarse, street, volume):
 
 
 def _glass(hits, item, colour, fine, coarse, street, volume):
-    return (colour, 0.28)
+    return (colour, 0.13)
 
 
 def _sign(hits, item, colour, fine, coarse, street, volume):

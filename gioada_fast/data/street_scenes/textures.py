@@ -126,5 +126,8 @@ def branch_cards() -> Cards:
                 canvas, rng, start, rng.normal(0, 0.38), side * scale * rng.uniform(0.26, 0.34), 7
             )
         coverage.append(cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA))
-    coverage = np.clip(np.stack(coverage) * 1.15, 0, 1)
+    # a crown is round: twigs that the card's edge would cut off straight are taken away
+    y, x = np.mgrid[0:side, 0:side] / side
+    crown = ((x - 0.5) / 0.49) ** 2 + ((y - 0.5) / 0.5) ** 2 < 1
+    coverage = np.clip(np.stack(coverage) * 1.15, 0, 1) * crown.astype(np.float32)
     return _pyramid(coverage, np.ones_like(coverage), closing=25)

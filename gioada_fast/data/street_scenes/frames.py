@@ -1,6 +1,7 @@
 """One frame: build the street, cast rays, shade, develop."""
 
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,12 +38,14 @@ class Frame(NamedTuple):
     """uint8 [H, W] ids of ``STREET_IDS``."""
 
 
-def check(look: str, size: tuple[int, int]) -> None:
-    """Raises InputError for an unknown look or an empty size."""
+def check(look: str, size: tuple[int, int], seeds: Sequence[int]) -> None:
+    """Raises InputError for an unknown look, an empty size or a negative seed."""
     if look not in LOOKS:
         raise InputError(f"unknown look {look!r}: choose one of {', '.join(LOOKS)}")
     if len(size) != 2 or min(size) < 1:
         raise InputError(f"size is {size}, expected (height, width) of at least 1 pixel")
+    if min(seeds, default=0) < 0:
+        raise InputError(f"seed {min(seeds)} is negative: seeds of street scenes start at 0")
 
 
 def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> Frame:
@@ -54,9 +57,9 @@ def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> 
         size: (H, W) in pixels.
 
     Raises:
-        InputError: the look is unknown, the size empty, or embreex is not installed.
+        InputError: unknown look, empty size, negative seed, or embreex is not installed.
     """
-    check(look, size)
+    check(look, size, [seed])
     style = LOOKS[look]
     rng = np.random.default_rng([seed, zlib.crc32(look.encode())])
     scene = grammar.build(rng, style)
@@ -167,7 +170,7 @@ def _radiance(
     up = shading_normal[:, 2]
     light = weather.ambient * (ambient_open * (0.64 + 0.36 * up))[:, None]
     if weather.sun is not None:
-        facing = shading_normal @ weather.sun
+        facing = np.einsum("nc,c->n", shading_normal, weather.sun)
         lit = np.flatnonzero(facing > 0)
         start = point[lit] + normal[lit] * np.float32(0.012)
         towards = np.broadcast_to(weather.sun, (len(lit), 3)).copy()
