@@ -15,7 +15,8 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kPitch = kThreads + 1;  // of a shared row: neighbouring classes in different banks
-constexpr int kFewClasses = 16;
+constexpr int kFewClasses = 16;       // of a group: up to so many at once,
+constexpr int kManyClasses = 24;      // or so many a group; 32 would spill on sm_80
 constexpr int kTotalThreads = 1024;
 
 // How the image is cut into strips.
@@ -87,7 +88,7 @@ __global__ void __launch_bounds__(kThreads)
                  float* __restrict__ sums) {   // [strips, 2] loss, weight
   __shared__ float tile[kGrad ? 2 * kClasses * kPitch : kThreads];
   __shared__ float uppers[kThreads];
-  constexpr bool kManyClasses = kClasses > kFewClasses;  // may need more than one group
+  constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
   const int64_t strip = blockIdx.x;
   const int64_t n = strip / (strips.cell_rows * strips.in_row);
   const int64_t cell_row = strip / strips.in_row % strips.cell_rows;
@@ -142,7 +143,7 @@ __global__ void __launch_bounds__(kThreads)
           if (group + c == label) picked = z[c];
         }
         float sum = 0.f;
-        if (kManyClasses && classes > kClasses) {
+        if (kGroups && classes > kClasses) {
           for (int c = 0; c < classes; ++c) {
             float value, slope;
             corners.interpolate(c, x_upper, &value, &slope);
@@ -283,7 +284,7 @@ void launch_strips(const UpsampleCrossEntropy& op, const Strips& strips, float* 
   if (op.classes <= kFewClasses) {
     launch_strips<T, kFewClasses>(op, strips, partial, sums, stream);
   } else {
-    launch_strips<T, 2 * kFewClasses>(op, strips, partial, sums, stream);
+    launch_strips<T, kManyClasses>(op, strips, partial, sums, stream);
   }
 }
 

@@ -1,0 +1,106 @@
+"""All GPU kernels compile for sm_80 and sm_90, without a GPU, and spill no register."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
+ARCHS = (80, 90)
+
+# op -> kernel -> (types of the arguments, constants), both at the flagship shape.
+TRITON = {
+    "upsample_cross_entropy": {
+        "cells_kernel": (
+            "*fp32 *u8 *fp32 *fp32 *fp32" + " i32" * 10,
+            {"HAS_WEIGHT": True, "WANTS_GRAD": True, "BLOCK_P": 64, "BLOCK_C": 16},
+        ),
+        "total_kernel": ("*fp32 i32 *fp32 *fp32", {"BLOCK": 1024}),
+        "gradient_kernel": ("*fp32 *fp32 *fp32" + " i32" * 4, {"BLOCK": 1024}),
+    },
+}
+
+COMPILE = """
+import importlib, json, subprocess, sys, tempfile
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
+from triton.compiler import ASTSource
+
+def ptxas(op, kernel, types, constants, arch):
+    function = getattr(importlib.import_module(f"gioada_fast.ops.triton.{op}"), kernel)
+    arguments = [name for name in function.arg_names if name not in constants]
+    signature = dict(zip(arguments, types.split(), strict=True))
+    signature |= {name: "constexpr" for name in constants}
+    source = ASTSource(fn=function, signature=signature, constexprs=constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32))
+    assert compiled.asm["cubin"]
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(compiled.asm["ptx"])
+        file.flush()
+        name = sm_arch_from_capability(arch)
+        command = [get_ptxas(arch).path, "-v", f"--gpu-name={name}", file.name, "-o", "/dev/null"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+print(json.dumps([ptxas(*job) for job in json.loads(sys.argv[1])]))
+"""
+
+
+def usage(ptxas_output: str) -> list[tuple[int, int]]:
+    """(registers, bytes spilled) of each kernel in the words of ``ptxas -v``."""
+    spilled = [
+        int(stores) + int(loads)
+        for stores, loads in re.findall(
+            r"(\d+) bytes spill stores, (\d+) bytes spill loads", ptxas_output
+        )
+    ]
+    registers = [int(n) for n in re.findall(r"Used (\d+) registers", ptxas_output)]
+    return list(zip(registers, spilled, strict=True))
+
+
+@pytest.fixture(scope="module")
+def compiled_triton() -> dict[tuple[str, str, int], str]:
+    """What ptxas says of each (op, kernel, arch); one process, in which Triton does compile."""
+    pytest.importorskip("triton")
+    jobs = [(op, k, *TRITON[op][k], arch) for op in TRITON for k in TRITON[op] for arch in ARCHS]
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    result = subprocess.run(
+        [sys.executable, "-c", COMPILE, json.dumps(jobs)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    said = json.loads(result.stdout.splitlines()[-1])
+    return {(job[0], job[1], job[4]): words for job, words in zip(jobs, said, strict=True)}
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(("op", "kernel"), [(op, k) for op in TRITON for k in TRITON[op]])
+def test_triton(op, kernel, arch, compiled_triton):
+    ((registers, spilled),) = usage(compiled_triton[op, kernel, arch])
+    print(f"{op}.{kernel} sm_{arch}: {registers} registers, {spilled} bytes spilled")
+    assert spilled == 0
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("source", sorted(CSRC.glob("cuda/*.cu")), ids=lambda p: p.stem)
+def test_cuda(source, arch, tmp_path):
+    options = ["-std=c++17", "-O3", f"-I{CSRC}", f"-arch=sm_{arch}", "-Xptxas", "-v", "-cubin"]
+    result = subprocess.run(
+        ["nvcc", *options, str(source), "-o", str(tmp_path / "kernels.cubin")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    found = usage(result.stderr)
+    print(f"{source.stem} sm_{arch}: (registers, bytes spilled) {found}")
+    assert found and not any(spilled for _, spilled in found)

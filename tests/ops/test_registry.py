@@ -1,0 +1,141 @@
+"""The choice of back ends, their probes, and the threads that kernels run on."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gioada_fast import ops
+from gioada_fast.ops import _registry
+from gioada_fast.ops.upsample_cross_entropy import upsample_cross_entropy
+from tests.op_checks import require
+
+op = ops.registered()["upsample_cross_entropy"]
+CPU = torch.zeros(1, 3, 2, 2)
+
+
+def python(code: str, **environment: str) -> str:
+    """Output of a fresh interpreter, in which no back end was probed yet."""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_every_back_end_is_described():
+    found = ops.backends()
+    assert tuple(found) == ops.BACKENDS
+    assert all(b.detail for b in found.values())
+    assert found["reference"].live
+
+
+def test_automatic_choice():
+    require("cpp", "cpu")
+    with ops.backend(None):
+        assert op.choose(CPU) == "cpp"
+        assert op.choose(CPU.double()) == "reference"
+        assert op.choose(CPU.to("meta")) == "reference"
+
+
+def test_context_nests_and_ends_on_error():
+    with ops.backend("cpp"):
+        with pytest.raises(KeyError), ops.backend("reference"):
+            assert op.choose(CPU) == "reference"
+            raise KeyError
+        assert _registry._forced == "cpp"
+
+
+def test_unknown_back_end():
+    with pytest.raises(ValueError, match="'cpu' is no back end, expected one of"):
+        ops.backend("cpu")
+
+
+def test_back_end_that_cannot_run():
+    with ops.backend("cuda"), pytest.raises(RuntimeError, match="back end 'cuda' cannot run"):
+        op.choose(CPU)
+
+
+def test_environment_variable():
+    code = "from gioada_fast import ops; print(ops.registered()['upsample_cross_entropy'].choose("
+    code += "__import__('torch').zeros(1)))"
+    assert python(code, GIOADA_BACKEND="reference").strip() == "reference"
+
+
+def test_environment_variable_with_typing_error():
+    with pytest.raises(AssertionError, match="GIOADA_BACKEND: 'refrence' is no back end"):
+        python("import gioada_fast.ops", GIOADA_BACKEND="refrence")
+
+
+def test_without_extension_and_triton_one_warning():
+    """The package works on plain PyTorch, and says so once."""
+    code = """
+import sys, warnings
+sys.modules["gioada_fast._C"] = None
+sys.modules["triton"] = None
+import torch
+from gioada_fast import ops
+labels = torch.zeros(1, 4, 4, dtype=torch.int64)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(3):
+        ops.upsample_cross_entropy(torch.zeros(1, 3, 2, 2), labels)
+print([str(w.message) for w in caught if "plain PyTorch" in str(w.message)])
+print([b.name for b in ops.backends().values() if b.live])
+"""
+    messages, live = python(code, GIOADA_BACKEND="").splitlines()
+    assert messages.count("plain PyTorch") == 1
+    assert live == "['reference']"
+
+
+def test_compiled_function_follows_the_switch():
+    """The choice is made at trace time and guarded."""
+    require("cpp", "cpu")
+    seen = []
+
+    def spy(graph, _):
+        seen.append(any("upsample_cross_entropy" in str(n.target) for n in graph.graph.nodes))
+        return graph.forward
+
+    torch.compiler.reset()
+    step = torch.compile(upsample_cross_entropy, fullgraph=True, backend=spy)
+    labels = torch.zeros(1, 4, 4, dtype=torch.int64)
+    for name in ("cpp", "reference", "cpp"):
+        with ops.backend(name):
+            step(torch.zeros(1, 3, 2, 2), labels)
+    assert seen == [True, False]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs Linux")
+def test_one_openmp_runtime():
+    """The kernels share the OpenMP runtime, and so the threads, that PyTorch brought."""
+    require("cpp", "cpu")
+    code = """
+from gioada_fast import ops
+print(len({line.split()[-1] for line in open("/proc/self/maps") if "omp" in line.split("/")[-1]}))
+"""
+    assert python(code).strip() == "1"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs Linux")
+def test_number_of_threads_holds():
+    """set_num_threads(1) starts no thread; a larger number starts that many."""
+    require("cpp", "cpu")
+    code = """
+import os, torch
+from gioada_fast import ops
+logits, labels = torch.zeros(1, 3, 9, 9), torch.zeros(1, 64, 64, dtype=torch.int64)
+def started(threads):
+    torch.set_num_threads(threads)
+    before = len(os.listdir("/proc/self/task"))
+    ops.upsample_cross_entropy(logits, labels)
+    return len(os.listdir("/proc/self/task")) - before
+print(started(1), started(3))
+"""
+    assert python(code, GIOADA_BACKEND="cpp").split() == ["0", "2"]

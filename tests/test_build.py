@@ -1,0 +1,85 @@
+"""Wheels: with the extension where there is a compiler, without it where there is none."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Of the package that was just built, and not of the checkout that may be installed as editable.
+USE = """
+import sys
+sys.meta_path = [f for f in sys.meta_path if "__editable__" not in getattr(f, "__module__", "")]
+import torch, gioada_fast
+from gioada_fast import ops
+assert gioada_fast.__file__.startswith(sys.argv[1]), gioada_fast.__file__
+labels = torch.zeros(1, 9, 9, dtype=torch.int64)
+loss = ops.upsample_cross_entropy(torch.zeros(1, 4, 3, 3), labels)
+print(ops.backends()["cpp"].live, round(loss.item(), 3))
+"""
+
+
+def build_and_use(tmp_path: Path, **environment: str) -> tuple[list[str], str, str]:
+    """Files of the wheel, what the build said, and what ``USE`` printed with it."""
+    pytest.importorskip("pybind11")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("setup.py", "CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "csrc", source / "csrc")
+    ignored = shutil.ignore_patterns("_C*.so", "__pycache__")
+    shutil.copytree(ROOT / "gioada_fast", source / "gioada_fast", ignore=ignored)
+    # The build must not need torch: one that cannot be imported comes first on the path.
+    broken = tmp_path / "broken" / "torch"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('the build imports torch')\n")
+
+    options = ["--no-build-isolation", "--no-deps", "-v", "--wheel-dir", str(tmp_path)]
+    build = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *options, str(source)],
+        env={**os.environ, "PYTHONPATH": str(broken.parent), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert build.returncode == 0, build.stdout + build.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+        files = archive.namelist()
+    use = subprocess.run(
+        [sys.executable, "-c", USE, str(installed)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed), "GIOADA_BACKEND": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert use.returncode == 0, use.stderr
+    return files, build.stdout + build.stderr, use.stdout + use.stderr
+
+
+def test_without_compiler(tmp_path):
+    """The wheel is whole, and the package runs on PyTorch with one warning."""
+    files, build, use = build_and_use(tmp_path, CXX="/nonexistent/c++", GIOADA_BUILD_CUDA="auto")
+    assert not any("_C." in name for name in files)
+    assert "gioada_fast/ops/upsample_cross_entropy.py" in files
+    assert "warning: gioada_fast._C is not built" in build
+    assert use.count("runs on plain PyTorch") == 1
+    assert "False 1.386" in use
+
+
+@pytest.mark.skipif(not (shutil.which("c++") or os.environ.get("CXX")), reason="no C++ compiler")
+def test_with_compiler(tmp_path):
+    """The wheel has the extension, built without torch, and uses it without a word."""
+    files, _, use = build_and_use(tmp_path, GIOADA_BUILD_CUDA="0", GIOADA_REQUIRE_NATIVE="1")
+    assert sum("gioada_fast/_C." in name for name in files) == 1
+    assert not any(name.startswith(("tests", "benchmarks", "csrc")) for name in files)
+    assert use.strip() == "True 1.386"
