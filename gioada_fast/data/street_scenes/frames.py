@@ -162,6 +162,10 @@ def _radiance(
     )
     surface = materials.shade(triangles, street, volume, contrast, hits)
 
+    # leaves let light through, and the rays that measured their openness took the cards as solid
+    leaf = triangles.materials[face] == materials.LEAVES
+    ambient_open[leaf] = 0.45 + 0.55 * ambient_open[leaf]
+
     given = np.flatnonzero(triangles.normals.any(1)[face])
     shading_normal = normal.copy()
     shading_normal[given] = triangles.normals[face[given]]

@@ -304,7 +304,7 @@ class _Builder:
             add_bare_tree(self.mesh, rng, spot, height)
         else:
             far = spot[1] > 70
-            cards = int(height * (2.5 if far else 6))
+            cards = int(height * (3 if far else 8))
             colour = self.leaf * rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, 3)
             add_leafy_tree(self.mesh, rng, spot, height, colour.astype(np.float32), cards)
 

@@ -524,13 +524,13 @@ def _facade(hits, item, colour, fine, coarse, street, volume):
         sillheight = np.where(door, 0.06, 0.5)
         opening = (np.abs(along) < limit) & (zz > sillheight)
         pane = (np.abs(along2) < limit) & (z2 > sillheight)
-        goods = hash01(np.floor(s[index] * 2.5), np.floor(zz * 3), seed[index])
+        goods = hash01(np.floor(s[index] * 4), np.floor(zz * 5), seed[index])
         shelf = np.stack(
-            [hash01(np.floor(s[index] * 2.5), np.floor(zz * 3), seed[index], k) for k in range(3)],
+            [hash01(np.floor(s[index] * 4), np.floor(zz * 5), seed[index], k) for k in range(3)],
             1,
         )
         depth = 0.02 + 0.16 * goods * (goods > 0.55) * (zz < 1.7)
-        inside = depth[:, None] * (0.35 + 0.9 * shelf)
+        inside = depth[:, None] * (0.75 + 0.35 * shelf)
         mullion = (np.abs(np.abs(along2) - limit) < 0.07) | (np.abs(z2 - 2.2) < 0.04)
         mullion |= door & (np.abs(along2) < 0.04)
         colour_front = JOINERY[(hash01(seed[index], 41) * len(JOINERY)).astype(np.int32)]

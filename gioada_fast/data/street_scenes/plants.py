@@ -58,22 +58,22 @@ def add_leafy_tree(
             bark,
         )
     # lobes keep the crown from being one smooth egg
-    lobes = rng.normal(0, 1, (int(rng.integers(4, 8)), 3)) * [0.5, 0.5, 0.42]
+    lobes = np.clip(rng.normal(0, 0.42, (int(rng.integers(4, 7)), 3)), -0.6, 0.6)
     for lobe in lobes:
         mesh.ellipsoid(
             centre + lobe * [radius, radius, tall],
-            np.array([radius, radius, tall]) * rng.uniform(0.22, 0.34),
+            np.array([radius, radius, tall]) * rng.uniform(0.14, 0.22),
             1 if cards > 40 else 0,
             TREE,
             m.HEDGE,
-            colour * 0.5,
+            colour * 0.35,
         )
     outward = _unit(rng.normal(size=(cards, 3)))
     reach = rng.uniform(0.3, 0.62, (cards, 1)) * [radius, radius, tall]
     local = lobes[rng.integers(0, len(lobes), cards)] * [radius, radius, tall] + outward * reach
     right = _unit(np.cross(outward, rng.normal(size=(cards, 3))))
     up = np.cross(outward, right)
-    half = radius * rng.uniform(0.34, 0.56, (cards, 1))
+    half = radius * rng.uniform(0.34, 0.56, (cards, 1)) * (1.0 if cards > 40 else 1.3)
     shades = rng.uniform(0.75, 1.3, (cards, 1)) * (0.8 + 0.25 * local[:, 2:] / tall)
     first = [mesh.item(k, 2 * float(radius * 0.4)) for k in range(NUM_LEAF_CARDS)]
     items = np.array(first)[rng.integers(0, NUM_LEAF_CARDS, cards)]
@@ -115,7 +115,7 @@ def add_bare_tree(mesh: Mesh, rng: np.random.Generator, position, height: float)
             bark,
         )
         mesh.cylinder(middle, end, 0.007 * height, 0.002 * height, 3, TREE, m.BARK, bark)
-    planes = 4
+    planes = 3
     angle = rng.uniform(0, np.pi) + np.arange(planes) * np.pi / planes
     right = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1) * spread
     tall = (height - trunk * 0.75) / 2

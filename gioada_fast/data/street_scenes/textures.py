@@ -89,27 +89,31 @@ def leaf_cards() -> Cards:
     return _pyramid(np.stack(coverage), np.stack(shade), closing=17)
 
 
-def _branch(canvas: np.ndarray, rng, start, angle: float, length: float, width: float) -> None:
-    end = start + length * np.array([np.sin(angle), np.cos(angle)])
-    bow = (start + end) / 2 + rng.normal(0, 0.06, 2) * length
-    points = np.round(np.stack([start, bow, end]) * 16).astype(np.int32)
-    cv2.polylines(canvas, [points], False, 1.0, max(1, round(width)), cv2.LINE_AA, 4)
-    if length < 17:
-        return
-    for _ in range(int(rng.integers(1, 4))):
-        share = rng.uniform(0.35, 1.0)
-        turn = rng.choice([-1, 1]) * rng.uniform(0.25, 0.85)
-        # branches droop towards upright again, as those of street trees do
-        heading = (angle + turn) * 0.93
-        _branch(
-            canvas,
-            rng,
-            start + (end - start) * share,
-            heading,
-            length * rng.uniform(0.55, 0.8),
-            width * 0.62,
+def _grow(canvas: np.ndarray, rng: np.random.Generator) -> None:
+    """Draws one tree, level by level: each branch ends in a longer shoot and bears side shoots."""
+    side = canvas.shape[0]
+    count = 4
+    start = np.tile([side / 2, 0.0], (count, 1))
+    angle = rng.normal(0, 0.38, count)
+    length = side * rng.uniform(0.24, 0.31, count)
+    width = 6.0
+    while len(start):
+        end = start + length[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
+        bow = (start + end) / 2 + rng.normal(0, 0.06, start.shape) * length[:, None]
+        points = np.round(np.stack([start, bow, end], 1) * 16).astype(np.int32)
+        cv2.polylines(canvas, list(points), False, 1.0, max(1, round(width)), cv2.LINE_AA, 4)
+        parent = np.flatnonzero(length > side / 28)
+        shoots = np.repeat(parent, rng.integers(1, 3, len(parent)))
+        share = rng.uniform(0.35, 1.0, (len(shoots), 1))
+        turn = rng.choice([-1, 1], len(shoots)) * rng.uniform(0.25, 0.85, len(shoots))
+        # side shoots bend back towards upright, as those of street trees do
+        start = np.concatenate([end[parent], start[shoots] + share * (end - start)[shoots]])
+        angle = np.concatenate(
+            [angle[parent] + rng.normal(0, 0.2, len(parent)), 0.93 * (angle[shoots] + turn)]
         )
-    _branch(canvas, rng, end, angle + rng.normal(0, 0.2), length * 0.72, width * 0.7)
+        shorter = rng.uniform(0.55, 0.8, len(shoots))
+        length = np.concatenate([0.72 * length[parent], shorter * length[shoots]])
+        width *= 0.66
 
 
 @lru_cache
@@ -120,14 +124,10 @@ def branch_cards() -> Cards:
     for k in range(NUM_BRANCH_CARDS):
         rng = np.random.default_rng(100 + k)
         canvas = np.zeros((side * scale, side * scale), np.float32)
-        for _ in range(4):
-            start = np.array([side * scale / 2, 0.0])
-            _branch(
-                canvas, rng, start, rng.normal(0, 0.38), side * scale * rng.uniform(0.26, 0.34), 7
-            )
+        _grow(canvas, rng)
         coverage.append(cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA))
     # a crown is round: twigs that the card's edge would cut off straight are taken away
     y, x = np.mgrid[0:side, 0:side] / side
     crown = ((x - 0.5) / 0.49) ** 2 + ((y - 0.5) / 0.5) ** 2 < 1
     coverage = np.clip(np.stack(coverage) * 1.15, 0, 1) * crown.astype(np.float32)
-    return _pyramid(coverage, np.ones_like(coverage), closing=25)
+    return _pyramid(coverage, np.ones_like(coverage), closing=31)

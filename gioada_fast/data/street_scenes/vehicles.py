@@ -368,7 +368,7 @@ def person(stride: int, coat: bool, bag: bool, near: bool) -> Template:
 
 def people_palette(rng: np.random.Generator) -> np.ndarray:
     """Linear RGB [6, 3]: dark and muted clothes mostly, now and then a bright top."""
-    bright = rng.random() < 0.3
+    bright = rng.random() < 0.2
     top = hsv(
         rng.random(),
         rng.uniform(0.5, 0.9) if bright else rng.uniform(0, 0.35),
@@ -526,7 +526,7 @@ def add_vehicle(
     palette = vehicle_palette(rng, colourful)
     if kind == "bus":
         palette[BODY] = hsv(
-            rng.choice([0.0, 0.0, 0.58, 0.35, 0.12]), rng.uniform(0.3, 0.9), rng.uniform(0.5, 0.85)
+            rng.choice([0.0, 0.0, 0.58, 0.6, 0.12]), rng.uniform(0.3, 0.9), rng.uniform(0.5, 0.85)
         )
         mesh.stamp(bus(bool(rng.random() < 0.45)), palette, at)
         return 10.8
