@@ -480,6 +480,49 @@ def _bay_window(mesh, rng, look, at, style, x0, y0, length, top) -> None:
     mesh.quad(*lid, BUILDING, m.FLAT, grey(0.1), at=at, quads=0)
 
 
+def add_church(
+    mesh: Mesh, rng: np.random.Generator, at: Pose, x0: float, y0: float, length: float
+) -> None:
+    """A nave along the street with lancet windows, buttresses and a tower, often with a spire."""
+    stone = hsv(rng.uniform(0.08, 0.12), rng.uniform(0.1, 0.3), rng.uniform(0.35, 0.6))
+    slate = hsv(0.6, 0.15, rng.uniform(0.2, 0.35))
+    masonry = {"at": at, "item": mesh.item(CLADDINGS.index("stone"))}
+    tower, height = 5.0, rng.uniform(15, 24)
+    a, b, eaves = y0 + tower, y0 + length, rng.uniform(6, 9)
+    x1, xm = x0 + 9, x0 + 4.5
+    mesh.box((x0, a, 0), (x1, b, eaves), BUILDING, m.MASONRY, stone, **masonry)
+    for x in (x0 - 0.3, x1 + 0.3):
+        ridge = (xm, b, eaves + 4.5), (xm, a, eaves + 4.5)
+        mesh.quad((x, a, eaves), (x, b, eaves), *ridge, BUILDING, m.ROOF, slate, at=at, quads=0)
+    gable = [(x0, b, eaves), (x1, b, eaves), (xm, b, eaves + 4.5)]
+    mesh.add(gable, [[0, 1, 2]], BUILDING, m.MASONRY, stone, **masonry)
+    for y in np.arange(a + 1.4, b - 0.8, 2.8):
+        x, top = x0 - 0.02, eaves * 0.75
+        lancet = [(x, y - 0.4, 2), (x, y + 0.4, 2), (x, y + 0.4, top), (x, y - 0.4, top)]
+        mesh.add(
+            np.array([*lancet, (x, y, top + 0.7)]), [[0, 1, 2], [0, 2, 3], [3, 2, 4]],
+            BUILDING, m.GLASS, grey(0.02), at=at,
+        )  # fmt: skip
+        low, high = (x0 - 0.6, y + 1.1, 0), (x0, y + 1.6, eaves * 0.8)
+        mesh.box(low, high, BUILDING, m.MASONRY, stone * 0.95, **masonry)
+    mesh.box((x0 + 1, y0, 0), (x0 + 6, a, height), BUILDING, m.MASONRY, stone, **masonry)
+    for dx, dy in ((0, 0), (4.3, 0), (0, 4.3), (4.3, 4.3)):
+        low = (x0 + 1 + dx, y0 + dy, height)
+        mesh.box(low, np.add(low, (0.7, 0.7, 1.8)), BUILDING, m.STONE, stone, at=at)
+    opening = (x0 + 0.98, y0 + 1.7, height - 4), (x0 + 1.1, y0 + 3.3, height - 1.2)
+    mesh.box(*opening, BUILDING, m.FLAT, grey(0.02), at=at)
+    if rng.random() < 0.5:
+        base = [
+            (x0 + 1, y0, height),
+            (x0 + 6, y0, height),
+            (x0 + 6, a, height),
+            (x0 + 1, a, height),
+        ]
+        spire = np.array([*base, (x0 + 3.5, y0 + 2.5, height + rng.uniform(6, 12))])
+        faces = [[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]]
+        mesh.add(spire, faces, BUILDING, m.ROOF, slate, at=at)
+
+
 def railing(
     mesh: Mesh,
     at: Pose,

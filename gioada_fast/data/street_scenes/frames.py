@@ -23,7 +23,7 @@ from gioada_fast.data.street_scenes.rays import Caster, RayHits
 from gioada_fast.data.street_scenes.textures import noise_volume
 from gioada_fast.errors import InputError
 
-VERSION = 1
+VERSION = 2
 """Part of the cache's path: bump it when pixels change."""
 
 
@@ -71,7 +71,7 @@ def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> 
     caster = Caster(vertices, triangles)
     normals = _face_normals(vertices, triangles.faces)
 
-    angle = 1 / (camera.focal * size[1])
+    angle = float(1 / (camera.focal * size[1]))
     centre, cosine = camera.rays(size, 1)
     outline = caster.trace(_repeat(camera.position, centre), centre, angle, outline=True)
     hit = outline.face >= 0

@@ -34,6 +34,8 @@ class Frequencies:
     """Share of streets whose trees have no leaves."""
     shops: dict[str, float]
     """Chance that a building has shops on its ground floor, by street kind."""
+    churches: float
+    """Chance that a large plot holds a church with its tower."""
     parked: dict[str, float]
     """Chance that one side of the street is parked on, by street kind."""
     traffic_gap: tuple[float, float]
@@ -73,6 +75,7 @@ FREQUENCIES: dict[str, Frequencies] = {
         street_trees={"city": 0.22, "suburb": 0.45, "park": 0.6},
         bare_trees=0.35,
         shops={"city": 0.6, "suburb": 0.08, "park": 0.1},
+        churches=0.04,
         parked={"city": 0.45, "suburb": 0.6, "park": 0.35},
         traffic_gap=(10.0, 50.0),
         vehicles={"hatchback": 0.3, "saloon": 0.2, "estate": 0.14, "suv": 0.13, "van": 0.1,
@@ -100,6 +103,7 @@ FREQUENCIES: dict[str, Frequencies] = {
         street_trees={"city": 0.4, "suburb": 0.5, "park": 0.7},
         bare_trees=0.55,
         shops={"city": 0.5, "suburb": 0.1, "park": 0.15},
+        churches=0.05,
         parked={"city": 0.65, "suburb": 0.5, "park": 0.5},
         traffic_gap=(14.0, 60.0),
         vehicles={"hatchback": 0.22, "saloon": 0.22, "estate": 0.24, "suv": 0.12, "van": 0.08,

@@ -15,6 +15,7 @@ from gioada_fast.data.street_scenes.buildings import (
     add_boundary,
     add_building,
     add_bus_shelter,
+    add_church,
     railing,
 )
 from gioada_fast.data.street_scenes.colours import choose, grey, hsv
@@ -87,7 +88,7 @@ class _Builder:
         self.tarmac_pavement = float(rng.random() < 0.35)
         self.slab = rng.choice([0.4, 0.6, 0.9])
         self.leaf = hsv(
-            rng.uniform(*look.leaf_hue), rng.uniform(0.35, 0.65), rng.uniform(*look.leaf_value)
+            rng.uniform(*look.leaf_hue), rng.uniform(0.28, 0.52), rng.uniform(*look.leaf_value)
         )
 
     def _street(self) -> Street:
@@ -234,7 +235,9 @@ class _Builder:
             if middle[1] < -25:
                 y += length
                 continue
-            if rng.random() < built and length < 26:
+            if length > 11 and rng.random() < table.churches and near:
+                add_church(mesh, rng, front.at, line + 2.0, y, length)
+            elif rng.random() < built and length < 26:
                 x = line + (float(rng.choice([0, 0, 0, 0, 0.6])) if city else set_back)
                 storeys = max(1, round(self.storeys + rng.normal(0, 0.7))) if city else 2
                 if not city and rng.random() < 0.15:

@@ -174,6 +174,11 @@ def quad_uv(quads: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.stack([np.where(quads == 1, both, u), np.where(quads == 1, v, both)])
 
 
+def _pick(condition: np.ndarray, yes: np.ndarray | float, no: np.ndarray | float) -> np.ndarray:
+    """``np.where`` that stays in float32 when both choices are plain numbers."""
+    return np.where(condition, yes, no).astype(np.float32, copy=False)
+
+
 def _fraction(x: np.ndarray) -> np.ndarray:
     return x - np.floor(x)
 
@@ -309,14 +314,14 @@ def _road(hits, item, colour, fine, coarse, street: Street, volume):
     grain = grain * (1 - 0.13 * np.exp(-track * track))
     lane = np.floor(x * np.float32(1 / 2.3))
     patch = hash01(lane, np.floor(y / 9 + 5 * hash01(lane, street.seed)), street.seed)
-    grain = grain * np.where(patch > 1 - street.patches, 0.8, np.where(patch < 0.04, 1.15, 1.0))
+    grain = grain * _pick(patch > 1 - street.patches, 0.8, _pick(patch < 0.04, 1.15, 1.0))
     if street.cobbles:
         row = np.floor(y * np.float32(1 / 0.16))
         along = x * np.float32(1 / 0.2) + 0.5 * (row % 2)
         stone = 0.65 + 0.6 * hash01(row, np.floor(along))
         joint = (_fraction(y * np.float32(1 / 0.16)) < 0.16) | (_fraction(along) < 0.12)
         near = hits.distance < 14
-        grain = grain * np.where(near, np.where(joint, 0.5, stone), 0.9)
+        grain = grain * _pick(near, _pick(joint, 0.5, stone), 0.9)
     albedo = colour * grain[:, None]
 
     crossing = _side_streets(x, y, street)
@@ -387,7 +392,7 @@ def _paving(hits, item, colour, fine, coarse, street, volume):
 def _kerb(hits, item, colour, fine, coarse, street, volume):
     along = np.where(np.abs(hits.normal[:, 0]) > 0.6, hits.point[:, 1], hits.point[:, 0])
     joint = _fraction(along * np.float32(1 / 0.9)) < 0.03
-    return (_mottled(colour, fine, coarse, 0.3, 0.5) * np.where(joint, 0.6, 1.0)[:, None],)
+    return (_mottled(colour, fine, coarse, 0.3, 0.5) * _pick(joint, 0.6, 1.0)[:, None],)
 
 
 def _grass(hits, item, colour, fine, coarse, street, volume):
@@ -454,7 +459,7 @@ def _facade(hits, item, colour, fine, coarse, street, volume):
     tall = np.where(upper, storey, ground)
     half = 0.5 * width * bay_width
     low = np.where(upper, 0.28 * storey, 0.3 * ground)
-    high = low + height * tall * np.where(upper, 1.0, 0.92)
+    high = low + height * tall * _pick(upper, 1.0, 0.92)
     complete = np.where(upper, ground + (level + 1) * storey, ground) < top + 0.45
     house = (floor_kind == 0) | (upper & (floor_kind == 1))
     door_bay = np.floor(hash01(seed, 5) * bays)
@@ -502,7 +507,7 @@ def _facade(hits, item, colour, fine, coarse, street, volume):
         leaf = door & (b2 < hi - 0.35)
         paint = JOINERY[(hash01(seed[index], 31) * len(JOINERY)).astype(np.int32)]
         panel = _fraction(b2 * 1.05) < 0.12
-        inside[leaf] = (paint * np.where(panel, 0.6, 1.0)[:, None])[leaf]
+        inside[leaf] = (paint * _pick(panel, 0.6, 1.0)[:, None])[leaf]
         inside[~pane] = out[index][~pane] * 0.62
         out[index] = inside
         glass = pane & ~bars & ~leaf
