@@ -16,7 +16,7 @@ from gioada_fast.data.street_scenes.geometry import Mesh, Pose
 from gioada_fast.data.street_scenes.looks import Look
 
 BUILDING, WALL, FENCE = STREET_IDS["building"], STREET_IDS["wall"], STREET_IDS["fence"]
-TREE, POLE = STREET_IDS["tree"], STREET_IDS["pole"]
+TREE = STREET_IDS["tree"]
 CLADDINGS = ("plaster", "brick", "stone", "panel")
 """Order of the ids in a façade's item row."""
 
@@ -533,7 +533,6 @@ def railing(
     colour,
     label: int = FENCE,
     material: int | None = None,
-    label_posts: int | None = None,
 ) -> None:
     """A see-through panel from ``p`` to ``q`` (x, y) with posts and rails as solid geometry."""
     p, q = np.asarray(p, np.float32), np.asarray(q, np.float32)
@@ -557,7 +556,7 @@ def railing(
         mesh.box(
             (x - 0.035, y - 0.035, z - 0.02),
             (x + 0.035, y + 0.035, z + height + 0.06),
-            label if label_posts is None else label_posts,
+            label,
             m.FLAT,
             colour,
             at=at,
@@ -652,7 +651,7 @@ def add_boundary(
 
 
 def add_bus_shelter(mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y: float) -> None:
-    """Glass shelter with an advertisement; its poles are labelled as building, like its roof."""
+    """Glass shelter with an advertisement, labelled as building throughout."""
     for dy in (0, 3.6):
         for dx in (0.0, 1.3):
             mesh.box(

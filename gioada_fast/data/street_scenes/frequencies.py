@@ -29,15 +29,23 @@ class Frequencies:
     signals: float
     """Chance that a junction has traffic lights."""
     street_trees: dict[str, float]
-    """Chance of a tree at each tree pit, by street kind."""
+    """Chance that the kerb along a block is planted with trees, by street kind."""
     bare_trees: float
     """Share of streets whose trees have no leaves."""
     shops: dict[str, float]
     """Chance that a building has shops on its ground floor, by street kind."""
+    built: dict[str, float]
+    """Chance that a plot holds a building and not a garden, a car park or trees, by street kind."""
     churches: float
     """Chance that a large plot holds a church with its tower."""
     parked: dict[str, float]
     """Chance that one side of the street is parked on, by street kind."""
+    parked_motorcycles: float
+    """Share of parking spaces that motorcycles fill."""
+    pavement_parking: float
+    """Chance that a row parks half on the pavement."""
+    waiting_at_junction: float
+    """Chance of a car at the mouth of a side street."""
     traffic_gap: tuple[float, float]
     """Metres between moving vehicles in one lane, range."""
     vehicles: dict[str, float]
@@ -54,6 +62,8 @@ class Frequencies:
     """Metres between street lamps on one side, range."""
     furniture_gap: tuple[float, float]
     """Metres between signs, bollards, bins and the like on one side, range."""
+    furniture: dict[str, float]
+    """Share of each kind: sign, bollards, bin, utility box, post, direction board."""
     guard_rail: float
     """Chance of a railing along the kerb near a junction."""
     boundaries: dict[str, float]
@@ -72,10 +82,16 @@ FREQUENCIES: dict[str, Frequencies] = {
         gap_between_junctions=(28.0, 75.0),
         zebra=0.2,
         signals=0.35,
-        street_trees={"city": 0.22, "suburb": 0.45, "park": 0.6},
+        street_trees={"city": 0.35, "suburb": 0.7, "park": 0.95},
         bare_trees=0.35,
         shops={"city": 0.6, "suburb": 0.08, "park": 0.1},
+        built={"city": 0.95, "suburb": 0.82, "park": 0.2},
         churches=0.04,
+        parked_motorcycles=0.06,
+        pavement_parking=0.15,
+        waiting_at_junction=0.45,
+        furniture={"sign": 0.41, "bollards": 0.19, "bin": 0.14, "box": 0.12,
+                   "post": 0.1, "board": 0.04},
         parked={"city": 0.45, "suburb": 0.6, "park": 0.35},
         traffic_gap=(10.0, 50.0),
         vehicles={"hatchback": 0.3, "saloon": 0.2, "estate": 0.14, "suv": 0.13, "van": 0.1,
@@ -100,10 +116,16 @@ FREQUENCIES: dict[str, Frequencies] = {
         gap_between_junctions=(40.0, 95.0),
         zebra=0.45,
         signals=0.45,
-        street_trees={"city": 0.4, "suburb": 0.5, "park": 0.7},
+        street_trees={"city": 0.6, "suburb": 0.8, "park": 1.0},
         bare_trees=0.55,
         shops={"city": 0.5, "suburb": 0.1, "park": 0.15},
+        built={"city": 0.94, "suburb": 0.75, "park": 0.2},
         churches=0.05,
+        parked_motorcycles=0.06,
+        pavement_parking=0.25,
+        waiting_at_junction=0.4,
+        furniture={"sign": 0.36, "bollards": 0.24, "bin": 0.14, "box": 0.12,
+                   "post": 0.11, "board": 0.03},
         parked={"city": 0.65, "suburb": 0.5, "park": 0.5},
         traffic_gap=(14.0, 60.0),
         vehicles={"hatchback": 0.22, "saloon": 0.22, "estate": 0.24, "suv": 0.12, "van": 0.08,

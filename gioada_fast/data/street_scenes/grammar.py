@@ -6,6 +6,7 @@ y along the street, so one set of rules serves both sides of the main street and
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,7 +20,12 @@ from gioada_fast.data.street_scenes.buildings import (
     railing,
 )
 from gioada_fast.data.street_scenes.colours import choose, grey, hsv
-from gioada_fast.data.street_scenes.geometry import IDENTITY, Mesh, Pose, Triangles, pose
+from gioada_fast.data.street_scenes.furniture import (
+    add_lamp,
+    add_traffic_light,
+    add_traffic_sign,
+)
+from gioada_fast.data.street_scenes.geometry import Mesh, Pose, Triangles, pose
 from gioada_fast.data.street_scenes.looks import Look
 from gioada_fast.data.street_scenes.materials import Junction, Street
 from gioada_fast.data.street_scenes.plants import add_bare_tree, add_bush, add_leafy_tree
@@ -32,7 +38,7 @@ from gioada_fast.data.street_scenes.vehicles import (
 )
 
 ROAD, PAVEMENT, TERRAIN = STREET_IDS["road"], STREET_IDS["pavement"], STREET_IDS["terrain"]
-POLE, SIGN, LIGHT = STREET_IDS["pole"], STREET_IDS["traffic sign"], STREET_IDS["traffic light"]
+POLE, SIGN = STREET_IDS["pole"], STREET_IDS["traffic sign"]
 VOID, BUILDING = STREET_IDS["void"], STREET_IDS["building"]
 
 KERB_HEIGHT = 0.12
@@ -131,9 +137,8 @@ class _Builder:
         tone = rng.uniform(*look.road_albedo)
         road = np.array([1.02, 1.0, 0.97]) * tone * rng.uniform(0.95, 1.05, 3)
         # one sheet of carriageway lies under everything; blocks stand on it
-        for x in (-150, -50, 0, 50):
-            x1 = {-150: -50, -50: 0, 0: 50, 50: 150}[x]
-            self.mesh.ground(x, x1, START - 30, 420, 0, ROAD, m.ROAD, road)
+        for x0, x1 in pairwise((-150, -50, 0, 50, 150)):
+            self.mesh.ground(x0, x1, START - 30, 420, 0, ROAD, m.ROAD, road)
         for side in (-1, 1):
             self._side(side)
         self._traffic()
@@ -184,8 +189,6 @@ class _Builder:
             fan = np.array([(BLOCK_DEPTH, y, KERB_HEIGHT)] + [(*p, KERB_HEIGHT) for p in rim])
             faces = [(0, i, i + 1) for i in range(1, len(fan) - 1)]
             self.mesh.add(fan, faces, *paving, at=at, item=item)
-            if width < radius + 0.5:
-                pass
             self._kerb(rim, kerb, at)
         self._kerb(outline, kerb, at)
 
@@ -220,7 +223,7 @@ class _Builder:
         """Buildings side by side, gardens, parks and car parks."""
         rng, mesh, table = self.rng, self.mesh, self.table
         line = front.width + front.verge
-        built = {"city": 0.95, "suburb": 0.82, "park": 0.2}[front.kind]
+        built = table.built[front.kind]
         city = front.kind == "city"
         set_back = 0.0 if city else rng.uniform(2, 6)
         boundary = choose(rng, table.boundaries)
@@ -319,10 +322,10 @@ class _Builder:
         y = y0 + rng.uniform(0, 15)
         height = rng.uniform(6, 9.5)
         while y < y1:
-            self._lamp(front, y, height)
+            add_lamp(mesh, at, y, height, self.metal)
             y += rng.uniform(*table.lamp_gap)
         pit = rng.uniform(7, 12)
-        if rng.random() < table.street_trees[front.kind] * 1.6:
+        if rng.random() < table.street_trees[front.kind]:
             for y in np.arange(y0 + 4, y1 - 3, pit):
                 if rng.random() < 0.65:
                     x = front.width + front.verge * 0.5 if front.verge else 0.9
@@ -340,9 +343,13 @@ class _Builder:
                 continue
             junction = min(self.street.junctions, key=lambda j: min(abs(j.y0 - y), abs(j.y1 - y)))
             if junction.signals:
-                self._traffic_light(at.apply([(0.45, y + sign * 0.6, 0)])[0], facing=-1)
+                add_traffic_light(
+                    mesh, rng, at.apply([(0.45, y + sign * 0.6, 0)])[0], -1, self.metal
+                )
                 if rng.random() < 0.5:
-                    self._traffic_light(at.apply([(0.45, y + sign * 0.2, 0)])[0], facing=1)
+                    add_traffic_light(
+                        mesh, rng, at.apply([(0.45, y + sign * 0.2, 0)])[0], 1, self.metal
+                    )
             if rng.random() < table.guard_rail:
                 a = y + sign * 2.5
                 railing(
@@ -379,40 +386,15 @@ class _Builder:
                 )[0]
                 add_person(mesh, rng, pose(*spot, yaw=rng.uniform(0, 6.3)))
 
-    def _lamp(self, front: _Frontage, y: float, height: float) -> None:
-        mesh, at, metal = self.mesh, front.at, self.metal
-        x = 0.5
-        options = {"at": at}
-        mesh.cylinder((x, y, 0), (x, y, 1.2), 0.1, 0.09, 8, POLE, m.FLAT, metal, **options)
-        mesh.cylinder((x, y, 1.2), (x, y, height), 0.075, 0.05, 6, POLE, m.FLAT, metal, **options)
-        if height < 6.8:
-            mesh.ellipsoid(
-                (x, y, height + 0.2), (0.22, 0.22, 0.3), 1, POLE, m.GLASS, grey(0.5), at=at
-            )
-        else:
-            arm = (x - 1.5, y, height + 0.4)
-            mesh.cylinder((x, y, height), arm, 0.045, 0.035, 5, POLE, m.FLAT, metal, **options)
-            mesh.box(
-                (x - 2.1, y - 0.14, height + 0.34),
-                (x - 1.4, y + 0.14, height + 0.48),
-                POLE,
-                m.FLAT,
-                metal * 1.5,
-                at=at,
-            )
-
     def _furniture(self, front: _Frontage, y: float) -> None:
         rng, mesh, at = self.rng, self.mesh, front.at
-        kind = choose(
-            rng,
-            {"sign": 0.4, "bollards": 0.18, "bin": 0.14, "box": 0.12, "post": 0.1, "board": 0.035},
-        )
+        kind = choose(rng, self.table.furniture)
         x = rng.uniform(0.35, 0.7)
         spot = at.apply([(x, y, KERB_HEIGHT)])[0]
         if spot[1] < 3 and abs(spot[0] - self.camera_x) < 3:
             return
         if kind == "sign":
-            self._traffic_sign(spot)
+            add_traffic_sign(mesh, rng, spot, self.metal)
         elif kind == "bollards":
             colour = grey(0.02) if rng.random() < 0.7 else grey(0.35)
             for k in range(int(rng.integers(3, 9))):
@@ -463,126 +445,6 @@ class _Builder:
                 item=mesh.item(rng.integers(1, 9999), 0.28, 2.1),
             )
 
-    def _traffic_sign(self, spot) -> None:
-        """Round, triangular, square or rectangular plates facing the traffic."""
-        rng, mesh = self.rng, self.mesh
-        height = rng.uniform(2.2, 3.1)
-        mesh.cylinder(
-            spot, np.add(spot, (0, 0, height + 0.3)), 0.045, 0.045, 6, POLE, m.FLAT, self.metal
-        )
-        plates = 1 if rng.random() < 0.7 else 2
-        for k in range(plates):
-            size = rng.uniform(0.27, 0.42)
-            centre = np.add(spot, (0, -0.07, height - 0.75 * k))
-            red, blue, white = hsv(0.99, 0.9, 0.75), hsv(0.6, 0.85, 0.6), grey(0.7)
-            kind = rng.integers(0, 5)
-            back = np.add(centre, (0, 0.03, 0))
-            if kind == 0:  # prohibition: a red ring
-                mesh.cylinder(back, centre, size, size, 14, SIGN, m.FLAT, red)
-                mesh.cylinder(
-                    centre,
-                    np.subtract(centre, (0, 0.01, 0)),
-                    size * 0.75,
-                    size * 0.75,
-                    14,
-                    SIGN,
-                    m.FLAT,
-                    white,
-                )
-                mesh.box(
-                    np.add(centre, (-0.09, -0.02, -0.1)),
-                    np.add(centre, (0.09, -0.012, 0.1)),
-                    SIGN,
-                    m.FLAT,
-                    grey(0.03),
-                )
-            elif kind == 1:  # warning: a triangle
-                for scale, colour, out in ((1.25, red, 0.0), (0.85, white, 0.012)):
-                    r = size * scale
-                    triangle = [
-                        np.add(centre, (-r, -out, -r * 0.6)),
-                        np.add(centre, (r, -out, -r * 0.6)),
-                        np.add(centre, (0, -out, r * 1.05)),
-                    ]
-                    mesh.add(np.array(triangle), [[0, 1, 2]], SIGN, m.FLAT, colour)
-                mesh.box(
-                    np.add(centre, (-0.04, -0.03, -0.12)),
-                    np.add(centre, (0.04, -0.02, 0.14)),
-                    SIGN,
-                    m.FLAT,
-                    grey(0.03),
-                )
-            elif kind == 2:  # mandatory: a blue disc with an arrow
-                mesh.cylinder(back, centre, size, size, 14, SIGN, m.FLAT, blue)
-                mesh.box(
-                    np.add(centre, (-0.05, -0.02, -0.18)),
-                    np.add(centre, (0.05, -0.012, 0.2)),
-                    SIGN,
-                    m.FLAT,
-                    white,
-                )
-            elif kind == 3:
-                mesh.box(
-                    np.subtract(centre, (size, 0.02, size)),
-                    np.add(back, (size, 0, size)),
-                    SIGN,
-                    m.SIGN,
-                    blue,
-                    item=mesh.item(rng.integers(1, 9999), 0.4, centre[2]),
-                )
-            else:
-                wide, tall = rng.uniform(0.3, 0.7), rng.uniform(0.15, 0.35)
-                colour = [white, hsv(0.38, 0.8, 0.4), hsv(0.13, 0.85, 0.8)][int(rng.integers(0, 3))]
-                mesh.box(
-                    np.subtract(centre, (wide, 0.02, tall)),
-                    np.add(back, (wide, 0, tall)),
-                    SIGN,
-                    m.SIGN,
-                    colour,
-                    item=mesh.item(rng.integers(1, 9999), 0.16, centre[2]),
-                )
-
-    def _traffic_light(self, spot, facing: int) -> None:
-        """Three lamps in a black head on a post, showing one aspect; ``facing`` is -1 or 1 in y."""
-        rng, mesh = self.rng, self.mesh
-        mesh.cylinder(
-            spot, np.add(spot, (0, 0, 3.3)), 0.06, 0.06, 7, POLE, m.FLAT, self.metal * 0.6
-        )
-        heads = [2.35] + ([4.6] if rng.random() < 0.25 else [])
-        state = rng.integers(0, 3)
-        for low in heads:
-            if low > 4:
-                mesh.cylinder(
-                    np.add(spot, (0, 0, 3.3)),
-                    np.add(spot, (0, 0, 5.6)),
-                    0.06,
-                    0.05,
-                    7,
-                    POLE,
-                    m.FLAT,
-                    self.metal * 0.6,
-                )
-            front = facing * 0.12
-            centre = np.add(spot, (0, facing * 0.1, low))
-            mesh.box(
-                np.subtract(centre, (0.17, 0.1, 0)),
-                np.add(centre, (0.17, 0.1, 1.0)),
-                LIGHT,
-                m.FLAT,
-                grey(0.01),
-            )
-            lamps = [(0.01, 0.6, 0.2), (0.8, 0.4, 0.02), (0.8, 0.03, 0.02)]
-            for k, colour in enumerate(lamps):
-                lit = k == state
-                mesh.ellipsoid(
-                    np.add(centre, (0, front, 0.2 + 0.3 * k)),
-                    (0.11, 0.03, 0.11),
-                    1,
-                    LIGHT,
-                    m.LAMP if lit else m.FLAT,
-                    np.array(colour) * (1.0 if lit else 0.04),
-                )
-
     def _people(self, front: _Frontage, y0: float, y1: float) -> None:
         rng = self.rng
         y0, y1 = max(y0, 3.0 if front.main else 0.0), min(y1, 95)
@@ -618,12 +480,12 @@ class _Builder:
     def _parked(self, side: int, y0: float, y1: float) -> None:
         rng, w = self.rng, self.street.half_width
         density = rng.uniform(0.3, 0.95)
-        half_on_kerb = rng.random() < 0.15
+        half_on_kerb = rng.random() < self.table.pavement_parking
         with_traffic = 0.0 if side == self.street.near_side else np.pi
         y = max(y0 + 6, -6)
         while y < min(y1 - 6, 105):
             kind = parked_kind(rng, self.table.vehicles)
-            if rng.random() < density and rng.random() < 0.06:
+            if rng.random() < density and rng.random() < self.table.parked_motorcycles:
                 self._parked_motorcycles(side, y)
             elif rng.random() < density:
                 x = side * (w - 1.05 + rng.normal(0, 0.08) + 0.8 * half_on_kerb)
@@ -670,11 +532,11 @@ class _Builder:
         """Vehicles waiting in, leaving or parked along a side street."""
         rng, w = self.rng, self.street.half_width
         middle, width = (junction.y0 + junction.y1) / 2, junction.y1 - junction.y0
-        if rng.random() < 0.45:
+        if rng.random() < self.table.waiting_at_junction:
             y = middle + side * self.street.near_side * -0.25 * width
             x = side * (w + rng.uniform(3.0, 5.0))
             self._vehicle(x, y, side * np.pi / 2, parked_kind(rng, self.table.vehicles))
-        if rng.random() < 0.5:
+        if rng.random() < self.table.parked[self.kind]:
             for x in np.arange(w + 12, w + SIDE_STREET, 6.3):
                 if rng.random() < 0.6:
                     kind = parked_kind(rng, self.table.vehicles)
@@ -706,9 +568,8 @@ class _Builder:
             else:
                 self._tree((y, END + rng.uniform(4, 12), 0), rng.uniform(9, 15))
             y += length
-        low = -150.0
         self.mesh.ground(
-            low,
+            -150,
             150,
             END + 8,
             END + 150,
@@ -716,7 +577,6 @@ class _Builder:
             TERRAIN,
             m.GRASS,
             hsv(0.24, 0.5, 0.4),
-            at=IDENTITY,
         )
 
 

@@ -534,7 +534,7 @@ def _facade(hits, item, colour, fine, coarse, street, volume):
             [hash01(np.floor(s[index] * 4), np.floor(zz * 5), seed[index], k) for k in range(3)],
             1,
         )
-        depth = 0.02 + 0.16 * goods * (goods > 0.55) * (zz < 1.7)
+        depth = 0.02 + 0.09 * goods * goods * (zz < 1.7)
         inside = depth[:, None] * (0.75 + 0.35 * shelf)
         mullion = (np.abs(np.abs(along2) - limit) < 0.07) | (np.abs(z2 - 2.2) < 0.04)
         mullion |= door & (np.abs(along2) < 0.04)

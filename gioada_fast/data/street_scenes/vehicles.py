@@ -371,7 +371,7 @@ def people_palette(rng: np.random.Generator) -> np.ndarray:
     bright = rng.random() < 0.2
     top = hsv(
         rng.random(),
-        rng.uniform(0.5, 0.9) if bright else rng.uniform(0, 0.35),
+        rng.uniform(0.35, 0.75) if bright else rng.uniform(0, 0.35),
         rng.uniform(0.5, 0.9) if bright else rng.choice([0.12, 0.2, 0.35, 0.55, 0.85]),
     )
     legs = hsv(rng.choice([0.6, 0.62, 0.08]), rng.uniform(0, 0.5), rng.uniform(0.12, 0.5))
