@@ -17,6 +17,7 @@ namespace gioada {
 inline namespace GIOADA_ISA {
 namespace {
 
+constexpr int64_t kRowsAtOnce = 4;
 constexpr int64_t kBands = 32;  // wanted number of bands, enough to keep many cores busy
 
 // A strip of kLanes pixel columns and the input columns it touches.
@@ -87,8 +88,8 @@ class Strips {
 struct Scratch {
   float *above, *step;             // [classes, kLanes] upper input row; lower minus upper
   float* below;                    // [classes, kLanes] lower input row
-  float* exps;                     // [classes, kLanes] logits of a pixel row, then their exps
   float *grad_above, *grad_below;  // [classes, kLanes]
+  float* exps;                     // [classes, kRowsAtOnce, kLanes] logits of pixels, then exps
   float* grad_rows;                // [rows of the band + 1, classes, padded input width]
   int32_t* label;                  // [pixel rows of the band, padded width] class or -1
   float* weight;                   // [pixel rows of the band, padded width] 0 where ignored
@@ -137,37 +138,65 @@ void spread(const UpsampleCrossEntropy& op, const Strip& strip, const float* gra
   }
 }
 
-// One row of a strip: returns its weighted losses, and adds to the gradients.
-template <bool kGrad>
-inline Floats pixel_row(int64_t classes, float lower, const int32_t* labels, const float* weights,
-                        const Scratch& s) {
-  const Ints label = load(labels);
-  const Floats weight = load(weights);
-  Floats largest = load(s.above) + lower * load(s.step);
-  Floats picked = Floats{};
-  for (int64_t c = 0; c < classes; ++c) {
-    const Floats z = load(s.above + c * kLanes) + lower * load(s.step + c * kLanes);
-    store(s.exps + c * kLanes, z);
-    largest = max(largest, z);
-    picked = label == static_cast<int32_t>(c) ? z : picked;
+// kRows consecutive rows of a strip within one cell: returns their weighted losses, and adds to the
+// gradients. Several rows at once, since one alone would wait for its sums and exps to finish.
+template <int kRows, bool kGrad>
+inline Floats pixel_rows(int64_t classes, const float* lower, const int32_t* labels,
+                         const float* weights, int64_t pitch, const Scratch& s) {
+  Ints label[kRows];
+  Floats weight[kRows], largest[kRows], picked[kRows], sum[kRows];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    label[r] = load(labels + r * pitch);
+    weight[r] = load(weights + r * pitch);
+    largest[r] = load(s.above) + lower[r] * load(s.step);
+    picked[r] = sum[r] = Floats{};
   }
-  Floats sum = Floats{};
   for (int64_t c = 0; c < classes; ++c) {
-    const Floats e = exp_nonpositive(load(s.exps + c * kLanes) - largest);
-    if (kGrad) store(s.exps + c * kLanes, e);
-    sum += e;
-  }
-  if (kGrad) {
-    const Floats scaled = weight / sum;
-    for (int64_t c = 0; c < classes; ++c) {
-      const Floats weight_if_label = label == static_cast<int32_t>(c) ? weight : Floats{};
-      const Floats g = logit_gradient(load(s.exps + c * kLanes), scaled, weight_if_label);
-      store(s.grad_above + c * kLanes, load(s.grad_above + c * kLanes) + (1.f - lower) * g);
-      store(s.grad_below + c * kLanes, load(s.grad_below + c * kLanes) + lower * g);
+    const Floats above = load(s.above + c * kLanes), step = load(s.step + c * kLanes);
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const Floats z = above + lower[r] * step;
+      store(s.exps + (c * kRows + r) * kLanes, z);
+      largest[r] = max(largest[r], z);
+      picked[r] = label[r] == static_cast<int32_t>(c) ? z : picked[r];
     }
   }
-  const Floats loss = weight * (log_positive(sum) + (largest - picked));
-  return label >= 0 ? loss : Floats{};
+  for (int64_t c = 0; c < classes; ++c) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      float* at = s.exps + (c * kRows + r) * kLanes;
+      const Floats e = exp_nonpositive(load(at) - largest[r]);
+      if (kGrad) store(at, e);
+      sum[r] += e;
+    }
+  }
+  if (kGrad) {
+    Floats scaled[kRows];
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) scaled[r] = weight[r] / sum[r];
+    for (int64_t c = 0; c < classes; ++c) {
+      Floats grad_above = load(s.grad_above + c * kLanes);
+      Floats grad_below = load(s.grad_below + c * kLanes);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        const Floats e = load(s.exps + (c * kRows + r) * kLanes);
+        const Floats if_label = label[r] == static_cast<int32_t>(c) ? weight[r] : Floats{};
+        const Floats g = logit_gradient(e, scaled[r], if_label);
+        grad_above += (1.f - lower[r]) * g;
+        grad_below += lower[r] * g;
+      }
+      store(s.grad_above + c * kLanes, grad_above);
+      store(s.grad_below + c * kLanes, grad_below);
+    }
+  }
+  Floats total = Floats{};
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    const Floats loss = weight[r] * (log_positive(sum[r]) + (largest[r] - picked[r]));
+    total += label[r] >= 0 ? loss : Floats{};
+  }
+  return total;
 }
 
 template <typename L>
@@ -228,10 +257,23 @@ Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64
       if (kGrad) std::memset(s.grad_below, 0, tile * sizeof(float));
       const int64_t y_end = cell_begin(cell + 1, h, op.height);
       Floats loss = Floats{};
-      for (int64_t y = cell_begin(cell, h, op.height); y < y_end; ++y) {
+      for (int64_t y = cell_begin(cell, h, op.height); y < y_end;) {
+        float lower[kRowsAtOnce];
+        for (int64_t r = 0; r < kRowsAtOnce; ++r)
+          lower[r] = upper_weight(y + r, cell, h, op.height);
         const int64_t at = (y - begin) * padded_width + x * kLanes;
-        loss += pixel_row<kGrad>(classes, upper_weight(y, cell, h, op.height), s.label + at,
-                                 s.weight + at, s);
+        const int32_t* labels = s.label + at;
+        const float* weights = s.weight + at;
+        if (y_end - y >= 4) {
+          loss += pixel_rows<4, kGrad>(classes, lower, labels, weights, padded_width, s);
+          y += 4;
+        } else if (y_end - y >= 2) {
+          loss += pixel_rows<2, kGrad>(classes, lower, labels, weights, padded_width, s);
+          y += 2;
+        } else {
+          loss += pixel_rows<1, kGrad>(classes, lower, labels, weights, padded_width, s);
+          y += 1;
+        }
       }
       for (int lane = 0; lane < kLanes; ++lane) sums.loss += loss[lane];
       if (kGrad) {
@@ -276,7 +318,7 @@ void run(const UpsampleCrossEntropy& op, int threads) {
   const int64_t tile = op.classes * kLanes;
   const int64_t pixels = round_up(pixel_rows * round_up(op.width, kLanes), kLanes);
   const int64_t grad_rows = wants_grad ? (band_cells + 1) * (row + op.classes * kLanes) : 0;
-  const int64_t scratch_size = round_up(6 * tile + 2 * pixels + grad_rows, 16);
+  const int64_t scratch_size = round_up((5 + kRowsAtOnce) * tile + 2 * pixels + grad_rows, 16);
   const int64_t tasks = op.batch * bands;
   const int workers = threads < tasks ? threads : static_cast<int>(tasks);
 
@@ -290,10 +332,10 @@ void run(const UpsampleCrossEntropy& op, int threads) {
     s.above = p;
     s.step = p + tile;
     s.below = p + 2 * tile;
-    s.exps = p + 3 * tile;
-    s.grad_above = p + 4 * tile;
-    s.grad_below = p + 5 * tile;
-    s.weight = p + 6 * tile;
+    s.grad_above = p + 3 * tile;
+    s.grad_below = p + 4 * tile;
+    s.exps = p + 5 * tile;
+    s.weight = s.exps + kRowsAtOnce * tile;
     s.label = reinterpret_cast<int32_t*>(s.weight + pixels);
     s.grad_rows = s.weight + 2 * pixels;
     const int64_t n = task / bands, first = task % bands * band_cells;

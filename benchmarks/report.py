@@ -1,0 +1,115 @@
+"""Results of the benchmarks as JSON, with what is needed to measure them again, and as a table.
+
+``python -m benchmarks.report [result.json ...]`` prints results; by default all that are kept in
+``benchmarks/results/``. ``pytest benchmarks --record`` writes them there.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "triton", "numpy", "gioada_fast")
+
+
+def _processor() -> str:
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+        name = re.search(r"model name\s*: (.*)", cpuinfo).group(1)
+        model = re.search(r"^model\s*: (\d+)", cpuinfo, re.MULTILINE).group(1)
+        return f"{name} (model {model})"
+    except (OSError, AttributeError):
+        return platform.processor()
+
+
+def _git(*arguments: str) -> str:
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def environment(device: str) -> dict:
+    """Machine, versions, threads and commit of a measurement."""
+    from gioada_fast import ops
+
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {p: _version(p) for p in PACKAGES},
+        "backends": {b.name: b.detail for b in ops.backends().values()},
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_files": [
+            line[3:] for line in _git("status", "--porcelain", "-uno").splitlines() if line
+        ],
+        "command": "pytest " + " ".join(sys.argv[1:]),
+    }
+
+
+def table(records: list[dict]) -> str:
+    """One line a case: our time, each rival's as a multiple of it, peak memory, the guard."""
+    rivals = list(dict.fromkeys(r for record in records for r in record["rivals_ms"]))
+    head = ["op", "shape", "pass", "ms", *(f"{r} x" for r in rivals), "ratio", "guard", "MiB"]
+    head.append("best rival's MiB")
+    rows = [head]
+    for record in records:
+        ours = record["ms"]
+        times = [record["rivals_ms"].get(r) for r in rivals]
+        memory = record["peak_mib"]
+        rows.append(
+            [record["op"], record["shape"], record["pass"], f"{ours:.3g}"]
+            + ["-" if t is None else f"{t / ours:.1f}" for t in times]
+            + [f"{record['ratio']:.1f}", f"{record['guard']:g}"]
+            + [f"{memory['fused']:.1f}", f"{memory[record['best_rival']]:.1f}"]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def write(records: list[dict], device: str, path: Path) -> None:
+    """Keep the records of one run."""
+    result = {"environment": environment(device), "records": records}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    """Print results."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("results", nargs="*", type=Path, default=sorted(RESULTS.glob("*.json")))
+    for path in parser.parse_args().results:
+        result = json.loads(path.read_text())
+        found = result["environment"]
+        packages = ", ".join(f"{k} {v}" for k, v in found["packages"].items() if v)
+        print(f"{path.name}: {found['device']}, {found['threads']} threads; {packages}")
+        print(f"commit {found['commit'][:12]}; {found['command']}\n")
+        print(table(result["records"]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
