@@ -1,8 +1,10 @@
 """Frames on disk: rendered once, in parallel, and never half-written."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -113,7 +115,7 @@ def _render_all(root: Path, look: str, seeds: list[int], size, workers: int) -> 
         # spawn: a fork of a process that already runs threads (torch, BLAS) may hang
         context = multiprocessing.get_context("spawn")
         with _single_threaded_children():
-            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
             _run(pool, root, look, seeds, size, advance)
 
 
@@ -149,10 +151,17 @@ def _single_threaded_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
     # the parent decides what Ctrl-C means
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is killed: the pool's queue alone would wait for ever."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _render_to_cache(root: Path, look: str, seed: int, size: tuple[int, int]) -> None:

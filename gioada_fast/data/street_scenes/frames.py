@@ -23,7 +23,7 @@ from gioada_fast.data.street_scenes.rays import Caster, RayHits
 from gioada_fast.data.street_scenes.textures import noise_volume
 from gioada_fast.errors import InputError
 
-VERSION = 3
+VERSION = 4
 """Part of the cache's path: bump it when pixels change."""
 
 

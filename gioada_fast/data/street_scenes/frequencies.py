@@ -92,7 +92,7 @@ FREQUENCIES: dict[str, Frequencies] = {
         waiting_at_junction=0.45,
         furniture={"sign": 0.41, "bollards": 0.19, "bin": 0.14, "box": 0.12,
                    "post": 0.1, "board": 0.04},
-        parked={"city": 0.45, "suburb": 0.6, "park": 0.35},
+        parked={"city": 0.5, "suburb": 0.65, "park": 0.4},
         traffic_gap=(10.0, 50.0),
         vehicles={"hatchback": 0.3, "saloon": 0.2, "estate": 0.14, "suv": 0.13, "van": 0.1,
                   "lorry": 0.04, "bus": 0.05, "motorcycle": 0.04},

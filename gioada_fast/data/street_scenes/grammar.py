@@ -84,9 +84,12 @@ class _Builder:
         self.table = look.frequencies
         self.mesh = Mesh()
         self.kind = choose(rng, self.table.street_kinds)
+        self.parked = {side: rng.random() < self.table.parked[self.kind] for side in (-1, 1)}
         self.street = self._street()
-        w = self.street.half_width
-        self.camera_x = self.street.near_side * w * rng.uniform(0.3, 0.6)
+        near = self.street.near_side
+        self.camera_x = near * self._lane(near) * rng.uniform(0.75, 1.15)
+        self.occupied: list[tuple[float, float, float, float]] = []
+        """(x, y, half width, half length) of what already stands on the carriageway."""
         self.bare = rng.random() < self.table.bare_trees
         self.metal = grey(rng.choice([0.03, 0.06, 0.22, 0.3]))
         self.storeys = rng.uniform(*self.table.storeys)
@@ -114,10 +117,13 @@ class _Builder:
                 )
             )
             y += width + rng.uniform(*table.gap_between_junctions)
-        narrow = 0.9 if self.kind == "suburb" else 1.0
+        half_width = rng.uniform(*table.lane_width) * (0.9 if self.kind == "suburb" else 1.0)
+        if any(self.parked.values()):
+            # room to pass what is parked
+            half_width = max(half_width, 4.3)
         return Street(
             seed=int(rng.integers(1, 30000)),
-            half_width=rng.uniform(*table.lane_width) * narrow,
+            half_width=half_width,
             junctions=junctions,
             near_side=-1 if table.left_hand_traffic else 1,
             bend=rng.normal(0, 0.0007),
@@ -131,6 +137,11 @@ class _Builder:
             patches=rng.uniform(0.02, 0.15),
             wetness=rng.uniform(*look.wetness),
         )
+
+    def _lane(self, side: int) -> float:
+        """Distance of the traffic on one side from the street's centre line, metres."""
+        w = self.street.half_width
+        return min(w * 0.5, 2.0, w - 2.9 if self.parked[side] else w)
 
     def build(self) -> Scene:
         rng, look, street = self.rng, self.look, self.street
@@ -152,16 +163,15 @@ class _Builder:
         verge = rng.uniform(1, 3.5) if self.kind != "city" and rng.random() < 0.5 else 0.0
         start, corner = START, False
         stops = [j for j in street.junctions if j.side in (side, 0)]
-        parked = rng.random() < self.table.parked[self.kind]
         for junction in [*stops, None]:
             end = END if junction is None else junction.y0
-            self._block(side, start, end, corner, junction is not None, width, verge, parked)
+            self._block(side, start, end, corner, junction is not None, width, verge)
             if junction is None:
                 break
             start, corner = junction.y1, True
             self._side_traffic(side, junction)
 
-    def _block(self, side, y0, y1, corner0, corner1, width, verge, parked) -> None:
+    def _block(self, side, y0, y1, corner0, corner1, width, verge) -> None:
         rng, w = self.rng, self.street.half_width
         at = Pose(np.diag([side, 1, 1]).astype(np.float32), np.array([side * w, 0, 0], np.float32))
         radius = rng.uniform(1.5, 3.5)
@@ -198,7 +208,7 @@ class _Builder:
         self._plots(front, y0 + inset[0], y1 - inset[1])
         self._furnish(front, a + 1, b - 1, corner0, corner1)
         self._people(front, a, b)
-        if parked:
+        if self.parked[side]:
             self._parked(side, y0, y1)
         for corner, y, sign in ((corner0, y0, 1), (corner1, y1, -1)):
             if corner:
@@ -466,14 +476,29 @@ class _Builder:
                     yaw = heading + rng.normal(0, 0.35) + (0 if front.main else np.pi / 2)
                     add_person(self.mesh, rng, pose(*spot, yaw=yaw))
 
+    def _claim(self, x: float, y: float, half_width: float, half_length: float) -> bool:
+        """Takes a rectangle of the carriageway, unless something stands there."""
+        for other_x, other_y, other_half_width, other_half_length in self.occupied:
+            if (
+                abs(x - other_x) < half_width + other_half_width
+                and abs(y - other_y) < half_length + other_half_length
+            ):
+                return False
+        self.occupied.append((x, y, half_width, half_length))
+        return True
+
     def _clear_of_camera(self, x: float, y: float, half_length: float) -> bool:
         beside = abs(x - self.camera_x)
-        return not (beside < 2.3 and -8 < y < 7 + half_length) and not (
-            beside < 3.2 and -4 < y < 3 + half_length
+        return not (beside < 1.9 and -8 < y < 7 + half_length) and not (
+            beside < 2.6 and -4 < y < 2.5 + half_length
         )
 
     def _vehicle(self, x: float, y: float, yaw: float, kind: str) -> None:
-        if self._clear_of_camera(x, y, 6.0 if kind in ("bus", "lorry") else 2.5):
+        half_length = {"bus": 5.6, "lorry": 4.2, "motorcycle": 1.2}.get(kind, 2.4)
+        half_width = {"bus": 1.3, "lorry": 1.2, "motorcycle": 0.5}.get(kind, 0.95)
+        if abs(np.sin(yaw)) > 0.7:
+            half_width, half_length = half_length, half_width
+        if self._clear_of_camera(x, y, half_length) and self._claim(x, y, half_width, half_length):
             at = pose(x, y, yaw=yaw)
             add_vehicle(self.mesh, self.rng, at, kind, self.look.paint_colour)
 
@@ -498,33 +523,36 @@ class _Builder:
         rng = self.rng
         for k in range(int(rng.integers(2, 4))):
             x = side * (self.street.half_width - 1.2)
-            if self._clear_of_camera(x, y + 1.1 * k, 1.0):
+            if self._clear_of_camera(x, y + 1.1 * k, 1.0) and self._claim(x, y + 1.1 * k, 1.0, 0.4):
                 yaw = -side * np.pi / 2 + rng.normal(0, 0.15)
                 add_motorcycle(self.mesh, rng, pose(x, y + 1.1 * k, yaw=yaw), ridden=False)
 
     def _traffic(self) -> None:
         rng, w, table = self.rng, self.street.half_width, self.table
         near = self.street.near_side
-        lane = min(w * 0.5, 2.0)
         for side, yaw, start in ((near, 0.0, 11.0), (-near, np.pi, 6.0)):
             y = start + rng.uniform(0, table.traffic_gap[1])
             while y < 130:
                 kind = choose(rng, table.vehicles)
                 self._vehicle(
-                    side * lane * rng.uniform(0.85, 1.1), y, yaw + rng.normal(0, 0.02), kind
+                    side * self._lane(side) * rng.uniform(0.9, 1.1),
+                    y,
+                    yaw + rng.normal(0, 0.02),
+                    kind,
                 )
                 y += rng.uniform(*table.traffic_gap) + (8 if kind in ("bus", "lorry") else 3)
         for _ in range(rng.poisson(table.cyclists)):
             side = rng.choice([near, -near], p=[0.6, 0.4])
-            x, y = side * w * rng.uniform(0.62, 0.88), rng.uniform(5, 60)
-            if abs(x - self.camera_x) > 1.2 or y > 7:
+            kerb = w - 2.4 if self.parked[side] else w
+            x, y = side * kerb * rng.uniform(0.68, 0.88), rng.uniform(5, 60)
+            if (abs(x - self.camera_x) > 1.2 or y > 7) and self._claim(x, y, 0.4, 1.0):
                 yaw = (0 if side == near else np.pi) + rng.normal(0, 0.06)
                 add_bicycle(self.mesh, rng, pose(x, y, yaw=yaw), ridden=True)
         for junction in self.street.junctions:
             if rng.random() < table.crossing_people:
                 for _ in range(int(rng.integers(1, 4))):
                     x, y = rng.uniform(-w, w), junction.y0 - rng.uniform(1.2, 3.6)
-                    if y > 5:
+                    if y > 5 and self._claim(x, y, 0.3, 0.3):
                         yaw = rng.choice([-1, 1]) * np.pi / 2 + rng.normal(0, 0.2)
                         add_person(self.mesh, rng, pose(x, y, yaw=yaw))
 
