@@ -186,3 +186,24 @@ def test_backward_scales_and_accumulates(device):
     (once,) = torch.autograd.grad(loss, logits, retain_graph=True)
     (scaled,) = torch.autograd.grad(loss * -4, logits)
     torch.testing.assert_close(scaled, -4 * once)
+
+
+def test_gradient_of_every_pixel_to_rounding():
+    """Relative to each probability, however small: holds exp and the division to a few ulp."""
+    require("cpp", "cpu")
+    from gioada_fast import _C
+
+    images = 4096  # of one pixel and two classes: their gradients do not mix
+    logits = torch.zeros(images, 2, 1, 1)
+    logits[:, 1, 0, 0] = -torch.linspace(0, 80, images)
+    logits.requires_grad_()
+    labels = torch.zeros(images, 1, 1, dtype=torch.uint8)
+    exact = torch.softmax(logits.detach().double(), 1)[:, 1] / images
+    for isa in _C.instruction_sets():
+        before = _C.use_instruction_set(isa)
+        try:
+            with ops.backend("cpp"):
+                (grad,) = torch.autograd.grad(upsample_cross_entropy(logits, labels), logits)
+        finally:
+            _C.use_instruction_set(before)
+        assert ((grad[:, 1] - exact) / exact).abs().max() < 4e-7
