@@ -63,9 +63,7 @@ class TargetConfig:
     """CamVid: folder of the images to score on; labels lie in the folder of this name + "annot"."""
 
     def __post_init__(self):
-        _positive(
-            "data.target", frames=self.frames, evaluation_frames=self.evaluation_frames
-        )
+        _positive("data.target", frames=self.frames, evaluation_frames=self.evaluation_frames)
 
 
 @dataclass
@@ -281,9 +279,7 @@ def find_config(name: str) -> Path:
         return path
     if name in shipped:
         return shipped[name]
-    raise InputError(
-        f"no configuration {name!r}: neither a file nor one of {', '.join(shipped)}"
-    )
+    raise InputError(f"no configuration {name!r}: neither a file nor one of {', '.join(shipped)}")
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import cli
-from .config import DataConfig, TargetConfig
+from .config import Config, DataConfig
 from .data.datasets import describe_target, evaluation_frames
 from .engine.device import choose_device
 from .engine.evaluator import Scores, evaluate
@@ -33,14 +33,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--split", help="CamVid: val, ... (unset: the run's)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], help="unset: the run's")
     options = parser.parse_args(list(arguments))
 
     path = Path(options.model)
     task, space, metadata = load_task(find_weights(path, options.weights))
-    target = TargetConfig()
-    if path.is_dir():
-        target = cli.read_config(path / "config.yaml", PROG).data.target
+    config = cli.read_config(path / "config.yaml", PROG) if path.is_dir() else Config()
+    target = config.data.target
     if options.target is not None:
         target.name = cli.choice("--target", options.target, ("street_scenes", "camvid"))
     if options.root is not None:
@@ -52,7 +51,8 @@ def main(arguments: Sequence[str]) -> None:
 
     device = choose_device(options.device)
     frames = evaluation_frames(data)
-    scores = evaluate(task.to(device), frames, space, device, options.precision)
+    precision = options.precision or config.precision
+    scores = evaluate(task.to(device), frames, space, device, precision)
     if options.json:
         print(json.dumps({"frames": len(frames), **asdict(scores)}))
     else:

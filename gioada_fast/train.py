@@ -1,9 +1,9 @@
 """Train: ``python -m gioada_fast.train --config street_scenes``.
 
-    --config NAME_OR_FILE      settings; the flags after it override single ones
-    --data.target.root FOLDER  ... any setting by its dotted name
-    --print_config             show all settings and stop
-    --resume runs/NAME         go on with a run from its last checkpoint
+--config NAME_OR_FILE      settings; the flags after it override single ones
+--data.target.root FOLDER  ... any setting by its dotted name
+--print_config             show all settings and stop
+--resume runs/NAME         go on with a run from its last checkpoint
 """
 
 from collections.abc import Sequence

@@ -1,25 +1,17 @@
-"""The command lines as a user meets them: each in a process of its own."""
+"""The command lines as a user meets them."""
 
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from .commands import command
 from .miniature import flags, write_camvid, write_street_scenes
-
-
-def command(module, *arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", f"gioada_fast.{module}", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +101,12 @@ def test_evaluate_on_another_data_set_and_split(world):
 )
 def test_bad_input_is_told_and_leaves_nothing(world, tmp_path, arguments, words):
     base = flags(world / "scenes", tmp_path / "runs")
-    if arguments[0] in ("--config", "--resume"):
+    if arguments[0] == "--config":
         base = [f for f in base if not f.startswith("--data.target.root")]
-        base = base if arguments[0] == "--config" else []
-    refused(command("train", *arguments[:2], *base, *arguments[2:], cwd=tmp_path), *words)
+        arguments = [*arguments[:2], *base, *arguments[2:]]
+    elif arguments[0] != "--resume":
+        arguments = [*base, *arguments]
+    refused(command("train", *arguments, cwd=tmp_path), *words)
     assert not list(tmp_path.glob("runs/*"))
 
 
@@ -135,9 +129,6 @@ def test_unwritable_run_folder(world, tmp_path):
 
 
 def test_labels_with_more_classes_than_the_data_set_has(world, tmp_path):
-    import cv2
-    import numpy as np
-
     write_camvid(tmp_path / "camvid")
     cv2.imwrite(
         str(tmp_path / "camvid" / "valannot" / "val_001.png"), np.full((96, 128), 33, np.uint8)
@@ -163,8 +154,6 @@ def test_wrong_class_count(world):
 
 
 def copy_of_run(world, name):
-    import shutil
-
     target = world / "runs" / name
     shutil.copytree(world / "runs" / "mini", target)
     return target
@@ -204,8 +193,6 @@ def test_training_on_camvid(world):
 
 def test_training_never_reads_target_labels(world, tmp_path):
     """Broken label files of the target's training split, and other ones of its evaluation split."""
-    import shutil
-
     weights = []
     for name in ("clean", "garbage"):
         root = tmp_path / name
@@ -245,8 +232,6 @@ def test_predict_writes_pictures_of_images_and_folders(world):
         "--output", out, cwd=world,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    import cv2
-
     for image in [images[0], *(world / "camvid" / "train").iterdir()]:
         for kind in ("ids", "colour", "overlay", "depth"):
             picture = cv2.imread(str(out / f"{image.stem}_{kind}.png"), cv2.IMREAD_UNCHANGED)

@@ -130,7 +130,14 @@ def _load_pickle_free(path: Path) -> Any:
             if broken is not None:
                 raise ValueError(f"checksum of {broken} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+    ) as error:
         raise InputError(
             f"{path}: not a file of plain tensors and numbers: it is damaged, or holds objects "
             "that would run code, which are not loaded"

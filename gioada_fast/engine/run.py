@@ -4,7 +4,6 @@ import json
 import platform
 import shlex
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -73,11 +72,8 @@ def resume(config: Config, run: Path, command: str) -> Path:
 class _Session:
     """One process's work on a run."""
 
-    def __init__(
-        self, config: Config, run: Path, command: str, checkpoint: dict[str, Any] | None
-    ):
+    def __init__(self, config: Config, run: Path, command: str, checkpoint: dict[str, Any] | None):
         self.config, self.run, self.command = config, run, command
-        self.started = time.time()
         self.device = choose_device(config.device)
         if self.device.type == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -139,7 +135,7 @@ class _Session:
             "classes": list(self.space.classes),
             "colours": [list(colour) for colour in self.space.colours],
             "columns": columns,
-            "seconds": time.time() - self.started,
+            "seconds": self.trainer.seconds,
             "command": self.command,
             "versions": versions(),
         }

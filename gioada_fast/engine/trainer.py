@@ -86,17 +86,24 @@ class Trainer:
         self.on_panel, self.on_phase_end, self.log = on_panel, on_phase_end, log
         self.device = next(adaptation.parameters()).device
         self.step = 0
+        self._started = time.time()
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         self._restored: dict[str, Any] | None = checkpoint
         self._window = LossWindow()
         self._stop = False
         if checkpoint is not None:
             self.step = checkpoint["step"]
+            self._started -= checkpoint["seconds"]
             load_state(adaptation, checkpoint["networks"], self.checkpoint_path, "saved")
 
     @property
     def checkpoint_path(self) -> Path:
         return self.run / "checkpoints" / "last.pt"
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run, that before the last checkpoint included."""
+        return time.time() - self._started
 
     def train(self) -> None:
         """Run what is left of every phase."""
@@ -203,6 +210,7 @@ class Trainer:
             {
                 "config": asdict(self.config),
                 "step": self.step,
+                "seconds": self.seconds,
                 "networks": self.adaptation.state_dict(),
                 "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
                 "rng": torch.get_rng_state(),

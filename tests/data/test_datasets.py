@@ -27,7 +27,9 @@ from ..miniature import SIZE, street_frame, write_camvid, write_street_scenes
 def config(tmp_path, **target):
     return DataConfig(
         source=SourceConfig(root=str(tmp_path), frames=6),
-        target=TargetConfig(**{"root": str(tmp_path), "frames": 5, "evaluation_frames": 3, **target}),
+        target=TargetConfig(
+            **{"root": str(tmp_path), "frames": 5, "evaluation_frames": 3, **target}
+        ),
         height=SIZE[0],
         width=SIZE[1],
     )

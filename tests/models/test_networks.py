@@ -119,7 +119,9 @@ def test_unit_variance_keeps_the_function_up_to_a_factor():
     after = trunk.features(x)
     factor = float((before.norm() / after.norm()).detach())
     assert factor > 100
-    torch.testing.assert_close(after * factor, before, rtol=1e-3, atol=1e-3 * float(before.detach().max()))
+    torch.testing.assert_close(
+        after * factor, before, rtol=1e-3, atol=1e-3 * float(before.detach().max())
+    )
     y = _photograph_like_noise()
     for layer in trunk.features:
         y = layer(y)
