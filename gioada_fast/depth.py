@@ -12,7 +12,7 @@ from torch import Tensor
 
 NEAR = 2.0
 FAR = 655.34
-"""Metres; nearer and farther depths are clamped. ``FAR`` is the last value of 16-bit centimetres."""
+"""Metres; depths outside are clamped. ``FAR`` is the last value of 16-bit centimetres."""
 
 _LOG_RANGE = math.log(FAR / NEAR)
 

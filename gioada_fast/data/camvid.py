@@ -10,9 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from .frames import list_images
 
-LAYOUT = (
-    "a CamVid folder holds train/, val/ and valannot/ with PNG files (SegNet tutorial's packing)"
-)
+LAYOUT = "a CamVid folder holds train/, val/ and valannot/: PNG files, as in SegNet's tutorial"
 
 
 def images(root: str | None, split: str) -> list[Path]:

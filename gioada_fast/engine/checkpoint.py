@@ -23,6 +23,16 @@ from ..errors import InputError
 
 FORMAT = 1
 
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+)
+"""What ``torch.load`` raises for files that it cannot or will not read."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` make a file beside ``path`` and put it in its place when it is whole."""
@@ -130,14 +140,7 @@ def _load_pickle_free(path: Path) -> Any:
             if broken is not None:
                 raise ValueError(f"checksum of {broken} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-    ) as error:
+    except _UNREADABLE as error:
         raise InputError(
             f"{path}: not a file of plain tensors and numbers: it is damaged, or holds objects "
             "that would run code, which are not loaded"

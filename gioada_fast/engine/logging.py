@@ -26,7 +26,7 @@ class MetricsLog:
                 if line.endswith("\n") and json.loads(line)["step"] <= resume_step
             ]
             self.path.write_text("".join(kept))
-        self._file = open(self.path, "a", buffering=1)
+        self._file = self.path.open("a", buffering=1)
         purge = None if resume_step is None else resume_step + 1
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
 

@@ -246,7 +246,7 @@ class Trainer:
 
     @contextmanager
     def _stopping_on_signal(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the loop after the step under way; a second one ends it at once."""
+        """Ctrl-C and SIGTERM end the loop after the step under way, a second one at once."""
 
         def stop(signum, frame):
             self._stop = True

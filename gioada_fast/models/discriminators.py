@@ -1,5 +1,7 @@
 """The two discriminators: D_img on images, D_out on segmentation and depth together."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class PatchDiscriminator(nn.Sequential):
 class OutputDiscriminator(nn.Sequential):
     """D_out: output map [N, in_channels, H, W] to patch logits [N, 1, H/32, W/32].
 
-    Five 4x4 convolutions of stride 2 with 64, 128, 256, 512 and 1 channels, leaky ReLU 0.2, no norm.
+    4x4 convolutions of stride 2 with 64, 128, 256, 512 and 1 channels, leaky ReLU 0.2, no norm.
 
     Args:
         in_channels: C + 1 for segmentation and depth jointly, C for segmentation alone.
@@ -43,7 +45,7 @@ class OutputDiscriminator(nn.Sequential):
     def __init__(self, in_channels: int, width: float = 1.0):
         sizes = [in_channels, *(channels(base, width) for base in (64, 128, 256, 512)), 1]
         layers: list[nn.Module] = []
-        for c_in, c_out in zip(sizes, sizes[1:], strict=False):
+        for c_in, c_out in pairwise(sizes):
             layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         super().__init__(*layers[:-1])
 

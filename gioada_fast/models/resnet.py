@@ -12,7 +12,7 @@ _EXPANSION = 4
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with fixed statistics and affine part, for pretrained weights and small batches."""
+    """Batch norm with fixed statistics and affine part: for pretrained weights, small batches."""
 
     def __init__(self, num_channels: int, eps: float = 1e-5):
         super().__init__()
