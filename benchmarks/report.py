@@ -63,9 +63,7 @@ def environment(device: str) -> dict:
         "packages": {p: _version(p) for p in PACKAGES},
         "backends": {b.name: b.detail for b in ops.backends().values()},
         "commit": _git("rev-parse", "HEAD"),
-        "changed_files": [
-            line[3:] for line in _git("status", "--porcelain", "-uno").splitlines() if line
-        ],
+        "changed_files": _git("diff", "--name-only", "HEAD").split(),
         "command": "pytest " + " ".join(sys.argv[1:]),
     }
 
