@@ -36,5 +36,5 @@ lint: venv
 	$(VENV)/bin/clang-format --dry-run --Werror $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.cpp csrc/*/*.cu)
 
 clean:
-	rm -rf build dist *.egg-info gioada_fast/_C*.so .pytest_cache .ruff_cache .benchmarks
+	rm -rf build dist *.egg-info gioada_fast/_C*.so .pytest_cache .ruff_cache .benchmarks $(INSTALLED)
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -59,8 +59,8 @@ class TwoLevelAdaptation(nn.Module):
         num_classes: C.
         config: levels, weights and kinds of the losses.
         model: sizes of the networks.
-        class_weights: [C] weights of the cross-entropy, or None.
 
+    ``class_weights`` is a buffer to set: [C] weights of the cross-entropy, None for equal ones.
     ``translation`` and ``image_discriminator`` are None where the input level is off,
     ``output_discriminator`` where the output level is.
     """
@@ -70,7 +70,6 @@ class TwoLevelAdaptation(nn.Module):
         num_classes: int,
         config: AdaptationConfig,
         model: ModelConfig,
-        class_weights: Tensor | None = None,
     ):
         super().__init__()
         self.config = config
@@ -87,7 +86,7 @@ class TwoLevelAdaptation(nn.Module):
         if config.output_level != "none":
             in_channels = num_classes + (config.output_level == "joint")
             self.output_discriminator = OutputDiscriminator(in_channels, model.discriminator_width)
-        self.register_buffer("class_weights", class_weights)
+        self.register_buffer("class_weights", None)
 
     def generators_loss(self, batch: Batch) -> GeneratorStep:
         """L_seg + lambda_depth L_depth + lambda_img L_img + lambda_out L_out.

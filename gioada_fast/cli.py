@@ -1,5 +1,6 @@
 """What the command lines share: settings from YAML and flags, and errors without a traceback."""
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,7 +49,8 @@ def instantiate(parser: Parser, namespace) -> Config:
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command line: bad input ends with its message and status 2, Ctrl-C with 130."""
+    """Run a command line; bad input ends with a message and status 2, Ctrl-C and SIGTERM with 130."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main(sys.argv[1:])
     except InputError as error:
@@ -57,6 +59,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         fail(str(stopped), stopped.status)
     except KeyboardInterrupt:
         fail("interrupted", status=130)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def fail(message: str, status: int) -> None:

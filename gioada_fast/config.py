@@ -1,7 +1,7 @@
 """Every setting of a run, as dataclasses: the YAML files and the command line mirror them.
 
-Defaults are those of the small machine (two CPU cores), chosen here; the published recipes are the
-files in ``configs/``.
+Defaults are those of the small machine (two CPU cores) and were chosen here, every weight of the
+objective included: the paper's own weights are not published with it.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -130,6 +130,11 @@ class ModelConfig:
             discriminator_width=self.discriminator_width,
         )
         _not_negative("model", translation_blocks=self.translation_blocks)
+        if self.pretrained and self.backbone == "resnet101" and self.trunk_norm == "group":
+            raise InputError(
+                "model.norm is group, but ResNet's pretrained weights belong to batch norm: leave "
+                "out model.norm or model.pretrained"
+            )
         if self.pretrained and self.trunk_width != 1:
             raise InputError(
                 f"model.width is {self.width}, but pretrained weights fit width 1 only: "
@@ -147,7 +152,7 @@ class AdaptationConfig:
     """Output discriminator: off, on the segmentation, or on segmentation and depth jointly."""
     lambda_depth: float = 0.1
     """Weight of the depth loss."""
-    lambda_img: float = 0.1
+    lambda_img: float = 1.0
     """Weight of the image discriminator in the generators' loss."""
     lambda_out: float = 0.01
     """Weight of the output discriminator in the generators' loss."""
@@ -173,22 +178,24 @@ class OptimiserConfig:
 
     task: Literal["adamw", "sgd"] = "adamw"
     """Optimiser of the task network (sgd has momentum 0.9)."""
-    task_lr: float = 1e-3
+    task_lr: float = 4e-3
     """Learning rate of the heads while training on the source only."""
-    adaptation_lr: float = 5e-4
+    adaptation_lr: float = 1e-3
     """Learning rate of the heads while adapting."""
     trunk_lr_factor: float | None = None
     """Factor on it for the trunk. Unset: 0.1 with pretrained weights, 1 without."""
     weight_decay: float = 5e-4
     """Of the task network."""
-    translation_lr: float = 2e-4
+    translation_lr: float = 5e-4
     """Adam (0.5, 0.999) of the translation network."""
-    image_discriminator_lr: float = 2e-4
+    image_discriminator_lr: float = 5e-4
     """Adam (0.5, 0.999) of the image discriminator."""
     output_discriminator_lr: float = 1e-4
     """Adam (0.9, 0.99) of the output discriminator."""
     poly_power: float = 0.9
     """Power of the decay."""
+    warmup_steps: int = 50
+    """Updates at the start of each phase over which the learning rates rise from zero."""
 
     def __post_init__(self):
         _positive(
@@ -199,7 +206,13 @@ class OptimiserConfig:
             image_discriminator_lr=self.image_discriminator_lr,
             output_discriminator_lr=self.output_discriminator_lr,
         )
-        _not_negative("optimiser", weight_decay=self.weight_decay, poly_power=self.poly_power)
+        _not_negative(
+            "optimiser",
+            weight_decay=self.weight_decay,
+            poly_power=self.poly_power,
+            warmup_steps=self.warmup_steps,
+            trunk_lr_factor=self.trunk_lr_factor or 0,
+        )
 
 
 @dataclass
@@ -258,6 +271,10 @@ class Config:
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self):
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}, must be at least 0 and below 2**32")
 
     @property
     def trunk_lr_factor(self) -> float:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import cli
-from .config import Config, DataConfig
+from .config import Config, DataConfig, TargetConfig
 from .data.datasets import describe_target, evaluation_frames
 from .engine.device import choose_device
 from .engine.evaluator import Scores, evaluate
@@ -36,12 +36,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], help="unset: the run's")
     options = parser.parse_args(list(arguments))
 
-    path = Path(options.model)
+    path = Path(options.model).expanduser()
     task, space, metadata = load_task(find_weights(path, options.weights))
     config = cli.read_config(path / "config.yaml", PROG) if path.is_dir() else Config()
     target = config.data.target
-    if options.target is not None:
-        target.name = cli.choice("--target", options.target, ("street_scenes", "camvid"))
+    if options.target not in (None, target.name):
+        # another data set's folder is not the run's
+        roots = {"street_scenes": TargetConfig().root, "camvid": None}
+        target.name = cli.choice("--target", options.target, tuple(roots))
+        target.root = roots[target.name]
     if options.root is not None:
         target.root = options.root
     if options.split is not None:

@@ -4,6 +4,7 @@ For each image, at its own size: NAME_ids.png (train ids), NAME_colour.png, NAME
 NAME_depth.png (near is bright).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .engine.panels import colour_depth, overlay, save_image
 from .errors import InputError
 
 PROG = "python -m gioada_fast.predict"
+KINDS = ("ids", "colour", "overlay", "depth")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -34,29 +36,44 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     options = parser.parse_args(list(arguments))
 
-    task, space, metadata = load_task(find_weights(Path(options.model), options.weights))
+    task, space, metadata = load_task(
+        find_weights(Path(options.model).expanduser(), options.weights)
+    )
     task = task.to(choose_device(options.device))
     images = list(_images(options.inputs))
-    repeated = {path.stem for path in images if [p.stem for p in images].count(path.stem) > 1}
-    if repeated:
-        raise InputError(f"two inputs would both be written as {sorted(repeated)[0]}_ids.png")
     output = cli.output_folder(options.output)
+    _check_outputs(images, output)
     console = Console(stderr=True)
     for path in track(images, description="predict", console=console, transient=True):
         image = read_image(path)
         batch = image_tensor(resize_image(image, tuple(metadata["size"]))[np.newaxis])
         labels, depth = predict_maps(task, batch, options.precision, size=image.shape[:2])
         colours = space.colourise(labels[0])
-        save_image(output / f"{path.stem}_ids.png", labels[0])
-        save_image(output / f"{path.stem}_colour.png", colours)
-        save_image(output / f"{path.stem}_overlay.png", overlay(image, colours))
-        save_image(output / f"{path.stem}_depth.png", colour_depth(depth[0]))
+        pictures = (labels[0], colours, overlay(image, colours), colour_depth(depth[0]))
+        for file, picture in zip(_outputs(path, output), pictures, strict=True):
+            save_image(file, picture)
     print(f"{len(images)} images: {output}")
+
+
+def _outputs(image: Path, output: Path) -> list[Path]:
+    return [output / f"{image.stem}_{kind}.png" for kind in KINDS]
+
+
+def _check_outputs(images: Sequence[Path], output: Path) -> None:
+    """No two images are written to one file, and no input is overwritten."""
+    stem, count = Counter(path.stem for path in images).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{count} inputs would be written as {stem}_{KINDS[0]}.png")
+    inputs = {path.resolve() for path in images}
+    for image in images:
+        for file in _outputs(image, output):
+            if file.resolve() in inputs:
+                raise InputError(f"{file} is an input and would be overwritten: change --output")
 
 
 def _images(inputs: Sequence[str]) -> Iterator[Path]:
     for name in inputs:
-        path = Path(name)
+        path = Path(name).expanduser()
         if path.is_dir():
             yield from list_images(path)
         elif path.is_file():

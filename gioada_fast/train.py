@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import cli
-from .engine.run import command_line, resume, start
 from .errors import InputError
 
 PROG = "python -m gioada_fast.train"
@@ -19,6 +18,9 @@ DEFAULT_CONFIG = "street_scenes"
 
 def main(arguments: Sequence[str]) -> None:
     """Start or resume a run."""
+    # here, so that the processes that render frames, which import this module again, do without
+    from .engine.run import command_line, resume, start
+
     arguments = list(arguments)
     parser = cli.config_parser(PROG)
     parser.add_argument("--resume", type=str, metavar="RUN", help="folder of a run to go on with")
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     if run_folder is not None:
         if len(arguments) > (1 if "=" in arguments[0] else 2):
             raise InputError("--resume goes on with the run's own settings: leave out other flags")
-        run = Path(run_folder)
+        run = Path(run_folder).expanduser()
         resume(cli.read_config(run / "config.yaml", PROG), run, command_line())
         return
     config = cli.instantiate(parser, namespace)

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     options = parser.parse_args(list(arguments))
 
-    run = Path(options.run)
+    run = Path(options.run).expanduser()
     config = cli.read_config(run / "config.yaml", PROG)
     translation, metadata = load_translation(find_weights(run, "translation"))
     translation = translation.to(choose_device(options.device))

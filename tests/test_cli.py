@@ -94,6 +94,7 @@ def test_evaluate_on_another_data_set_and_split(world):
         (["--config", "street_to_camvid"], ["data.target.root", "valannot"]),
         (["--config", "street_to_camvid", "--data.target.root=/no/such"], ["/no/such"]),
         (["--device=tpu"], ["tpu"]),
+        (["--seed=-1"], ["seed is -1"]),
         (["--model.pretrained=/no/weights.pth", "--model.width=null"], ["/no/weights.pth"]),
         (["--resume", "nowhere"], ["nowhere"]),
         (["--resume", "nowhere", "--seed=3"], ["leave out"]),
@@ -138,6 +139,11 @@ def test_labels_with_more_classes_than_the_data_set_has(world, tmp_path):
         cwd=world,
     )  # fmt: skip
     refused(done, "val_001.png", "33")
+
+
+def test_another_data_set_needs_its_own_root(world):
+    done = command("evaluate", world / "runs" / "mini", "--target", "camvid", cwd=world)
+    refused(done, "data.target.root is not set")
 
 
 def test_wrong_class_count(world):
@@ -238,6 +244,13 @@ def test_predict_writes_pictures_of_images_and_folders(world):
             assert picture is not None and picture.shape[:2] == (96, 128)
         ids = cv2.imread(str(out / f"{image.stem}_ids.png"), cv2.IMREAD_UNCHANGED)
         assert ids.ndim == 2 and ids.max() < 11
+    (world / "twin").mkdir()
+    shutil.copy(images[0], world / "twin" / images[0].name)
+    refused(command("predict", world / "runs" / "mini", images[0], world / "twin", "--output", out,
+                    cwd=world), images[0].stem)  # fmt: skip
+    shutil.copy(images[0], world / "twin" / f"{images[0].stem}_ids.png")
+    refused(command("predict", world / "runs" / "mini", world / "twin", "--output",
+                    world / "twin", cwd=world), "overwritten")  # fmt: skip
     refused(command("predict", world / "runs" / "mini", world / "no.png", "--output", out,
                     cwd=world), "no.png")  # fmt: skip
 

@@ -16,7 +16,7 @@ from ..config import DataConfig
 from ..errors import InputError
 from . import camvid, street_scenes
 from .frames import read_depth_centimetres, read_image, read_labels
-from .labels import IGNORE, LABEL_SPACES, LabelSpace, camvid_table, street_table
+from .labels import LABEL_SPACES, LabelSpace, camvid_table, street_table
 
 
 class LabelledFrame(NamedTuple):
@@ -195,7 +195,6 @@ def _check_same_size(image: np.ndarray, other: np.ndarray, path: Path, other_pat
 
 
 __all__ = [
-    "IGNORE",
     "EvaluationFrames",
     "SourceFrames",
     "TargetImages",

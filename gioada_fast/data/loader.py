@@ -10,8 +10,9 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from ..errors import InputError
 from .datasets import SourceFrames, TargetImages
 
 _SOURCE, _TARGET, _FLIP = range(3)
@@ -30,7 +31,14 @@ class PairStream(Dataset):
     def __init__(self, source: SourceFrames, target: TargetImages | None, seed: int, flip: bool):
         self.source, self.target, self.seed, self.flip = source, target, seed, flip
 
-    def __getitem__(self, k: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, k: int) -> dict[str, torch.Tensor] | InputError:
+        """Pair k; an error is returned, for a loader process would wrap what it raises."""
+        try:
+            return self._pair(k)
+        except InputError as error:
+            return error
+
+    def _pair(self, k: int) -> dict[str, torch.Tensor]:
         flip_source, flip_target = self._flips(k)
         frame = self.source[self._index(_SOURCE, len(self.source), k)]
         image, labels, depth = (_mirror(array, flip_source) for array in frame)
@@ -60,29 +68,41 @@ def pair_batches(
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Batches of pairs k = first * batch_size and on.
 
-    Returns:
+    Yields:
         ``steps`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
         source_depth float32 [N, 1, H, W], and target_image uint8 [N, 3, H, W] where there is one.
+
+    Raises:
+        InputError: a file cannot be read.
     """
-    order = range(first * batch_size, (first + steps) * batch_size)
-    return iter(
-        DataLoader(
-            stream,
-            batch_size=batch_size,
-            sampler=order,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            # its own generator: drawing the workers' base seed must not move the global one,
-            # or a resumed run would go on from another state
-            generator=torch.Generator().manual_seed(0),
-            worker_init_fn=_leave_signals_to_the_trainer,
-        )
+    batches = DataLoader(
+        stream,
+        batch_size=batch_size,
+        sampler=range(first * batch_size, (first + steps) * batch_size),
+        collate_fn=_collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        # its own generator: drawing the workers' base seed must not move the global one, or a
+        # resumed run would go on from another state
+        generator=torch.Generator().manual_seed(0),
+        worker_init_fn=_leave_signals_to_the_trainer,
     )
+    for batch in batches:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def _collate(pairs: list) -> dict[str, torch.Tensor] | InputError:
+    errors = [pair for pair in pairs if isinstance(pair, InputError)]
+    return errors[0] if errors else default_collate(pairs)
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the trainer still wants its next batch
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches every process of the terminal, and a scheduler's SIGTERM every one of the job;
+    # the trainer still wants its next batch
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=4)

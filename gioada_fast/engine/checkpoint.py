@@ -9,7 +9,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with suppress(OSError):
             temporary.unlink()
         # torch.save reports a full disk or a missing folder as RuntimeError
-        if isinstance(error, OSError | RuntimeError):
+        if isinstance(error, OSError | RuntimeError | SafetensorError):
             raise InputError(f"{path}: cannot be written: {error}") from error
         raise
 
@@ -56,12 +56,19 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what ``save_checkpoint`` wrote, onto the CPU."""
+def load_checkpoint(path: Path, keys: Set[str] = frozenset()) -> dict[str, Any]:
+    """Read what ``save_checkpoint`` wrote, onto the CPU; it must have ``keys``."""
     state = _load_pickle_free(path)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= keys:
         raise InputError(f"{path}: not a checkpoint of gioada_fast (format {FORMAT})")
     return state
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder that nobody writes to."""
+    for path in folder.glob(".*.*"):
+        if path.suffix[1:].isdigit():
+            path.unlink(missing_ok=True)
 
 
 def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, Any]) -> None:

@@ -1,11 +1,14 @@
 """Numbers of a run over time: ``metrics.jsonl`` for programs, TensorBoard for people."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
+
+from .checkpoint import write_atomically
 
 
 class MetricsLog:
@@ -13,19 +16,15 @@ class MetricsLog:
 
     Args:
         run: the run's folder.
-        resume_step: on resuming, the step of the checkpoint; later records are dropped, since the
-            steps that made them are run again.
+        resume_step: on resuming, the step of the checkpoint, 0 without one; later records are
+            dropped, since the steps that made them are run again.
     """
 
     def __init__(self, run: Path, resume_step: int | None = None):
         self.path = run / "metrics.jsonl"
         if resume_step is not None and self.path.exists():
-            kept = [
-                line
-                for line in self.path.read_text().splitlines(keepends=True)
-                if line.endswith("\n") and json.loads(line)["step"] <= resume_step
-            ]
-            self.path.write_text("".join(kept))
+            records = "".join(_up_to(resume_step, self.path.read_text()))
+            write_atomically(self.path, lambda temporary: temporary.write_text(records))
         self._file = self.path.open("a", buffering=1)
         purge = None if resume_step is None else resume_step + 1
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
@@ -46,3 +45,13 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
         self._board.close()
+
+
+def _up_to(step: int, records: str) -> Iterator[str]:
+    """Lines of whole records up to ``step``; a kill can leave half a line behind."""
+    for line in records.splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step and line.endswith("\n"):
+                yield line
+        except (ValueError, KeyError):
+            continue

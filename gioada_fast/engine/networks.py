@@ -15,21 +15,16 @@ from ..models import TaskNet, TranslationNet
 from .checkpoint import load_pretrained, load_state, load_weights, save_weights
 
 
-def build_adaptation(
-    config: Config, class_weights: Tensor | None, pretrained: bool = True
-) -> TwoLevelAdaptation:
+def build_adaptation(config: Config, pretrained: bool = True) -> TwoLevelAdaptation:
     """The networks of a run with their first weights, which the seed decides.
 
     Args:
         config: all settings.
-        class_weights: [C] weights of the cross-entropy, or None.
         pretrained: whether to read ``model.pretrained``; not needed where a checkpoint follows.
     """
     torch.manual_seed(config.seed)
     space = LABEL_SPACES[config.data.label_space]
-    adaptation = TwoLevelAdaptation(
-        space.num_classes, config.adaptation, config.model, class_weights
-    )
+    adaptation = TwoLevelAdaptation(space.num_classes, config.adaptation, config.model)
     if pretrained and config.model.pretrained:
         trunk = adaptation.task.trunk
         load_pretrained(trunk, Path(config.model.pretrained).expanduser())

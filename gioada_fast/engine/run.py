@@ -1,10 +1,12 @@
 """A run from its settings to its result: the folder, the data, the networks, the training."""
 
+import fcntl
 import json
 import platform
 import shlex
 import sys
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +34,7 @@ from ..data.datasets import (
 from ..depth import encode_depth
 from ..errors import InputError
 from ..models import TaskNet
-from .checkpoint import load_checkpoint, write_atomically
+from .checkpoint import load_checkpoint, remove_unfinished, write_atomically
 from .device import choose_device
 from .evaluator import Scores, evaluate
 from .inference import image_tensor, predict_maps, translate_images
@@ -42,7 +44,6 @@ from .panels import colour_depth, comparison_panel, save_image, training_panel
 from .report import result_table, write_report
 from .trainer import Phase, Trainer
 
-COLUMN_NAMES = {"source_only": "source only", "adaptation": "adapted"}
 PANEL_PAIRS = 3
 
 
@@ -54,40 +55,58 @@ def start(config: Config, default_name: str, command: str) -> Path:
     """
     name = config.name or f"{default_name}-{datetime.now():%Y%m%d-%H%M%S}"
     run = Path(config.runs_dir).expanduser() / name
-    with _claimed(run):
-        session = _Session(config, run, command, checkpoint=None)
-        save_config(config, run / "config.yaml")
-    session.train()
+    with ExitStack() as held:
+        with _claimed(run):
+            held.enter_context(_locked(run))
+            # first, so that a run that is killed while its frames are rendered can be resumed
+            save_config(config, run / "config.yaml")
+            session = _Session(config, run, command)
+        session.train()
     return run
 
 
 def resume(config: Config, run: Path, command: str) -> Path:
     """Go on with a run from its last checkpoint, or from the start if it has none."""
-    path = run / "checkpoints" / "last.pt"
-    checkpoint = load_checkpoint(path) if path.exists() else None
-    _Session(config, run, command, checkpoint).train()
+    with _locked(run):
+        for folder in (run, run / "checkpoints", run / "panels"):
+            remove_unfinished(folder)
+        path = run / "checkpoints" / "last.pt"
+        checkpoint = load_checkpoint(path, Trainer.CHECKPOINT_KEYS) if path.exists() else None
+        if checkpoint is not None:
+            _check_same_settings(checkpoint["config"], asdict(config), path)
+        _Session(config, run, command, checkpoint, resumes=True).train()
     return run
 
 
 class _Session:
     """One process's work on a run."""
 
-    def __init__(self, config: Config, run: Path, command: str, checkpoint: dict[str, Any] | None):
+    def __init__(
+        self,
+        config: Config,
+        run: Path,
+        command: str,
+        checkpoint: dict[str, Any] | None = None,
+        resumes: bool = False,
+    ):
         self.config, self.run, self.command = config, run, command
         self.device = choose_device(config.device)
         if self.device.type == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = False
         self.space = label_space(config.data)
+        # before the data, which may take minutes to render: a wrong weights file is told at once
+        self.adaptation = build_adaptation(config, pretrained=checkpoint is None)
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
         self.target: TargetImages = target_images(config.data)
         self.source: SourceFrames = source_frames(config.data)
-        self.adaptation = build_adaptation(
-            config, self._class_weights(), pretrained=checkpoint is None
-        ).to(self.device)
+        self.adaptation.class_weights = self._class_weights()
+        self.adaptation.to(self.device)
         self.console = Console()
         for folder in ("checkpoints", "panels"):
-            (run / folder).mkdir(exist_ok=True)
-        self.log = MetricsLog(run, None if checkpoint is None else checkpoint["step"])
+            _make_folder(run / folder)
+        resume_step = (0 if checkpoint is None else checkpoint["step"]) if resumes else None
+        self.log = MetricsLog(run, resume_step)
         self.trainer = Trainer(
             config,
             run,
@@ -111,6 +130,12 @@ class _Session:
         self.console.print(result_table(json.loads((self.run / "result.json").read_text())))
         self.console.print(f"report: {report}", soft_wrap=True, highlight=False)
 
+    def _column_name(self, phase: Phase) -> str:
+        if phase.name == "source_only":
+            return "source only"
+        levels = self.config.adaptation.input_level, self.config.adaptation.output_level
+        return "source only, longer" if levels == ("none", "none") else "adapted"
+
     def _class_weights(self) -> Tensor | None:
         if self.config.data.class_weights == "none":
             return None
@@ -125,9 +150,10 @@ class _Session:
         if phase.name == "adaptation" and self.adaptation.translation is not None:
             path = self.run / "translation.safetensors"
             save_translation(path, self.adaptation.translation, self.config)
-        column = {"name": COLUMN_NAMES[phase.name], "updates": phase.end, **asdict(scores)}
+        column = {"name": self._column_name(phase), "updates": phase.end, **asdict(scores)}
         path = self.run / "result.json"
-        columns = json.loads(path.read_text())["columns"] if path.exists() else []
+        before = json.loads(path.read_text()) if path.exists() else {}
+        columns = before.get("columns", [])
         # a run that is resumed right at the end of a phase scores it again
         columns = [other for other in columns if other["name"] != column["name"]] + [column]
         result = {
@@ -136,7 +162,8 @@ class _Session:
             "colours": [list(colour) for colour in self.space.colours],
             "columns": columns,
             "seconds": self.trainer.seconds,
-            "command": self.command,
+            # the command that makes the run, not the one that resumes it
+            "command": before.get("command", self.command),
             "versions": versions(),
         }
         text = json.dumps(result, indent=1)
@@ -213,8 +240,55 @@ def command_line() -> str:
     return shlex.join(["python", "-m", f"gioada_fast.{module}", *sys.argv[1:]])
 
 
+_MAY_CHANGE = ("name", "runs_dir", "device", "data.workers", "data.source.root", "data.target.root")
+"""Settings that a run may be resumed with other values of."""
+
+
+def _check_same_settings(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Refuse to go on with settings other than those of the checkpoint."""
+    saved, now = _flat(saved), _flat(now)
+    for name in sorted(saved.keys() | now.keys()):
+        if name not in _MAY_CHANGE and saved.get(name) != now.get(name):
+            raise InputError(
+                f"{path} was written with {name} = {saved.get(name)}, config.yaml says "
+                f"{now.get(name)}: a run keeps its settings; start a new one to change them"
+            )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
 @contextmanager
-def _claimed(run: Path):
+def _locked(run: Path) -> Iterator[None]:
+    """Keep other processes out of the run's folder; the lock goes when the process does."""
+    try:
+        file = (run / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"{run}: cannot be written to: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{run} is in use: another process trains it") from error
+        yield
+
+
+@contextmanager
+def _claimed(run: Path) -> Iterator[None]:
     """Make the run's folder; take it away again if the run cannot be set up."""
     try:
         run.mkdir(parents=True)

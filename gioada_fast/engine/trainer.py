@@ -65,6 +65,7 @@ class Trainer:
         score: scores of a task network on the labelled target frames.
         on_panel: called with (step, phase name) when a panel of pictures is due.
         on_phase_end: called with (phase, scores) at the end of each phase.
+        log: where numbers and pictures go.
         checkpoint: state to go on from, from ``load_checkpoint``.
     """
 
@@ -96,9 +97,17 @@ class Trainer:
             self._started -= checkpoint["seconds"]
             load_state(adaptation, checkpoint["networks"], self.checkpoint_path, "saved")
 
+    CHECKPOINT_KEYS = frozenset(
+        {"config", "step", "seconds", "networks", "optimisers", "rng", "cuda_rng"}
+    )
+
     @property
     def checkpoint_path(self) -> Path:
         return self.run / "checkpoints" / "last.pt"
+
+    @property
+    def _on_cuda(self) -> bool:
+        return self.device.type == "cuda"
 
     @property
     def seconds(self) -> float:
@@ -125,8 +134,8 @@ class Trainer:
             self.step += 1
             self._bar.advance(bar)
             done = self.step == phase.end
-            saves = done or self._stop or self.step % schedule.checkpoint_every == 0
-            # losses are checked before a checkpoint is written: it never holds a run gone wrong
+            stops = self._stop  # once: a signal that comes later is for the next step
+            saves = done or stops or self.step % schedule.checkpoint_every == 0
             if saves or self.step % schedule.log_every == 0:
                 self._log_losses(phase)
             if done or self.step % schedule.evaluate_every == 0:
@@ -134,11 +143,13 @@ class Trainer:
             if done or self.step % schedule.panel_every == 0:
                 with self._window.paused():
                     self.on_panel(self.step, phase.name)
+            if saves:
+                self._check_weights()
             if done:
                 self.on_phase_end(phase, scores)
             if saves:
                 self._save()
-            if self._stop and self.step < phases(self.config)[-1].end:
+            if stops and self.step < phases(self.config)[-1].end:
                 raise Interrupted(
                     f"stopped after update {self.step}, checkpoint written; go on with: "
                     f"python -m gioada_fast.train --resume {self.run}"
@@ -171,20 +182,25 @@ class Trainer:
             steps=phase.end - self.step,
             batch_size=self.config.schedule.batch_size,
             workers=self.config.data.workers,
-            pin_memory=self.device.type == "cuda",
+            pin_memory=self._on_cuda,
         )
         for batch in batches:
             tensors = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
             yield Batch(target_image=tensors.pop("target_image", None), **tensors)
 
     def _set_learning_rates(self, phase: Phase) -> None:
-        left = 1 - (self.step - phase.first) / phase.steps
+        settings, done = self.config.optimiser, self.step - phase.first
+        factor = (1 - done / phase.steps) ** settings.poly_power
+        factor *= min(1.0, (done + 1) / max(1, settings.warmup_steps))
         for optimiser in self.optimisers.values():
             for group in optimiser.param_groups:
-                group["lr"] = group["initial_lr"] * left**self.config.optimiser.poly_power
+                group["lr"] = group["initial_lr"] * factor
 
     def _log_losses(self, phase: Phase) -> None:
-        means, seconds, steps = self._window.fetch(self.step)
+        try:
+            means, seconds, steps = self._window.fetch(self.step)
+        except NonFiniteLoss as error:
+            raise NonFiniteLoss(f"{error}; {self._last_checkpoint()}") from None
         rate = steps * self.config.schedule.batch_size / seconds
         values: dict[str, Any] = {f"loss/{name}": value for name, value in means.items()}
         for name, optimiser in self.optimisers.items():
@@ -204,6 +220,20 @@ class Trainer:
         )
         return scores
 
+    def _check_weights(self) -> None:
+        """What is saved is sound: the last update came after the losses that were checked."""
+        for name, tensor in self.adaptation.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise NonFiniteLoss(
+                    f"weight {name!r} is not finite after update {self.step}: lower the learning "
+                    f"rate; {self._last_checkpoint()}"
+                )
+
+    def _last_checkpoint(self) -> str:
+        if self.checkpoint_path.exists():
+            return f"the last checkpoint, {self.checkpoint_path}, is from before"
+        return "there is no checkpoint yet"
+
     def _save(self) -> None:
         save_checkpoint(
             self.checkpoint_path,
@@ -214,7 +244,7 @@ class Trainer:
                 "networks": self.adaptation.state_dict(),
                 "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
                 "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                "cuda_rng": torch.cuda.get_rng_state(self.device) if self._on_cuda else None,
             },
         )
 
@@ -223,8 +253,8 @@ class Trainer:
         if state is None:
             return
         torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        if self._on_cuda and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         # a checkpoint from the end of the phase before has that phase's optimisers
         if any(self.step == phase.first for phase in phases(self.config)):
             return
@@ -289,8 +319,7 @@ class LossWindow:
             row, column = bad[0].tolist()
             raise NonFiniteLoss(
                 f"loss {self._names[column]!r} is {float(rows[row, column])} at update "
-                f"{step - len(rows) + row + 1}: lower its learning rate or its weight; the last "
-                "checkpoint of the run is from before"
+                f"{step - len(rows) + row + 1}: lower its learning rate or its weight"
             )
         now = time.perf_counter()
         means = dict(zip(self._names, rows.mean(0).tolist(), strict=True))

@@ -1,21 +1,29 @@
 """Resuming, stopping and failing; what is killed runs in a process of its own."""
 
+import contextlib
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from gioada_fast.adaptation import Batch, TwoLevelAdaptation
+from gioada_fast.config import AdaptationConfig, Config, ModelConfig
 from gioada_fast.engine.checkpoint import load_checkpoint
-from gioada_fast.engine.trainer import LossWindow
+from gioada_fast.engine.run import _locked
+from gioada_fast.engine.trainer import LossWindow, Phase, Trainer, build_optimisers
 from gioada_fast.errors import NonFiniteLoss
 
 from ..commands import command
-from ..miniature import flags, write_street_scenes
+from ..miniature import SMALL_MODEL, flags, write_street_scenes
+from ..test_adaptation import CLASSES, make_batch
 
 STEPS = {"schedule.source_only_steps": 12, "schedule.adaptation_steps": 12}
 
@@ -26,6 +34,7 @@ def start(*arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -85,7 +94,7 @@ def assert_equal(a, b, where):
         assert a == b, where
 
 
-@pytest.mark.parametrize("step", [4, 14, 18])
+@pytest.mark.parametrize("step", [2, 18])
 def test_killed_and_resumed_is_the_unbroken_run_to_the_bit(unbroken, tmp_path, step):
     process = start(*flags(unbroken / "scenes", tmp_path, **STEPS))
     run = tmp_path / "mini"
@@ -100,10 +109,12 @@ def test_killed_and_resumed_is_the_unbroken_run_to_the_bit(unbroken, tmp_path, s
 
 
 def test_ctrl_c_saves_and_says_how_to_resume(unbroken, tmp_path):
-    process = start(*flags(unbroken / "scenes", tmp_path, **STEPS, **{"data.workers": 1}))
+    settings = {**STEPS, "data.workers": 1, "schedule.checkpoint_every": 1000}
+    process = start(*flags(unbroken / "scenes", tmp_path, **settings))
     run = tmp_path / "mini"
     wait_for_step(run, 14, process)
-    process.send_signal(signal.SIGINT)
+    # to the whole group, as a terminal does: the loader's processes get it, too
+    os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "Traceback" not in output
@@ -111,6 +122,79 @@ def test_ctrl_c_saves_and_says_how_to_resume(unbroken, tmp_path):
     assert load_checkpoint(run / "checkpoints" / "last.pt")["step"] >= 14
     finish("--resume", run)
     assert_same_run(run, unbroken / "runs" / "mini")
+
+
+@pytest.mark.parametrize("when", ["evaluation", "end of the phase", "panel"])
+def test_a_signal_at_any_time_leaves_a_run_that_resumes(unbroken, tmp_path, monkeypatch, when):
+    """In the midst of what follows an update; the stop comes after the next one, with a save."""
+    names = {
+        "evaluation": "_evaluate",
+        "end of the phase": "_check_weights",
+        "panel": "_log_losses",
+    }
+    original = getattr(Trainer, names[when])
+
+    def interrupted(self, *args):
+        if self.step == 12:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *args)
+
+    settings = {**STEPS, "schedule.checkpoint_every": 1000}
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, names[when], interrupted)
+        done = command("train", *flags(unbroken / "scenes", tmp_path, **settings), cwd=tmp_path)
+    assert done.returncode == 130 and "checkpoint written" in done.stderr, done.stderr
+    run = tmp_path / "mini"
+    assert load_checkpoint(run / "checkpoints" / "last.pt")["step"] in (12, 13)
+    finish("--resume", run)
+    assert_same_run(run, unbroken / "runs" / "mini")
+
+
+def test_changed_settings_and_a_second_process_are_refused(unbroken, tmp_path):
+    run = tmp_path / "mini"
+    shutil.copytree(unbroken / "runs" / "mini", run)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("lambda_out: 0.01", "lambda_out: 0.5"))
+    done = command("train", "--resume", run, cwd=tmp_path)
+    assert done.returncode == 2 and "adaptation.lambda_out = 0.01" in done.stderr
+    with _locked(run):
+        done = command("train", "--resume", run, cwd=tmp_path)
+    assert done.returncode == 2 and "another process" in done.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named(unbroken, tmp_path, workers):
+    shutil.copytree(unbroken / "scenes", tmp_path / "scenes")
+    for path in (tmp_path / "scenes").rglob("*_depth.png"):
+        path.write_bytes(b"broken")
+    settings = {**STEPS, "data.workers": workers}
+    done = command("train", *flags(tmp_path / "scenes", tmp_path, **settings), cwd=tmp_path)
+    assert done.returncode == 2 and "_depth.png: not a readable image" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.gpu
+def test_a_run_on_the_gpu_resumes_and_never_waits_in_a_step(unbroken, tmp_path):
+    settings = {**STEPS, "device": "cuda", "precision": "bf16", "data.workers": 1}
+    finish(*flags(unbroken / "scenes", tmp_path, **settings))
+    process = start(*flags(unbroken / "scenes", tmp_path, **settings, name="killed"))
+    wait_for_step(tmp_path / "killed", 14, process)
+    process.kill()
+    process.communicate()
+    finish("--resume", tmp_path / "killed")
+    assert_same_run(tmp_path / "killed", tmp_path / "mini")
+    adaptation = TwoLevelAdaptation(CLASSES, AdaptationConfig(), ModelConfig(**SMALL_MODEL)).cuda()
+    batch = Batch(*(tensor.cuda() for tensor in make_batch()))
+    optimisers = build_optimisers(Config(), adaptation, Phase("adaptation", 0, 2))
+    trainer = SimpleNamespace(
+        adaptation=adaptation, optimisers=optimisers, _autocast=contextlib.nullcontext
+    )
+    Trainer.train_step(trainer, batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        Trainer.train_step(trainer, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_resuming_a_finished_run_changes_no_weight(unbroken):
@@ -149,14 +233,25 @@ def test_settings_train(unbroken, tmp_path, settings):
 
 
 def test_a_run_that_diverges_names_loss_and_update(unbroken, tmp_path):
-    settings = {**STEPS, "optimiser.task_lr": 1e30, "schedule.log_every": 5}
+    settings = {**STEPS, "optimiser.adaptation_lr": 1e30, "schedule.log_every": 5}
     done = command("train", *flags(unbroken / "scenes", tmp_path, **settings), cwd=tmp_path)
     assert done.returncode == 1, done.stdout
-    assert "loss '" in done.stderr and "at update" in done.stderr
-    checkpoint = tmp_path / "mini" / "checkpoints" / "last.pt"
-    if checkpoint.exists():
-        networks = load_checkpoint(checkpoint)["networks"]
-        assert all(torch.isfinite(value).all() for value in networks.values())
+    assert "' is" in done.stderr and "update" in done.stderr
+    checkpoint = load_checkpoint(tmp_path / "mini" / "checkpoints" / "last.pt")
+    assert checkpoint["step"] == 12 and "last.pt" in done.stderr
+    assert all(torch.isfinite(value).all() for value in checkpoint["networks"].values())
+
+
+def test_weights_that_the_last_update_ruined_are_not_saved(unbroken, tmp_path):
+    settings = {
+        "optimiser.task_lr": 1e39,
+        "optimiser.warmup_steps": 0,
+        "schedule.checkpoint_every": 1,
+    }
+    done = command("train", *flags(unbroken / "scenes", tmp_path, **settings), cwd=tmp_path)
+    assert done.returncode == 1 and "after update 1" in done.stderr, done.stderr
+    assert "there is no checkpoint yet" in done.stderr
+    assert not list((tmp_path / "mini" / "checkpoints").iterdir())
 
 
 def test_the_first_bad_loss_is_named_with_its_update():
@@ -179,12 +274,6 @@ def test_losses_are_averaged_between_log_points():
 
 def test_nothing_waits_for_the_device_between_log_points(monkeypatch):
     """``item`` and ``cpu`` of a tensor inside the step would be a host sync on a GPU."""
-    from gioada_fast.adaptation import TwoLevelAdaptation
-    from gioada_fast.config import AdaptationConfig, ModelConfig
-
-    from ..miniature import SMALL_MODEL
-    from ..test_adaptation import CLASSES, make_batch
-
     adaptation = TwoLevelAdaptation(CLASSES, AdaptationConfig(), ModelConfig(**SMALL_MODEL))
     window = LossWindow()
 

@@ -1,0 +1,53 @@
+"""The choices that the settings offer are those that the code knows."""
+
+import typing
+
+import pytest
+
+from gioada_fast.config import (
+    AdaptationConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    find_config,
+    shipped_configs,
+)
+from gioada_fast.data.labels import LABEL_SPACES
+from gioada_fast.depth import ENCODINGS
+from gioada_fast.errors import InputError
+from gioada_fast.losses import DEPTH_LOSSES, GAN_LOSSES
+from gioada_fast.models import BACKBONES
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "known"),
+    [
+        (AdaptationConfig, "gan_loss", GAN_LOSSES),
+        (AdaptationConfig, "depth_loss", DEPTH_LOSSES),
+        (AdaptationConfig, "depth_encoding", ENCODINGS),
+        (ModelConfig, "backbone", BACKBONES),
+        (DataConfig, "label_space", LABEL_SPACES),
+    ],
+)
+def test_choices_agree(owner, name, known):
+    assert set(typing.get_args(typing.get_type_hints(owner)[name])) == set(known)
+
+
+def test_configurations_are_found_by_name_and_by_path(tmp_path):
+    assert {"street_scenes", "street_to_camvid"} <= shipped_configs().keys()
+    assert find_config("street_scenes") == shipped_configs()["street_scenes"]
+    (tmp_path / "mine.yaml").write_text("seed: 1\n")
+    assert find_config(str(tmp_path / "mine.yaml")) == tmp_path / "mine.yaml"
+    with pytest.raises(InputError, match=r"no configuration 'mine'.*street_scenes"):
+        find_config("mine")
+
+
+def test_pretrained_weights_change_the_defaults():
+    assert (ModelConfig().trunk_width, ModelConfig().trunk_norm) == (0.25, "group")
+    pretrained = Config(model=ModelConfig(pretrained="vgg.pth"))
+    assert (pretrained.model.trunk_width, pretrained.model.trunk_norm) == (1.0, "none")
+    assert Config().trunk_lr_factor == 1.0 and pretrained.trunk_lr_factor == 0.1
+    with pytest.raises(InputError, match="width 1 only"):
+        ModelConfig(pretrained="vgg.pth", width=0.5)
+    with pytest.raises(InputError, match="batch norm"):
+        ModelConfig(pretrained="r.pth", backbone="resnet101", norm="group")
