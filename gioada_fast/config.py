@@ -152,9 +152,11 @@ class AdaptationConfig:
     """Output discriminator: off, on the segmentation, or on segmentation and depth jointly."""
     lambda_depth: float = 0.1
     """Weight of the depth loss."""
-    lambda_img: float = 1.0
-    """Weight of the image discriminator in the generators' loss."""
-    lambda_out: float = 0.01
+    lambda_img: float = 10.0
+    """Weight of the image discriminator in the generators' loss; it acts on the translation network
+    alone, where it holds its own against the task loss: with 0.3 that network, which sees the
+    labels, painted each class in a colour of its own for the task network to read."""
+    lambda_out: float = 0.05
     """Weight of the output discriminator in the generators' loss."""
     depth_encoding: Literal["inverse", "log", "linear"] = "inverse"
     """What the networks see as depth."""
@@ -186,7 +188,7 @@ class OptimiserConfig:
     """Factor on it for the trunk. Unset: 0.1 with pretrained weights, 1 without."""
     weight_decay: float = 5e-4
     """Of the task network."""
-    translation_lr: float = 5e-4
+    translation_lr: float = 1e-3
     """Adam (0.5, 0.999) of the translation network."""
     image_discriminator_lr: float = 5e-4
     """Adam (0.5, 0.999) of the image discriminator."""
@@ -221,7 +223,7 @@ class ScheduleConfig:
 
     source_only_steps: int = 500
     """Updates on the source alone, before the adaptation."""
-    adaptation_steps: int = 400
+    adaptation_steps: int = 220
     """Updates with both levels, from there."""
     batch_size: int = 4
     """Pairs of a source and a target image in one update."""
