@@ -49,7 +49,7 @@ def instantiate(parser: Parser, namespace) -> Config:
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command line; bad input ends with a message and status 2, Ctrl-C or SIGTERM with 130."""
+    """Run a command line: status 2 and a message for bad input, 130 for Ctrl-C or SIGTERM."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main(sys.argv[1:])
