@@ -286,10 +286,11 @@ def _verdict(
             )
         change = points(result_rows(result)[-1].difference)
         scores = f"from {percent(first['miou'])} to {_score(last['miou'])}"
+        subject = "Adaptation" if last["name"] == "adapted" else "Longer training"
         if change == "0.0":
-            return f"Adaptation left the mIoU where it was, {scores}."
+            return f"{subject} left the mIoU where it was, {scores}."
         verb = "gained" if change[0] == "+" else "lost"
-        return f"Adaptation {verb} {change[1:]} points of mIoU, {scores}."
+        return f"{subject} {verb} {change[1:]} points of mIoU, {scores}."
 
     step = records[-1]["step"] if records else 0
     where = f", {_phase_of(step, phases)}" if phases else ""
