@@ -180,10 +180,11 @@ class OptimiserConfig:
 
     task: Literal["adamw", "sgd"] = "adamw"
     """Optimiser of the task network (sgd has momentum 0.9)."""
-    task_lr: float = 4e-3
-    """Learning rate of the heads while training on the source only."""
-    adaptation_lr: float = 1e-3
-    """Learning rate of the heads while adapting."""
+    task_lr: float | None = None
+    """Learning rate of the heads while training on the source only. Unset: 1e-3 with pretrained
+    weights (a wide network without norm), 4e-3 without."""
+    adaptation_lr: float | None = None
+    """Learning rate of the heads while adapting. Unset: a quarter of ``task_lr``."""
     trunk_lr_factor: float | None = None
     """Factor on it for the trunk. Unset: 0.1 with pretrained weights, 1 without."""
     weight_decay: float = 5e-4
@@ -202,8 +203,8 @@ class OptimiserConfig:
     def __post_init__(self):
         _positive(
             "optimiser",
-            task_lr=self.task_lr,
-            adaptation_lr=self.adaptation_lr,
+            task_lr=1 if self.task_lr is None else self.task_lr,
+            adaptation_lr=1 if self.adaptation_lr is None else self.adaptation_lr,
             translation_lr=self.translation_lr,
             image_discriminator_lr=self.image_discriminator_lr,
             output_discriminator_lr=self.output_discriminator_lr,
@@ -277,6 +278,18 @@ class Config:
     def __post_init__(self):
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}, must be at least 0 and below 2**32")
+
+    @property
+    def task_lr(self) -> float:
+        """``optimiser.task_lr``, or its default."""
+        lr = self.optimiser.task_lr
+        return (1e-3 if self.model.pretrained else 4e-3) if lr is None else lr
+
+    @property
+    def adaptation_lr(self) -> float:
+        """``optimiser.adaptation_lr``, or its default."""
+        lr = self.optimiser.adaptation_lr
+        return self.task_lr / 4 if lr is None else lr
 
     @property
     def trunk_lr_factor(self) -> float:

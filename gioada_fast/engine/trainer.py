@@ -341,7 +341,7 @@ def build_optimisers(
     """One optimiser for each network that the phase trains."""
     settings, task = config.optimiser, adaptation.task
     adapts = phase.name == "adaptation"
-    lr = settings.adaptation_lr if adapts else settings.task_lr
+    lr = config.adaptation_lr if adapts else config.task_lr
     heads = [*task.segmentation.parameters(), *task.depth.parameters()]
     groups = [
         _group(task.trunk.parameters(), lr * config.trunk_lr_factor),
