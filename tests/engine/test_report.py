@@ -15,6 +15,8 @@ from gioada_fast.engine.panels import save_image
 from gioada_fast.engine.report import NO_VALUE, points, read_metrics, result_table, write_report
 from gioada_fast.errors import InputError
 
+SCHEDULE = ScheduleConfig(source_only_steps=500, adaptation_steps=400)
+
 BEFORE = {"sky": 0.9, "road": 0.8123, "pole": 0.07, "car": 0.5, "rider": None}
 AFTER = {"sky": 0.93, "road": 0.7811, "pole": 0.07, "car": None, "rider": None}
 RESULT = {
@@ -138,7 +140,7 @@ def image(height=40, width=120):
 def run(tmp_path):
     run = tmp_path / "night-7"
     (run / "panels").mkdir(parents=True)
-    save_config(Config(), run / "config.yaml")
+    save_config(Config(schedule=SCHEDULE), run / "config.yaml")
     write_metrics(run, records())
     write_result(run)
     for step in range(100, 901, 100):
@@ -284,7 +286,7 @@ def test_run_between_its_phases_is_unfinished_and_shows_what_it_has(run):
 
 
 def test_run_that_has_only_just_begun(tmp_path):
-    save_config(Config(), tmp_path / "config.yaml")
+    save_config(Config(schedule=SCHEDULE), tmp_path / "config.yaml")
     page = build(tmp_path)
     assert "not finished: step 0 of 900." in page.text
     assert page.images == [] and "Curves" not in page.text
