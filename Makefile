@@ -26,9 +26,11 @@ bench: venv
 	$(RUN) -m pytest benchmarks $(ARGS)
 
 # On a machine with a GPU, in its own environment (its torch is kept): build, test, measure.
+# GPU_TESTS=tests/ops where only torch, triton and pytest are installed.
+GPU_TESTS ?= tests
 gpu:
 	$(PYTHON) -m pip install --no-build-isolation --no-deps --editable .
-	$(PYTHON) -m pytest tests -m gpu $(ARGS)
+	$(PYTHON) -m pytest $(GPU_TESTS) -m gpu $(ARGS)
 	$(PYTHON) -m pytest benchmarks --device cuda $(ARGS)
 
 lint: venv
