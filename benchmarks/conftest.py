@@ -1,6 +1,7 @@
 """What benchmarks share: the device, and races of an op against its rivals."""
 
 import ctypes
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -32,13 +33,26 @@ def device(request) -> str:
 
 
 def _clock(function: Callable, device: str) -> float:
+    """Milliseconds of one call; on a GPU the mean of many, so that launches overlap."""
+    calls = 1
     if device == "cuda":
+        calls = 20
         torch.cuda.synchronize()
     start = time.perf_counter()
-    function()
+    for _ in range(calls):
+        function()
     if device == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
+    return (time.perf_counter() - start) * 1e3 / calls
+
+
+@functools.cache
+def copy_bandwidth() -> float:
+    """Bytes a second, read and written, of the GPU's own copy of 256 MiB."""
+    source = torch.empty(2**26, device="cuda")
+    target = torch.empty_like(source)
+    fastest = min(_clock(lambda: target.copy_(source), "cuda") for _ in range(10))
+    return 2 * source.nbytes / (fastest / 1e3)
 
 
 def _peak_mib(function: Callable, device: str) -> float:
@@ -75,24 +89,62 @@ def _assert_agree(name: str, found: list[Tensor], expected: list[Tensor]) -> Non
         )
 
 
+def _contender(function: Callable[..., Tensor], inputs: tuple) -> Callable[[], list[Tensor]]:
+    """A call that returns the result and, where inputs require one, their gradients."""
+    leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+    result = function(*inputs)
+    weights = torch.linspace(0.5, 1.5, result.numel(), device=result.device).view(result.shape)
+    grad = torch.empty_like(result).copy_(weights) if leaves else None
+
+    def run() -> list[Tensor]:
+        result = function(*inputs)
+        return [result, *torch.autograd.grad(result, leaves, grad)] if leaves else [result]
+
+    return run
+
+
+def _channels_last(x):
+    if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
+        return x
+    return x.detach().to(memory_format=torch.channels_last).requires_grad_(x.requires_grad)
+
+
 @pytest.fixture
 def race(benchmark, device):
-    """Times ``fused`` against rivals that return the same tensors, round by round in turn.
+    """Times an op against the same in eager PyTorch, round by round in turn.
 
-    Call with the names of op, shape and pass, the function under test, its rivals by name, and
-    the guard: the test fails where the best rival's time is less than so many times ours. Of all
-    rounds the fastest counts: others measure what else the machine was doing. Medians are kept too.
+    Call with
+        op, shape: names for the record.
+        fused, eager: functions of ``inputs``; ``eager`` as public code writes it.
+        inputs: tensors and others. Where a tensor requires a gradient, a call is forward and
+            backward; where none does, forward alone.
+        guard: the test fails where the best rival's time is less than so many times ours.
+        channels_last: whether ``fused`` gets its images in channels-last, as in the trainer.
+        bytes_moved: by a perfect kernel; on a GPU the share of copy bandwidth is kept.
+
+    The rivals are eager, eager on channels-last inputs, and ``torch.compile``. Of all rounds the
+    fastest counts: others measure what else the machine was doing. Medians are kept too.
     """
 
     def run(
         op: str,
         shape: str,
-        direction: str,
-        fused: Callable[[], list[Tensor]],
-        rivals: dict[str, Callable[[], list[Tensor]]],
+        fused: Callable[..., Tensor],
+        eager: Callable[..., Tensor],
+        inputs: tuple,
         guard: float,
+        channels_last: bool = False,
+        bytes_moved: int | None = None,
     ) -> None:
-        expected = fused()
+        torch.compiler.reset()
+        last = tuple(_channels_last(x) for x in inputs)
+        ours_run = _contender(fused, last if channels_last else inputs)
+        rivals = {
+            "eager": _contender(eager, inputs),
+            "eager channels-last": _contender(eager, last),
+            "compile": _contender(torch.compile(eager, dynamic=False), inputs),
+        }
+        expected = ours_run()
         for name, rival in rivals.items():  # a time counts once the results agree
             _assert_agree(name, rival(), expected)
         once = {name: min(_clock(f, device) for _ in range(2)) for name, f in rivals.items()}
@@ -104,12 +156,13 @@ def race(benchmark, device):
         def time_rivals():
             for name, rival in rivals.items():
                 times[name].append(_clock(rival, device))
-            fused()  # the rivals leave caches and threads in another state than training would
-            ours.extend(_clock(fused, device) for _ in range(2))  # short, so more easily disturbed
+            ours_run()  # the rivals leave caches and threads in another state than training would
+            ours.extend(_clock(ours_run, device) for _ in range(2))  # short: more easily disturbed
 
+        direction = "forward+backward" if len(expected) > 1 else "forward"
         benchmark.group = f"{op} {direction}"
         benchmark.pedantic(
-            lambda: ours.append(_clock(fused, device)),
+            lambda: ours.append(_clock(ours_run, device)),
             setup=time_rivals,
             rounds=rounds,
             warmup_rounds=1,
@@ -129,9 +182,11 @@ def race(benchmark, device):
             "ratio": fastest[best] / min(ours),
             "guard": guard,
             "peak_mib": {
-                name: _peak_mib(f, device) for name, f in {"fused": fused, **rivals}.items()
+                name: _peak_mib(f, device) for name, f in {"fused": ours_run, **rivals}.items()
             },
         }
+        if device == "cuda" and bytes_moved is not None:
+            record["bandwidth_share"] = bytes_moved / (min(ours) / 1e3) / copy_bandwidth()
         records.append(record)
         benchmark.extra_info.update(record)
         assert record["ratio"] >= guard, (

@@ -69,20 +69,25 @@ def environment(device: str) -> dict:
 
 
 def table(records: list[dict]) -> str:
-    """One line a case: our time, each rival's as a multiple of it, peak memory, the guard."""
+    """One line a case: our time, each rival's as a multiple of it, the guard, peak memory.
+
+    On a GPU also the share of measured copy bandwidth, for ops that it bounds.
+    """
     rivals = list(dict.fromkeys(r for record in records for r in record["rivals_ms"]))
     head = ["op", "shape", "pass", "ms", *(f"{r} x" for r in rivals), "ratio", "guard", "MiB"]
-    head.append("best rival's MiB")
+    head += ["best rival's MiB", "copy bandwidth"]
     rows = [head]
     for record in records:
         ours = record["ms"]
         times = [record["rivals_ms"].get(r) for r in rivals]
         memory = record["peak_mib"]
+        share = record.get("bandwidth_share")
         rows.append(
             [record["op"], record["shape"], record["pass"], f"{ours:.3g}"]
             + ["-" if t is None else f"{t / ours:.1f}" for t in times]
             + [f"{record['ratio']:.1f}", f"{record['guard']:g}"]
             + [f"{memory['fused']:.1f}", f"{memory[record['best_rival']]:.1f}"]
+            + ["-" if share is None else f"{share:.0%}"]
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]

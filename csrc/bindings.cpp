@@ -1,11 +1,16 @@
 // The module gioada_fast._C. Pointers arrive as integers; shapes and types were checked in Python.
+//
+// A kernel takes a struct of arguments. A new one is an entry in GIOADA_FOR_EACH_KERNEL and the
+// fields of its struct; one on CUDA is an entry in GIOADA_FOR_EACH_CUDA_KERNEL, too.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
+#include <functional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "upsample_cross_entropy.h"
@@ -18,19 +23,36 @@ namespace py = pybind11;
 #define GIOADA_FOR_EACH_ISA(apply) apply(generic)
 #endif
 
+// apply(kernel, struct of its arguments)
+#define GIOADA_FOR_EACH_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_CUDA_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
+
 namespace gioada {
 
-// The CPU kernels, as each instruction set has them.
-#define GIOADA_DECLARE(isa)                                         \
-  namespace isa {                                                   \
-  void upsample_cross_entropy(const UpsampleCrossEntropy& op, int); \
+#define GIOADA_DECLARE_AVX512(name, Arguments) \
+  namespace avx512 {                           \
+  void name(const Arguments& op, int threads); \
   }
-GIOADA_FOR_EACH_ISA(GIOADA_DECLARE)
+#define GIOADA_DECLARE_AVX2(name, Arguments)   \
+  namespace avx2 {                             \
+  void name(const Arguments& op, int threads); \
+  }
+#define GIOADA_DECLARE_GENERIC(name, Arguments) \
+  namespace generic {                           \
+  void name(const Arguments& op, int threads);  \
+  }
+#ifdef GIOADA_X86
+GIOADA_FOR_EACH_KERNEL(GIOADA_DECLARE_AVX512)
+GIOADA_FOR_EACH_KERNEL(GIOADA_DECLARE_AVX2)
+#endif
+GIOADA_FOR_EACH_KERNEL(GIOADA_DECLARE_GENERIC)
 
 #ifdef GIOADA_CUDA
 namespace cuda {
-int64_t upsample_cross_entropy_workspace(const UpsampleCrossEntropy& op);
-void upsample_cross_entropy(const UpsampleCrossEntropy& op, float* workspace, void* stream);
+#define GIOADA_DECLARE_CUDA(name, Arguments)     \
+  int64_t name##_workspace(const Arguments& op); \
+  void name(const Arguments& op, float* workspace, void* stream);
+GIOADA_FOR_EACH_CUDA_KERNEL(GIOADA_DECLARE_CUDA)
 }  // namespace cuda
 #endif
 
@@ -80,49 +102,66 @@ std::string use_instruction_set(const std::string& name) {
   throw std::invalid_argument("instruction set '" + name + "' is unknown or not of this processor");
 }
 
-#define GIOADA_CASE(isa, ...) \
-  case Isa::isa:              \
-    return isa::__VA_ARGS__;
-
-void upsample_cross_entropy_cpu(const UpsampleCrossEntropy& op, int threads) {
-#define GIOADA_CALL(isa) GIOADA_CASE(isa, upsample_cross_entropy(op, threads))
-  switch (active_isa()) {
-    GIOADA_FOR_EACH_ISA(GIOADA_CALL)
-    default:
-      break;
+// <kernel>_cpu(op, threads): the kernel of the active instruction set.
+#ifdef GIOADA_X86
+#define GIOADA_DEFINE_CPU(name, Arguments)                             \
+  void name##_cpu(const Arguments& op, int threads) {                  \
+    if (active_isa() == Isa::avx512) return avx512::name(op, threads); \
+    if (active_isa() == Isa::avx2) return avx2::name(op, threads);     \
+    generic::name(op, threads);                                        \
   }
-#undef GIOADA_CALL
-}
+#else
+#define GIOADA_DEFINE_CPU(name, Arguments) \
+  void name##_cpu(const Arguments& op, int threads) { generic::name(op, threads); }
+#endif
+GIOADA_FOR_EACH_KERNEL(GIOADA_DEFINE_CPU)
 
-template <typename T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
+// The Python class of a kernel's arguments. Its constructor takes exactly the fields, by keyword:
+// pointers as addresses (0: null), arrays as sequences.
+template <typename Arguments>
+class Binding {
+ public:
+  Binding(py::module_& m, const char* name) {
+    py::class_<Arguments>(m, name).def(py::init([](const py::kwargs& values) {
+      Arguments op;
+      for (const auto& [field, set] : fields()) {
+        if (!values.contains(field)) throw py::type_error(field + " is missing");
+        set(op, values[field.c_str()]);
+      }
+      if (values.size() != fields().size()) throw py::type_error("a keyword names no field");
+      return op;
+    }));
+  }
 
-UpsampleCrossEntropy upsample_cross_entropy_args(uintptr_t logits, bool bfloat16,
-                                                 std::array<int64_t, 4> shape,
-                                                 std::array<int64_t, 4> strides, uintptr_t labels,
-                                                 bool uint8, int64_t height, int64_t width,
-                                                 uintptr_t weight, int64_t ignore_index,
-                                                 uintptr_t loss, uintptr_t grad) {
-  UpsampleCrossEntropy op;
-  op.logits = pointer<const void>(logits);
-  op.logit_type = bfloat16 ? LogitType::bfloat16 : LogitType::float32;
-  for (int i = 0; i < 4; ++i) op.logit_strides[i] = strides[i];
-  op.labels = pointer<const void>(labels);
-  op.label_type = uint8 ? LabelType::uint8 : LabelType::int64;
-  op.weight = pointer<const float>(weight);
-  op.ignore_index = ignore_index;
-  op.batch = shape[0];
-  op.classes = shape[1];
-  op.in_height = shape[2];
-  op.in_width = shape[3];
-  op.height = height;
-  op.width = width;
-  op.loss = pointer<float>(loss);
-  op.grad = pointer<float>(grad);
-  return op;
-}
+  template <typename T>
+  Binding& field(const char* name, T Arguments::* member) {
+    fields().emplace_back(
+        name, [member](Arguments& op, const py::object& value) { assign(op.*member, value); });
+    return *this;
+  }
+
+ private:
+  using Setter = std::function<void(Arguments&, const py::object&)>;
+
+  static std::vector<std::pair<std::string, Setter>>& fields() {
+    static std::vector<std::pair<std::string, Setter>> all;
+    return all;
+  }
+
+  template <typename T>
+  static void assign(T& to, const py::object& value) {
+    to = value.cast<T>();
+  }
+  template <typename T>
+  static void assign(T*& to, const py::object& value) {
+    to = reinterpret_cast<T*>(value.cast<uintptr_t>());
+  }
+  template <size_t kSize>
+  static void assign(int64_t (&to)[kSize], const py::object& value) {
+    const auto values = value.cast<std::array<int64_t, kSize>>();
+    for (size_t i = 0; i < kSize; ++i) to[i] = values[i];
+  }
+};
 
 }  // namespace
 }  // namespace gioada
@@ -140,25 +179,47 @@ PYBIND11_MODULE(_C, m) {
   m.def("use_instruction_set", &use_instruction_set, py::arg("name"),
         "Choose the instruction set for the whole process; returns the one before.");
 
-  py::class_<UpsampleCrossEntropy>(m, "UpsampleCrossEntropy")
-      .def(py::init(&upsample_cross_entropy_args), py::arg("logits"), py::arg("bfloat16"),
-           py::arg("shape"), py::arg("strides"), py::arg("labels"), py::arg("uint8"),
-           py::arg("height"), py::arg("width"), py::arg("weight"), py::arg("ignore_index"),
-           py::arg("loss"), py::arg("grad"));
-  m.def("upsample_cross_entropy_cpu", &upsample_cross_entropy_cpu, release_gil(), py::arg("op"),
-        py::arg("threads"));
+  py::enum_<FloatType>(m, "FloatType")
+      .value("float32", FloatType::float32)
+      .value("bfloat16", FloatType::bfloat16);
+  py::enum_<LabelType>(m, "LabelType")
+      .value("int64", LabelType::int64)
+      .value("uint8", LabelType::uint8);
+
+#define GIOADA_BIND_CPU(name, Arguments) \
+  m.def(#name "_cpu", &name##_cpu, release_gil(), py::arg("op"), py::arg("threads"));
+  GIOADA_FOR_EACH_KERNEL(GIOADA_BIND_CPU)
 
 #ifdef GIOADA_CUDA
   m.attr("has_cuda") = true;
-  m.def("upsample_cross_entropy_workspace", &cuda::upsample_cross_entropy_workspace, py::arg("op"),
-        "Number of floats of workspace that upsample_cross_entropy_cuda wants.");
-  m.def(
-      "upsample_cross_entropy_cuda",
-      [](const UpsampleCrossEntropy& op, uintptr_t workspace, uintptr_t stream) {
-        cuda::upsample_cross_entropy(op, pointer<float>(workspace), pointer<void>(stream));
-      },
+#define GIOADA_BIND_CUDA(name, Arguments)                                                     \
+  m.def(#name "_workspace", &cuda::name##_workspace, py::arg("op"),                           \
+        "Number of floats of workspace that " #name "_cuda wants.");                          \
+  m.def(                                                                                      \
+      #name "_cuda",                                                                          \
+      [](const Arguments& op, uintptr_t workspace, uintptr_t stream) {                        \
+        cuda::name(op, reinterpret_cast<float*>(workspace), reinterpret_cast<void*>(stream)); \
+      },                                                                                      \
       release_gil(), py::arg("op"), py::arg("workspace"), py::arg("stream"));
+  GIOADA_FOR_EACH_CUDA_KERNEL(GIOADA_BIND_CUDA)
 #else
   m.attr("has_cuda") = false;
 #endif
+
+  Binding<UpsampleCrossEntropy>(m, "UpsampleCrossEntropy")
+      .field("logits", &UpsampleCrossEntropy::logits)
+      .field("logit_type", &UpsampleCrossEntropy::logit_type)
+      .field("logit_strides", &UpsampleCrossEntropy::logit_strides)
+      .field("labels", &UpsampleCrossEntropy::labels)
+      .field("label_type", &UpsampleCrossEntropy::label_type)
+      .field("weight", &UpsampleCrossEntropy::weight)
+      .field("ignore_index", &UpsampleCrossEntropy::ignore_index)
+      .field("batch", &UpsampleCrossEntropy::batch)
+      .field("classes", &UpsampleCrossEntropy::classes)
+      .field("in_height", &UpsampleCrossEntropy::in_height)
+      .field("in_width", &UpsampleCrossEntropy::in_width)
+      .field("height", &UpsampleCrossEntropy::height)
+      .field("width", &UpsampleCrossEntropy::width)
+      .field("loss", &UpsampleCrossEntropy::loss)
+      .field("grad", &UpsampleCrossEntropy::grad);
 }

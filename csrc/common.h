@@ -1,4 +1,5 @@
-// What all kernels share: host/device qualifier, element types, positions of bilinear resizing.
+// What all kernels share: host/device qualifier, element types, labels, positions of bilinear
+// resizing.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,10 @@
 #endif
 
 namespace gioada {
+
+enum class FloatType : int { float32 = 0, bfloat16 = 1 };
+enum class LabelType : int { int64 = 0, uint8 = 1 };
+
 inline namespace GIOADA_ISA {
 
 // bfloat16 as its bits: the upper half of a float32.
@@ -35,6 +40,29 @@ GIOADA_HD float to_float(bfloat16 value) {
   std::memcpy(&result, &bits, sizeof result);
   return result;
 #endif
+}
+
+// To the nearest, ties to even; NaN stays NaN.
+GIOADA_HD bfloat16 to_bfloat16(float value) {
+  uint32_t bits;
+#ifdef __CUDA_ARCH__
+  bits = __float_as_uint(value);
+#else
+  std::memcpy(&bits, &value, sizeof bits);
+#endif
+  const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return {static_cast<uint16_t>(nan ? (bits >> 16) | 0x40u : rounded)};
+}
+
+GIOADA_HD void convert(float value, float* out) { *out = value; }
+GIOADA_HD void convert(float value, bfloat16* out) { *out = to_bfloat16(value); }
+
+// Class of a pixel, or -1 where it does not count. A label that is neither a class nor
+// ignore_index counts as ignored: it must not be read with, and raising would need a device sync.
+GIOADA_HD int class_of(int64_t label, int64_t ignore_index, int64_t classes) {
+  const bool counts = label != ignore_index && label >= 0 && label < classes;
+  return counts ? static_cast<int>(label) : -1;
 }
 
 // Bilinear resizing of `in` to `out` points with align_corners = True, as cells: cell k lies

@@ -9,12 +9,9 @@
 
 namespace gioada {
 
-enum class LogitType : int { float32 = 0, bfloat16 = 1 };
-enum class LabelType : int { int64 = 0, uint8 = 1 };
-
 struct UpsampleCrossEntropy {
   const void* logits;  // [batch, classes, in_height, in_width], any strides
-  LogitType logit_type;
+  FloatType logit_type;
   int64_t logit_strides[4];  // in elements, in the order of the shape
   const void* labels;        // [batch, height, width], contiguous
   LabelType label_type;
@@ -26,13 +23,6 @@ struct UpsampleCrossEntropy {
 };
 
 inline namespace GIOADA_ISA {
-
-// Class of a pixel, or -1 where it does not count. A label that is neither a class nor
-// ignore_index counts as ignored: it must not be read with, and raising would need a device sync.
-GIOADA_HD int class_of(int64_t label, int64_t ignore_index, int64_t classes) {
-  const bool counts = label != ignore_index && label >= 0 && label < classes;
-  return counts ? static_cast<int>(label) : -1;
-}
 
 // d loss / d z_c before division by the sum of weights; `scaled` is weight[y] / sum_c exp.
 template <typename Real>

@@ -10,8 +10,7 @@
 
 #include "upsample_cross_entropy.h"
 
-#include "cpu/parallel.h"
-#include "cpu/simd.h"
+#include "cpu/bilinear.h"
 
 namespace gioada {
 inline namespace GIOADA_ISA {
@@ -19,70 +18,6 @@ namespace {
 
 constexpr int64_t kRowsAtOnce = 4;
 constexpr int64_t kBands = 32;  // wanted number of bands, enough to keep many cores busy
-
-// A strip of kLanes pixel columns and the input columns it touches.
-struct Strip {
-  int64_t first;     // its first input column
-  int64_t span;      // number of input columns
-  float* to_pixels;  // [span, kLanes] weight of an input column in a pixel column
-  float* to_inputs;  // [kLanes, round_up(span, kLanes)] the transpose
-};
-
-// Strips are the same for every row and image: built once per call.
-class Strips {
- public:
-  Strips(int64_t in, int64_t out)
-      : count_((out + kLanes - 1) / kLanes), strips_(count_), weights_(size_of(in, out)) {
-    float* next = weights_.get();
-    for (int64_t s = 0; s < count_; ++s) {
-      const int64_t begin = s * kLanes;
-      const int64_t end = begin + kLanes < out ? begin + kLanes : out;
-      Strip& strip = strips_[s];
-      strip.first = cell_of(begin, in, out);
-      strip.span = span_of(begin, end, in, out);
-      const int64_t padded = round_up(strip.span, kLanes);
-      strip.to_pixels = next;
-      strip.to_inputs = next + strip.span * kLanes;
-      next += (strip.span + padded) * kLanes;
-      for (float* p = strip.to_pixels; p != next; ++p) *p = 0.f;  // lanes beyond the image stay 0
-      for (int64_t x = begin; x < end; ++x) {
-        const int64_t lane = x - begin;
-        const int64_t cell = cell_of(x, in, out);
-        const float upper = upper_weight(x, cell, in, out);
-        const int64_t column = cell - strip.first;
-        strip.to_pixels[column * kLanes + lane] = 1.f - upper;
-        strip.to_inputs[lane * padded + column] = 1.f - upper;
-        if (column + 1 < strip.span) {
-          strip.to_pixels[(column + 1) * kLanes + lane] = upper;
-          strip.to_inputs[lane * padded + column + 1] = upper;
-        }
-      }
-    }
-  }
-
-  int64_t count() const { return count_; }
-  const Strip& operator[](int64_t s) const { return strips_[s]; }
-
- private:
-  static int64_t span_of(int64_t begin, int64_t end, int64_t in, int64_t out) {
-    const int64_t last = cell_of(end - 1, in, out) + 1;
-    return (last < in ? last : in - 1) - cell_of(begin, in, out) + 1;
-  }
-
-  static int64_t size_of(int64_t in, int64_t out) {
-    int64_t size = 0;
-    for (int64_t begin = 0; begin < out; begin += kLanes) {
-      const int64_t end = begin + kLanes < out ? begin + kLanes : out;
-      const int64_t span = span_of(begin, end, in, out);
-      size += (span + round_up(span, kLanes)) * kLanes;
-    }
-    return size;
-  }
-
-  int64_t count_;
-  Buffer<Strip> strips_;
-  Buffer<float> weights_;
-};
 
 // Working memory of one thread.
 struct Scratch {
@@ -98,45 +33,6 @@ struct Scratch {
 struct Sums {
   double loss, weight;
 };
-
-// One input row, interpolated to the columns of a strip: out[c, lane].
-template <typename T>
-void interpolate(const UpsampleCrossEntropy& op, int64_t n, int64_t row, const Strip& strip,
-                 float* out) {
-  const int64_t class_stride = op.logit_strides[1], column_stride = op.logit_strides[3];
-  const T* input = static_cast<const T*>(op.logits) + n * op.logit_strides[0] +
-                   row * op.logit_strides[2] + strip.first * column_stride;
-  for (int64_t c = 0; c < op.classes; ++c) {
-    const T* p = input + c * class_stride;
-    Floats sum = to_float(p[0]) * load(strip.to_pixels);
-    for (int64_t i = 1; i < strip.span; ++i) {
-      sum += to_float(p[i * column_stride]) * load(strip.to_pixels + i * kLanes);
-    }
-    store(out + c * kLanes, sum);
-  }
-}
-
-// The transpose of `interpolate`: adds grad[c, lane] into the row's input columns.
-void spread(const UpsampleCrossEntropy& op, const Strip& strip, const float* grad, float* row,
-            int64_t row_stride) {
-  const int64_t padded = round_up(strip.span, kLanes);
-  for (int64_t c = 0; c < op.classes; ++c) {
-    float* out = row + c * row_stride + strip.first;
-    const float* g = grad + c * kLanes;
-    for (int64_t i = 0; i < padded; i += kLanes) {
-      const float* weights = strip.to_inputs + i;
-      Floats even = g[0] * load(weights), odd = g[1] * load(weights + padded);
-      for (int lane = 2; lane < kLanes; lane += 2) {
-        even += g[lane] * load(weights + lane * padded);
-        odd += g[lane + 1] * load(weights + (lane + 1) * padded);
-      }
-      Floats sum;
-      std::memcpy(&sum, out + i, sizeof sum);
-      sum += even + odd;
-      std::memcpy(out + i, &sum, sizeof sum);
-    }
-  }
-}
 
 // kRows consecutive rows of a strip within one cell: returns their weighted losses, and adds to the
 // gradients. Several rows at once, since one alone would wait for its sums and exps to finish.
@@ -230,6 +126,11 @@ Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64
   const int64_t padded_width = round_up(op.width, kLanes);
   const int64_t row_stride = w + kLanes, row_size = classes * row_stride;
   const int64_t tile = classes * kLanes;
+  const T* image = static_cast<const T*>(op.logits) + n * op.logit_strides[0];
+  const auto interpolate_row = [&](int64_t row, const Strip& strip, float* out) {
+    interpolate(image + row * op.logit_strides[2], op.logit_strides[1], op.logit_strides[3],
+                classes, strip, out);
+  };
   const int64_t begin = cell_begin(first, h, op.height), end = cell_begin(last, h, op.height);
   if (op.label_type == LabelType::uint8) {
     read_labels<uint8_t>(op, n, begin, end, padded_width, s);
@@ -247,10 +148,10 @@ Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64
   }
   for (int64_t x = 0; x < strips.count(); ++x) {
     const Strip& strip = strips[x];
-    interpolate<T>(op, n, first, strip, s.above);
+    interpolate_row(first, strip, s.above);
     if (kGrad) std::memset(s.grad_above, 0, tile * sizeof(float));
     for (int64_t cell = first; cell < last; ++cell) {
-      interpolate<T>(op, n, cell + 1 < h ? cell + 1 : cell, strip, s.below);
+      interpolate_row(cell + 1 < h ? cell + 1 : cell, strip, s.below);
       for (int64_t i = 0; i < tile; i += kLanes) {
         store(s.step + i, load(s.below + i) - load(s.above + i));
       }
@@ -277,7 +178,7 @@ Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64
       }
       for (int lane = 0; lane < kLanes; ++lane) sums.loss += loss[lane];
       if (kGrad) {
-        spread(op, strip, s.grad_above, s.grad_rows + (cell - first) * row_size, row_stride);
+        spread(s.grad_above, classes, strip, s.grad_rows + (cell - first) * row_size, row_stride);
         float* done = s.grad_above;
         s.grad_above = s.grad_below;
         s.grad_below = done;
@@ -286,7 +187,8 @@ Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64
       s.above = s.below;
       s.below = passed;
     }
-    if (kGrad) spread(op, strip, s.grad_above, s.grad_rows + (last - first) * row_size, row_stride);
+    if (kGrad)
+      spread(s.grad_above, classes, strip, s.grad_rows + (last - first) * row_size, row_stride);
   }
   if (kGrad) {
     for (int64_t row = first; row <= last; ++row) {
@@ -384,7 +286,7 @@ void upsample_cross_entropy(const UpsampleCrossEntropy& op, int threads) {
     }
     return;
   }
-  if (op.logit_type == LogitType::bfloat16) {
+  if (op.logit_type == FloatType::bfloat16) {
     run<bfloat16>(op, threads);
   } else {
     run<float>(op, threads);

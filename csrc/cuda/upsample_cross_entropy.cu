@@ -6,7 +6,7 @@
 // leave as partial sums for the strip's input points. A second kernel sums losses and weights, a
 // third completes and scales the gradient. No atomics: the same bits every run.
 
-#include "cuda/launch.h"
+#include "cuda/bilinear.h"
 #include "upsample_cross_entropy.h"
 
 namespace gioada {
@@ -45,21 +45,6 @@ Strips strips_of(const UpsampleCrossEntropy& op) {
 int64_t partial_size(const UpsampleCrossEntropy& op, const Strips& strips) {
   return op.grad != nullptr ? strips.total * 2 * (strips.cells + 1) * op.classes : 0;
 }
-
-// The four corners of a cell in the logits, class by class.
-template <typename T>
-struct Corners {
-  const T* above;       // upper left
-  int64_t right, down;  // offsets of the others
-  int64_t class_stride;
-
-  __device__ __forceinline__ void interpolate(int64_t c, float upper, float* z, float* step) const {
-    const T* p = above + c * class_stride;
-    const float left = 1.f - upper;
-    *z = left * to_float(p[0]) + upper * to_float(p[right]);
-    *step = left * to_float(p[down]) + upper * to_float(p[down + right]) - *z;
-  }
-};
 
 __device__ __forceinline__ int read_class(const UpsampleCrossEntropy& op, int64_t pixel) {
   const int64_t label = op.label_type == LabelType::uint8
@@ -302,7 +287,7 @@ void upsample_cross_entropy(const UpsampleCrossEntropy& op, float* workspace, vo
   float* partial = workspace;
   float* sums = partial + partial_size(op, strips);
   float* scale = sums + 2 * strips.total;
-  if (op.logit_type == LogitType::bfloat16) {
+  if (op.logit_type == FloatType::bfloat16) {
     launch_strips<bfloat16>(op, strips, partial, sums, stream);
   } else {
     launch_strips<float>(op, strips, partial, sums, stream);

@@ -12,27 +12,17 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
-import torch  # before _C: both then share torch's OpenMP runtime
+import torch
 from torch import Tensor
+
+from gioada_fast.ops._native import native, native_error
 
 NAMESPACE = "gioada_fast"
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 
 # Best first. On CUDA devices C++ comes before Triton: its launch costs less host time.
 _PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
-
-
-def _import_native() -> tuple[ModuleType | None, str]:
-    try:
-        from gioada_fast import _C
-    except ImportError as error:
-        return None, f"gioada_fast._C cannot be imported: {error}"
-    return _C, ""
-
-
-native, _native_error = _import_native()
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ class Backend:
 
 def _probe_cpp() -> tuple[tuple[str, ...], str]:
     if native is None:
-        return (), f"{_native_error}; install with a C++17 compiler"
+        return (), f"{native_error}; install with a C++17 compiler"
     return ("cpu",), f"{native.instruction_set()} of {', '.join(native.instruction_sets())}"
 
 
@@ -75,7 +65,7 @@ def _probe_triton() -> tuple[tuple[str, ...], str]:
 
 def _probe_cuda() -> tuple[tuple[str, ...], str]:
     if native is None:
-        return (), _native_error
+        return (), native_error
     if not native.has_cuda:
         return (), "gioada_fast._C was built without nvcc"
     if torch.version.cuda is None:
@@ -233,3 +223,44 @@ class FusedOp:
             wanted = _PREFERENCE[device_type][0]
             _warn_slow(f"back end {wanted!r} is not live: {backends()[wanted].detail}")
         return "reference"
+
+
+def scaled_gradient(name: str, arguments: int) -> tuple[Callable, Callable]:
+    """``setup_context`` and ``backward`` of an op that computes its gradient with its result.
+
+    The operator's first input is the one with a gradient, its outputs are (loss [], gradient in
+    float32, empty where not wanted); the backward only scales. Second derivatives are refused.
+
+    Args:
+        name: of the op, for the message.
+        arguments: number of the operator's arguments, the back end included.
+    """
+
+    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+        ctx.dtype = inputs[0].dtype
+
+    def backward(ctx, grad_loss: Tensor, _: Tensor) -> tuple:
+        refuse_second_derivative(name)
+        (grad,) = ctx.saved_tensors
+        return (grad * grad_loss).to(ctx.dtype), *[None] * (arguments - 1)
+
+    return setup_context, backward
+
+
+def refuse_second_derivative(name: str) -> None:
+    """Raise in a backward that is itself differentiated: what was saved would pass for constant."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{name} has no second derivative: "
+            'with create_graph=True, compute it under ops.backend("reference")'
+        )
+
+
+def empty_gradient(x: Tensor, wanted: bool) -> Tensor:
+    """Float32, of the shape of ``x`` [N, C, h, w], channels-last; empty where not wanted."""
+    if not wanted:
+        return x.new_empty(0, dtype=torch.float32)
+    n, c, h, w = x.shape
+    return x.new_empty((n, h, w, c), dtype=torch.float32).permute(0, 3, 1, 2)

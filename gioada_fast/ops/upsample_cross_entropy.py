@@ -14,7 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gioada_fast.ops._registry import FusedOp, native
+from gioada_fast.ops._checks import check_device, check_dtype, check_image, check_labels
+from gioada_fast.ops._native import address, float_type, label_type, native, run_cpu, run_cuda
+from gioada_fast.ops._registry import FusedOp, empty_gradient, scaled_gradient
+
+_NAME = "upsample_cross_entropy"
 
 
 def reference(
@@ -35,28 +39,17 @@ def reference(
 
 
 def _check(logits: Tensor, labels: Tensor, weight: Tensor | None) -> None:
-    if logits.dim() != 4 or 0 in logits.shape[1:]:
-        raise ValueError(f"logits are {list(logits.shape)}, expected [N, C, h, w] with C, h, w > 0")
-    if logits.dtype not in (torch.float32, torch.bfloat16, torch.float64):
-        raise TypeError(f"logits are {logits.dtype}, expected float32, bfloat16 or float64")
-    if labels.dim() != 3 or labels.shape[0] != logits.shape[0]:
-        raise ValueError(
-            f"labels are {list(labels.shape)}, expected [N, H, W] with N = {logits.shape[0]} "
-            f"as in logits {list(logits.shape)}"
-        )
-    if labels.dtype not in (torch.int64, torch.uint8):
-        raise TypeError(f"labels are {labels.dtype}, expected int64 or uint8")
-    if labels.device != logits.device:
-        raise ValueError(f"labels are on {labels.device}, logits on {logits.device}")
+    check_image("logits", logits)
+    check_dtype("logits", logits)
+    check_labels(labels, "logits", logits)
     if weight is not None:
         if weight.shape != (logits.shape[1],):
             raise ValueError(
-                f"weight is {list(weight.shape)}, expected [C] with C = {logits.shape[1]}"
+                f"weight: {list(weight.shape)}, expected [C] with C = {logits.shape[1]}"
             )
         if not weight.is_floating_point():
-            raise TypeError(f"weight is {weight.dtype}, expected a floating-point type")
-        if weight.device != logits.device:
-            raise ValueError(f"weight is on {weight.device}, logits on {logits.device}")
+            raise TypeError(f"weight: {weight.dtype}, expected a floating-point type")
+        check_device("weight", weight, "logits", logits)
         if weight.requires_grad:
             raise ValueError("weight requires a gradient, which this loss does not have")
 
@@ -70,14 +63,7 @@ def _fake(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Loss, and its gradient in float32: channels-last, or empty where not wanted."""
-    return logits.new_empty((), dtype=torch.float32), _empty_grad(logits, wants_grad)
-
-
-def _empty_grad(logits: Tensor, wanted: bool) -> Tensor:
-    if not wanted:
-        return logits.new_empty(0, dtype=torch.float32)
-    n, c, h, w = logits.shape
-    return logits.new_empty((n, h, w, c), dtype=torch.float32).permute(0, 3, 1, 2)
+    return logits.new_empty((), dtype=torch.float32), empty_gradient(logits, wants_grad)
 
 
 def _native_arguments(
@@ -88,19 +74,23 @@ def _native_arguments(
     loss: Tensor,
     grad: Tensor,
 ) -> "native.UpsampleCrossEntropy":
+    n, c, h, w = logits.shape
     return native.UpsampleCrossEntropy(
-        logits=logits.data_ptr(),
-        bfloat16=logits.dtype == torch.bfloat16,
-        shape=logits.shape,
-        strides=logits.stride(),
-        labels=labels.data_ptr(),
-        uint8=labels.dtype == torch.uint8,
+        logits=address(logits),
+        logit_type=float_type(logits),
+        logit_strides=logits.stride(),
+        labels=address(labels),
+        label_type=label_type(labels),
+        weight=address(weight),
+        ignore_index=ignore_index,
+        batch=n,
+        classes=c,
+        in_height=h,
+        in_width=w,
         height=labels.shape[1],
         width=labels.shape[2],
-        weight=0 if weight is None else weight.data_ptr(),
-        ignore_index=ignore_index,
-        loss=loss.data_ptr(),
-        grad=grad.data_ptr() if grad.numel() else 0,
+        loss=address(loss),
+        grad=address(grad),
     )
 
 
@@ -108,9 +98,8 @@ def _cpp(
     logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, wants_grad: bool
 ) -> tuple[Tensor, Tensor]:
     loss = logits.new_empty((), dtype=torch.float32)
-    grad = _empty_grad(logits, wants_grad)
-    arguments = _native_arguments(logits, labels, weight, ignore_index, loss, grad)
-    native.upsample_cross_entropy_cpu(arguments, torch.get_num_threads())
+    grad = empty_gradient(logits, wants_grad)
+    run_cpu(_NAME, _native_arguments(logits, labels, weight, ignore_index, loss, grad))
     return loss, grad
 
 
@@ -118,15 +107,10 @@ def _cuda(
     logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, wants_grad: bool
 ) -> tuple[Tensor, Tensor]:
     loss = logits.new_zeros((), dtype=torch.float32)
-    grad = _empty_grad(logits, wants_grad)
+    grad = empty_gradient(logits, wants_grad)
     if labels.numel() == 0:
         return loss, grad.zero_()
-    arguments = _native_arguments(logits, labels, weight, ignore_index, loss, grad)
-    size = native.upsample_cross_entropy_workspace(arguments)
-    workspace = logits.new_empty(size, dtype=torch.float32)
-    with torch.cuda.device(logits.device):
-        stream = torch.cuda.current_stream().cuda_stream
-        native.upsample_cross_entropy_cuda(arguments, workspace.data_ptr(), stream)
+    run_cuda(_NAME, _native_arguments(logits, labels, weight, ignore_index, loss, grad), logits)
     return loss, grad
 
 
@@ -136,31 +120,16 @@ def _triton(
     from gioada_fast.ops.triton import upsample_cross_entropy as kernels
 
     loss = logits.new_zeros((), dtype=torch.float32)
-    grad = _empty_grad(logits, wants_grad)
+    grad = empty_gradient(logits, wants_grad)
     if labels.numel() == 0:
         return loss, grad.zero_()
     kernels.launch(logits, labels, weight, ignore_index, loss, grad if wants_grad else None)
     return loss, grad
 
 
-def _setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-    ctx.dtype = inputs[0].dtype
-
-
-def _backward(ctx, grad_loss: Tensor, _: Tensor) -> tuple:
-    if torch.is_grad_enabled():  # the saved gradient would pass for a constant
-        raise RuntimeError(
-            "upsample_cross_entropy has no second derivative: "
-            'with create_graph=True, compute it under ops.backend("reference")'
-        )
-    (grad,) = ctx.saved_tensors
-    return (grad * grad_loss).to(ctx.dtype), None, None, None, None, None
-
-
+_setup_context, _backward = scaled_gradient(_NAME, arguments=6)
 _op = FusedOp(
-    "upsample_cross_entropy",
+    _NAME,
     fake=_fake,
     kernels={"cpp": _cpp, "triton": _triton, "cuda": _cuda},
     setup_context=_setup_context,

@@ -41,10 +41,10 @@ SHAPES = {
 }
 
 BAD_INPUTS = {
-    "logits 3-D": (lambda x, y, i, w: (x[0], y), ValueError, r"logits are \[4, 3, 4\]"),
-    "no class": (lambda x, y, i, w: (x[:, :0], y), ValueError, r"logits are \[2, 0, 3, 4\]"),
+    "logits 3-D": (lambda x, y, i, w: (x[0], y), ValueError, r"logits: \[4, 3, 4\]"),
+    "no class": (lambda x, y, i, w: (x[:, :0], y), ValueError, r"logits: \[2, 0, 3, 4\]"),
     "logits float16": (lambda x, y, i, w: (x.half(), y), TypeError, "torch.float16"),
-    "labels 4-D": (lambda x, y, i, w: (x, y[None]), ValueError, r"labels are \[1, 2, 9, 13\]"),
+    "labels 4-D": (lambda x, y, i, w: (x, y[None]), ValueError, r"labels: \[1, 2, 9, 13\]"),
     "other batch": (
         lambda x, y, i, w: (x, y[:1]),
         ValueError,
@@ -54,12 +54,12 @@ BAD_INPUTS = {
     "labels elsewhere": (
         lambda x, y, i, w: (x, y.to("meta")),
         ValueError,
-        "labels are on meta",
+        "labels: on meta, but logits on cpu",
     ),
     "short weight": (
         lambda x, y, i, w: (x, y, i, torch.ones(3)),
         ValueError,
-        r"weight is \[3\], expected \[C\] with C = 4",
+        r"weight: \[3\], expected \[C\] with C = 4",
     ),
     "integer weight": (
         lambda x, y, i, w: (x, y, i, torch.ones(4, dtype=torch.int64)),

@@ -5,34 +5,15 @@ that over its pixels; a second kernel sums losses and weights; a third collects 
 gradient from the four cells around it. No atomics: the same bits every run.
 """
 
-import contextlib
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from gioada_fast.ops.triton._common import cell_begin, on_device_of, upper_weight
+
 ELEMENTS = 1024  # of a block [pixels, classes]
 TOTAL_BLOCK = 1024
 GRADIENT_BLOCK = 1024
-
-
-@triton.jit
-def _cell_begin(cell, size_in, size_out):
-    # First output index of a cell; see cell_begin in csrc/common.h.
-    spread = tl.maximum(size_in - 1, 1)
-    begin = (cell * (size_out - 1) + spread - 1) // spread
-    begin = tl.where(cell <= 0, 0, begin)
-    at_end = (cell >= spread) | ((size_out == 1) & (cell > 0))
-    return tl.where(at_end, size_out, begin)
-
-
-@triton.jit
-def _upper_weight(index, cell, size_in, size_out):
-    # Weight of point cell + 1; 0 where there is but one point on a side.
-    rest = index * (size_in - 1) - cell * (size_out - 1)
-    upper = rest.to(tl.float32) / tl.maximum(size_out - 1, 1).to(tl.float32)
-    return tl.where((size_in == 1) | (size_out == 1), 0.0, upper)
 
 
 @triton.jit
@@ -75,10 +56,10 @@ def cells_kernel(
     z10 = tl.load(corner + down, mask=is_class, other=0.0).to(tl.float32)
     z11 = tl.load(corner + down + right, mask=is_class, other=0.0).to(tl.float32)
 
-    x_begin = _cell_begin(cell_x, w, W)
-    y_begin = _cell_begin(cell_y, h, H)
-    width = _cell_begin(cell_x + 1, w, W) - x_begin
-    pixels = width * (_cell_begin(cell_y + 1, h, H) - y_begin)
+    x_begin = cell_begin(cell_x, w, W)
+    y_begin = cell_begin(cell_y, h, H)
+    width = cell_begin(cell_x + 1, w, W) - x_begin
+    pixels = width * (cell_begin(cell_y + 1, h, H) - y_begin)
 
     loss = 0.0
     weights = 0.0
@@ -100,8 +81,8 @@ def cells_kernel(
         else:
             pixel_weight = counts.to(tl.float32)
 
-        down_weight = _upper_weight(y, cell_y, h, H)[:, None]
-        right_weight = _upper_weight(x, cell_x, w, W)[:, None]
+        down_weight = upper_weight(y, cell_y, h, H)[:, None]
+        right_weight = upper_weight(x, cell_x, w, W)[:, None]
         upper_row = z00[None, :] * (1.0 - right_weight) + z01[None, :] * right_weight
         lower_row = z10[None, :] * (1.0 - right_weight) + z11[None, :] * right_weight
         z = upper_row * (1.0 - down_weight) + lower_row * down_weight
@@ -202,8 +183,7 @@ def launch(
     partial = loss.new_empty(programs * 4 * c if grad is not None else 0)
     sums = loss.new_empty(2 * programs)
     scale = loss.new_empty(1)
-    device = torch.cuda.device(logits.device) if logits.is_cuda else contextlib.nullcontext()
-    with device:
+    with on_device_of(logits):
         cells_kernel[(programs,)](
             logits,
             labels,

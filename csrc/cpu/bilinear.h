@@ -1,0 +1,115 @@
+// Bilinear resizing (align_corners = True) of one input row to strips of kLanes pixel columns, and
+// its transpose. Between two interpolated rows, a pixel row is one fused multiply-add per class.
+#pragma once
+
+#include "cpu/parallel.h"
+#include "cpu/simd.h"
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+
+// A strip of kLanes pixel columns and the input columns it touches.
+struct Strip {
+  int64_t first;     // its first input column
+  int64_t span;      // number of input columns
+  float* to_pixels;  // [span, kLanes] weight of an input column in a pixel column
+  float* to_inputs;  // [kLanes, round_up(span, kLanes)] the transpose
+};
+
+// Strips are the same for every row and image: built once per call.
+class Strips {
+ public:
+  Strips(int64_t in, int64_t out)
+      : count_((out + kLanes - 1) / kLanes), strips_(count_), weights_(size_of(in, out)) {
+    float* next = weights_.get();
+    for (int64_t s = 0; s < count_; ++s) {
+      const int64_t begin = s * kLanes;
+      const int64_t end = begin + kLanes < out ? begin + kLanes : out;
+      Strip& strip = strips_[s];
+      strip.first = cell_of(begin, in, out);
+      strip.span = span_of(begin, end, in, out);
+      const int64_t padded = round_up(strip.span, kLanes);
+      strip.to_pixels = next;
+      strip.to_inputs = next + strip.span * kLanes;
+      next += (strip.span + padded) * kLanes;
+      for (float* p = strip.to_pixels; p != next; ++p) *p = 0.f;  // lanes beyond the image stay 0
+      for (int64_t x = begin; x < end; ++x) {
+        const int64_t lane = x - begin;
+        const int64_t cell = cell_of(x, in, out);
+        const float upper = upper_weight(x, cell, in, out);
+        const int64_t column = cell - strip.first;
+        strip.to_pixels[column * kLanes + lane] = 1.f - upper;
+        strip.to_inputs[lane * padded + column] = 1.f - upper;
+        if (column + 1 < strip.span) {
+          strip.to_pixels[(column + 1) * kLanes + lane] = upper;
+          strip.to_inputs[lane * padded + column + 1] = upper;
+        }
+      }
+    }
+  }
+
+  int64_t count() const { return count_; }
+  const Strip& operator[](int64_t s) const { return strips_[s]; }
+
+ private:
+  static int64_t span_of(int64_t begin, int64_t end, int64_t in, int64_t out) {
+    const int64_t last = cell_of(end - 1, in, out) + 1;
+    return (last < in ? last : in - 1) - cell_of(begin, in, out) + 1;
+  }
+
+  static int64_t size_of(int64_t in, int64_t out) {
+    int64_t size = 0;
+    for (int64_t begin = 0; begin < out; begin += kLanes) {
+      const int64_t end = begin + kLanes < out ? begin + kLanes : out;
+      const int64_t span = span_of(begin, end, in, out);
+      size += (span + round_up(span, kLanes)) * kLanes;
+    }
+    return size;
+  }
+
+  int64_t count_;
+  Buffer<Strip> strips_;
+  Buffer<float> weights_;
+};
+
+// One input row, interpolated to the columns of a strip: out[c, lane].
+template <typename T>
+static inline void interpolate(const T* row,  // of one image, at column 0
+                               int64_t class_stride, int64_t column_stride, int64_t classes,
+                               const Strip& strip, float* out) {
+  row += strip.first * column_stride;
+  for (int64_t c = 0; c < classes; ++c) {
+    const T* p = row + c * class_stride;
+    Floats sum = to_float(p[0]) * load(strip.to_pixels);
+    for (int64_t i = 1; i < strip.span; ++i) {
+      sum += to_float(p[i * column_stride]) * load(strip.to_pixels + i * kLanes);
+    }
+    store(out + c * kLanes, sum);
+  }
+}
+
+// The transpose of `interpolate`: adds grad[c, lane] to row[c * class_stride + column]. Writes
+// whole vectors: a row needs kLanes floats beyond its last column.
+static inline void spread(const float* grad, int64_t classes, const Strip& strip, float* row,
+                          int64_t class_stride) {
+  const int64_t padded = round_up(strip.span, kLanes);
+  for (int64_t c = 0; c < classes; ++c) {
+    float* out = row + c * class_stride + strip.first;
+    const float* g = grad + c * kLanes;
+    for (int64_t i = 0; i < padded; i += kLanes) {
+      const float* weights = strip.to_inputs + i;
+      Floats even = g[0] * load(weights), odd = g[1] * load(weights + padded);
+      for (int lane = 2; lane < kLanes; lane += 2) {
+        even += g[lane] * load(weights + lane * padded);
+        odd += g[lane + 1] * load(weights + (lane + 1) * padded);
+      }
+      Floats sum;
+      std::memcpy(&sum, out + i, sizeof sum);
+      sum += even + odd;
+      std::memcpy(out + i, &sum, sizeof sum);
+    }
+  }
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

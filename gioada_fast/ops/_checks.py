@@ -1,0 +1,48 @@
+"""Checks of arguments that several ops share; each names what was found and what was expected."""
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float64)
+LABELS = (torch.int64, torch.uint8)
+
+
+def check_dtype(name: str, tensor: Tensor, allowed: tuple[torch.dtype, ...] = FLOATS) -> None:
+    """Raise TypeError unless the tensor has one of the dtypes."""
+    if tensor.dtype not in allowed:
+        *some, last = (str(dtype).removeprefix("torch.") for dtype in allowed)
+        expected = f"{', '.join(some)} or {last}" if some else last
+        raise TypeError(f"{name}: {tensor.dtype}, expected {expected}")
+
+
+def check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise ValueError unless both tensors are on one device."""
+    if tensor.device != other.device:
+        raise ValueError(f"{name}: on {tensor.device}, but {other_name} on {other.device}")
+
+
+def check_image(name: str, tensor: Tensor, channels: int | None = None) -> None:
+    """Raise ValueError unless the tensor is [N, C, h, w] with C, h and w > 0."""
+    wanted = "C" if channels is None else str(channels)
+    wrong = tensor.dim() != 4 or 0 in tensor.shape[1:]
+    if wrong or (channels is not None and tensor.shape[1] != channels):
+        raise ValueError(
+            f"{name}: {list(tensor.shape)}, expected [N, {wanted}, h, w] with all but N above 0"
+        )
+
+
+def check_labels(labels: Tensor, name: str, image: Tensor) -> None:
+    """Raise unless labels are [N, H, W], int64 or uint8, with batch and device of ``image``."""
+    if labels.dim() != 3 or labels.shape[0] != image.shape[0]:
+        raise ValueError(
+            f"labels: {list(labels.shape)}, expected [N, H, W] with N = {image.shape[0]} "
+            f"as in {name} {list(image.shape)}"
+        )
+    check_dtype("labels", labels, LABELS)
+    check_device("labels", labels, name, image)
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless the value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
