@@ -221,5 +221,6 @@ PYBIND11_MODULE(_C, m) {
       .field("height", &UpsampleCrossEntropy::height)
       .field("width", &UpsampleCrossEntropy::width)
       .field("loss", &UpsampleCrossEntropy::loss)
-      .field("grad", &UpsampleCrossEntropy::grad);
+      .field("grad", &UpsampleCrossEntropy::grad)
+      .field("wrong_label", &UpsampleCrossEntropy::wrong_label);
 }

@@ -58,11 +58,12 @@ GIOADA_HD bfloat16 to_bfloat16(float value) {
 GIOADA_HD void convert(float value, float* out) { *out = value; }
 GIOADA_HD void convert(float value, bfloat16* out) { *out = to_bfloat16(value); }
 
-// Class of a pixel, or -1 where it does not count. A label that is neither a class nor
-// ignore_index counts as ignored: it must not be read with, and raising would need a device sync.
+constexpr int kIgnored = -1, kOutOfRange = -2;
+
+// Class of a pixel, or one of the above, both negative.
 GIOADA_HD int class_of(int64_t label, int64_t ignore_index, int64_t classes) {
-  const bool counts = label != ignore_index && label >= 0 && label < classes;
-  return counts ? static_cast<int>(label) : -1;
+  if (label == ignore_index) return kIgnored;
+  return label >= 0 && label < classes ? static_cast<int>(label) : kOutOfRange;
 }
 
 // Bilinear resizing of `in` to `out` points with align_corners = True, as cells: cell k lies

@@ -20,6 +20,9 @@ struct UpsampleCrossEntropy {
   int64_t batch, classes, in_height, in_width, height, width;
   float* loss;  // [1]
   float* grad;  // [batch, in_height, in_width, classes], or null: not wanted
+  // [1] index of the first label that is neither a class nor ignore_index, or -1; CPU only: on a
+  // GPU, such a label makes the loss NaN, since raising would wait for the device
+  int64_t* wrong_label;
 };
 
 inline namespace GIOADA_ISA {

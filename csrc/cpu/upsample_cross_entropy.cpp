@@ -32,6 +32,7 @@ struct Scratch {
 
 struct Sums {
   double loss, weight;
+  int64_t wrong_label;  // index of the first, or -1
 };
 
 // kRows consecutive rows of a strip within one cell: returns their weighted losses, and adds to the
@@ -95,18 +96,27 @@ inline Floats pixel_rows(int64_t classes, const float* lower, const int32_t* lab
   return total;
 }
 
+// Returns the index of the first label out of range, or -1.
 template <typename L>
-void read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, int64_t end,
-                 int64_t padded_width, const Scratch& s) {
+int64_t read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, int64_t end,
+                    int64_t padded_width, const Scratch& s) {
   const int64_t classes = op.classes, ignore_index = op.ignore_index;
+  int64_t wrong = -1;
   for (int64_t y = begin; y < end; ++y) {
     const L* row = static_cast<const L*>(op.labels) + (n * op.height + y) * op.width;
     int32_t* label = s.label + (y - begin) * padded_width;
     float* weight = s.weight + (y - begin) * padded_width;
+    int32_t lowest = kIgnored;
     for (int64_t x = 0; x < op.width; ++x) {
       label[x] = class_of(static_cast<int64_t>(row[x]), ignore_index, classes);
+      lowest = label[x] < lowest ? label[x] : lowest;
     }
-    for (int64_t x = op.width; x < padded_width; ++x) label[x] = -1;
+    for (int64_t x = op.width; x < padded_width; ++x) label[x] = kIgnored;
+    if (lowest == kOutOfRange && wrong < 0) {
+      int64_t x = 0;
+      while (label[x] != kOutOfRange) ++x;
+      wrong = (n * op.height + y) * op.width + x;
+    }
     if (op.weight != nullptr) {
       for (int64_t x = 0; x < padded_width; ++x) {
         weight[x] = label[x] >= 0 ? op.weight[label[x]] : 0.f;
@@ -115,6 +125,7 @@ void read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, int64
       for (int64_t x = 0; x < padded_width; ++x) weight[x] = label[x] >= 0 ? 1.f : 0.f;
     }
   }
+  return wrong;
 }
 
 // Cells [first, last) of image n. The gradient of input rows [first, last) goes to op.grad, that of
@@ -132,14 +143,12 @@ Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64
                 classes, strip, out);
   };
   const int64_t begin = cell_begin(first, h, op.height), end = cell_begin(last, h, op.height);
-  if (op.label_type == LabelType::uint8) {
-    read_labels<uint8_t>(op, n, begin, end, padded_width, s);
-  } else {
-    read_labels<int64_t>(op, n, begin, end, padded_width, s);
-  }
+  Sums sums = {0., 0., -1};
+  sums.wrong_label = op.label_type == LabelType::uint8
+                         ? read_labels<uint8_t>(op, n, begin, end, padded_width, s)
+                         : read_labels<int64_t>(op, n, begin, end, padded_width, s);
   if (kGrad) std::memset(s.grad_rows, 0, (last - first + 1) * row_size * sizeof(float));
 
-  Sums sums = {0., 0.};
   for (int64_t i = 0; i < (end - begin) * padded_width; i += kLanes) {
     const Floats weight = load(s.weight + i);
     float total = 0.f;
@@ -247,13 +256,15 @@ void run(const UpsampleCrossEntropy& op, int threads) {
                             : band<T, false>(op, strips, n, first, last, s, nullptr);
   });
 
-  Sums total = {0., 0.};
+  Sums total = {0., 0., -1};
   for (int64_t task = 0; task < tasks; ++task) {
+    if (total.wrong_label < 0) total.wrong_label = sums[task].wrong_label;
     total.loss += sums[task].loss;
     total.weight += sums[task].weight;
   }
   const double scale = total.weight > 0. ? 1. / total.weight : 0.;
   *op.loss = static_cast<float>(total.loss * scale);
+  *op.wrong_label = total.wrong_label;
   if (!wants_grad) return;
 
   // Rows that two bands share are completed, and all are divided by the sum of weights.
@@ -280,6 +291,7 @@ void run(const UpsampleCrossEntropy& op, int threads) {
 void upsample_cross_entropy(const UpsampleCrossEntropy& op, int threads) {
   if (op.batch == 0 || op.height == 0 || op.width == 0) {
     *op.loss = 0.f;
+    *op.wrong_label = -1;
     if (op.grad != nullptr) {
       std::memset(op.grad, 0,
                   op.batch * op.in_height * op.in_width * op.classes * sizeof(*op.grad));

@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kThreads)
       }
       for (int64_t y = y_begin; y < y_end; ++y) {
         const float y_upper = upper_weight(y, cell_row, op.in_height, op.height);
-        const int label = inside ? read_class(op, (n * op.height + y) * op.width + x) : -1;
+        const int label = inside ? read_class(op, (n * op.height + y) * op.width + x) : kIgnored;
         float weight = label >= 0 ? 1.f : 0.f;
         if (label >= 0 && op.weight != nullptr) weight = op.weight[label];
 
@@ -155,6 +155,7 @@ __global__ void __launch_bounds__(kThreads)
             grad_below[c] += y_upper * g;
           }
         }
+        if (group == 0 && label == kOutOfRange) loss_sum = NAN;
         if (group == 0 && label >= 0) {
           loss_sum += weight * (logf(sum) + (largest - picked));
           weight_sum += weight;

@@ -42,6 +42,31 @@ def check_labels(labels: Tensor, name: str, image: Tensor) -> None:
     check_device("labels", labels, name, image)
 
 
+def check_label_values(labels: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raise ValueError where a label is neither a class nor ``ignore_index``.
+
+    On CPU and outside ``torch.compile`` only: elsewhere the answer is not at hand. The C++ kernels
+    tell by themselves, see ``check_wrong_label``.
+    """
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    wrong = (labels != ignore_index) & ((labels < 0) | (labels >= num_classes))
+    if wrong.any():
+        check_wrong_label(int(wrong.flatten().byte().argmax()), labels, num_classes, ignore_index)
+
+
+def check_wrong_label(index: int, labels: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raise ValueError for the label [N, H, W] at a flat index; -1: there is none out of range."""
+    if index < 0:
+        return
+    _, height, width = labels.shape
+    n, y, x = index // (height * width), index // width % height, index % width
+    raise ValueError(
+        f"labels: {int(labels[n, y, x])} at [{n}, {y}, {x}], expected a class in "
+        f"[0, {num_classes}) or ignore_index = {ignore_index}"
+    )
+
+
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless the value is one of the choices."""
     if value not in choices:

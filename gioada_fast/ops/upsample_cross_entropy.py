@@ -14,7 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gioada_fast.ops._checks import check_device, check_dtype, check_image, check_labels
+from gioada_fast.ops._checks import (
+    check_device,
+    check_dtype,
+    check_image,
+    check_label_values,
+    check_labels,
+    check_wrong_label,
+)
 from gioada_fast.ops._native import address, float_type, label_type, native, run_cpu, run_cuda
 from gioada_fast.ops._registry import FusedOp, empty_gradient, scaled_gradient
 
@@ -73,6 +80,7 @@ def _native_arguments(
     ignore_index: int,
     loss: Tensor,
     grad: Tensor,
+    wrong_label: Tensor | None = None,
 ) -> "native.UpsampleCrossEntropy":
     n, c, h, w = logits.shape
     return native.UpsampleCrossEntropy(
@@ -91,6 +99,7 @@ def _native_arguments(
         width=labels.shape[2],
         loss=address(loss),
         grad=address(grad),
+        wrong_label=address(wrong_label),
     )
 
 
@@ -99,7 +108,10 @@ def _cpp(
 ) -> tuple[Tensor, Tensor]:
     loss = logits.new_empty((), dtype=torch.float32)
     grad = empty_gradient(logits, wants_grad)
-    run_cpu(_NAME, _native_arguments(logits, labels, weight, ignore_index, loss, grad))
+    wrong = torch.empty(1, dtype=torch.int64)
+    op = _native_arguments(logits, labels, weight, ignore_index, loss, grad, wrong)
+    run_cpu(_NAME, op)
+    check_wrong_label(wrong.item(), labels, logits.shape[1], ignore_index)
     return loss, grad
 
 
@@ -153,20 +165,23 @@ def upsample_cross_entropy(
         Scalar float32 (float64 for float64 logits). 0, with gradient 0, when no pixel counts. The
         gradient with respect to ``logits`` has their dtype and is channels-last.
 
-    A label that is neither ``ignore_index`` nor in [0, C) counts as ignored: telling it apart
-    would cost a device sync; ``data.labels`` checks labels when they are read. Logits that are not
-    finite make the loss NaN or infinite.
+    A label that is neither ``ignore_index`` nor in [0, C) raises on CPU. On a GPU, where that would
+    wait for the device, it makes the loss of the kernels NaN; the reference counts it as ignored
+    there, and in a compiled graph. Logits that are not finite make the loss NaN or infinite.
 
     Deterministic: the same bits every run, for any number of CPU threads. Second derivatives are
     refused; ``reference`` has them.
 
     Raises:
-        ValueError: shapes or devices disagree, C, h or w is 0, or ``weight`` requires a gradient.
+        ValueError: shapes or devices disagree; C, h or w is 0; a label is out of range; ``weight``
+            requires a gradient.
         TypeError: a dtype other than the above.
         RuntimeError: the back end asked for does not run here.
     """
     _check(logits, labels, weight)
     backend = _op.choose(logits)
+    if backend != "cpp":
+        check_label_values(labels, logits.shape[1], ignore_index)
     if backend == "reference":
         return reference(logits, labels, ignore_index, weight)
     if weight is not None:

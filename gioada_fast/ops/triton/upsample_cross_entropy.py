@@ -73,9 +73,9 @@ def cells_kernel(
         inside = pixel < pixels
         y = y_begin + pixel // width
         x = x_begin + pixel % width
-        label = tl.load(labels + (n * H + y) * W + x, mask=inside, other=0).to(tl.int64)
-        counts = inside & (label != ignore_index) & (label >= 0) & (label < C)
-        label = tl.where(counts, label, 0).to(tl.int32)
+        given = tl.load(labels + (n * H + y) * W + x, mask=inside, other=0).to(tl.int64)
+        counts = inside & (given != ignore_index) & (given >= 0) & (given < C)
+        label = tl.where(counts, given, 0).to(tl.int32)
         if HAS_WEIGHT:
             pixel_weight = tl.load(weight + label, mask=counts, other=0.0)
         else:
@@ -93,6 +93,8 @@ def cells_kernel(
         total = tl.sum(exps, axis=1)
         picked = tl.sum(tl.where(is_label, z, 0.0), axis=1)
         loss += tl.sum(tl.where(counts, pixel_weight * (tl.log(total) + largest - picked), 0.0))
+        out_of_range = inside & (given != ignore_index) & ((given < 0) | (given >= C))
+        loss += tl.sum(tl.where(out_of_range, float("nan"), 0.0))
         weights += tl.sum(pixel_weight)
         if WANTS_GRAD:
             g = exps * (pixel_weight / total)[:, None]
