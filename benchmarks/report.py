@@ -1,7 +1,8 @@
 """Results of the benchmarks as JSON, with what is needed to measure them again, and as a table.
 
 ``python -m benchmarks.report [result.json ...]`` prints results; by default all that are kept in
-``benchmarks/results/``. ``pytest benchmarks --record`` writes them there.
+``benchmarks/results/``. ``--markdown`` prints them as the README's table. ``pytest benchmarks
+--record`` writes them there.
 """
 
 import argparse
@@ -94,6 +95,27 @@ def table(records: list[dict]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def markdown(records: list[dict]) -> str:
+    """One line an op and shape: time, ratio to the best rival, memory added at the peak."""
+    lines = [
+        "| op | shape | forward, ms | ratio | forward + backward, ms | ratio | MiB (best rival) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    cases: dict[tuple[str, str], dict[str, dict]] = {}
+    for record in records:
+        cases.setdefault((record["op"], record["shape"]), {})[record["pass"]] = record
+    for (op, shape), passes in cases.items():
+        cells = []
+        for direction in ("forward", "forward+backward"):
+            found = passes.get(direction)
+            cells += [f"{found['ms']:.3g}", f"{found['ratio']:.1f}"] if found else ["", ""]
+        last = passes.get("forward+backward") or passes["forward"]
+        memory = last["peak_mib"]
+        cells.append(f"{memory['fused']:.1f} ({memory[last['best_rival']]:.1f})")
+        lines.append(f"| `{op}` | {shape} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def write(records: list[dict], device: str, path: Path) -> None:
     """Keep the records of one run."""
     result = {"environment": environment(device), "records": records}
@@ -105,7 +127,14 @@ def main() -> None:
     """Print results."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("results", nargs="*", type=Path, default=sorted(RESULTS.glob("*.json")))
-    for path in parser.parse_args().results:
+    parser.add_argument("--markdown", action="store_true", help="as the README has it")
+    arguments = parser.parse_args()
+    if arguments.markdown:
+        print(
+            markdown([r for p in arguments.results for r in json.loads(p.read_text())["records"]])
+        )
+        return
+    for path in arguments.results:
         result = json.loads(path.read_text())
         found = result["environment"]
         packages = ", ".join(f"{k} {v}" for k, v in found["packages"].items() if v)
