@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "translation_input.h"
 #include "upsample_cross_entropy.h"
 
 namespace py = pybind11;
@@ -24,7 +25,8 @@ namespace py = pybind11;
 #endif
 
 // apply(kernel, struct of its arguments)
-#define GIOADA_FOR_EACH_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_KERNEL(apply) \
+  apply(translation_input, TranslationInput) apply(upsample_cross_entropy, UpsampleCrossEntropy)
 #define GIOADA_FOR_EACH_CUDA_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
 
 namespace gioada {
@@ -206,6 +208,20 @@ PYBIND11_MODULE(_C, m) {
   m.attr("has_cuda") = false;
 #endif
 
+  Binding<TranslationInput>(m, "TranslationInput")
+      .field("image", &TranslationInput::image)
+      .field("image_strides", &TranslationInput::image_strides)
+      .field("depth", &TranslationInput::depth)
+      .field("depth_type", &TranslationInput::depth_type)
+      .field("depth_strides", &TranslationInput::depth_strides)
+      .field("labels", &TranslationInput::labels)
+      .field("label_type", &TranslationInput::label_type)
+      .field("batch", &TranslationInput::batch)
+      .field("classes", &TranslationInput::classes)
+      .field("height", &TranslationInput::height)
+      .field("width", &TranslationInput::width)
+      .field("out", &TranslationInput::out)
+      .field("out_type", &TranslationInput::out_type);
   Binding<UpsampleCrossEntropy>(m, "UpsampleCrossEntropy")
       .field("logits", &UpsampleCrossEntropy::logits)
       .field("logit_type", &UpsampleCrossEntropy::logit_type)

@@ -20,6 +20,7 @@ from .config import AdaptationConfig, ModelConfig
 from .depth import encode_depth
 from .losses import depth_loss, gan_loss, segmentation_loss
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet, output_map
+from .models.layers import normalise
 
 
 class Batch(NamedTuple):
@@ -45,11 +46,6 @@ class GeneratorStep:
     """(translated source, target), detached, where the input level is on."""
     outputs: tuple[Tensor, Tensor] | None
     """Output maps of (translated source, target), detached, where the output level is on."""
-
-
-def normalise(image: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to float32 in [-1, 1], channels-last, on the image's device."""
-    return image.to(torch.float32, memory_format=torch.channels_last) / 127.5 - 1
 
 
 class TwoLevelAdaptation(nn.Module):
@@ -98,7 +94,6 @@ class TwoLevelAdaptation(nn.Module):
         size = batch.source_labels.shape[1:]
         y_s = batch.source_labels
         d_s, valid = encode_depth(batch.source_depth, config.depth_encoding)
-        x_s = normalise(batch.source_image)
         x_t = None if target is None else normalise(target)
         input_level = self.translation is not None and x_t is not None
         output_level = self.output_discriminator is not None and x_t is not None
@@ -107,9 +102,11 @@ class TwoLevelAdaptation(nn.Module):
         images = outputs = None
         with frozen(self.image_discriminator, self.output_discriminator):
             if input_level:
-                x_s = self.translation(x_s, d_s, y_s)
+                x_s = self.translation(batch.source_image, d_s, y_s)
                 losses["img"] = self._gan_loss(self.image_discriminator(x_s), real=True)
                 images = x_s.detach(), x_t
+            else:
+                x_s = normalise(batch.source_image)
             n = x_s.shape[0]
             logits, depth = self.task(torch.cat([x_s, x_t]) if output_level else x_s)
             losses["seg"] = segmentation_loss(logits[:n], y_s, self.class_weights)

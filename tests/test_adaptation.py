@@ -100,7 +100,7 @@ def test_without_a_target_both_levels_are_off():
 def test_source_and_target_in_one_pass_give_what_two_passes_give():
     adaptation, batch = make("none", "joint").double(), make_batch()
     task = adaptation.task
-    from gioada_fast.adaptation import normalise
+    from gioada_fast.models.layers import normalise
 
     x_s, x_t = normalise(batch.source_image).double(), normalise(batch.target_image).double()
     both = task(torch.cat([x_s, x_t]))

@@ -1,4 +1,4 @@
-// Aligned memory and the parallel loop of the CPU kernels.
+// Memory and the parallel loop of the CPU kernels.
 #pragma once
 
 #include <cstdlib>
@@ -8,6 +8,9 @@
 
 #ifdef _OPENMP
 #include <omp.h>
+#endif
+#ifdef __linux__
+#include <sys/mman.h>
 #endif
 
 namespace gioada {
@@ -31,6 +34,20 @@ class Buffer {
   T* data_;
 };
 
+// Asks for huge pages in a large result that nobody has touched yet: the faults of 4 KiB pages can
+// cost more than the kernel that fills them. What PyTorch's allocator does under
+// THP_MEM_ALLOC_ENABLE=1; advice only, and nothing changes where the system declines it.
+static inline void prefer_huge_pages(void* data, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t kPage = 4096;
+  constexpr int64_t kWorthwhile = 4 << 20;  // holds a whole huge page, wherever it begins
+  if (bytes < kWorthwhile) return;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kPage - 1) / kPage * kPage;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
 // body(i, thread) for all i in [0, count) on at most `threads` threads. The number is passed, and
 // not taken from the runtime, so that torch.set_num_threads holds whichever runtime was loaded.
 // `body` must not throw, and must not let its result depend on `thread`.
@@ -44,6 +61,24 @@ static void parallel_for(int64_t count, int threads, const Body& body) {
   }
 #endif
   for (int64_t i = 0; i < count; ++i) body(i, 0);
+}
+
+// body(begin, end, thread) with [0, count) cut into one range for each thread, the same ranges for
+// the same count: what a thread has touched in one loop may still be in its cache in the next, and
+// threads fill different pages. For loops whose iterations all take about as long.
+template <typename Body>
+static void parallel_ranges(int64_t count, int threads, const Body& body) {
+#ifdef _OPENMP
+  if (threads > 1 && count > 1) {
+#pragma omp parallel num_threads(threads)
+    {
+      const int thread = omp_get_thread_num(), all = omp_get_num_threads();
+      body(count * thread / all, count * (thread + 1) / all, thread);
+    }
+    return;
+  }
+#endif
+  body(int64_t(0), count, 0);
 }
 
 static inline int64_t round_up(int64_t value, int64_t multiple) {

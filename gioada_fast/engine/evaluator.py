@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..adaptation import normalise
 from ..data.datasets import EvaluationFrames
 from ..data.labels import LabelSpace
 from ..models import TaskNet
-from ..models.layers import upsample
+from ..models.layers import normalise, upsample
 from .device import autocast
 
 

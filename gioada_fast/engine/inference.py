@@ -4,9 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..adaptation import normalise
 from ..models import TaskNet, TranslationNet
-from ..models.layers import upsample
+from ..models.layers import normalise, upsample
 from .device import autocast
 
 
@@ -58,7 +57,7 @@ def translate_images(
     """
     device = next(translation.parameters()).device
     with autocast(device, precision):
-        translated = translation(normalise(images.to(device)), depth.to(device), labels.to(device))
+        translated = translation(images.to(device), depth.to(device), labels.to(device))
     pixels = ((translated + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 

@@ -1,5 +1,6 @@
 """Small pieces shared by the networks."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +15,11 @@ def channels(base: int, width: float) -> int:
 def group_norm(num_channels: int) -> nn.GroupNorm:
     """Group norm with eight channels a group: no batch statistics, the same for any batch size."""
     return nn.GroupNorm(num_channels // GROUP_SIZE, num_channels)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] to float32 in [-1, 1], channels-last, on the image's device."""
+    return image.to(torch.float32, memory_format=torch.channels_last) / 127.5 - 1
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import channels
+from ..ops import translation_input
+from .layers import channels, normalise
 
 
 class TranslationNet(nn.Module):
@@ -51,15 +52,18 @@ class TranslationNet(nn.Module):
         """Translate.
 
         Args:
-            image: [N, 3, H, W] in [-1, 1].
+            image: uint8 [N, 3, H, W].
             depth: [N, 1, H, W] encoded; needed with ``geometry``.
             labels: [N, H, W] train ids, uint8 or int64; ignored pixels have no class.
 
         Returns:
             [N, 3, H, W] float32 in (-1, 1).
         """
-        x = translation_input(image, depth, labels, self.num_classes) if self.geometry else image
-        x = x.contiguous(memory_format=torch.channels_last)
+        x_s = normalise(image)
+        x = x_s
+        if self.geometry:
+            dtype = _compute_dtype(image.device)
+            x = translation_input(image, depth, labels, self.num_classes, dtype)
         half = (image.shape[2] + 1) // 2, (image.shape[3] + 1) // 2
         x = self.blocks(self.encoder(x))
         # nearest upsampling to the encoder's own sizes, so that odd sizes come back as they were
@@ -67,7 +71,7 @@ class TranslationNet(nn.Module):
         x = self.up2(F.interpolate(x, size=image.shape[2:], mode="nearest"))
         change = self.to_image(x).float()
         # 0.999 keeps atanh and its gradient finite where the image is black or white
-        return torch.tanh(change + torch.atanh(image.float() * 0.999))
+        return torch.tanh(change + torch.atanh(x_s * 0.999))
 
 
 class ResidualBlock(nn.Module):
@@ -87,20 +91,11 @@ class ResidualBlock(nn.Module):
         return x + self.body(x)
 
 
-def translation_input(image: Tensor, depth: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Concatenation of image, depth and one-hot labels: G_img's input.
-
-    Args:
-        image: [N, 3, H, W] in [-1, 1].
-        depth: [N, 1, H, W] encoded.
-        labels: [N, H, W] train ids; ids of ``num_classes`` and above become all zero.
-
-    Returns:
-        [N, 3 + 1 + C, H, W], dtype of ``image``.
-    """
-    classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
-    one_hot = labels.unsqueeze(1) == classes
-    return torch.cat([image, depth.to(image.dtype), one_hot.to(image.dtype)], dim=1)
+def _compute_dtype(device: torch.device) -> torch.dtype:
+    """What the first convolution computes in."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return torch.float32
 
 
 def _conv_norm_relu(conv: nn.Conv2d) -> tuple[nn.Module, ...]:

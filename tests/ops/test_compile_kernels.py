@@ -15,6 +15,9 @@ ARCHS = (80, 90)
 
 # op -> kernel -> (types of the arguments, constants), both at the flagship shape.
 TRITON = {
+    "translation_input": {
+        "fill_kernel": ("*u8 *fp32 *u8 *fp32" + " i32" * 11, {"BLOCK": 1024}),
+    },
     "upsample_cross_entropy": {
         "cells_kernel": (
             "*fp32 *u8 *fp32 *fp32 *fp32" + " i32" * 10,

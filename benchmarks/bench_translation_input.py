@@ -1,0 +1,43 @@
+"""``translation_input`` against a concatenation of the normalised image, depth and one-hot labels.
+
+The rivals make what the op makes, the channels-last tensor that the network takes.
+"""
+
+import pytest
+import torch
+
+from gioada_fast.ops import translation_input
+
+# n, classes, H, W; guard with room for noise.
+SHAPES = {
+    "flagship 1x16, 512x1024": ((1, 16, 512, 1024), 5),
+    "demo 4x11, 180x240": ((4, 11, 180, 240), 5),
+    "odd 2x19, 357x611": ((2, 19, 357, 611), 5),
+}
+
+
+def eager(image, depth, labels, num_classes):
+    """As public code writes it; a comparison, which is faster than ``F.one_hot`` and a permute."""
+    classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
+    one_hot = (labels.unsqueeze(1) == classes).float()
+    out = torch.cat([image.float() / 127.5 - 1, depth, one_hot], dim=1)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def bench_translation_input(shape, race, device):
+    (n, classes, height, width), guard = SHAPES[shape]
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, device=device)
+    depth = torch.rand(n, 1, height, width, device=device)
+    labels = torch.randint(0, classes, (n, height, width), dtype=torch.uint8, device=device)
+    pixels = n * height * width
+    race(
+        "translation_input",
+        shape,
+        translation_input,
+        eager,
+        (image, depth, labels, classes),
+        guard=guard,
+        bytes_moved=pixels * (3 + 4 + 1 + 4 * (4 + classes)),
+    )

@@ -1,0 +1,92 @@
+// CPU kernel: a stretch of pixels is zeroed while it is in the cache, then each pixel gets its
+// image, its depth and the one of its class: five writes, whatever the number of classes.
+
+#include "translation_input.h"
+
+#include "cpu/parallel.h"
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+namespace {
+
+constexpr int64_t kStretchBytes = 8192;
+
+template <typename T, typename Depth, typename Label>
+void fill_row(const TranslationInput& op, int64_t n, int64_t y, const T* normalised_values) {
+  const int64_t channels = kFirstClassChannel + op.classes;
+  const int64_t pixel_bytes = channels * sizeof(T);
+  const int64_t stretch = pixel_bytes < kStretchBytes ? kStretchBytes / pixel_bytes : 1;
+  const int64_t image_step = op.image_strides[3], depth_step = op.depth_strides[3];
+  const uint8_t* red = op.image + n * op.image_strides[0] + y * op.image_strides[2];
+  const uint8_t* green = red + op.image_strides[1];
+  const uint8_t* blue = green + op.image_strides[1];
+  const Depth* depth =
+      static_cast<const Depth*>(op.depth) + n * op.depth_strides[0] + y * op.depth_strides[2];
+  const Label* labels = static_cast<const Label*>(op.labels) + (n * op.height + y) * op.width;
+  T* out = static_cast<T*>(op.out) + (n * op.height + y) * op.width * channels;
+  T one;
+  convert(1.f, &one);
+  const uint64_t classes = op.classes;
+  const int64_t width = op.width;
+  for (int64_t begin = 0; begin < width; begin += stretch) {
+    const int64_t end = begin + stretch < width ? begin + stretch : width;
+    std::memset(static_cast<void*>(out + begin * channels), 0, (end - begin) * pixel_bytes);
+    for (int64_t x = begin; x < end; ++x) {
+      T* pixel = out + x * channels;
+      const uint64_t label = static_cast<uint64_t>(static_cast<int64_t>(labels[x]));
+      const bool has_class = label < classes;
+      // Without a branch: what has no class is written where the depth comes next.
+      pixel[has_class ? kFirstClassChannel + label : kDepthChannel] = one;
+      pixel[0] = normalised_values[red[x * image_step]];
+      pixel[1] = normalised_values[green[x * image_step]];
+      pixel[2] = normalised_values[blue[x * image_step]];
+      convert(to_float(depth[x * depth_step]), pixel + kDepthChannel);
+    }
+  }
+}
+
+template <typename T, typename Depth, typename Label>
+void run(const TranslationInput& op, int threads) {
+  T normalised_values[256];
+  for (int value = 0; value < 256; ++value) {
+    convert(normalised(static_cast<uint8_t>(value)), &normalised_values[value]);
+  }
+  prefer_huge_pages(op.out, op.batch * op.height * op.width * (kFirstClassChannel + op.classes) *
+                                static_cast<int64_t>(sizeof(T)));
+  parallel_ranges(op.batch * op.height, threads, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      fill_row<T, Depth, Label>(op, row / op.height, row % op.height, normalised_values);
+    }
+  });
+}
+
+template <typename T, typename Depth>
+void run(const TranslationInput& op, int threads) {
+  if (op.label_type == LabelType::uint8) {
+    run<T, Depth, uint8_t>(op, threads);
+  } else {
+    run<T, Depth, int64_t>(op, threads);
+  }
+}
+
+template <typename T>
+void run(const TranslationInput& op, int threads) {
+  if (op.depth_type == FloatType::bfloat16) {
+    run<T, bfloat16>(op, threads);
+  } else {
+    run<T, float>(op, threads);
+  }
+}
+
+}  // namespace
+
+void translation_input(const TranslationInput& op, int threads) {
+  if (op.out_type == FloatType::bfloat16) {
+    run<bfloat16>(op, threads);
+  } else {
+    run<float>(op, threads);
+  }
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

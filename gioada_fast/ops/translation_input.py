@@ -1,0 +1,152 @@
+"""What the translation network sees of a synthetic frame, from the bytes as they are stored.
+
+    out[:, :3] = image / 127.5 - 1
+    out[:, 3]  = depth
+    out[:, 4:] = one-hot labels; all zero where the label is no class
+
+Reads six bytes a pixel or so and writes the network's channels-last input once.
+
+Source: input-level adaptation of GIO-Ada (arXiv 1812.05040): the generator gets image, depth and
+semantic labels concatenated.
+"""
+
+import torch
+from torch import Tensor
+
+from gioada_fast.ops._checks import (
+    FLOATS,
+    check_device,
+    check_dtype,
+    check_image,
+    check_labels,
+)
+from gioada_fast.ops._native import address, float_type, label_type, native, run_cpu
+from gioada_fast.ops._registry import FusedOp
+
+_NAME = "translation_input"
+
+
+def reference(
+    image: Tensor,
+    depth: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The same in plain PyTorch; arguments as for ``translation_input``."""
+    exact = torch.promote_types(dtype, torch.float32)
+    classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
+    one_hot = labels.unsqueeze(1) == classes
+    parts = [image.to(exact) / 127.5 - 1, depth.to(exact), one_hot.to(exact)]
+    return torch.cat(parts, dim=1).to(dtype, memory_format=torch.channels_last)
+
+
+def _check(
+    image: Tensor, depth: Tensor, labels: Tensor, num_classes: int, dtype: torch.dtype
+) -> None:
+    check_image("image", image, channels=3)
+    check_dtype("image", image, (torch.uint8,))
+    check_image("depth", depth, channels=1)
+    check_dtype("depth", depth)
+    check_device("depth", depth, "image", image)
+    check_labels(labels, "image", image)
+    size = [image.shape[0], *image.shape[2:]]
+    for name, found in (("depth", [depth.shape[0], *depth.shape[2:]]), ("labels", [*labels.shape])):
+        if found != size:
+            raise ValueError(f"{name}: N, H, W are {found}, but those of image {size}")
+    if depth.requires_grad:
+        raise ValueError("depth requires a gradient, which this op does not have")
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+    if dtype not in FLOATS:
+        raise TypeError(f"dtype is {dtype}, expected float32, bfloat16 or float64")
+
+
+def _fake(
+    image: Tensor,
+    depth: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    dtype: torch.dtype,
+    backend: str,
+) -> Tensor:
+    """Channels-last."""
+    return _empty(image, num_classes, dtype)
+
+
+def _empty(image: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    n, _, height, width = image.shape
+    out = image.new_empty((n, height, width, 4 + num_classes), dtype=dtype)
+    return out.permute(0, 3, 1, 2)
+
+
+def _cpp(
+    image: Tensor, depth: Tensor, labels: Tensor, num_classes: int, dtype: torch.dtype
+) -> Tensor:
+    out = _empty(image, num_classes, dtype)
+    n, _, height, width = image.shape
+    op = native.TranslationInput(
+        image=address(image),
+        image_strides=image.stride(),
+        depth=address(depth),
+        depth_type=float_type(depth),
+        depth_strides=depth.stride(),
+        labels=address(labels),
+        label_type=label_type(labels),
+        batch=n,
+        classes=num_classes,
+        height=height,
+        width=width,
+        out=address(out),
+        out_type=float_type(out),
+    )
+    run_cpu(_NAME, op)
+    return out
+
+
+def _triton(
+    image: Tensor, depth: Tensor, labels: Tensor, num_classes: int, dtype: torch.dtype
+) -> Tensor:
+    from gioada_fast.ops.triton import translation_input as kernels
+
+    out = _empty(image, num_classes, dtype)
+    if out.numel():
+        kernels.launch(image, depth, labels, num_classes, out)
+    return out
+
+
+_op = FusedOp(_NAME, fake=_fake, kernels={"cpp": _cpp, "triton": _triton})
+
+
+def translation_input(
+    image: Tensor,
+    depth: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Concatenation of normalised image, depth and one-hot labels: G_img's input.
+
+    Args:
+        image: [N, 3, H, W] uint8, any memory format.
+        depth: [N, 1, H, W] encoded depth, float32, bfloat16 or float64, on the image's device.
+            Taken as it is, NaN included.
+        labels: [N, H, W] train ids, int64 or uint8. One that is not in [0, C), as 255, has no
+            class: all its channels are zero.
+        num_classes: C.
+        dtype: of the result: float32, bfloat16, or float64, which ``reference`` computes.
+
+    Returns:
+        [N, 3 + 1 + C, H, W], channels-last; the image in [-1, 1]. Has no gradient.
+
+    Raises:
+        ValueError: shapes or devices disagree, H or W is 0, ``num_classes`` is below 1, or
+            ``depth`` requires a gradient.
+        TypeError: a dtype other than the above.
+        RuntimeError: the back end asked for does not run here.
+    """
+    _check(image, depth, labels, num_classes, dtype)
+    backend = "reference" if dtype == torch.float64 else _op.choose(depth)
+    if backend == "reference":
+        return reference(image, depth, labels, num_classes, dtype)
+    return _op(image, depth, labels.contiguous(), num_classes, dtype, backend)
