@@ -1,4 +1,4 @@
-// Aligned memory and the parallel loop of the CPU kernels.
+// Memory and the parallel loop of the CPU kernels.
 #pragma once
 
 #include <cstdlib>
@@ -8,6 +8,9 @@
 
 #ifdef _OPENMP
 #include <omp.h>
+#endif
+#ifdef __linux__
+#include <sys/mman.h>
 #endif
 
 namespace gioada {
@@ -30,6 +33,20 @@ class Buffer {
  private:
   T* data_;
 };
+
+// Asks for huge pages in the part of a large result that nobody has touched: the faults of 4 KiB
+// pages can cost more than the kernel that fills them. What PyTorch's allocator does under
+// THP_MEM_ALLOC_ENABLE=1; advice only, and nothing changes where the system is set to decline it.
+static inline void prefer_huge_pages(void* data, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t kPage = 4096;
+  constexpr int64_t kWorthwhile = 4 << 20;  // holds a whole huge page, wherever it begins
+  if (bytes < kWorthwhile) return;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kPage - 1) / kPage * kPage;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
 
 // body(i, thread) for all i in [0, count) on at most `threads` threads. The number is passed, and
 // not taken from the runtime, so that torch.set_num_threads holds whichever runtime was loaded.
