@@ -25,14 +25,14 @@ namespace py = pybind11;
 #endif
 
 // apply(kernel, struct of its arguments)
-#define GIOADA_FOR_EACH_KERNEL(apply)                                \
-  apply(semantic_depth_concat, SemanticDepthConcat)                  \
-  apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
-  apply(upsample_cross_entropy, UpsampleCrossEntropy)
-#define GIOADA_FOR_EACH_CUDA_KERNEL(apply)                           \
-  apply(semantic_depth_concat, SemanticDepthConcat)                  \
-  apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
-  apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_KERNEL(apply)                                    \
+  apply(semantic_depth_concat, SemanticDepthConcat)                      \
+      apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
+          apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_CUDA_KERNEL(apply)                               \
+  apply(semantic_depth_concat, SemanticDepthConcat)                      \
+      apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
+          apply(upsample_cross_entropy, UpsampleCrossEntropy)
 
 namespace gioada {
 

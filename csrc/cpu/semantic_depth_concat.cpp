@@ -4,11 +4,11 @@
 // lanes never mix. A transpose in registers turns planes of channels into channels-last pixels, and
 // back for the gradient.
 //
-// Forward: a task owns a few pixel rows. Backward: a task owns a band, a few cells high. It computes
-// the probabilities again, gathers the gradient in two vectors per channel, for the input rows
-// above and below, and spreads those over input columns once per input row; rows that two bands
-// share are added in the end. Bands, and so all sums, depend on the shape alone: the result has the
-// same bits for any number of threads.
+// Forward: a task owns a few pixel rows. Backward: a task owns a band, a few cells high. It
+// computes the probabilities again, gathers the gradient in two vectors per channel, for the input
+// rows above and below, and spreads those over input columns once per input row; rows that two
+// bands share are added in the end. Bands, and so all sums, depend on the shape alone: the result
+// has the same bits for any number of threads.
 
 #include "semantic_depth_concat.h"
 
@@ -94,7 +94,8 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
         const Floats scale = 1.f / exponentials(classes, cell, lower, planes);
         for (int64_t i = 0; i < depth_at; i += kLanes) store(planes + i, load(planes + i) * scale);
         if (op.depth != nullptr) {
-          store(planes + depth_at, load(cell.above + depth_at) + lower * load(cell.step + depth_at));
+          store(planes + depth_at,
+                load(cell.above + depth_at) + lower * load(cell.step + depth_at));
         }
         to_pixels(planes, channels, pixels);
         const int64_t x = s * kLanes, count = std::min<int64_t>(kLanes, op.width - x);
@@ -115,7 +116,11 @@ void run(const SemanticDepthConcat& op, int threads) {
   const Strips strips(op.in_width, op.width);
   const Buffer<float> memory(workers * scratch_size);
   prefer_huge_pages(op.out, op.batch * op.height * op.width * channels * sizeof(T));
-  parallel_for(tasks, workers, [&](int64_t task, int thread) {
+  // Threads begin far apart: two at the same new page would both fill it with zeros.
+  const int64_t apart = (tasks + workers - 1) / workers;
+  parallel_for(apart * workers, workers, [&](int64_t i, int thread) {
+    const int64_t task = i % workers * apart + i / workers;
+    if (task >= tasks) return;
     const int64_t begin = task % parts * kTaskRows;
     forward_rows<T>(op, strips, task / parts, begin, std::min(begin + kTaskRows, op.height),
                     memory.get() + thread * scratch_size);
@@ -168,15 +173,6 @@ inline void pixel_row(int64_t classes, int64_t channels, float lower, const Scra
   }
   for (int64_t i = classes * kLanes; i < channels * kLanes; i += kLanes) add(i, load(s.planes + i));
 }
-
-// How the gradient is cut: an image into bands of cells, one task each.
-struct Bands {
-  int64_t cells;     // of a band; the last may have fewer
-  int64_t count;     // of one image
-  int64_t row_size;  // [channels, padded input width] floats of one input row's gradient
-
-  int64_t size() const { return (cells + 1) * row_size; }
-};
 
 // Cells [first, last) of image n: the gradient of input rows first to last goes to `rows`
 // [last - first + 1, channels, padded input width].
@@ -236,8 +232,12 @@ void run(const SemanticDepthConcatBackward& op, int threads) {
   const Buffer<float> rows(tasks * band_size);
   parallel_for(tasks, workers, [&](int64_t task, int thread) {
     float* p = memory.get() + thread * scratch_size;
-    const Scratch s = {{p, p + tile, p + 2 * tile}, p + 3 * tile, p + 4 * tile,
-                       p + 7 * tile,                p + 5 * tile, p + 6 * tile};
+    const Scratch s = {{p, p + tile, p + 2 * tile},
+                       p + 3 * tile,
+                       p + 4 * tile,
+                       p + 7 * tile,
+                       p + 5 * tile,
+                       p + 6 * tile};
     const int64_t first = task % bands * band_cells, last = std::min(first + band_cells, cells);
     backward_band<T>(op, strips, classes, channels, task / bands, first, last, s,
                      rows.get() + task * band_size);

@@ -50,7 +50,8 @@ static inline int64_t in_vectors(int64_t channels) {
 // round_up(channels, kLanes) channels.
 static inline void to_pixels(const float* planes, int64_t channels, float* pixels) {
   const int64_t whole = in_vectors(channels);
-  // What a pixel's last vector writes too much is the next pixel's first channels: those come later.
+  // What a pixel's last vector writes too much is the next pixel's first channels: those come
+  // later.
   for (int64_t c = whole - kLanes; c >= 0; c -= kLanes) {
     Floats v[kLanes];
 #pragma GCC unroll 16

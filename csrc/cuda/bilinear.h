@@ -27,8 +27,8 @@ __device__ __forceinline__ Corners<T> corners_of(const void* image, const int64_
                                                  int64_t in_height, int64_t in_width, int64_t n,
                                                  int64_t cell_y, int64_t cell_x) {
   Corners<T> corners;
-  corners.above = static_cast<const T*>(image) + n * strides[0] + cell_y * strides[2] +
-                  cell_x * strides[3];
+  corners.above =
+      static_cast<const T*>(image) + n * strides[0] + cell_y * strides[2] + cell_x * strides[3];
   corners.right = in_width > 1 ? strides[3] : 0;
   corners.down = in_height > 1 ? strides[2] : 0;
   corners.class_stride = strides[1];

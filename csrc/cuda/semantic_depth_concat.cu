@@ -297,8 +297,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename T>
 void launch(const SemanticDepthConcat& op, cudaStream_t stream) {
-  const int64_t blocks =
-      op.batch * divide_up(op.height, kRows) * divide_up(op.width, kThreads);
+  const int64_t blocks = op.batch * divide_up(op.height, kRows) * divide_up(op.width, kThreads);
   const dim3 grid(static_cast<unsigned>(blocks));
   if (op.classes <= kFewClasses) {
     forward_kernel<T, kFewClasses><<<grid, kThreads, 0, stream>>>(op);
@@ -335,8 +334,7 @@ void semantic_depth_concat(const SemanticDepthConcat& op, float*, void* stream_)
 }
 
 int64_t semantic_depth_concat_backward_workspace(const SemanticDepthConcatBackward& op) {
-  const CellStrips strips =
-      cell_strips(op.batch, op.in_height, op.in_width, op.width, kThreads);
+  const CellStrips strips = cell_strips(op.batch, op.in_height, op.in_width, op.width, kThreads);
   const int64_t channels =
       (op.grad_logits != nullptr ? op.classes : 0) + (op.grad_depth != nullptr);
   return strips.total * 2 * (strips.cells + 1) * channels;
@@ -346,8 +344,7 @@ int64_t semantic_depth_concat_backward_workspace(const SemanticDepthConcatBackwa
 void semantic_depth_concat_backward(const SemanticDepthConcatBackward& op, float* workspace,
                                     void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
-  const CellStrips strips =
-      cell_strips(op.batch, op.in_height, op.in_width, op.width, kThreads);
+  const CellStrips strips = cell_strips(op.batch, op.in_height, op.in_width, op.width, kThreads);
   if (op.type == FloatType::bfloat16) {
     launch<bfloat16>(op, strips, workspace, stream);
   } else {

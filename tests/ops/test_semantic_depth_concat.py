@@ -139,9 +139,9 @@ LAYOUTS = {
     "transposed": _transposed,
     "sliced": _sliced,
     "channels-last, every other": lambda x: _sliced(_channels_last(x)),
-    "a channel more": lambda x: torch.cat([x, x], 1).contiguous(
-        memory_format=torch.channels_last
-    )[:, : x.shape[1]],
+    "a channel more": lambda x: torch.cat([x, x], 1).contiguous(memory_format=torch.channels_last)[
+        :, : x.shape[1]
+    ],
 }
 
 
@@ -260,7 +260,9 @@ def test_nothing_of_full_size_is_kept():
     kept = []
     with (
         ops.backend("cpp"),
-        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t),
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.append(t.numel()) or t, lambda t: t
+        ),
     ):
         semantic_depth_concat(logits, depth, size)
     assert kept == [logits.numel()]

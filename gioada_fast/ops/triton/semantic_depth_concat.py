@@ -83,9 +83,7 @@ def forward_kernel(
     exps = tl.exp(z - tl.max(z, axis=1)[:, None])
     probability = exps * (1.0 / tl.sum(exps, axis=1))[:, None]
     at = out + pixel * (C + HAS_DEPTH)
-    tl.store(
-        at[:, None] + classes[None, :], probability, mask=inside[:, None] & is_class[None, :]
-    )
+    tl.store(at[:, None] + classes[None, :], probability, mask=inside[:, None] & is_class[None, :])
     if HAS_DEPTH:
         corner = depth + n * depth_stride_n + cell_y.to(tl.int64) * depth_stride_h
         value = interpolate(
@@ -303,5 +301,13 @@ def launch_backward(grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_dept
                 grid = (triton.cdiv(elements, GRADIENT_BLOCK),)
                 of_result = result.shape[1]
                 gradient_kernel[grid](
-                    partial, result, elements, channels, first, of_result, h, w, BLOCK=GRADIENT_BLOCK
+                    partial,
+                    result,
+                    elements,
+                    channels,
+                    first,
+                    of_result,
+                    h,
+                    w,
+                    BLOCK=GRADIENT_BLOCK,
                 )
