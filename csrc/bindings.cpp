@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "translation_input.h"
+#include "semantic_depth_concat.h"
 #include "upsample_cross_entropy.h"
 
 namespace py = pybind11;
@@ -26,8 +27,14 @@ namespace py = pybind11;
 
 // apply(kernel, struct of its arguments)
 #define GIOADA_FOR_EACH_KERNEL(apply) \
-  apply(translation_input, TranslationInput) apply(upsample_cross_entropy, UpsampleCrossEntropy)
-#define GIOADA_FOR_EACH_CUDA_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
+  apply(semantic_depth_concat, SemanticDepthConcat) \
+  apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
+  apply(translation_input, TranslationInput) \
+  apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_CUDA_KERNEL(apply) \
+  apply(semantic_depth_concat, SemanticDepthConcat) \
+  apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
+  apply(upsample_cross_entropy, UpsampleCrossEntropy)
 
 namespace gioada {
 
@@ -222,6 +229,34 @@ PYBIND11_MODULE(_C, m) {
       .field("width", &TranslationInput::width)
       .field("out", &TranslationInput::out)
       .field("out_type", &TranslationInput::out_type);
+  Binding<SemanticDepthConcat>(m, "SemanticDepthConcat")
+      .field("logits", &SemanticDepthConcat::logits)
+      .field("depth", &SemanticDepthConcat::depth)
+      .field("type", &SemanticDepthConcat::type)
+      .field("logit_strides", &SemanticDepthConcat::logit_strides)
+      .field("depth_strides", &SemanticDepthConcat::depth_strides)
+      .field("batch", &SemanticDepthConcat::batch)
+      .field("classes", &SemanticDepthConcat::classes)
+      .field("in_height", &SemanticDepthConcat::in_height)
+      .field("in_width", &SemanticDepthConcat::in_width)
+      .field("height", &SemanticDepthConcat::height)
+      .field("width", &SemanticDepthConcat::width)
+      .field("out", &SemanticDepthConcat::out);
+  Binding<SemanticDepthConcatBackward>(m, "SemanticDepthConcatBackward")
+      .field("grad", &SemanticDepthConcatBackward::grad)
+      .field("logits", &SemanticDepthConcatBackward::logits)
+      .field("type", &SemanticDepthConcatBackward::type)
+      .field("grad_strides", &SemanticDepthConcatBackward::grad_strides)
+      .field("logit_strides", &SemanticDepthConcatBackward::logit_strides)
+      .field("batch", &SemanticDepthConcatBackward::batch)
+      .field("channels", &SemanticDepthConcatBackward::channels)
+      .field("classes", &SemanticDepthConcatBackward::classes)
+      .field("in_height", &SemanticDepthConcatBackward::in_height)
+      .field("in_width", &SemanticDepthConcatBackward::in_width)
+      .field("height", &SemanticDepthConcatBackward::height)
+      .field("width", &SemanticDepthConcatBackward::width)
+      .field("grad_logits", &SemanticDepthConcatBackward::grad_logits)
+      .field("grad_depth", &SemanticDepthConcatBackward::grad_depth);
   Binding<UpsampleCrossEntropy>(m, "UpsampleCrossEntropy")
       .field("logits", &UpsampleCrossEntropy::logits)
       .field("logit_type", &UpsampleCrossEntropy::logit_type)

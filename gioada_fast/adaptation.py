@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from .config import AdaptationConfig, ModelConfig
 from .depth import encode_depth
 from .losses import depth_loss, gan_loss, segmentation_loss
-from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet, output_map
 from .models.layers import normalise
+from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
+from .ops import semantic_depth_concat
 
 
 class Batch(NamedTuple):
@@ -112,7 +113,8 @@ class TwoLevelAdaptation(nn.Module):
             losses["seg"] = segmentation_loss(logits[:n], y_s, self.class_weights)
             losses["depth"] = depth_loss(depth[:n], d_s, valid, config.depth_loss)
             if output_level:
-                o = self._output_map(logits, depth, size)
+                joint = config.output_level == "joint"
+                o = semantic_depth_concat(logits, depth if joint else None, size)
                 patches = self.output_discriminator(o)
                 # both sides of the minimum: the target's output shall look like the source's, and
                 # through G_task and G_img the translated source's like the target's
@@ -141,9 +143,6 @@ class TwoLevelAdaptation(nn.Module):
             source, target = patches.chunk(2)
             losses["d_out"] = self._discrimination_loss(real=source, fake=target)
         return losses
-
-    def _output_map(self, logits: Tensor, depth: Tensor, size: tuple[int, int]) -> Tensor:
-        return output_map(logits, depth if self.config.output_level == "joint" else None, size)
 
     def _gan_loss(self, patches: Tensor, real: bool) -> Tensor:
         return gan_loss(patches, real, self.config.gan_loss, generator=True)

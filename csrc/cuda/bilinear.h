@@ -22,5 +22,63 @@ struct Corners {
   }
 };
 
+template <typename T>
+__device__ __forceinline__ Corners<T> corners_of(const void* image, const int64_t* strides,
+                                                 int64_t in_height, int64_t in_width, int64_t n,
+                                                 int64_t cell_y, int64_t cell_x) {
+  Corners<T> corners;
+  corners.above =
+      static_cast<const T*>(image) + n * strides[0] + cell_y * strides[2] + cell_x * strides[3];
+  corners.right = in_width > 1 ? strides[3] : 0;
+  corners.down = in_height > 1 ? strides[2] : 0;
+  corners.class_stride = strides[1];
+  return corners;
+}
+
+// How an image is cut into strips: some cells of one row of cells, with all of their pixels.
+struct CellStrips {
+  int64_t cells;      // cells of a strip
+  int64_t in_row;     // strips in a row of cells
+  int64_t cell_rows;  // of one image
+  int64_t total;      // strips of the batch
+};
+
+// Strips of about as many pixel columns as a block has threads.
+inline CellStrips cell_strips(int64_t batch, int64_t in_height, int64_t in_width, int64_t width,
+                              int64_t threads) {
+  const int64_t cells = cell_count(in_width);
+  const bool one_cell = in_width == 1 || width == 1;
+  // The last cell has one pixel more: it holds both of its ends.
+  const int64_t widest = one_cell ? width : divide_up(width - 1, cells) + 1;
+  CellStrips strips;
+  strips.cells = widest < threads ? threads / widest : 1;
+  if (strips.cells > cells) strips.cells = cells;
+  strips.in_row = divide_up(cells, strips.cells);
+  strips.cell_rows = cell_count(in_height);
+  strips.total = batch * strips.cell_rows * strips.in_row;
+  return strips;
+}
+
+// Where a strip lies: cells [first, last) of a row of cells, and their pixels.
+struct StripCells {
+  int64_t n, cell_row, first, last;
+  int64_t x_begin, x_end, y_begin, y_end;
+};
+
+__device__ __forceinline__ StripCells cells_of(const CellStrips& strips, int64_t strip,
+                                               int64_t in_height, int64_t in_width, int64_t height,
+                                               int64_t width) {
+  StripCells at;
+  at.n = strip / (strips.cell_rows * strips.in_row);
+  at.cell_row = strip / strips.in_row % strips.cell_rows;
+  at.first = strip % strips.in_row * strips.cells;
+  at.last = min(at.first + strips.cells, cell_count(in_width));
+  at.x_begin = cell_begin(at.first, in_width, width);
+  at.x_end = cell_begin(at.last, in_width, width);
+  at.y_begin = cell_begin(at.cell_row, in_height, height);
+  at.y_end = cell_begin(at.cell_row + 1, in_height, height);
+  return at;
+}
+
 }  // namespace cuda
 }  // namespace gioada

@@ -1,6 +1,6 @@
 """The four networks of GIO-Ada, in the names that the code uses everywhere."""
 
-from .discriminators import OutputDiscriminator, PatchDiscriminator, output_map
+from .discriminators import OutputDiscriminator, PatchDiscriminator
 from .task import BACKBONES, TaskNet
 from .translation import TranslationNet
 
@@ -10,5 +10,4 @@ __all__ = [
     "PatchDiscriminator",
     "TaskNet",
     "TranslationNet",
-    "output_map",
 ]

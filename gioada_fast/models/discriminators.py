@@ -2,11 +2,9 @@
 
 from itertools import pairwise
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from .layers import channels, upsample
+from .layers import channels
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -48,25 +46,6 @@ class OutputDiscriminator(nn.Sequential):
         for c_in, c_out in pairwise(sizes):
             layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         super().__init__(*layers[:-1])
-
-
-def output_map(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """The task network's output as D_out sees it.
-
-    out[:, :C] = softmax(bilinear(logits)), out[:, C] = bilinear(depth)     (align_corners=True)
-
-    Args:
-        logits: [N, C, h, w] class scores.
-        depth: [N, 1, h, w] predicted encoded depth, or None for semantics alone.
-        size: (H, W) of the result.
-
-    Returns:
-        [N, C + 1, H, W], or [N, C, H, W] without depth.
-    """
-    maps = [F.softmax(upsample(logits, size), dim=1)]
-    if depth is not None:
-        maps.append(upsample(depth, size))
-    return torch.cat(maps, dim=1)
 
 
 def _conv_norm_act(c_in: int, c_out: int, stride: int) -> tuple[nn.Module, ...]:

@@ -6,6 +6,7 @@ environment variable ``GIOADA_BACKEND`` override the automatic choice.
 
 from gioada_fast.ops._registry import BACKENDS, Backend, backend, backends, registered
 from gioada_fast.ops.translation_input import translation_input
+from gioada_fast.ops.semantic_depth_concat import semantic_depth_concat
 from gioada_fast.ops.upsample_cross_entropy import upsample_cross_entropy
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "backends",
     "registered",
     "translation_input",
+    "semantic_depth_concat",
     "upsample_cross_entropy",
 ]

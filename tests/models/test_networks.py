@@ -6,7 +6,6 @@ from gioada_fast.models import (
     PatchDiscriminator,
     TaskNet,
     TranslationNet,
-    output_map,
 )
 from gioada_fast.models.layers import normalise
 from gioada_fast.models.resnet import ResNet101
@@ -65,17 +64,6 @@ def test_discriminators_see_the_receptive_field_of_the_papers():
 def _without_norm(module):
     if isinstance(module, torch.nn.InstanceNorm2d):
         module.forward = lambda x: x
-
-
-def test_output_map_is_softmax_and_depth_at_full_size():
-    logits, depth = image(2, 3, 4, 5), image(2, 1, 4, 5)
-    joint = output_map(logits, depth, (16, 20))
-    assert joint.shape == (2, 4, 16, 20)
-    torch.testing.assert_close(joint[:, :3].sum(1), torch.ones(2, 16, 20))
-    torch.testing.assert_close(joint[:, :, 0, 0], torch.cat(
-        [logits[:, :, 0, 0].softmax(1), depth[:, :, 0, 0]], dim=1
-    ))  # fmt: skip
-    assert torch.equal(output_map(logits, None, (16, 20)), joint[:, :3])
 
 
 def test_vgg_has_the_key_names_and_shapes_of_torchvision():

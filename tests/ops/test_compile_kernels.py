@@ -18,6 +18,17 @@ TRITON = {
     "translation_input": {
         "fill_kernel": ("*u8 *fp32 *u8 *fp32" + " i32" * 11, {"BLOCK": 1024}),
     },
+    "semantic_depth_concat": {
+        "forward_kernel": (
+            "*fp32 *fp32 *fp32" + " i32" * 13,
+            {"HAS_DEPTH": True, "BLOCK_P": 64, "BLOCK_C": 16},
+        ),
+        "backward_kernel": (
+            "*fp32 *fp32 *fp32" + " i32" * 13,
+            {"WANTS_LOGITS": True, "WANTS_DEPTH": True, "BLOCK_P": 64, "BLOCK_C": 16},
+        ),
+        "gradient_kernel": ("*fp32 *fp32" + " i32" * 6, {"BLOCK": 1024}),
+    },
     "upsample_cross_entropy": {
         "cells_kernel": (
             "*fp32 *u8 *fp32 *fp32 *fp32" + " i32" * 10,

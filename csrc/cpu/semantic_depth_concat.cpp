@@ -1,0 +1,288 @@
+// CPU kernels: forward and backward walk down the image in strips of kLanes pixel columns, one
+// vector a channel. Logits and depth are interpolated horizontally once per input row; between two
+// input rows, every pixel row is one fused multiply-add per channel. Softmax runs over classes, so
+// lanes never mix. A transpose in registers turns planes of channels into channels-last pixels, and
+// back for the gradient.
+//
+// Forward: a task owns a few pixel rows. Backward: a task owns a band, a few cells high. It
+// computes the probabilities again, gathers the gradient in two vectors per channel, for the input
+// rows above and below, and spreads those over input columns once per input row; rows that two
+// bands share are added in the end. Bands, and so all sums, depend on the shape alone: the result
+// has the same bits for any number of threads.
+
+#include "semantic_depth_concat.h"
+
+#include <algorithm>
+
+#include "cpu/bilinear.h"
+#include "cpu/transpose.h"
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+namespace {
+
+constexpr int64_t kTaskRows = 8;  // pixel rows of a forward task
+constexpr int64_t kStrips = 4;    // walked side by side in the forward: longer runs of stores
+constexpr int64_t kBands = 32;    // wanted number of bands, enough to keep many cores busy
+
+// A strip between two input rows, interpolated to its pixel columns.
+struct Cell {
+  float *above, *below, *step;  // [channels, kLanes]; lower minus upper row
+};
+
+// exps[c] = exp(z[c] - max z) in the pixel row with weight `lower`; returns their sum.
+inline Floats exponentials(int64_t classes, const Cell& cell, float lower, float* exps) {
+  Floats largest = load(cell.above) + lower * load(cell.step);
+  for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
+    const Floats z = load(cell.above + i) + lower * load(cell.step + i);
+    store(exps + i, z);
+    largest = max(largest, z);
+  }
+  Floats sum = Floats{};
+  for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
+    const Floats e = exp_nonpositive(load(exps + i) - largest);
+    store(exps + i, e);
+    sum += e;
+  }
+  return sum;
+}
+
+inline void fill_step(int64_t channels, const Cell& cell) {
+  for (int64_t i = 0; i < channels * kLanes; i += kLanes) {
+    store(cell.step + i, load(cell.below + i) - load(cell.above + i));
+  }
+}
+
+// Pixel rows [begin, end) of image n. Scratch: (3 * kStrips + 3) * padded channels * kLanes.
+template <typename T>
+void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n, int64_t begin,
+                  int64_t end, float* scratch) {
+  const int64_t h = op.in_height, classes = op.classes, depth_at = classes * kLanes;
+  const int64_t channels = classes + (op.depth != nullptr);
+  const int64_t tile = round_up(channels, kLanes) * kLanes;
+  Cell cells[kStrips];
+  for (int64_t i = 0; i < kStrips; ++i) {
+    cells[i] = {scratch, scratch + tile, scratch + 2 * tile};
+    scratch += 3 * tile;
+  }
+  float* planes = scratch;
+  float* pixels = scratch + tile;
+
+  const int64_t *ls = op.logit_strides, *ds = op.depth_strides;
+  const auto interpolate_row = [&](int64_t row, const Strip& strip, float* out) {
+    const T* logits = static_cast<const T*>(op.logits) + n * ls[0] + row * ls[2];
+    interpolate(logits, ls[1], ls[3], classes, strip, out);
+    if (op.depth == nullptr) return;
+    const T* depth = static_cast<const T*>(op.depth) + n * ds[0] + row * ds[2];
+    interpolate(depth, ds[1], ds[3], 1, strip, out + depth_at);
+  };
+  for (int64_t first = 0; first < strips.count(); first += kStrips) {
+    const int64_t last = std::min(first + kStrips, strips.count());
+    int64_t row = -2;  // the input row above
+    for (int64_t y = begin; y < end; ++y) {
+      const int64_t before = row;
+      row = cell_of(y, h, op.height);
+      const float lower = upper_weight(y, row, h, op.height);
+      for (int64_t s = first; s < last; ++s) {
+        Cell& cell = cells[s - first];
+        if (row != before) {
+          std::swap(cell.above, cell.below);
+          if (row != before + 1) interpolate_row(row, strips[s], cell.above);
+          interpolate_row(std::min(row + 1, h - 1), strips[s], cell.below);
+          fill_step(channels, cell);
+        }
+        const Floats scale = 1.f / exponentials(classes, cell, lower, planes);
+        for (int64_t i = 0; i < depth_at; i += kLanes) store(planes + i, load(planes + i) * scale);
+        if (op.depth != nullptr) {
+          store(planes + depth_at,
+                load(cell.above + depth_at) + lower * load(cell.step + depth_at));
+        }
+        to_pixels(planes, channels, pixels);
+        const int64_t x = s * kLanes, count = std::min<int64_t>(kLanes, op.width - x);
+        T* out = static_cast<T*>(op.out) + ((n * op.height + y) * op.width + x) * channels;
+        for (int64_t i = 0; i < count * channels; ++i) convert(pixels[i], out + i);
+      }
+    }
+  }
+}
+
+template <typename T>
+void run(const SemanticDepthConcat& op, int threads) {
+  const int64_t channels = op.classes + (op.depth != nullptr);
+  const int64_t parts = (op.height + kTaskRows - 1) / kTaskRows;  // of one image
+  const int64_t tasks = op.batch * parts;
+  const int workers = static_cast<int>(std::min<int64_t>(threads, tasks));
+  const int64_t scratch_size = (3 * kStrips + 3) * round_up(channels, kLanes) * kLanes;
+  const Strips strips(op.in_width, op.width);
+  const Buffer<float> memory(workers * scratch_size);
+  prefer_huge_pages(op.out, op.batch * op.height * op.width * channels * sizeof(T));
+  // Threads begin far apart: two at the same new page would both fill it with zeros.
+  const int64_t apart = (tasks + workers - 1) / workers;
+  parallel_for(apart * workers, workers, [&](int64_t i, int thread) {
+    const int64_t task = i % workers * apart + i / workers;
+    if (task >= tasks) return;
+    const int64_t begin = task % parts * kTaskRows;
+    forward_rows<T>(op, strips, task / parts, begin, std::min(begin + kTaskRows, op.height),
+                    memory.get() + thread * scratch_size);
+  });
+}
+
+// Working memory of one thread in the backward. Channels are all, or only depth.
+struct Scratch {
+  Cell cell;                       // [classes, kLanes]
+  float* exps;                     // [classes, kLanes]
+  float* planes;                   // [channels, kLanes] incoming gradient
+  float* pixels;                   // [kLanes, channels] the same
+  float *grad_above, *grad_below;  // [channels, kLanes]
+};
+
+// Incoming gradient of `count` pixels, of which p is the first, to planes; 0 beyond.
+template <typename T>
+inline void read_gradient(const T* p, int64_t channel_stride, int64_t pixel_stride,
+                          int64_t channels, int64_t count, const Scratch& s) {
+  if (channel_stride == 1 && pixel_stride == channels) {
+    for (int64_t i = 0; i < count * channels; ++i) s.pixels[i] = to_float(p[i]);
+    for (int64_t i = count * channels; i < kLanes * channels; ++i) s.pixels[i] = 0.f;
+    to_planes(s.pixels, channels, s.planes);
+    return;
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    const T* from = p + c * channel_stride;
+    float* to = s.planes + c * kLanes;
+    for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i * pixel_stride]);
+    for (int64_t i = count; i < kLanes; ++i) to[i] = 0.f;
+  }
+}
+
+// One pixel row of a strip: adds to the gradients of the input rows above and below.
+inline void pixel_row(int64_t classes, int64_t channels, float lower, const Scratch& s) {
+  const auto add = [&](int64_t i, Floats g) {
+    store(s.grad_above + i, load(s.grad_above + i) + (1.f - lower) * g);
+    store(s.grad_below + i, load(s.grad_below + i) + lower * g);
+  };
+  if (classes > 0) {
+    const Floats scale = 1.f / exponentials(classes, s.cell, lower, s.exps);
+    Floats mean = Floats{};
+    for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
+      mean += load(s.exps + i) * load(s.planes + i);
+    }
+    mean *= scale;
+    for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
+      add(i, softmax_gradient<Floats>(load(s.exps + i) * scale, load(s.planes + i), mean));
+    }
+  }
+  for (int64_t i = classes * kLanes; i < channels * kLanes; i += kLanes) add(i, load(s.planes + i));
+}
+
+// Cells [first, last) of image n: the gradient of input rows first to last goes to `rows`
+// [last - first + 1, channels, padded input width].
+template <typename T>
+void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, int64_t classes,
+                   int64_t channels, int64_t n, int64_t first, int64_t last, Scratch s,
+                   float* rows) {
+  const int64_t h = op.in_height, row_stride = op.in_width + kLanes;
+  const int64_t row_size = channels * row_stride, tile = channels * kLanes;
+  const int64_t *ls = op.logit_strides, *gs = op.grad_strides;
+  const T* grad = static_cast<const T*>(op.grad) + n * gs[0] + (op.channels - channels) * gs[1];
+  const auto interpolate_row = [&](int64_t row, const Strip& strip, float* out) {
+    const T* logits = static_cast<const T*>(op.logits) + n * ls[0] + row * ls[2];
+    interpolate(logits, ls[1], ls[3], classes, strip, out);
+  };
+  std::memset(rows, 0, (last - first + 1) * row_size * sizeof(float));
+  for (int64_t i = 0; i < strips.count(); ++i) {
+    const Strip& strip = strips[i];
+    const int64_t x = i * kLanes, count = std::min<int64_t>(kLanes, op.width - x);
+    interpolate_row(first, strip, s.cell.above);
+    std::memset(s.grad_above, 0, tile * sizeof(float));
+    for (int64_t cell = first; cell < last; ++cell) {
+      interpolate_row(std::min(cell + 1, h - 1), strip, s.cell.below);
+      fill_step(classes, s.cell);
+      std::memset(s.grad_below, 0, tile * sizeof(float));
+      const int64_t y_end = cell_begin(cell + 1, h, op.height);
+      for (int64_t y = cell_begin(cell, h, op.height); y < y_end; ++y) {
+        read_gradient(grad + y * gs[2] + x * gs[3], gs[1], gs[3], channels, count, s);
+        pixel_row(classes, channels, upper_weight(y, cell, h, op.height), s);
+      }
+      spread(s.grad_above, channels, strip, rows + (cell - first) * row_size, row_stride);
+      std::swap(s.grad_above, s.grad_below);
+      std::swap(s.cell.above, s.cell.below);
+    }
+    spread(s.grad_above, channels, strip, rows + (last - first) * row_size, row_stride);
+  }
+}
+
+template <typename T>
+void run(const SemanticDepthConcatBackward& op, int threads) {
+  const int64_t h = op.in_height, w = op.in_width, row_stride = w + kLanes;
+  const int64_t classes = op.grad_logits != nullptr ? op.classes : 0;
+  const int64_t channels = op.channels - op.classes + classes;
+  const int64_t cells = cell_count(h);
+  const int64_t bands_wanted = (kBands + op.batch - 1) / op.batch;
+  const int64_t band_cells = (cells + bands_wanted - 1) / bands_wanted;
+  const int64_t bands = (cells + band_cells - 1) / band_cells;  // of one image
+  const int64_t row_size = channels * row_stride;
+  const int64_t band_size = (band_cells + 1) * row_size;
+
+  const int64_t tile = round_up(channels, kLanes) * kLanes;
+  const int64_t scratch_size = 9 * tile;
+  const int64_t tasks = op.batch * bands;
+  const int workers = static_cast<int>(std::min<int64_t>(threads, tasks));
+  const Strips strips(op.in_width, op.width);
+  const Buffer<float> memory(workers * scratch_size);
+  const Buffer<float> rows(tasks * band_size);
+  parallel_for(tasks, workers, [&](int64_t task, int thread) {
+    float* p = memory.get() + thread * scratch_size;
+    const Scratch s = {{p, p + tile, p + 2 * tile},
+                       p + 3 * tile,
+                       p + 4 * tile,
+                       p + 7 * tile,
+                       p + 5 * tile,
+                       p + 6 * tile};
+    const int64_t first = task % bands * band_cells, last = std::min(first + band_cells, cells);
+    backward_band<T>(op, strips, classes, channels, task / bands, first, last, s,
+                     rows.get() + task * band_size);
+  });
+
+  // Of each input row, what the band that begins with it or holds it gives, and the one before.
+  parallel_for(op.batch * h, threads, [&](int64_t task, int) {
+    const int64_t n = task / h, y = task % h;
+    const int64_t band = std::min(y / band_cells, bands - 1), row = y - band * band_cells;
+    float* from = rows.get() + (n * bands + band) * band_size + row * row_size;
+    if (row == 0 && band > 0) {
+      const float* shared = from - row_size;
+      for (int64_t i = 0; i < row_size; ++i) from[i] += shared[i];
+    }
+    if (op.grad_logits != nullptr) {
+      float* to = op.grad_logits + task * w * classes;
+      for (int64_t x = 0; x < w; ++x) {
+        for (int64_t c = 0; c < classes; ++c) to[x * classes + c] = from[c * row_stride + x];
+      }
+    }
+    if (op.grad_depth != nullptr) {
+      std::memcpy(op.grad_depth + task * w, from + classes * row_stride, w * sizeof(float));
+    }
+  });
+}
+
+}  // namespace
+
+void semantic_depth_concat(const SemanticDepthConcat& op, int threads) {
+  if (op.batch == 0) return;
+  if (op.type == FloatType::bfloat16) {
+    run<bfloat16>(op, threads);
+  } else {
+    run<float>(op, threads);
+  }
+}
+
+void semantic_depth_concat_backward(const SemanticDepthConcatBackward& op, int threads) {
+  if (op.batch == 0) return;
+  if (op.type == FloatType::bfloat16) {
+    run<bfloat16>(op, threads);
+  } else {
+    run<float>(op, threads);
+  }
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

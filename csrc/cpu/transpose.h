@@ -1,0 +1,89 @@
+// Between planes, where a vector holds one channel of kLanes pixels, and pixels, where the channels
+// of each lie side by side as in channels-last tensors.
+#pragma once
+
+#include <utility>
+
+#include "cpu/simd.h"
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+
+// One step of the transpose below: `a` keeps its lanes without bit kStep and gets those of `b`;
+// `b` the other way around.
+template <int kStep, int... kLane>
+static inline void exchange(Floats& a, Floats& b, std::integer_sequence<int, kLane...>) {
+#if defined(__clang__)
+  const Floats lower =
+      __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane - kStep : kLane)...);
+  b = __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane : kLane + kStep)...);
+#else
+  const Floats lower =
+      __builtin_shuffle(a, b, Ints{(kLane & kStep ? kLanes + kLane - kStep : kLane)...});
+  b = __builtin_shuffle(a, b, Ints{(kLane & kStep ? kLanes + kLane : kLane + kStep)...});
+#endif
+  a = lower;
+}
+
+template <int kStep = 1>
+static inline void transpose(Floats (&v)[kLanes]) {
+  if constexpr (kStep < kLanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      if (i & kStep) continue;
+      exchange<kStep>(v[i], v[i + kStep], std::make_integer_sequence<int, kLanes>());
+    }
+    transpose<2 * kStep>(v);
+  }
+}
+
+// So few channels beyond the last whole vector are copied one by one.
+constexpr int64_t kFewChannels = kLanes / 4;
+
+// Channels of `channels` to be transposed, the rest copied.
+static inline int64_t in_vectors(int64_t channels) {
+  const int64_t rest = channels % kLanes;
+  return rest <= kFewChannels ? channels - rest : channels - rest + kLanes;
+}
+
+// [channels, kLanes] to [kLanes, channels]. Reads and writes whole vectors: either needs room for
+// round_up(channels, kLanes) channels.
+static inline void to_pixels(const float* planes, int64_t channels, float* pixels) {
+  const int64_t whole = in_vectors(channels);
+  // What a pixel's last vector writes too much is the next pixel's first channels: those come
+  // later.
+  for (int64_t c = whole - kLanes; c >= 0; c -= kLanes) {
+    Floats v[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) v[i] = load(planes + (c + i) * kLanes);
+    transpose(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      std::memcpy(pixels + i * channels + c, &v[i], sizeof v[i]);
+    }
+  }
+  for (int64_t c = whole; c < channels; ++c) {
+    for (int i = 0; i < kLanes; ++i) pixels[i * channels + c] = planes[c * kLanes + i];
+  }
+}
+
+// The way back.
+static inline void to_planes(const float* pixels, int64_t channels, float* planes) {
+  const int64_t whole = in_vectors(channels);
+  for (int64_t c = 0; c < whole; c += kLanes) {
+    Floats v[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      std::memcpy(&v[i], pixels + i * channels + c, sizeof v[i]);
+    }
+    transpose(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) store(planes + (c + i) * kLanes, v[i]);
+  }
+  for (int64_t c = whole; c < channels; ++c) {
+    for (int i = 0; i < kLanes; ++i) planes[c * kLanes + i] = pixels[i * channels + c];
+  }
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

@@ -1,0 +1,362 @@
+// CUDA kernels: one thread for each pixel column, walking down pixel rows with the interpolated
+// logits of all classes in registers.
+//
+// A pixel's channels lie side by side, and a warp's pixels one after the other: shared memory turns
+// what each thread has of its pixel into long runs of the result, and back for the gradient.
+//
+// Backward: a block owns a strip: some cells of one row of cells, with all of their pixels. Its
+// threads compute the probabilities again and keep the gradients of all classes in registers, too.
+// Then those are summed over the columns of each cell in shared memory, in a fixed order, and leave
+// as partial sums for the strip's input points. A second kernel completes the gradient. No atomics:
+// the same bits every run.
+
+#include "cuda/bilinear.h"
+#include "semantic_depth_concat.h"
+
+namespace gioada {
+namespace cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarp = 32;
+constexpr int kRows = 8;              // pixel rows of a block in the forward
+constexpr int kPitch = kThreads + 1;  // of a shared row: neighbouring channels in different banks
+constexpr int kFewClasses = 16;       // of a group: up to so many at once,
+constexpr int kManyClasses = 24;      // or so many a group
+
+// Calls body(pixel, channel) for a warp's [kWarp, channels] elements, `stride` apart in one call's
+// lanes: side by side in memory. Without a division for each element.
+template <typename Body>
+__device__ __forceinline__ void for_each_element(int channels, const Body& body) {
+  const int lane = threadIdx.x % kWarp;
+  const int pixel_step = kWarp / channels, channel_step = kWarp % channels;
+  int pixel = lane / channels, channel = lane % channels;
+  for (int i = 0; i < channels; ++i) {
+    body(pixel, channel);
+    pixel += pixel_step;
+    channel += channel_step;
+    if (channel >= channels) {
+      channel -= channels;
+      ++pixel;
+    }
+  }
+}
+
+template <typename T, int kClasses>
+__global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthConcat op) {
+  // [kWarp, channels of a group], padded to an odd number: no two lanes in one bank.
+  __shared__ float tiles[kThreads / kWarp][kWarp * (kClasses + 1)];
+  constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
+  const int64_t blocks_x = (op.width + kThreads - 1) / kThreads;
+  const int64_t blocks_y = (op.height + kRows - 1) / kRows;
+  const int64_t n = blockIdx.x / (blocks_x * blocks_y);
+  const int64_t y_begin = blockIdx.x / blocks_x % blocks_y * kRows;
+  const int64_t y_end = min(y_begin + kRows, op.height);
+  const int lane = threadIdx.x % kWarp;
+  const int64_t warp_x = blockIdx.x % blocks_x * kThreads + threadIdx.x - lane;
+  if (warp_x >= op.width) return;
+  const int pixels = static_cast<int>(min(static_cast<int64_t>(kWarp), op.width - warp_x));
+  const int64_t x = min(warp_x + lane, op.width - 1);
+  const int64_t cell_x = cell_of(x, op.in_width, op.width);
+  const float x_upper = upper_weight(x, cell_x, op.in_width, op.width);
+  const int classes = static_cast<int>(op.classes);
+  const int64_t channels = op.classes + (op.depth != nullptr);
+  float* tile = tiles[threadIdx.x / kWarp];
+
+  for (int group = 0; group < classes; group += kClasses) {
+    const bool with_depth = op.depth != nullptr && group + kClasses >= classes;
+    const int members = min(kClasses, classes - group);
+    const int group_channels = members + with_depth;
+    const int pitch = group_channels | 1;
+    Corners<T> corners;
+    float above[kClasses], step[kClasses], depth_above = 0.f, depth_step = 0.f;
+    int64_t cell_y = 0, cell_end = 0;
+    for (int64_t y = y_begin; y < y_end; ++y) {
+      if (y == y_begin || y >= cell_end) {
+        cell_y = cell_of(y, op.in_height, op.height);
+        cell_end = cell_begin(cell_y + 1, op.in_height, op.height);
+        corners = corners_of<T>(op.logits, op.logit_strides, op.in_height, op.in_width, n, cell_y,
+                                cell_x);
+#pragma unroll
+        for (int c = 0; c < kClasses; ++c) {
+          above[c] = -INFINITY;
+          step[c] = 0.f;
+          if (c < members) corners.interpolate(group + c, x_upper, &above[c], &step[c]);
+        }
+        if (with_depth) {
+          corners_of<T>(op.depth, op.depth_strides, op.in_height, op.in_width, n, cell_y, cell_x)
+              .interpolate(0, x_upper, &depth_above, &depth_step);
+        }
+      }
+      const float y_upper = upper_weight(y, cell_y, op.in_height, op.height);
+      float z[kClasses];
+      float largest = -INFINITY;
+#pragma unroll
+      for (int c = 0; c < kClasses; ++c) {
+        z[c] = above[c] + y_upper * step[c];
+        largest = fmaxf(largest, z[c]);
+      }
+      float sum = 0.f;
+      if (kGroups && classes > kClasses) {
+        for (int c = 0; c < classes; ++c) {
+          if (c == group) c += members;  // added below
+          if (c >= classes) break;
+          float value, slope;
+          corners.interpolate(c, x_upper, &value, &slope);
+          value += y_upper * slope;
+          const float larger = fmaxf(largest, value);
+          sum = sum * __expf(largest - larger) + __expf(value - larger);
+          largest = larger;
+        }
+      }
+#pragma unroll
+      for (int c = 0; c < kClasses; ++c) {
+        z[c] = __expf(z[c] - largest);
+        sum += z[c];
+      }
+      const float scale = 1.f / sum;
+      __syncwarp();
+#pragma unroll
+      for (int c = 0; c < kClasses; ++c) {
+        if (c < members) tile[lane * pitch + c] = z[c] * scale;
+      }
+      if (with_depth) tile[lane * pitch + members] = depth_above + y_upper * depth_step;
+      __syncwarp();
+      T* out = static_cast<T*>(op.out) + ((n * op.height + y) * op.width + warp_x) * channels;
+      for_each_element(group_channels, [&](int pixel, int c) {
+        if (pixel < pixels) convert(tile[pixel * pitch + c], out + pixel * channels + group + c);
+      });
+    }
+  }
+}
+
+// One block per strip. Where classes exceed one group, the sums that all share are computed again
+// for each group.
+template <typename T, int kClasses>
+__global__ void __launch_bounds__(kThreads)
+    backward_kernel(const SemanticDepthConcatBackward op, const CellStrips strips,
+                    float* __restrict__ partial) {  // [strips, 2, cells + 1, channels]
+  constexpr int kChannels = kClasses + 1;           // of a group, with depth
+  static_assert(kChannels % 2 == 1, "lanes would share banks");
+  static_assert(kThreads * kChannels <= 2 * kChannels * kPitch, "the tile has two uses");
+  __shared__ float tile[2 * kChannels * kPitch];
+  __shared__ float uppers[kThreads];
+  constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
+  const int64_t strip = blockIdx.x;
+  const StripCells at = cells_of(strips, strip, op.in_height, op.in_width, op.height, op.width);
+  const int64_t *gs = op.grad_strides, *ls = op.logit_strides;
+  const T* grad = static_cast<const T*>(op.grad) + at.n * gs[0];
+  const bool planar = gs[3] < gs[1];  // neighbouring pixels are closer than channels
+  const bool wants_logits = op.grad_logits != nullptr, wants_depth = op.grad_depth != nullptr;
+  const int classes = wants_logits ? static_cast<int>(op.classes) : 0;
+  const int channels = classes + wants_depth;
+  const int lane = threadIdx.x % kWarp;
+  float* pixels = tile + (threadIdx.x - lane) * kChannels;  // this warp's [kWarp, kChannels]
+
+  const int64_t size = 2 * (strips.cells + 1) * channels;
+  for (int64_t i = threadIdx.x; i < size; i += kThreads) partial[strip * size + i] = 0.f;
+  for (int64_t chunk = at.x_begin; chunk < at.x_end; chunk += kThreads) {
+    const int64_t x = chunk + threadIdx.x, warp_x = x - lane;
+    const bool inside = x < at.x_end;
+    const int inside_warp = static_cast<int>(min(int64_t(kWarp), at.x_end - warp_x));
+    const int64_t cell = inside ? cell_of(x, op.in_width, op.width) : at.first;
+    const float x_upper = inside ? upper_weight(x, cell, op.in_width, op.width) : 0.f;
+    const Corners<T> corners =
+        corners_of<T>(op.logits, ls, op.in_height, op.in_width, at.n, at.cell_row, cell);
+
+    for (int group = 0; group == 0 || group < classes; group += kClasses) {
+      const int members = min(kClasses, classes - group);
+      const bool with_depth = wants_depth && group + kClasses >= classes;
+      const int group_channels = members + with_depth;
+      float above[kClasses], step[kClasses], grad_above[kChannels], grad_below[kChannels];
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) grad_above[c] = grad_below[c] = 0.f;
+#pragma unroll
+      for (int c = 0; c < kClasses; ++c) {
+        above[c] = -INFINITY;
+        step[c] = 0.f;
+        if (c < members) corners.interpolate(group + c, x_upper, &above[c], &step[c]);
+      }
+      for (int64_t y = at.y_begin; y < at.y_end; ++y) {
+        const float y_upper = upper_weight(y, at.cell_row, op.in_height, op.height);
+        const T* row = grad + y * gs[2] + warp_x * gs[3];
+        const auto copy = [&](int pixel, int c) {
+          const int64_t channel = c < members ? group + c : op.classes;
+          pixels[pixel * kChannels + (c < members ? c : kClasses)] =
+              pixel < inside_warp ? to_float(row[pixel * gs[3] + channel * gs[1]]) : 0.f;
+        };
+        __syncwarp();
+        if (planar) {
+          for (int c = 0; c < group_channels; ++c) copy(lane, c);
+        } else {
+          for_each_element(group_channels, copy);
+        }
+        __syncwarp();
+        const float* g = pixels + lane * kChannels;
+        if (members > 0) {
+          float z[kClasses];
+          float largest = -INFINITY;
+#pragma unroll
+          for (int c = 0; c < kClasses; ++c) {
+            z[c] = above[c] + y_upper * step[c];
+            largest = fmaxf(largest, z[c]);
+          }
+          float sum = 0.f, mean = 0.f;
+          if (kGroups && classes > kClasses) {
+            for (int c = 0; c < classes; ++c) {
+              if (c == group) c += members;  // added below
+              if (c >= classes) break;
+              float value, slope;
+              corners.interpolate(c, x_upper, &value, &slope);
+              value += y_upper * slope;
+              const float larger = fmaxf(largest, value);
+              const float e = __expf(value - larger), shrink = __expf(largest - larger);
+              const float other = inside ? to_float(row[lane * gs[3] + c * gs[1]]) : 0.f;
+              sum = sum * shrink + e;
+              mean = mean * shrink + e * other;
+              largest = larger;
+            }
+          }
+#pragma unroll
+          for (int c = 0; c < kClasses; ++c) {
+            z[c] = __expf(z[c] - largest);
+            sum += z[c];
+            if (c < members) mean += z[c] * g[c];
+          }
+          const float scale = 1.f / sum;
+          mean *= scale;
+#pragma unroll
+          for (int c = 0; c < kClasses; ++c) {
+            const float d = c < members ? softmax_gradient(z[c] * scale, g[c], mean) : 0.f;
+            grad_above[c] += (1.f - y_upper) * d;
+            grad_below[c] += y_upper * d;
+          }
+        }
+        if (with_depth) {
+          grad_above[kClasses] += (1.f - y_upper) * g[kClasses];
+          grad_below[kClasses] += y_upper * g[kClasses];
+        }
+      }
+
+      __syncthreads();
+      uppers[threadIdx.x] = x_upper;
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) {
+        tile[c * kPitch + threadIdx.x] = grad_above[c];
+        tile[(kChannels + c) * kPitch + threadIdx.x] = grad_below[c];
+      }
+      __syncthreads();
+      const int points = static_cast<int>(at.last - at.first) + 1;
+      for (int i = threadIdx.x; i < 2 * points * group_channels; i += kThreads) {
+        const int c = i % group_channels, point = i / group_channels % points;
+        const int side = i / group_channels / points;
+        const float* shares = tile + (side * kChannels + (c < members ? c : kClasses)) * kPitch;
+        const int64_t from =
+            max(cell_begin(at.first + point - 1, op.in_width, op.width), max(chunk, at.x_begin));
+        const int64_t middle = cell_begin(at.first + point, op.in_width, op.width);
+        const int64_t to =
+            point < points - 1 ? cell_begin(at.first + point + 1, op.in_width, op.width) : middle;
+        const int64_t stop = min(to, min(at.x_end, chunk + kThreads));
+        float sum = 0.f;
+        for (int64_t px = from; px < stop; ++px) {
+          const float upper = uppers[px - chunk];
+          sum += shares[px - chunk] * (px < middle ? upper : 1.f - upper);
+        }
+        partial[((strip * 2 + side) * (strips.cells + 1) + point) * channels + group + c] += sum;
+      }
+      __syncthreads();
+    }
+  }
+}
+
+// One thread per element of the gradients: a point has up to two strips above and two below.
+__global__ void __launch_bounds__(kThreads)
+    gradient_kernel(const SemanticDepthConcatBackward op, const CellStrips strips,
+                    const float* __restrict__ partial) {  // [strips, 2, cells + 1, channels]
+  const int64_t classes = op.grad_logits != nullptr ? op.classes : 0;
+  const int64_t channels = classes + (op.grad_depth != nullptr);
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= op.batch * op.in_height * op.in_width * channels) return;
+  const int64_t c = i % channels, point = i / channels;
+  const int64_t x = point % op.in_width, y = point / op.in_width % op.in_height;
+  const int64_t n = point / (op.in_width * op.in_height);
+  float sum = 0.f;
+  for (int side = 1; side >= 0; --side) {
+    const int64_t cell_row = y - side;
+    if (cell_row < 0 || cell_row >= strips.cell_rows) continue;
+    for (int64_t s = max((x - 1) / strips.cells, int64_t(0)); s <= x / strips.cells; ++s) {
+      if (s >= strips.in_row) continue;
+      const int64_t strip = (n * strips.cell_rows + cell_row) * strips.in_row + s;
+      const int64_t at = x - s * strips.cells;
+      sum += partial[((strip * 2 + side) * (strips.cells + 1) + at) * channels + c];
+    }
+  }
+  float* out = c < classes ? op.grad_logits + point * classes + c : op.grad_depth + point;
+  *out = sum;
+}
+
+template <typename T>
+void launch(const SemanticDepthConcat& op, cudaStream_t stream) {
+  const int64_t blocks = op.batch * divide_up(op.height, kRows) * divide_up(op.width, kThreads);
+  const dim3 grid(static_cast<unsigned>(blocks));
+  if (op.classes <= kFewClasses) {
+    forward_kernel<T, kFewClasses><<<grid, kThreads, 0, stream>>>(op);
+  } else {
+    forward_kernel<T, kManyClasses><<<grid, kThreads, 0, stream>>>(op);
+  }
+  check_launch("semantic_depth_concat");
+}
+
+template <typename T>
+void launch(const SemanticDepthConcatBackward& op, const CellStrips& strips, float* partial,
+            cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(strips.total));
+  if (op.classes <= kFewClasses) {
+    backward_kernel<T, kFewClasses><<<grid, kThreads, 0, stream>>>(op, strips, partial);
+  } else {
+    backward_kernel<T, kManyClasses><<<grid, kThreads, 0, stream>>>(op, strips, partial);
+  }
+  check_launch("semantic_depth_concat_backward: strips");
+}
+
+}  // namespace
+
+int64_t semantic_depth_concat_workspace(const SemanticDepthConcat&) { return 0; }
+
+// Expects at least one pixel.
+void semantic_depth_concat(const SemanticDepthConcat& op, float*, void* stream_) {
+  const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
+  if (op.type == FloatType::bfloat16) {
+    launch<bfloat16>(op, stream);
+  } else {
+    launch<float>(op, stream);
+  }
+}
+
+int64_t semantic_depth_concat_backward_workspace(const SemanticDepthConcatBackward& op) {
+  const CellStrips strips = cell_strips(op.batch, op.in_height, op.in_width, op.width, kThreads);
+  const int64_t channels =
+      (op.grad_logits != nullptr ? op.classes : 0) + (op.grad_depth != nullptr);
+  return strips.total * 2 * (strips.cells + 1) * channels;
+}
+
+// Expects at least one pixel; `workspace` has semantic_depth_concat_backward_workspace(op) floats.
+void semantic_depth_concat_backward(const SemanticDepthConcatBackward& op, float* workspace,
+                                    void* stream_) {
+  const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
+  const CellStrips strips = cell_strips(op.batch, op.in_height, op.in_width, op.width, kThreads);
+  if (op.type == FloatType::bfloat16) {
+    launch<bfloat16>(op, strips, workspace, stream);
+  } else {
+    launch<float>(op, strips, workspace, stream);
+  }
+  const int64_t channels =
+      (op.grad_logits != nullptr ? op.classes : 0) + (op.grad_depth != nullptr);
+  const int64_t elements = op.batch * op.in_height * op.in_width * channels;
+  gradient_kernel<<<static_cast<unsigned>(divide_up(elements, kThreads)), kThreads, 0, stream>>>(
+      op, strips, workspace);
+  check_launch("semantic_depth_concat_backward: gradient");
+}
+
+}  // namespace cuda
+}  // namespace gioada

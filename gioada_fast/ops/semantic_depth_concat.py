@@ -1,0 +1,224 @@
+"""The task network's output as D_out sees it: class probabilities and depth, side by side.
+
+    out[:, :C] = softmax_c(z),  z = bilinear(logits, size, align_corners=True)
+    out[:, C]  = bilinear(depth, size, align_corners=True)
+
+Each pixel is computed and written once. The backward computes the probabilities p again from the
+small logits, which is cheaper than to keep or to read them, and pulls
+
+    dz_c = p_c (grad_c - sum_k p_k grad_k)
+
+back to the logits' grid as it goes: nothing of full size but ``out`` exists in either direction.
+
+Sources: joint output space of GIO-Ada (arXiv 1812.05040), section on output-level adaptation;
+semantics alone, without depth, is AdaptSegNet's (arXiv 1802.10349).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gioada_fast.ops._checks import check_device, check_dtype, check_image
+from gioada_fast.ops._native import address, float_type, native, run_cpu, run_cuda
+from gioada_fast.ops._registry import FusedOp, empty_gradient, refuse_second_derivative
+
+_NAME = "semantic_depth_concat"
+
+
+def reference(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """The same in plain PyTorch; arguments as for ``semantic_depth_concat``."""
+    maps = [F.softmax(F.interpolate(logits, size, mode="bilinear", align_corners=True), dim=1)]
+    if depth is not None:
+        maps.append(F.interpolate(depth, size, mode="bilinear", align_corners=True))
+    # Autocast computes in float32.
+    joint = torch.cat(maps, dim=1).to(logits.dtype)
+    return joint.contiguous(memory_format=torch.channels_last)
+
+
+def _check(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> None:
+    check_image("logits", logits)
+    check_dtype("logits", logits)
+    if not all(isinstance(s, int | torch.SymInt) for s in size):
+        raise TypeError(f"size: {tuple(size)}, expected integers (H, W)")
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size: {tuple(size)}, expected (H, W), both at least 1")
+    if depth is None:
+        return
+    check_image("depth", depth, channels=1)
+    if depth.shape[::2] != logits.shape[::2] or depth.shape[3] != logits.shape[3]:
+        raise ValueError(
+            f"depth: {list(depth.shape)}, expected batch and size of logits {list(logits.shape)}"
+        )
+    if depth.dtype != logits.dtype:
+        raise TypeError(f"depth: {depth.dtype}, but logits {logits.dtype}")
+    check_device("depth", depth, "logits", logits)
+
+
+def _fake(logits: Tensor, depth: Tensor | None, height: int, width: int, backend: str) -> Tensor:
+    """Channels-last."""
+    n, c = logits.shape[:2]
+    channels = c + (depth is not None)
+    return logits.new_empty((n, height, width, channels)).permute(0, 3, 1, 2)
+
+
+def _native_arguments(
+    logits: Tensor, depth: Tensor | None, out: Tensor
+) -> "native.SemanticDepthConcat":
+    n, c, h, w = logits.shape
+    return native.SemanticDepthConcat(
+        logits=address(logits),
+        depth=address(depth),
+        type=float_type(logits),
+        logit_strides=logits.stride(),
+        depth_strides=(0, 0, 0, 0) if depth is None else depth.stride(),
+        batch=n,
+        classes=c,
+        in_height=h,
+        in_width=w,
+        height=out.shape[2],
+        width=out.shape[3],
+        out=address(out),
+    )
+
+
+def _cpp(logits: Tensor, depth: Tensor | None, height: int, width: int) -> Tensor:
+    out = _fake(logits, depth, height, width, "cpp")
+    run_cpu(_NAME, _native_arguments(logits, depth, out))
+    return out
+
+
+def _cuda(logits: Tensor, depth: Tensor | None, height: int, width: int) -> Tensor:
+    out = _fake(logits, depth, height, width, "cuda")
+    if out.numel():
+        run_cuda(_NAME, _native_arguments(logits, depth, out), logits)
+    return out
+
+
+def _triton(logits: Tensor, depth: Tensor | None, height: int, width: int) -> Tensor:
+    from gioada_fast.ops.triton import semantic_depth_concat as kernels
+
+    out = _fake(logits, depth, height, width, "triton")
+    if out.numel():
+        kernels.launch(logits, depth, out)
+    return out
+
+
+def _fake_backward(
+    grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Gradients of logits and depth in float32, channels-last; empty where not wanted."""
+    return empty_gradient(logits, wants_logits), empty_gradient(logits[:, :1], wants_depth)
+
+
+def _native_backward_arguments(
+    grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_depth: Tensor
+) -> "native.SemanticDepthConcatBackward":
+    n, c, h, w = logits.shape
+    return native.SemanticDepthConcatBackward(
+        grad=address(grad),
+        logits=address(logits),
+        type=float_type(logits),
+        grad_strides=grad.stride(),
+        logit_strides=logits.stride(),
+        batch=n,
+        channels=grad.shape[1],
+        classes=c,
+        in_height=h,
+        in_width=w,
+        height=grad.shape[2],
+        width=grad.shape[3],
+        grad_logits=address(grad_logits),
+        grad_depth=address(grad_depth),
+    )
+
+
+def _cpp_backward(
+    grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool
+) -> tuple[Tensor, Tensor]:
+    grads = _fake_backward(grad, logits, wants_logits, wants_depth, "cpp")
+    run_cpu(f"{_NAME}_backward", _native_backward_arguments(grad, logits, *grads))
+    return grads
+
+
+def _cuda_backward(
+    grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool
+) -> tuple[Tensor, Tensor]:
+    grads = _fake_backward(grad, logits, wants_logits, wants_depth, "cuda")
+    if grad.numel():
+        arguments = _native_backward_arguments(grad, logits, *grads)
+        run_cuda(f"{_NAME}_backward", arguments, logits)
+    return grads
+
+
+def _triton_backward(
+    grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool
+) -> tuple[Tensor, Tensor]:
+    from gioada_fast.ops.triton import semantic_depth_concat as kernels
+
+    grads = _fake_backward(grad, logits, wants_logits, wants_depth, "triton")
+    if grad.numel():
+        kernels.launch_backward(grad, logits, *grads)
+    return grads
+
+
+_backward_op = FusedOp(
+    f"{_NAME}_backward",
+    fake=_fake_backward,
+    kernels={"cpp": _cpp_backward, "triton": _triton_backward, "cuda": _cuda_backward},
+)
+
+
+def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+    logits, _, _, _, ctx.backend = inputs
+    ctx.save_for_backward(logits)
+
+
+def _backward(ctx, grad: Tensor) -> tuple:
+    refuse_second_derivative(_NAME)
+    (logits,) = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[:2]
+    grads = _backward_op(grad, logits, *wanted, ctx.backend)
+    each = (g.to(logits.dtype) if w else None for g, w in zip(grads, wanted, strict=True))
+    return *each, None, None, None
+
+
+_op = FusedOp(
+    _NAME,
+    fake=_fake,
+    kernels={"cpp": _cpp, "triton": _triton, "cuda": _cuda},
+    setup_context=_setup_context,
+    backward=_backward,
+)
+
+
+def semantic_depth_concat(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """Joint output map seen by the output discriminator: class probabilities and depth, full size.
+
+    Args:
+        logits: [N, C, h, w] class scores, float32 or bfloat16, any memory format. float64 is
+            computed by ``reference``.
+        depth: [N, 1, h, w] predicted encoded depth, dtype and device of ``logits``, or None for
+            semantics alone.
+        size: (H, W) of the result.
+
+    Returns:
+        [N, C + 1, H, W] in the dtype of ``logits``, channels-last: softmax over the classes of the
+        upsampled logits, then the upsampled depth (bilinear, align_corners=True). [N, C, H, W]
+        without depth. Gradients with respect to ``logits`` and ``depth`` are channels-last, summed
+        in float32 whatever the dtype.
+
+    Logits that are not finite make the pixels around them NaN, in all classes.
+
+    Deterministic: the same bits every run, for any number of CPU threads. Second derivatives are
+    refused; ``reference`` has them.
+
+    Raises:
+        ValueError: shapes or devices disagree, C, h or w is 0, or ``size`` is smaller than 1 pixel.
+        TypeError: a dtype other than the above, or two different ones.
+        RuntimeError: the back end asked for does not run here.
+    """
+    _check(logits, depth, size)
+    backend = _op.choose(logits)
+    if backend == "reference":
+        return reference(logits, depth, size)
+    return _op(logits, depth, *size, backend)

@@ -1,0 +1,313 @@
+"""Triton kernels of ``semantic_depth_concat``.
+
+Forward: a program owns a run of pixels, whose channels lie side by side in the result. Backward:
+one program for each cell of the logits' grid, whose pixels all give their gradient to its four
+corners; a second kernel collects each point's gradient from the four cells around it. No atomics:
+the same bits every run.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gioada_fast.ops.triton._common import cell_begin, on_device_of, upper_weight
+
+FORWARD_ELEMENTS = 1024  # of a block [pixels, classes]
+BACKWARD_ELEMENTS = 1024
+GRADIENT_BLOCK = 1024
+
+
+@triton.jit
+def cell_of(index, size_in, size_out):
+    # The cell of an output index; see cell_of in csrc/common.h.
+    cell = index * (size_in - 1) // tl.maximum(size_out - 1, 1)
+    return tl.maximum(tl.minimum(cell, size_in - 2), 0)
+
+
+@triton.jit
+def interpolate(p, right, down, right_weight, down_weight, mask):
+    upper = tl.load(p, mask, 0.0).to(tl.float32) * (1.0 - right_weight)
+    upper += tl.load(p + right, mask, 0.0).to(tl.float32) * right_weight
+    lower = tl.load(p + down, mask, 0.0).to(tl.float32) * (1.0 - right_weight)
+    lower += tl.load(p + down + right, mask, 0.0).to(tl.float32) * right_weight
+    return upper * (1.0 - down_weight) + lower * down_weight
+
+
+@triton.jit
+def forward_kernel(
+    logits,  # [N, C, h, w], any strides
+    depth,  # [N, 1, h, w], any strides, read if HAS_DEPTH
+    out,  # [N, H, W, C + HAS_DEPTH]
+    pixels,
+    C,
+    h,
+    w,
+    H,
+    W,
+    stride_n,
+    stride_c,
+    stride_h,
+    stride_w,
+    depth_stride_n,
+    depth_stride_h,
+    depth_stride_w,
+    HAS_DEPTH: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    inside = pixel < pixels
+    x = (pixel % W).to(tl.int32)
+    y = (pixel // W % H).to(tl.int32)
+    n = pixel // W // H
+    cell_x = cell_of(x, w, W)
+    cell_y = cell_of(y, h, H)
+    right_weight = upper_weight(x, cell_x, w, W)
+    down_weight = upper_weight(y, cell_y, h, H)
+    more_x = w > 1
+    more_y = h > 1
+
+    classes = tl.arange(0, BLOCK_C)
+    is_class = classes < C
+    corner = logits + n * stride_n + cell_y.to(tl.int64) * stride_h
+    corner += cell_x.to(tl.int64) * stride_w
+    z = interpolate(
+        corner[:, None] + (classes.to(tl.int64) * stride_c)[None, :],
+        tl.where(more_x, stride_w, 0),
+        tl.where(more_y, stride_h, 0),
+        right_weight[:, None],
+        down_weight[:, None],
+        inside[:, None] & is_class[None, :],
+    )
+    z = tl.where(is_class[None, :], z, float("-inf"))
+    exps = tl.exp(z - tl.max(z, axis=1)[:, None])
+    probability = exps * (1.0 / tl.sum(exps, axis=1))[:, None]
+    at = out + pixel * (C + HAS_DEPTH)
+    tl.store(at[:, None] + classes[None, :], probability, mask=inside[:, None] & is_class[None, :])
+    if HAS_DEPTH:
+        corner = depth + n * depth_stride_n + cell_y.to(tl.int64) * depth_stride_h
+        value = interpolate(
+            corner + cell_x.to(tl.int64) * depth_stride_w,
+            tl.where(more_x, depth_stride_w, 0),
+            tl.where(more_y, depth_stride_h, 0),
+            right_weight,
+            down_weight,
+            inside,
+        )
+        tl.store(at + C, value, mask=inside)
+
+
+@triton.jit
+def backward_kernel(
+    grad,  # [N, C (+ 1), H, W], any strides
+    logits,  # [N, C, h, w], any strides, read if WANTS_LOGITS
+    partial,  # [N, cells, 4 corners, C if WANTS_LOGITS, + 1 if WANTS_DEPTH]
+    C,
+    h,
+    w,
+    H,
+    W,
+    grad_stride_n,
+    grad_stride_c,
+    grad_stride_h,
+    grad_stride_w,
+    stride_n,
+    stride_c,
+    stride_h,
+    stride_w,
+    WANTS_LOGITS: tl.constexpr,
+    WANTS_DEPTH: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    program = tl.program_id(0)
+    cells_x = tl.maximum(w - 1, 1)
+    cells_y = tl.maximum(h - 1, 1)
+    cell_x = program % cells_x
+    cell_y = program // cells_x % cells_y
+    n = (program // (cells_x * cells_y)).to(tl.int64)
+    x_begin = cell_begin(cell_x, w, W)
+    y_begin = cell_begin(cell_y, h, H)
+    width = cell_begin(cell_x + 1, w, W) - x_begin
+    pixels = width * (cell_begin(cell_y + 1, h, H) - y_begin)
+
+    classes = tl.arange(0, BLOCK_C)
+    is_class = classes < C
+    if WANTS_LOGITS:
+        right = tl.where(w > 1, stride_w, 0)
+        down = tl.where(h > 1, stride_h, 0)
+        corner = logits + n * stride_n + cell_y.to(tl.int64) * stride_h
+        corner += cell_x.to(tl.int64) * stride_w + classes.to(tl.int64) * stride_c
+        z00 = tl.load(corner, mask=is_class, other=0.0).to(tl.float32)
+        z01 = tl.load(corner + right, mask=is_class, other=0.0).to(tl.float32)
+        z10 = tl.load(corner + down, mask=is_class, other=0.0).to(tl.float32)
+        z11 = tl.load(corner + down + right, mask=is_class, other=0.0).to(tl.float32)
+
+    g00 = tl.zeros([BLOCK_C], tl.float32)
+    g01 = tl.zeros([BLOCK_C], tl.float32)
+    g10 = tl.zeros([BLOCK_C], tl.float32)
+    g11 = tl.zeros([BLOCK_C], tl.float32)
+    d00 = 0.0
+    d01 = 0.0
+    d10 = 0.0
+    d11 = 0.0
+    start = 0
+    while start < pixels:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
+        pixel = start + tl.arange(0, BLOCK_P)
+        inside = pixel < pixels
+        y = y_begin + pixel // width
+        x = x_begin + pixel % width
+        at = grad + n * grad_stride_n + y.to(tl.int64) * grad_stride_h
+        at += x.to(tl.int64) * grad_stride_w
+        down_weight = upper_weight(y, cell_y, h, H)
+        right_weight = upper_weight(x, cell_x, w, W)
+        if WANTS_LOGITS:
+            d = down_weight[:, None]
+            r = right_weight[:, None]
+            upper_row = z00[None, :] * (1.0 - r) + z01[None, :] * r
+            lower_row = z10[None, :] * (1.0 - r) + z11[None, :] * r
+            z = upper_row * (1.0 - d) + lower_row * d
+            z = tl.where(is_class[None, :], z, float("-inf"))
+            exps = tl.exp(z - tl.max(z, axis=1)[:, None])
+            probability = exps * (1.0 / tl.sum(exps, axis=1))[:, None]
+            g = tl.load(
+                at[:, None] + (classes.to(tl.int64) * grad_stride_c)[None, :],
+                mask=inside[:, None] & is_class[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            g = probability * (g - tl.sum(probability * g, axis=1)[:, None])
+            g_right = g * r
+            g_left = g - g_right
+            g01 += tl.sum(g_right * (1.0 - d), axis=0)
+            g11 += tl.sum(g_right * d, axis=0)
+            g00 += tl.sum(g_left * (1.0 - d), axis=0)
+            g10 += tl.sum(g_left * d, axis=0)
+        if WANTS_DEPTH:
+            at += C.to(tl.int64) * grad_stride_c
+            g_depth = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+            d_right = g_depth * right_weight
+            d_left = g_depth - d_right
+            d01 += tl.sum(d_right * (1.0 - down_weight))
+            d11 += tl.sum(d_right * down_weight)
+            d00 += tl.sum(d_left * (1.0 - down_weight))
+            d10 += tl.sum(d_left * down_weight)
+        start += BLOCK_P
+
+    channels = C * WANTS_LOGITS + WANTS_DEPTH
+    out = partial + program.to(tl.int64) * 4 * channels
+    if WANTS_LOGITS:
+        tl.store(out + classes, g00, mask=is_class)
+        tl.store(out + channels + classes, g01, mask=is_class)
+        tl.store(out + 2 * channels + classes, g10, mask=is_class)
+        tl.store(out + 3 * channels + classes, g11, mask=is_class)
+    if WANTS_DEPTH:
+        out += channels - 1
+        tl.store(out, d00)
+        tl.store(out + channels, d01)
+        tl.store(out + 2 * channels, d10)
+        tl.store(out + 3 * channels, d11)
+
+
+@triton.jit
+def gradient_kernel(
+    partial,  # [N, cells, 4 corners, channels]
+    grad,  # [N, h, w, C] for channels [first, first + C)
+    elements,
+    channels,
+    first,
+    C,
+    h,
+    w,
+    BLOCK: tl.constexpr,
+):
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    c = i % C + first
+    x = i // C % w
+    y = i // (C * w) % h
+    n = i // (C * w * h)
+    cells_x = tl.maximum(w - 1, 1)
+    cells_y = tl.maximum(h - 1, 1)
+    total = tl.zeros([BLOCK], tl.float32)
+    for corner in tl.static_range(4):
+        # As that corner, the point belongs to the cell this far up and to the left.
+        cell_y = y - corner // 2
+        cell_x = x - corner % 2
+        there = (cell_y >= 0) & (cell_y < cells_y) & (cell_x >= 0) & (cell_x < cells_x)
+        cell = (n * cells_y + cell_y) * cells_x + cell_x
+        at = partial + (cell * 4 + corner) * channels + c
+        total += tl.load(at, mask=there & (i < elements), other=0.0)
+    tl.store(grad + i, total, mask=i < elements)
+
+
+def launch(logits: Tensor, depth: Tensor | None, out: Tensor) -> None:
+    """Fill ``out`` [N, C (+ 1), H, W], channels-last; at least one pixel."""
+    n, c, h, w = logits.shape
+    height, width = out.shape[2:]
+    pixels = n * height * width
+    block_c = triton.next_power_of_2(c)
+    block_p = max(1, FORWARD_ELEMENTS // block_c)
+    strides = (0, 0, 0) if depth is None else (depth.stride(0), *depth.stride()[2:])
+    with on_device_of(logits):
+        forward_kernel[(triton.cdiv(pixels, block_p),)](
+            logits,
+            logits if depth is None else depth,
+            out,
+            pixels,
+            c,
+            h,
+            w,
+            height,
+            width,
+            *logits.stride(),
+            *strides,
+            HAS_DEPTH=depth is not None,
+            BLOCK_P=block_p,
+            BLOCK_C=block_c,
+        )
+
+
+def launch_backward(grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_depth: Tensor) -> None:
+    """Fill ``grad_logits`` [N, C, h, w] and ``grad_depth`` [N, 1, h, w], or either where not empty.
+
+    Both are float32 and channels-last; ``grad`` [N, C (+ 1), H, W] has at least one pixel.
+    """
+    n, c, h, w = logits.shape
+    height, width = grad.shape[2:]
+    programs = n * max(h - 1, 1) * max(w - 1, 1)
+    wants_logits, wants_depth = grad_logits.numel() > 0, grad_depth.numel() > 0
+    channels = c * wants_logits + wants_depth
+    block_c = triton.next_power_of_2(c)
+    partial = logits.new_empty(programs * 4 * channels, dtype=grad_logits.dtype)
+    with on_device_of(logits):
+        backward_kernel[(programs,)](
+            grad,
+            logits,
+            partial,
+            c,
+            h,
+            w,
+            height,
+            width,
+            *grad.stride(),
+            *logits.stride(),
+            WANTS_LOGITS=wants_logits,
+            WANTS_DEPTH=wants_depth,
+            BLOCK_P=max(1, BACKWARD_ELEMENTS // block_c),
+            BLOCK_C=block_c,
+        )
+        for result, first in ((grad_logits, 0), (grad_depth, channels - 1)):
+            elements = result.numel()
+            if elements:
+                grid = (triton.cdiv(elements, GRADIENT_BLOCK),)
+                of_result = result.shape[1]
+                gradient_kernel[grid](
+                    partial,
+                    result,
+                    elements,
+                    channels,
+                    first,
+                    of_result,
+                    h,
+                    w,
+                    BLOCK=GRADIENT_BLOCK,
+                )

@@ -1,0 +1,287 @@
+"""``semantic_depth_concat``: the roster, gradients of any layout, and semantics or depth alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gioada_fast import ops
+from gioada_fast.ops.semantic_depth_concat import reference, semantic_depth_concat
+from tests.op_checks import (
+    DTYPES,
+    TARGETS,
+    OpChecks,
+    _channels_last,
+    _sliced,
+    _transposed,
+    allowed,
+    assert_as_good_as_eager,
+    cast,
+    require,
+    run,
+)
+
+
+def make(n, c, h, w, height, width, with_depth=True, scale=3.0, requires="both"):
+    """Logits, depth and size for one case."""
+    logits = (scale * torch.randn(n, c, h, w)).requires_grad_(requires != "depth")
+    depth = torch.randn(n, 1, h, w).requires_grad_(requires != "logits") if with_depth else None
+    return logits, depth, (height, width)
+
+
+SHAPES = {
+    "small": dict(n=2, c=4, h=3, w=4, height=9, width=13),
+    "odd": dict(n=1, c=5, h=4, w=3, height=7, width=18),
+    "as flagship": dict(n=1, c=16, h=33, w=65, height=256, width=512),
+    "11 classes": dict(n=2, c=11, h=4, w=5, height=28, width=35),
+    "19 classes": dict(n=3, c=19, h=3, w=5, height=19, width=34),
+    "23 classes": dict(n=1, c=23, h=3, w=3, height=11, width=20),
+    "70 classes": dict(n=1, c=70, h=3, w=5, height=17, width=33),
+    "1 class": dict(n=1, c=1, h=3, w=4, height=9, width=9),
+    "1x1 logits": dict(n=2, c=3, h=1, w=1, height=6, width=5),
+    "1x1 result": dict(n=1, c=3, h=5, w=4, height=1, width=1),
+    "one row": dict(n=1, c=3, h=1, w=6, height=4, width=40),
+    "one column": dict(n=1, c=3, h=6, w=1, height=40, width=3),
+    "wide cells": dict(n=1, c=3, h=2, w=2, height=5, width=300),
+    "many cells": dict(n=2, c=2, h=70, w=5, height=141, width=9),
+    "downsampling": dict(n=1, c=6, h=20, w=30, height=7, width=9),
+    "same size": dict(n=1, c=4, h=6, w=7, height=6, width=7),
+    "semantics alone": dict(n=2, c=5, h=3, w=4, height=9, width=19, with_depth=False),
+    "semantics alone, 16": dict(n=1, c=16, h=5, w=4, height=33, width=28, with_depth=False),
+    "for logits": dict(n=1, c=5, h=3, w=4, height=9, width=19, requires="logits"),
+    "for depth": dict(n=1, c=5, h=3, w=4, height=9, width=19, requires="depth"),
+    "large logits": dict(n=1, c=4, h=3, w=4, height=9, width=9, scale=200.0),
+}
+INTERPRETED = ("small", "odd", "1 class", "1x1 logits", "1x1 result", "one row", "one column")
+INTERPRETED += ("same size", "semantics alone", "for logits", "for depth", "large logits")
+
+BAD_INPUTS = {
+    "logits 3-D": (lambda x, d, s: (x[0], d, s), ValueError, r"logits: \[4, 3, 4\]"),
+    "no class": (lambda x, d, s: (x[:, :0], d, s), ValueError, r"logits: \[2, 0, 3, 4\]"),
+    "logits float16": (lambda x, d, s: (x.half(), d, s), TypeError, "torch.float16"),
+    "depth 3-D": (lambda x, d, s: (x, d[:, 0], s), ValueError, r"depth: \[2, 3, 4\]"),
+    "depth of two channels": (
+        lambda x, d, s: (x, d.expand(2, 2, 3, 4), s),
+        ValueError,
+        r"depth: \[2, 2, 3, 4\], expected \[N, 1, h, w\]",
+    ),
+    "other batch": (
+        lambda x, d, s: (x, d[:1], s),
+        ValueError,
+        r"depth: \[1, 1, 3, 4\], expected batch and size of logits \[2, 4, 3, 4\]",
+    ),
+    "other height": (lambda x, d, s: (x, d[:, :, :2], s), ValueError, r"depth: \[2, 1, 2, 4\]"),
+    "other width": (lambda x, d, s: (x, d[..., :3], s), ValueError, r"depth: \[2, 1, 3, 3\]"),
+    "other dtype": (
+        lambda x, d, s: (x, d.bfloat16(), s),
+        TypeError,
+        "depth: torch.bfloat16, but logits torch.float32",
+    ),
+    "depth elsewhere": (
+        lambda x, d, s: (x, d.to("meta"), s),
+        ValueError,
+        "depth: on meta, but logits on cpu",
+    ),
+    "no height": (lambda x, d, s: (x, d, (0, 13)), ValueError, r"size: \(0, 13\), expected"),
+    "negative width": (lambda x, d, s: (x, d, (9, -1)), ValueError, r"size: \(9, -1\), expected"),
+    "size of three": (lambda x, d, s: (x, d, (2, 9, 13)), ValueError, r"size: \(2, 9, 13\)"),
+    "fractional size": (lambda x, d, s: (x, d, (9.5, 13)), TypeError, r"size: \(9.5, 13\)"),
+}
+
+
+class TestSemanticDepthConcat(OpChecks):
+    name = "semantic_depth_concat"
+    fused = staticmethod(semantic_depth_concat)
+    reference = staticmethod(reference)
+    shapes = SHAPES
+    interpreted = INTERPRETED
+    bad_inputs = BAD_INPUTS
+
+    def inputs(self, shape):
+        return make(**shape)
+
+    def operator_inputs(self, backend, device):
+        logits, depth, size = cast(self.small(), torch.float32, device)
+        return logits, depth, *size, backend
+
+
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("target", TARGETS)
+def test_opcheck_of_backward(target, wanted):
+    backend, device = require(*target)
+    grad, logits = torch.randn(2, 5, 9, 13, device=device), torch.randn(2, 4, 3, 4, device=device)
+    operator = torch.ops.gioada_fast.semantic_depth_concat_backward.default
+    torch.library.opcheck(operator, (grad, logits, *wanted, backend))
+
+
+@pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
+def device(request):
+    """A device, with one back end after the other chosen for it."""
+    backend, device = require(*request.param)
+    with ops.backend(backend):
+        yield device
+
+
+class _Relayout(torch.autograd.Function):
+    """Identity whose gradient goes back in another memory layout."""
+
+    @staticmethod
+    def forward(ctx, x, layout):
+        ctx.layout = layout
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return ctx.layout(grad), None
+
+
+LAYOUTS = {
+    "channels-last": _channels_last,
+    "transposed": _transposed,
+    "sliced": _sliced,
+    "channels-last, every other": lambda x: _sliced(_channels_last(x)),
+    "a channel more": lambda x: torch.cat([x, x], 1).contiguous(memory_format=torch.channels_last)[
+        :, : x.shape[1]
+    ],
+}
+
+
+# Any shape with the layout that a convolution gives, any layout with some shapes.
+GRADIENTS = [(s, "channels-last") for s in SHAPES] + [
+    (shape, layout)
+    for shape in ("small", "11 classes", "70 classes", "semantics alone", "for depth")
+    for layout in LAYOUTS
+    if layout != "channels-last"
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape_id", "layout"), GRADIENTS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_gradient_of_any_layout(target, shape_id, layout, dtype):
+    """The roster's gradients arrive contiguous, those of a convolution do not."""
+    backend, device = require(*target)
+    if target == ("triton", "cpu") and shape_id not in INTERPRETED:
+        pytest.skip("too large for Triton's interpreter")
+    torch.manual_seed(0)
+    inputs = cast(make(**SHAPES[shape_id]), dtype, device)
+
+    def fused(*inputs):
+        return _Relayout.apply(semantic_depth_concat(*inputs), LAYOUTS[layout])
+
+    with ops.backend(backend):
+        assert_as_good_as_eager(fused, reference, inputs, allowed(target, dtype))
+
+
+def test_expanded_gradient(device):
+    """One value for all pixels, as sums over pixels give back."""
+    logits, depth, size = cast(make(2, 4, 3, 4, 9, 13), torch.float32, device)
+    weights = torch.linspace(-1, 2, 5, device=device)
+
+    def sums(function, *inputs):
+        return (function(*inputs).sum(dim=(2, 3)) * weights).sum()
+
+    found = torch.autograd.grad(sums(semantic_depth_concat, logits, depth, size), (logits, depth))
+    expected = torch.autograd.grad(sums(reference, logits, depth, size), (logits, depth))
+    for f, e in zip(found, expected, strict=True):
+        assert e.abs().max() > 0.1
+        torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-5)
+
+
+def test_formula(device):
+    """Equals PyTorch's upsampling and softmax, side by side; without depth, the classes alone."""
+    logits, depth, size = cast(make(2, 4, 3, 4, 9, 13), torch.float32, device)
+    full = F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+    full_depth = F.interpolate(depth, size=size, mode="bilinear", align_corners=True)
+    found = semantic_depth_concat(logits, depth, size)
+    torch.testing.assert_close(found[:, :4], full.softmax(1))
+    torch.testing.assert_close(found[:, 4:], full_depth)
+    assert torch.equal(semantic_depth_concat(logits, None, size), found[:, :4])
+
+
+def test_gradient_of_one_input(device):
+    """Logits or depth alone give the gradient that they give together, and none to the other."""
+    logits, depth, size = cast(make(2, 4, 3, 4, 9, 13), torch.float32, device)
+    _, of_logits, of_depth = run(semantic_depth_concat, (logits, depth, size))
+    _, found = run(semantic_depth_concat, (logits, depth.detach(), size))
+    assert torch.equal(found, of_logits) and found.abs().max() > 0
+    _, found = run(semantic_depth_concat, (logits.detach(), depth, size))
+    assert torch.equal(found, of_depth) and found.abs().max() > 0
+
+
+def test_empty_batch(device):
+    logits, depth, size = make(0, 3, 4, 5, 8, 9)
+    for inputs in ((logits, depth, size), (logits, None, size)):
+        inputs = cast(inputs, torch.float32, device)
+        out, *grads = run(semantic_depth_concat, inputs)
+        assert out.shape == (0, 3 + (inputs[1] is not None), 8, 9)
+        leaves = [x for x in inputs[:2] if x is not None]
+        assert [g.shape for g in grads] == [x.shape for x in leaves]
+
+
+def test_large_logits_do_not_overflow(device):
+    logits, depth, size = cast(make(1, 4, 3, 4, 9, 9, scale=1e4), torch.float32, device)
+    out, *grads = run(semantic_depth_concat, (logits, depth, size))
+    assert all(torch.isfinite(x).all() for x in (out, *grads))
+    torch.testing.assert_close(out[:, :4].sum(1), torch.ones(1, 9, 9, device=device))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_a_number_is_not_hidden(device, value):
+    """It reaches every class of the pixels between it and its neighbours, and the gradient."""
+    logits, depth, size = make(1, 3, 5, 5, 13, 13)
+    with torch.no_grad():
+        logits[0, 1, 2, 2] = value
+    out, grad, _ = run(semantic_depth_concat, cast((logits, depth, size), torch.float32, device))
+    assert out[0, :3, 4:9, 4:9].isnan().all()
+    assert out[0, 3].isfinite().all()
+    assert out[0, :, :3].isfinite().all() and out[0, :, 9:].isfinite().all()
+    assert grad[0, :, 2, 2].isnan().all() and grad[0, :, 0].isfinite().all()
+
+
+def test_no_silent_second_derivative():
+    logits, depth, size = make(1, 3, 4, 5, 8, 9)
+    with ops.backend("cpp"):
+        out = semantic_depth_concat(logits, depth, size)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(out.square().sum(), logits, create_graph=True)
+
+
+def test_backward_twice(device):
+    """Retained graphs behave as for any PyTorch function."""
+    logits, depth, size = cast(make(1, 3, 4, 5, 8, 9), torch.float32, device)
+    loss = semantic_depth_concat(logits, depth, size).square().sum()
+    once = torch.autograd.grad(loss, (logits, depth), retain_graph=True)
+    again = torch.autograd.grad(loss, (logits, depth))
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+
+
+def test_nothing_of_full_size_is_kept():
+    logits, depth, size = make(1, 3, 4, 5, 80, 90)
+    kept = []
+    with (
+        ops.backend("cpp"),
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.append(t.numel()) or t, lambda t: t
+        ),
+    ):
+        semantic_depth_concat(logits, depth, size)
+    assert kept == [logits.numel()]
+
+
+def test_every_probability_to_rounding():
+    """Relative to each probability, however small: holds exp and the division to a few ulp."""
+    require("cpp", "cpu")
+    from gioada_fast import _C
+
+    images = 4096  # of one pixel and two classes
+    logits = torch.zeros(images, 2, 1, 1)
+    logits[:, 1, 0, 0] = -torch.linspace(0, 80, images)
+    exact = torch.softmax(logits.double(), 1)
+    for isa in _C.instruction_sets():
+        before = _C.use_instruction_set(isa)
+        try:
+            with ops.backend("cpp"):
+                found = semantic_depth_concat(logits, None, (1, 1))
+        finally:
+            _C.use_instruction_set(before)
+        assert ((found - exact) / exact).abs().max() < 4e-7
