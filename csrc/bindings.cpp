@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "upsample_cross_entropy.h"
+#include "upsample_depth_loss.h"
 
 namespace py = pybind11;
 
@@ -24,8 +25,10 @@ namespace py = pybind11;
 #endif
 
 // apply(kernel, struct of its arguments)
-#define GIOADA_FOR_EACH_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
-#define GIOADA_FOR_EACH_CUDA_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_KERNEL(apply) \
+  apply(upsample_cross_entropy, UpsampleCrossEntropy) apply(upsample_depth_loss, UpsampleDepthLoss)
+#define GIOADA_FOR_EACH_CUDA_KERNEL(apply) \
+  apply(upsample_cross_entropy, UpsampleCrossEntropy) apply(upsample_depth_loss, UpsampleDepthLoss)
 
 namespace gioada {
 
@@ -222,4 +225,20 @@ PYBIND11_MODULE(_C, m) {
       .field("width", &UpsampleCrossEntropy::width)
       .field("loss", &UpsampleCrossEntropy::loss)
       .field("grad", &UpsampleCrossEntropy::grad);
+
+  Binding<UpsampleDepthLoss>(m, "UpsampleDepthLoss")
+      .field("depth", &UpsampleDepthLoss::depth)
+      .field("depth_type", &UpsampleDepthLoss::depth_type)
+      .field("depth_strides", &UpsampleDepthLoss::depth_strides)
+      .field("target", &UpsampleDepthLoss::target)
+      .field("target_type", &UpsampleDepthLoss::target_type)
+      .field("valid", &UpsampleDepthLoss::valid)
+      .field("berhu", &UpsampleDepthLoss::berhu)
+      .field("batch", &UpsampleDepthLoss::batch)
+      .field("in_height", &UpsampleDepthLoss::in_height)
+      .field("in_width", &UpsampleDepthLoss::in_width)
+      .field("height", &UpsampleDepthLoss::height)
+      .field("width", &UpsampleDepthLoss::width)
+      .field("loss", &UpsampleDepthLoss::loss)
+      .field("grad", &UpsampleDepthLoss::grad);
 }

@@ -6,6 +6,7 @@ environment variable ``GIOADA_BACKEND`` override the automatic choice.
 
 from gioada_fast.ops._registry import BACKENDS, Backend, backend, backends, registered
 from gioada_fast.ops.upsample_cross_entropy import upsample_cross_entropy
+from gioada_fast.ops.upsample_depth_loss import upsample_depth_loss
 
 __all__ = [
     "BACKENDS",
@@ -14,4 +15,5 @@ __all__ = [
     "backends",
     "registered",
     "upsample_cross_entropy",
+    "upsample_depth_loss",
 ]
