@@ -111,10 +111,10 @@ def _cpp(
 def _cuda(
     depth: Tensor, target: Tensor, valid: Tensor | None, kind: str, wants_grad: bool
 ) -> tuple[Tensor, Tensor]:
-    loss = depth.new_zeros((), dtype=torch.float32)
+    loss = depth.new_empty((), dtype=torch.float32)
     grad = empty_gradient(depth, wants_grad)
     if target.numel() == 0:
-        return loss, grad.zero_()
+        return loss.zero_(), grad.zero_()
     run_cuda(_NAME, _native_arguments(depth, target, valid, kind, loss, grad), depth)
     return loss, grad
 
@@ -124,10 +124,10 @@ def _triton(
 ) -> tuple[Tensor, Tensor]:
     from gioada_fast.ops.triton import upsample_depth_loss as kernels
 
-    loss = depth.new_zeros((), dtype=torch.float32)
+    loss = depth.new_empty((), dtype=torch.float32)
     grad = empty_gradient(depth, wants_grad)
     if target.numel() == 0:
-        return loss, grad.zero_()
+        return loss.zero_(), grad.zero_()
     kernels.launch(depth, target, valid, kind == "berhu", loss, grad if wants_grad else None)
     return loss, grad
 
