@@ -16,6 +16,7 @@
 #include "translation_input.h"
 #include "semantic_depth_concat.h"
 #include "upsample_cross_entropy.h"
+#include "upsample_depth_loss.h"
 
 namespace py = pybind11;
 
@@ -35,6 +36,9 @@ namespace py = pybind11;
   apply(semantic_depth_concat, SemanticDepthConcat) \
   apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
   apply(upsample_cross_entropy, UpsampleCrossEntropy)
+  apply(upsample_cross_entropy, UpsampleCrossEntropy) apply(upsample_depth_loss, UpsampleDepthLoss)
+#define GIOADA_FOR_EACH_CUDA_KERNEL(apply) \
+  apply(upsample_cross_entropy, UpsampleCrossEntropy) apply(upsample_depth_loss, UpsampleDepthLoss)
 
 namespace gioada {
 
@@ -274,4 +278,21 @@ PYBIND11_MODULE(_C, m) {
       .field("loss", &UpsampleCrossEntropy::loss)
       .field("grad", &UpsampleCrossEntropy::grad)
       .field("wrong_label", &UpsampleCrossEntropy::wrong_label);
+      .field("grad", &UpsampleCrossEntropy::grad);
+
+  Binding<UpsampleDepthLoss>(m, "UpsampleDepthLoss")
+      .field("depth", &UpsampleDepthLoss::depth)
+      .field("depth_type", &UpsampleDepthLoss::depth_type)
+      .field("depth_strides", &UpsampleDepthLoss::depth_strides)
+      .field("target", &UpsampleDepthLoss::target)
+      .field("target_type", &UpsampleDepthLoss::target_type)
+      .field("valid", &UpsampleDepthLoss::valid)
+      .field("berhu", &UpsampleDepthLoss::berhu)
+      .field("batch", &UpsampleDepthLoss::batch)
+      .field("in_height", &UpsampleDepthLoss::in_height)
+      .field("in_width", &UpsampleDepthLoss::in_width)
+      .field("height", &UpsampleDepthLoss::height)
+      .field("width", &UpsampleDepthLoss::width)
+      .field("loss", &UpsampleDepthLoss::loss)
+      .field("grad", &UpsampleDepthLoss::grad);
 }

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from .config import AdaptationConfig, ModelConfig
 from .depth import encode_depth
 from .losses import depth_loss, gan_loss, segmentation_loss
-from .models.layers import normalise
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
+from .models.layers import normalise
 from .ops import semantic_depth_concat
 
 

@@ -1,13 +1,11 @@
 """The losses of the objective, by name."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .models.layers import upsample
-from .ops import upsample_cross_entropy
+from .ops import upsample_cross_entropy, upsample_depth_loss
+from .ops.upsample_depth_loss import KINDS as DEPTH_LOSSES
 
-DEPTH_LOSSES = ("l1", "berhu")
 GAN_LOSSES = ("lsgan", "bce", "hinge")
 
 __all__ = ["DEPTH_LOSSES", "GAN_LOSSES", "depth_loss", "gan_loss", "segmentation_loss"]
@@ -27,21 +25,13 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weight: Tensor | None = No
 def depth_loss(depth: Tensor, target: Tensor, valid: Tensor, kind: str = "l1") -> Tensor:
     """L_depth: error of the upsampled depth, mean over the valid pixels; 0 where none is valid.
 
-    l1: |e|.  berhu: |e| up to c, (e^2 + c^2) / 2c above, c = max|e| / 5 over the batch.
-
     Args:
-        depth: [N, 1, h, w] predicted, encoded; upsampled bilinearly (align_corners=True).
+        depth: [N, 1, h, w] predicted, encoded.
         target: [N, 1, H, W] encoded.
         valid: [N, 1, H, W] bool.
-
-    Source: berHu from Laina et al. (arXiv 1606.00373).
+        kind: one of DEPTH_LOSSES.
     """
-    full = upsample(depth.float(), target.shape[2:])
-    error = torch.where(valid, (full - target).abs(), 0.0)
-    if kind == "berhu":
-        c = (error.detach().amax() / 5).clamp_min(torch.finfo(error.dtype).tiny)
-        error = torch.where(error <= c, error, (error.square() + c.square()) / (2 * c))
-    return error.sum() / valid.sum().clamp_min(1)
+    return upsample_depth_loss(depth, target, kind, valid)
 
 
 def gan_loss(logits: Tensor, real: bool, kind: str = "lsgan", generator: bool = False) -> Tensor:

@@ -5,9 +5,10 @@ environment variable ``GIOADA_BACKEND`` override the automatic choice.
 """
 
 from gioada_fast.ops._registry import BACKENDS, Backend, backend, backends, registered
-from gioada_fast.ops.translation_input import translation_input
 from gioada_fast.ops.semantic_depth_concat import semantic_depth_concat
+from gioada_fast.ops.translation_input import translation_input
 from gioada_fast.ops.upsample_cross_entropy import upsample_cross_entropy
+from gioada_fast.ops.upsample_depth_loss import upsample_depth_loss
 
 __all__ = [
     "BACKENDS",
@@ -15,7 +16,8 @@ __all__ = [
     "backend",
     "backends",
     "registered",
-    "translation_input",
     "semantic_depth_concat",
+    "translation_input",
     "upsample_cross_entropy",
+    "upsample_depth_loss",
 ]

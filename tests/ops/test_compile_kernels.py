@@ -37,6 +37,20 @@ TRITON = {
         "total_kernel": ("*fp32 i32 *fp32 *fp32", {"BLOCK": 1024}),
         "gradient_kernel": ("*fp32 *fp32 *fp32" + " i32" * 4, {"BLOCK": 1024}),
     },
+    "upsample_depth_loss": {
+        "cells_kernel": (
+            "*fp32 *fp32 *u8 *fp32 *fp32 *fp32 *fp32" + " i32" * 7,
+            {
+                "HAS_VALID": True,
+                "BERHU": True,
+                "FIND_LARGEST": False,
+                "WANTS_GRAD": True,
+                "CELLS": 16,
+                "PIXELS": 32,
+            },
+        ),
+        "threshold_kernel": ("*fp32 i32 *fp32", {"BLOCK": 1024}),
+    },
 }
 
 COMPILE = """

@@ -9,7 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gioada_fast.ops.triton._common import cell_begin, on_device_of, upper_weight
+from gioada_fast.ops.triton._common import (
+    cell_begin,
+    gradient_kernel,
+    on_device_of,
+    total_kernel,
+    upper_weight,
+)
 
 ELEMENTS = 1024  # of a block [pixels, classes]
 TOTAL_BLOCK = 1024
@@ -115,58 +121,6 @@ def cells_kernel(
         tl.store(out + C, g01, mask=is_class)
         tl.store(out + 2 * C, g10, mask=is_class)
         tl.store(out + 3 * C, g11, mask=is_class)
-
-
-@triton.jit
-def total_kernel(
-    sums,  # [programs, 2]
-    programs,
-    loss,  # [1]
-    scale,  # [1]: 1 / sum of weights, or 0
-    BLOCK: tl.constexpr,
-):
-    losses = tl.zeros([BLOCK], tl.float64)
-    weights = tl.zeros([BLOCK], tl.float64)
-    start = 0
-    while start < programs:
-        i = start + tl.arange(0, BLOCK)
-        losses += tl.load(sums + 2 * i, mask=i < programs, other=0.0).to(tl.float64)
-        weights += tl.load(sums + 2 * i + 1, mask=i < programs, other=0.0).to(tl.float64)
-        start += BLOCK
-    total = tl.sum(weights)
-    factor = tl.where(total > 0, 1.0 / tl.where(total > 0, total, 1.0), 0.0)
-    tl.store(loss, (tl.sum(losses) * factor).to(tl.float32))
-    tl.store(scale, factor.to(tl.float32))
-
-
-@triton.jit
-def gradient_kernel(
-    partial,  # [N, cells, 4 corners, C]
-    scale,  # [1]
-    grad,  # [N, h, w, C]
-    elements,
-    C,
-    h,
-    w,
-    BLOCK: tl.constexpr,
-):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    c = i % C
-    x = i // C % w
-    y = i // (C * w) % h
-    n = i // (C * w * h)
-    cells_x = tl.maximum(w - 1, 1)
-    cells_y = tl.maximum(h - 1, 1)
-    total = tl.zeros([BLOCK], tl.float32)
-    for corner in tl.static_range(4):
-        # As that corner, the point belongs to the cell this far up and to the left.
-        cell_y = y - corner // 2
-        cell_x = x - corner % 2
-        there = (cell_y >= 0) & (cell_y < cells_y) & (cell_x >= 0) & (cell_x < cells_x)
-        cell = (n * cells_y + cell_y) * cells_x + cell_x
-        at = partial + (cell * 4 + corner) * C + c
-        total += tl.load(at, mask=there & (i < elements), other=0.0)
-    tl.store(grad + i, total * tl.load(scale), mask=i < elements)
 
 
 def launch(

@@ -1,0 +1,265 @@
+// CPU kernel: loss and gradient in one walk over the target, with nothing of full size. BerHu walks
+// twice: its threshold is known once every error is.
+//
+// Depth is interpolated horizontally once per input row. Between two input rows, a vector of pixels
+// is one fused multiply-add, and gathers its gradient for the input rows above and below; that is
+// spread over input columns once per input row.
+//
+// A band is a few cells high and owned by one task. Bands, and so all sums, depend on the shape
+// alone: the result has the same bits for any number of threads.
+
+#include "upsample_depth_loss.h"
+
+#include <utility>
+
+#include "cpu/bilinear.h"
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+namespace {
+
+constexpr int64_t kBands = 32;  // wanted number of bands, enough to keep many cores busy
+
+typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
+
+enum class Pass { largest, loss, gradient };
+
+// How an image is cut into bands.
+struct Bands {
+  int64_t cells;       // rows of cells, of one image
+  int64_t band_cells;  // rows of cells, of one band
+  int64_t count;       // bands of one image
+  int64_t pixel_rows;  // of the highest band
+
+  explicit Bands(const UpsampleDepthLoss& op) : cells(cell_count(op.in_height)), pixel_rows(0) {
+    const int64_t wanted = (kBands + op.batch - 1) / op.batch;
+    band_cells = (cells + wanted - 1) / wanted;
+    count = (cells + band_cells - 1) / band_cells;
+    for (int64_t b = 0; b < count; ++b) {
+      const int64_t rows = cell_begin(last(b), op.in_height, op.height) -
+                           cell_begin(first(b), op.in_height, op.height);
+      if (rows > pixel_rows) pixel_rows = rows;
+    }
+  }
+
+  int64_t first(int64_t band) const { return band * band_cells; }
+  int64_t last(int64_t band) const {
+    return first(band) + band_cells < cells ? first(band) + band_cells : cells;
+  }
+};
+
+// Working memory of one thread.
+struct Scratch {
+  float *above, *below;            // [padded width] input rows at pixel columns
+  float *grad_above, *grad_below;  // [padded width]
+  float* lower;                    // [pixel rows of the band] weight of the input row below
+};
+
+struct Sums {
+  double loss;
+  int64_t valid;
+  float largest;
+};
+
+// The first `count` of kLanes elements; the others are 0.
+template <typename Vector, typename T>
+inline Vector read(const T* p, int64_t count) {
+  Vector values = Vector{};
+  if (count == kLanes) {
+    std::memcpy(&values, p, sizeof values);
+  } else {
+    std::memcpy(&values, p, count * sizeof *p);
+  }
+  return values;
+}
+
+inline Floats read_floats(const float* p, int64_t count) { return read<Floats>(p, count); }
+inline Floats read_floats(const bfloat16* p, int64_t count) {
+  return (Floats)(__builtin_convertvector(read<Halves>(p, count), Ints) << 16);
+}
+
+inline Ints lanes_below(int64_t count) {
+  Ints lanes;
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i;
+  return lanes < static_cast<int32_t>(count);
+}
+
+inline void interpolate_row(const UpsampleDepthLoss& op, int64_t n, int64_t row,
+                            const Strips& strips, float* out) {
+  const int64_t offset = n * op.depth_strides[0] + row * op.depth_strides[1];
+  const int64_t column_stride = op.depth_strides[2];
+  for (int64_t s = 0; s < strips.count(); ++s, out += kLanes) {
+    if (op.depth_type == FloatType::bfloat16) {
+      const bfloat16* from = static_cast<const bfloat16*>(op.depth) + offset;
+      interpolate(from, 0, column_stride, 1, strips[s], out);
+    } else {
+      const float* from = static_cast<const float*>(op.depth) + offset;
+      interpolate(from, 0, column_stride, 1, strips[s], out);
+    }
+  }
+}
+
+// Cells [first, last) of image n. The gradient of input rows [first, last] goes to grad_rows, which
+// are `pitch` floats apart.
+template <typename T, Pass kPass>
+Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& threshold, int64_t n,
+          int64_t first, int64_t last, Scratch s, float* grad_rows, int64_t pitch) {
+  constexpr bool kGrad = kPass == Pass::gradient;
+  const int64_t h = op.in_height;
+  const int64_t row_bytes = strips.count() * kLanes * sizeof(float);
+  const int64_t begin = cell_begin(first, h, op.height);
+  for (int64_t cell = first; cell < last; ++cell) {
+    const int64_t y_end = cell_begin(cell + 1, h, op.height);
+    for (int64_t y = cell_begin(cell, h, op.height); y < y_end; ++y) {
+      s.lower[y - begin] = upper_weight(y, cell, h, op.height);
+    }
+  }
+
+  Sums sums = {0., 0, 0.f};
+  Floats largest = Floats{};
+  interpolate_row(op, n, first, strips, s.above);
+  if (kGrad) {
+    std::memset(s.grad_above, 0, row_bytes);
+    std::memset(grad_rows, 0, (last - first + 1) * pitch * sizeof(float));
+  }
+  for (int64_t cell = first; cell < last; ++cell) {
+    interpolate_row(op, n, cell + 1 < h ? cell + 1 : cell, strips, s.below);
+    const int64_t y_begin = cell_begin(cell, h, op.height);
+    const int64_t rows = cell_begin(cell + 1, h, op.height) - y_begin;
+    const float* lower = s.lower + (y_begin - begin);
+    Floats row_loss = Floats{};
+    Ints row_valid = Ints{};
+    for (int64_t i = 0; i < strips.count(); ++i) {
+      const int64_t x = i * kLanes;
+      const int64_t count = op.width - x < kLanes ? op.width - x : kLanes;
+      const Ints inside = lanes_below(count);
+      const int64_t pixel = (n * op.height + y_begin) * op.width + x;
+      const T* target = static_cast<const T*>(op.target) + pixel;
+      const Floats above = load(s.above + x), below = load(s.below + x);
+      Floats loss = Floats{}, grad_above = Floats{}, grad_below = Floats{};
+      for (int64_t r = 0; r < rows; ++r) {
+        Ints valid = inside;
+        if (op.valid != nullptr) {
+          valid = __builtin_convertvector(read<Bytes>(op.valid + pixel + r * op.width, count) != 0,
+                                          Ints);
+        }
+        const Floats z = (1.f - lower[r]) * above + lower[r] * below;
+        const Floats e = valid ? z - read_floats(target + r * op.width, count) : Floats{};
+        if (kPass == Pass::largest) {
+          largest = max(e, largest);
+          largest = max(-e, largest);
+          continue;
+        }
+        Floats f, slope;
+        depth_error(e, threshold, &f, &slope);
+        loss += f;
+        row_valid -= valid;
+        if (kGrad) {
+          grad_above += (1.f - lower[r]) * slope;
+          grad_below += lower[r] * slope;
+        }
+      }
+      row_loss += loss;
+      if (kGrad) {
+        store(s.grad_above + x, load(s.grad_above + x) + grad_above);
+        store(s.grad_below + x, grad_below);
+        spread(s.grad_above + x, 1, strips[i], grad_rows + (cell - first) * pitch, 0);
+      }
+    }
+    for (int lane = 0; lane < kLanes; ++lane) {
+      sums.loss += row_loss[lane];
+      sums.valid += row_valid[lane];
+    }
+    std::swap(s.above, s.below);
+    std::swap(s.grad_above, s.grad_below);
+  }
+  if (kGrad) {
+    for (int64_t i = 0; i < strips.count(); ++i) {
+      spread(s.grad_above + i * kLanes, 1, strips[i], grad_rows + (last - first) * pitch, 0);
+    }
+  }
+  for (int lane = 0; lane < kLanes; ++lane) {
+    if (largest[lane] > sums.largest) sums.largest = largest[lane];
+  }
+  return sums;
+}
+
+template <typename T>
+void run(const UpsampleDepthLoss& op, int threads) {
+  const bool wants_grad = op.grad != nullptr;
+  const Strips strips(op.in_width, op.width);
+  const Bands bands(op);
+  const int64_t padded_width = strips.count() * kLanes;
+  const int64_t pitch = op.in_width + kLanes;  // `spread` writes whole vectors
+  const int64_t band_grad = wants_grad ? (bands.band_cells + 1) * pitch : 0;
+  const int64_t scratch_size = 4 * padded_width + round_up(bands.pixel_rows, 16);
+  const int64_t tasks = op.batch * bands.count;
+  const int workers = threads < tasks ? threads : static_cast<int>(tasks);
+  const Buffer<float> memory(workers * scratch_size);
+  const Buffer<float> grads(tasks * band_grad);
+  const Buffer<Sums> sums(tasks);
+
+  const auto walk_all = [&](auto walk_band, const Threshold& threshold) {
+    parallel_for(tasks, workers, [&](int64_t task, int thread) {
+      float* p = memory.get() + thread * scratch_size;
+      const Scratch s = {p, p + padded_width, p + 2 * padded_width, p + 3 * padded_width,
+                         p + 4 * padded_width};
+      const int64_t band = task % bands.count;
+      sums[task] = walk_band(op, strips, threshold, task / bands.count, bands.first(band),
+                             bands.last(band), s, grads.get() + task * band_grad, pitch);
+    });
+    Sums total = {0., 0, 0.f};
+    for (int64_t task = 0; task < tasks; ++task) {
+      total.loss += sums[task].loss;
+      total.valid += sums[task].valid;
+      if (sums[task].largest > total.largest) total.largest = sums[task].largest;
+    }
+    return total;
+  };
+
+  float largest = 0.f;
+  if (op.berhu) largest = walk_all(walk<T, Pass::largest>, Threshold{}).largest;
+  const Threshold threshold = threshold_of(op.berhu, largest);
+  const Sums total = wants_grad ? walk_all(walk<T, Pass::gradient>, threshold)
+                                : walk_all(walk<T, Pass::loss>, threshold);
+  const double scale = total.valid > 0 ? 1. / total.valid : 0.;
+  *op.loss = static_cast<float>(total.loss * scale);
+  if (!wants_grad) return;
+
+  // The first row of a band is the last one of the band before.
+  parallel_for(tasks, workers, [&](int64_t task, int) {
+    const int64_t n = task / bands.count, band = task % bands.count, first = bands.first(band);
+    const int64_t end = band + 1 < bands.count ? bands.last(band) : op.in_height;
+    const float factor = static_cast<float>(scale);
+    const float* from = grads.get() + task * band_grad;
+    const float* before = from - band_grad + bands.band_cells * pitch;
+    for (int64_t row = first; row < end; ++row, from += pitch) {
+      float* grad = op.grad + (n * op.in_height + row) * op.in_width;
+      const bool shared = band > 0 && row == first;
+      for (int64_t x = 0; x < op.in_width; ++x) {
+        grad[x] = (shared ? before[x] + from[x] : from[x]) * factor;
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void upsample_depth_loss(const UpsampleDepthLoss& op, int threads) {
+  if (op.batch == 0 || op.height == 0 || op.width == 0) {
+    *op.loss = 0.f;
+    if (op.grad != nullptr) {
+      std::memset(op.grad, 0, op.batch * op.in_height * op.in_width * sizeof(*op.grad));
+    }
+    return;
+  }
+  if (op.target_type == FloatType::bfloat16) {
+    run<bfloat16>(op, threads);
+  } else {
+    run<float>(op, threads);
+  }
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

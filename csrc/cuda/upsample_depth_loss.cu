@@ -1,0 +1,324 @@
+// CUDA kernels: the walk of the CPU kernel, one thread for each pixel column.
+//
+// A strip is as many whole cells side by side as there are threads for their pixel columns, or a
+// piece of a cell that is wider. A block walks down some rows of cells of a strip. After each,
+// gradients are summed over the columns of each cell in shared memory, in a fixed order, and leave
+// as partial sums for the cells' input points. A last kernel sums what the blocks found, and
+// completes and scales the gradient. BerHu finds the largest error in a first walk. No atomics: the
+// same bits every run.
+
+#include <algorithm>
+#include <limits>
+
+#include "cuda/launch.h"
+#include "upsample_depth_loss.h"
+
+namespace gioada {
+namespace cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kPoints = kThreads / 2;    // input points of a strip: a thread for each and side
+constexpr int64_t kBlocks = 2048;        // wanted at most; every block of the next kernel reads
+constexpr int64_t kFinishBlocks = 1024;  // what each of them found
+
+enum class Pass { largest, loss, gradient };
+
+// How the batch is cut into strips and blocks.
+struct Grid {
+  int cells;       // of a strip
+  int pieces;      // strips that share a cell; 1 where a strip has more than one cell
+  int strips;      // side by side
+  int cell_rows;   // of one image
+  int64_t rows;    // rows of cells of the batch
+  int block_rows;  // of one block
+  int chunks;      // blocks one below the other
+
+  __host__ __device__ int blocks() const { return strips * chunks; }
+};
+
+Grid grid_of(const UpsampleDepthLoss& op) {
+  const int64_t cells = cell_count(op.in_width);
+  const bool one_cell = op.in_width == 1 || op.width == 1;
+  // The last cell has one pixel more: it holds both of its ends.
+  const int64_t widest = one_cell ? op.width : divide_up(op.width - 1, cells) + 1;
+  const int64_t fitting = std::max<int64_t>(kThreads / widest, 1);
+  const int64_t of_strip = std::min({fitting, cells, int64_t(kPoints - 1)});
+  const int64_t pieces = divide_up(widest, kThreads);
+  const int64_t strips = divide_up(cells, of_strip) * pieces;
+  const int64_t rows = op.batch * cell_count(op.in_height);
+  const int64_t block_rows = divide_up(rows * strips, kBlocks);
+  const int64_t chunks = divide_up(rows, block_rows);
+  constexpr int64_t kInt = std::numeric_limits<int>::max();
+  if (std::max({op.width, op.height, op.in_width, op.in_height, block_rows}) > kInt) {
+    throw std::runtime_error("upsample_depth_loss: a side is too long");
+  }
+  return {static_cast<int>(of_strip),
+          static_cast<int>(pieces),
+          static_cast<int>(strips),
+          static_cast<int>(cell_count(op.in_height)),
+          rows,
+          static_cast<int>(block_rows),
+          static_cast<int>(chunks)};
+}
+
+// Floats of the gradient's partial sums: [rows, strips, 2 (row above, below), cells + 1].
+int64_t partial_size(const UpsampleDepthLoss& op, const Grid& grid) {
+  return op.grad != nullptr ? grid.rows * grid.strips * 2 * (grid.cells + 1) : 0;
+}
+
+template <typename V, typename Combine>
+__device__ __forceinline__ V block_reduce(V value, V* shared, const Combine& combine) {
+  shared[threadIdx.x] = value;
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) {
+      shared[threadIdx.x] = combine(shared[threadIdx.x], shared[threadIdx.x + half]);
+    }
+  }
+  __syncthreads();
+  value = shared[0];
+  __syncthreads();  // before `shared` is written again
+  return value;
+}
+
+struct Sum {
+  __device__ double operator()(double a, double b) const { return a + b; }
+};
+struct Largest {
+  __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
+};
+
+// Depth in an input row, between a point and the next one to the right.
+__device__ __forceinline__ float depth_at(const UpsampleDepthLoss& op, int64_t left, int64_t right,
+                                          float upper) {
+  if (op.depth_type == FloatType::bfloat16) {
+    const bfloat16* depth = static_cast<const bfloat16*>(op.depth);
+    return (1.f - upper) * to_float(depth[left]) + upper * to_float(depth[right]);
+  }
+  const float* depth = static_cast<const float*>(op.depth);
+  return (1.f - upper) * depth[left] + upper * depth[right];
+}
+
+// Grid (strips, chunks). Block b writes largest[b], or sums[b] and its part of `partial`.
+template <typename T, Pass kPass>
+__global__ void __launch_bounds__(kThreads)
+    strip_kernel(const UpsampleDepthLoss op, const Grid grid,
+                 float* __restrict__ largest,  // [blocks] largest error; read by berHu
+                 float* __restrict__ partial,  // [rows, strips, 2, cells + 1]
+                 double* __restrict__ sums) {  // [blocks, 2] loss, number of valid pixels
+  __shared__ float lowers[kThreads];           // of pixel rows: weight of the input row below
+  __shared__ float uppers[kThreads];           // of pixel columns: weight of the right input point
+  __shared__ float tile[2][kThreads];          // gradients of the row above, and below
+  __shared__ double reduced[kThreads];
+  constexpr bool kGrad = kPass == Pass::gradient;
+  const int thread = threadIdx.x;
+  const int block = blockIdx.y * grid.strips + blockIdx.x;
+  const int width = static_cast<int>(op.width), height = static_cast<int>(op.height);
+  const int in_width = static_cast<int>(op.in_width), in_height = static_cast<int>(op.in_height);
+
+  Threshold threshold = {};
+  if (kPass != Pass::largest) {
+    float error = 0.f;
+    if (op.berhu) {
+      for (int i = thread; i < grid.blocks(); i += kThreads) error = fmaxf(error, largest[i]);
+      error = block_reduce(error, uppers, Largest());
+    }
+    threshold = threshold_of(op.berhu, error);
+  }
+
+  const int strip = blockIdx.x, first = strip / grid.pieces * grid.cells;
+  const int last = min(first + grid.cells, max(in_width - 1, 1));
+  const auto column_of = [&](int cell) {
+    return static_cast<int>(cell_begin(cell, in_width, width));
+  };
+  const int x_begin = column_of(first) + strip % grid.pieces * kThreads;
+  const int x_end = min(x_begin + kThreads, column_of(last));
+  const bool inside = x_begin + thread < x_end;
+  const int x = inside ? x_begin + thread : x_end - 1;
+  const int cell = static_cast<int>(cell_of(x, in_width, width));
+  const float x_upper = upper_weight(x, cell, in_width, width);
+  const int64_t left = cell * op.depth_strides[2];
+  const int64_t right = in_width > 1 ? left + op.depth_strides[2] : left;
+  // Half of the threads sum gradients for the row above, half for the row below.
+  const int side = thread / kPoints, point = thread % kPoints;
+  int from = 0, middle = 0, to = 0;  // columns of the cells left and right of this thread's point
+  if (kGrad) {
+    uppers[thread] = x_upper;
+    const auto begin = [&](int of_cell) {
+      const int column = column_of(min(max(of_cell, first), last));
+      return max(min(column, x_end) - x_begin, 0);
+    };
+    from = begin(first + point - 1);
+    middle = begin(first + point);
+    to = begin(first + point + 1);
+  }
+
+  double loss_sum = 0.;
+  int valid_sum = 0;
+  float error_max = 0.f;
+  const int64_t first_row = blockIdx.y * static_cast<int64_t>(grid.block_rows);
+  const int64_t last_row = min(first_row + grid.block_rows, grid.rows);
+  int64_t n = first_row / grid.cell_rows;
+  int cell_row = static_cast<int>(first_row % grid.cell_rows);
+  int y_end = static_cast<int>(cell_begin(cell_row, in_height, height));
+  for (int64_t row = first_row; row < last_row; ++row) {
+    const int y_begin = y_end;
+    y_end = static_cast<int>(cell_begin(cell_row + 1, in_height, height));
+    const int64_t above_row = n * op.depth_strides[0] + cell_row * op.depth_strides[1];
+    const int64_t below_row = in_height > 1 ? above_row + op.depth_strides[1] : above_row;
+    const float above = depth_at(op, above_row + left, above_row + right, x_upper);
+    const float below = depth_at(op, below_row + left, below_row + right, x_upper);
+    float loss = 0.f, grad_above = 0.f, grad_below = 0.f;
+    for (int top = y_begin; top < y_end; top += kThreads) {
+      const int rows = min(y_end - top, kThreads);
+      __syncthreads();
+      if (thread < rows) lowers[thread] = upper_weight(top + thread, cell_row, in_height, height);
+      __syncthreads();
+      const int64_t pixel = (n * height + top) * width + x;
+      const T* target = static_cast<const T*>(op.target) + pixel;
+      const uint8_t* mask = op.valid + pixel;
+#pragma unroll 4
+      for (int r = 0; r < rows; ++r, target += width, mask += width) {
+        // Read whether valid or not: so the two loads do not wait for each other.
+        const float wanted = to_float(*target);
+        const bool valid = inside && (op.valid == nullptr || *mask != 0);
+        const float lower = lowers[r];
+        const float z = (1.f - lower) * above + lower * below;
+        const float e = valid ? z - wanted : 0.f;
+        if (kPass == Pass::largest) {
+          error_max = fmaxf(error_max, fabsf(e));
+        } else {
+          float f, slope;
+          depth_error(e, threshold, &f, &slope);
+          loss += f;
+          valid_sum += valid;
+          grad_above += (1.f - lower) * slope;
+          grad_below += lower * slope;
+        }
+      }
+    }
+    loss_sum += loss;
+    if (kGrad) {
+      tile[0][thread] = grad_above;
+      tile[1][thread] = grad_below;
+      __syncthreads();
+      if (point <= last - first) {
+        float sum = 0.f;
+        for (int i = from; i < middle; ++i) sum += uppers[i] * tile[side][i];
+        for (int i = middle; i < to; ++i) sum += (1.f - uppers[i]) * tile[side][i];
+        partial[((row * grid.strips + strip) * 2 + side) * (grid.cells + 1) + point] = sum;
+      }
+      __syncthreads();
+    }
+    if (++cell_row == grid.cell_rows) {
+      cell_row = y_end = 0;
+      ++n;
+    }
+  }
+
+  if (kPass == Pass::largest) {
+    error_max = block_reduce(error_max, uppers, Largest());
+    if (thread == 0) largest[block] = error_max;
+  } else {
+    const double loss = block_reduce(loss_sum, reduced, Sum());
+    const double valid = block_reduce(static_cast<double>(valid_sum), reduced, Sum());
+    if (thread == 0) {
+      sums[2 * block] = loss;
+      sums[2 * block + 1] = valid;
+    }
+  }
+}
+
+// Loss, and the gradient: a point has strips to the upper left, upper right, lower left and lower
+// right. Every block adds up all sums for itself, in the same order: cheaper than a launch for it.
+__global__ void __launch_bounds__(kThreads)
+    finish_kernel(const UpsampleDepthLoss op, const Grid grid,
+                  const float* __restrict__ partial,  // [rows, strips, 2, cells + 1]
+                  const double* __restrict__ sums) {  // [blocks, 2]
+  __shared__ double reduced[kThreads];
+  double loss = 0., valid = 0.;
+  for (int i = threadIdx.x; i < grid.blocks(); i += kThreads) {
+    loss += sums[2 * i];
+    valid += sums[2 * i + 1];
+  }
+  loss = block_reduce(loss, reduced, Sum());
+  valid = block_reduce(valid, reduced, Sum());
+  const double scale = valid > 0. ? 1. / valid : 0.;
+  if (blockIdx.x == 0 && threadIdx.x == 0) *op.loss = static_cast<float>(loss * scale);
+  if (op.grad == nullptr) return;
+
+  const int64_t elements = op.batch * op.in_height * op.in_width;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x; i < elements;
+       i += step) {
+    const int x = static_cast<int>(i % op.in_width);
+    const int64_t input_row = i / op.in_width;
+    const int y = static_cast<int>(input_row % op.in_height);
+    const int64_t n = input_row / op.in_height;
+    const int first = max(x - 1, 0) / grid.cells * grid.pieces;
+    const int last = min((x / grid.cells + 1) * grid.pieces, grid.strips);
+    float sum = 0.f;
+    for (int side = 1; side >= 0; --side) {
+      const int cell_row = y - side;
+      if (cell_row < 0 || cell_row >= grid.cell_rows) continue;
+      for (int strip = first; strip < last; ++strip) {
+        const int64_t at = (n * grid.cell_rows + cell_row) * grid.strips + strip;
+        const int point = x - strip / grid.pieces * grid.cells;
+        sum += partial[(at * 2 + side) * (grid.cells + 1) + point];
+      }
+    }
+    op.grad[i] = sum * static_cast<float>(scale);
+  }
+}
+
+template <typename T>
+void launch_strips(const UpsampleDepthLoss& op, const Grid& grid, float* largest, float* partial,
+                   double* sums, cudaStream_t stream) {
+  const dim3 blocks(static_cast<unsigned>(grid.strips), static_cast<unsigned>(grid.chunks));
+  if (op.berhu) {
+    strip_kernel<T, Pass::largest>
+        <<<blocks, kThreads, 0, stream>>>(op, grid, largest, partial, sums);
+    check_launch("upsample_depth_loss: largest error");
+  }
+  if (op.grad != nullptr) {
+    strip_kernel<T, Pass::gradient>
+        <<<blocks, kThreads, 0, stream>>>(op, grid, largest, partial, sums);
+  } else {
+    strip_kernel<T, Pass::loss><<<blocks, kThreads, 0, stream>>>(op, grid, largest, partial, sums);
+  }
+  check_launch("upsample_depth_loss: strips");
+}
+
+}  // namespace
+
+int64_t upsample_depth_loss_workspace(const UpsampleDepthLoss& op) {
+  const Grid grid = grid_of(op);
+  constexpr int64_t kDouble = sizeof(double) / sizeof(float);
+  return (2 * kDouble + 1) * grid.blocks() + partial_size(op, grid);
+}
+
+// Expects at least one pixel; `workspace` has upsample_depth_loss_workspace(op) floats, aligned for
+// doubles.
+void upsample_depth_loss(const UpsampleDepthLoss& op, float* workspace, void* stream_) {
+  const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
+  const Grid grid = grid_of(op);
+  double* sums = reinterpret_cast<double*>(workspace);
+  float* largest = reinterpret_cast<float*>(sums + 2 * grid.blocks());
+  float* partial = largest + grid.blocks();
+  if (op.target_type == FloatType::bfloat16) {
+    launch_strips<bfloat16>(op, grid, largest, partial, sums, stream);
+  } else {
+    launch_strips<float>(op, grid, largest, partial, sums, stream);
+  }
+  int64_t blocks = 1;
+  if (op.grad != nullptr) {
+    blocks = divide_up(op.batch * op.in_height * op.in_width, kThreads);
+    if (blocks > kFinishBlocks) blocks = kFinishBlocks;
+  }
+  finish_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(op, grid, partial, sums);
+  check_launch("upsample_depth_loss: finish");
+}
+
+}  // namespace cuda
+}  // namespace gioada

@@ -1,0 +1,210 @@
+"""Triton kernels of ``upsample_depth_loss``: a program for some cells, side by side, of the grid.
+
+All pixels of a cell depend on its four corners, and give their gradient to them. A program sums
+that over the pixels of each cell; then losses are summed, and each point's gradient is collected
+from the four cells around it. BerHu finds the largest error in a first pass. No atomics: the same
+bits every run.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gioada_fast.ops.triton._common import (
+    cell_begin,
+    gradient_kernel,
+    on_device_of,
+    total_kernel,
+    upper_weight,
+)
+
+CELLS = 16  # of a program
+PIXELS = 32  # of a cell at once
+TOTAL_BLOCK = 1024
+GRADIENT_BLOCK = 1024
+
+
+@triton.jit
+def cells_kernel(
+    depth,  # [N, h, w], any strides
+    target,  # [N, H, W]
+    valid,  # [N, H, W] bytes, read if HAS_VALID
+    threshold,  # [2]: berHu's c, 1 / c; read if BERHU
+    largest,  # [programs] largest error, written if FIND_LARGEST
+    partial,  # [N, cells, 4 corners], written if WANTS_GRAD
+    sums,  # [programs, 2]: loss, number of valid pixels; written unless FIND_LARGEST
+    h,
+    w,
+    H,
+    W,
+    stride_n,
+    stride_h,
+    stride_w,
+    HAS_VALID: tl.constexpr,
+    BERHU: tl.constexpr,
+    FIND_LARGEST: tl.constexpr,
+    WANTS_GRAD: tl.constexpr,
+    CELLS: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    program = tl.program_id(0)
+    cells_x = tl.maximum(w - 1, 1)
+    cells_y = tl.maximum(h - 1, 1)
+    blocks_x = (cells_x + CELLS - 1) // CELLS
+    cell_x = program % blocks_x * CELLS + tl.arange(0, CELLS)
+    cell_y = program // blocks_x % cells_y
+    n = (program // (blocks_x * cells_y)).to(tl.int64)
+    is_cell = cell_x < cells_x
+
+    right = tl.where(w > 1, stride_w, 0)
+    down = tl.where(h > 1, stride_h, 0)
+    corner = depth + n * stride_n + cell_y.to(tl.int64) * stride_h
+    corner += cell_x.to(tl.int64) * stride_w
+    z00 = tl.load(corner, mask=is_cell, other=0.0).to(tl.float32)[:, None]
+    z01 = tl.load(corner + right, mask=is_cell, other=0.0).to(tl.float32)[:, None]
+    z10 = tl.load(corner + down, mask=is_cell, other=0.0).to(tl.float32)[:, None]
+    z11 = tl.load(corner + down + right, mask=is_cell, other=0.0).to(tl.float32)[:, None]
+
+    x_begin = cell_begin(cell_x, w, W)
+    y_begin = cell_begin(cell_y, h, H)
+    width = cell_begin(cell_x + 1, w, W) - x_begin
+    pixels = width * (cell_begin(cell_y + 1, h, H) - y_begin)
+    most = tl.max(pixels)
+    x_begin = x_begin[:, None]
+    width = tl.maximum(width, 1)[:, None]
+
+    error = 0.0
+    loss = 0.0
+    count = 0
+    g00 = tl.zeros([CELLS], tl.float32)
+    g01 = tl.zeros([CELLS], tl.float32)
+    g10 = tl.zeros([CELLS], tl.float32)
+    g11 = tl.zeros([CELLS], tl.float32)
+    start = 0
+    while start < most:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
+        pixel = (start + tl.arange(0, PIXELS))[None, :]
+        counts = pixel < pixels[:, None]
+        y = y_begin + pixel // width
+        x = x_begin + pixel % width
+        at = (n * H + y) * W + x
+        # Read whether valid or not: so the two loads do not wait for each other.
+        t = tl.load(target + at, mask=counts, other=0.0).to(tl.float32)
+        if HAS_VALID:
+            counts = counts & (tl.load(valid + at, mask=counts, other=0) != 0)
+
+        down_weight = upper_weight(y, cell_y, h, H)
+        right_weight = upper_weight(x, cell_x[:, None], w, W)
+        upper_row = z00 * (1.0 - right_weight) + z01 * right_weight
+        lower_row = z10 * (1.0 - right_weight) + z11 * right_weight
+        z = upper_row * (1.0 - down_weight) + lower_row * down_weight
+        e = tl.where(counts, z - t, 0.0)
+        size = tl.abs(e)
+        if FIND_LARGEST:
+            error = tl.maximum(error, tl.max(size))
+        else:
+            f = size
+            slope = tl.where(e > 0, 1.0, tl.where(e < 0, -1.0, 0.0))
+            if BERHU:
+                # Above c, berHu is |e| + (|e| - c)^2 / 2c; this way nothing overflows.
+                excess = tl.maximum(size - tl.load(threshold), 0.0)
+                ratio = excess * tl.load(threshold + 1)
+                f += excess * (0.5 * ratio)
+                slope += slope * ratio
+            loss += tl.sum(f)
+            count += tl.sum(counts.to(tl.int32))
+            if WANTS_GRAD:
+                g_right = slope * right_weight
+                g_left = slope - g_right
+                g01 += tl.sum(g_right * (1.0 - down_weight), axis=1)
+                g11 += tl.sum(g_right * down_weight, axis=1)
+                g00 += tl.sum(g_left * (1.0 - down_weight), axis=1)
+                g10 += tl.sum(g_left * down_weight, axis=1)
+        start += PIXELS
+
+    if FIND_LARGEST:
+        tl.store(largest + program, error)
+    else:
+        tl.store(sums + 2 * program, loss)
+        tl.store(sums + 2 * program + 1, count.to(tl.float32))
+    if WANTS_GRAD:
+        out = partial + ((n * cells_y + cell_y) * cells_x + cell_x) * 4
+        tl.store(out, g00, mask=is_cell)
+        tl.store(out + 1, g01, mask=is_cell)
+        tl.store(out + 2, g10, mask=is_cell)
+        tl.store(out + 3, g11, mask=is_cell)
+
+
+@triton.jit
+def threshold_kernel(
+    largest,  # [programs]
+    programs,
+    threshold,  # [2]: c, 1 / c
+    BLOCK: tl.constexpr,
+):
+    errors = tl.zeros([BLOCK], tl.float32)
+    start = 0
+    while start < programs:
+        i = start + tl.arange(0, BLOCK)
+        errors = tl.maximum(errors, tl.load(largest + i, mask=i < programs, other=0.0))
+        start += BLOCK
+    # At least the smallest normal number: no division by 0 where all errors are 0.
+    c = tl.maximum(tl.max(errors) / 5.0, 1.17549435e-38)
+    tl.store(threshold, c)
+    tl.store(threshold + 1, 1.0 / c)
+
+
+def launch(
+    depth: Tensor,
+    target: Tensor,
+    valid: Tensor | None,
+    berhu: bool,
+    loss: Tensor,
+    grad: Tensor | None,
+) -> None:
+    """Fill ``loss`` [] and ``grad`` [N, 1, h, w] (float32); at least one pixel."""
+    n, _, h, w = depth.shape
+    height, width = target.shape[2:]
+    stride_n, _, stride_h, stride_w = depth.stride()
+    cells_x, cells_y = max(w - 1, 1), max(h - 1, 1)
+    programs = n * cells_y * triton.cdiv(cells_x, CELLS)
+    largest = loss.new_empty(programs if berhu else 0)
+    threshold = loss.new_empty(2)
+    partial = loss.new_empty(n * cells_y * cells_x * 4 if grad is not None else 0)
+    sums = loss.new_empty(2 * programs)
+    scale = loss.new_empty(1)
+
+    def cells(find_largest: bool) -> None:
+        cells_kernel[(programs,)](
+            depth,
+            target,
+            valid.view(torch.uint8) if valid is not None else sums,
+            threshold,
+            largest,
+            partial,
+            sums,
+            h,
+            w,
+            height,
+            width,
+            stride_n,
+            stride_h,
+            stride_w,
+            HAS_VALID=valid is not None,
+            BERHU=berhu,
+            FIND_LARGEST=find_largest,
+            WANTS_GRAD=grad is not None and not find_largest,
+            CELLS=CELLS,
+            PIXELS=PIXELS,
+        )
+
+    with on_device_of(depth):
+        if berhu:
+            cells(find_largest=True)
+            threshold_kernel[(1,)](largest, programs, threshold, BLOCK=TOTAL_BLOCK)
+        cells(find_largest=False)
+        total_kernel[(1,)](sums, programs, loss, scale, BLOCK=TOTAL_BLOCK)
+        if grad is not None:
+            elements = grad.numel()
+            grid = (triton.cdiv(elements, GRADIENT_BLOCK),)
+            gradient_kernel[grid](partial, scale, grad, elements, 1, h, w, BLOCK=GRADIENT_BLOCK)

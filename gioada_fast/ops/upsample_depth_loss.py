@@ -1,0 +1,183 @@
+"""Depth loss against a full-size target, of a prediction that stays at the network's resolution.
+
+    e    = bilinear(depth, size of target, align_corners=True) - target   [N, 1, H, W], never stored
+    loss = sum_p f(e_p) / number of valid pixels                                over valid pixels p
+    f(e) = |e|                                                                          for l1
+    f(e) = |e| up to c, (e^2 + c^2) / 2c above, c = max_p |e_p| / 5                     for berhu
+
+The gradient ``f'(e)`` needs nothing that the loss does not have at hand, so one pass gives both;
+the backward only scales it. c counts as a constant; finding it takes a pass of its own.
+
+Source: berHu from Laina et al. (arXiv 1606.00373), its c over the whole batch as there.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gioada_fast.ops._checks import check_choice, check_device, check_dtype, check_image
+from gioada_fast.ops._native import address, float_type, native, run_cpu, run_cuda
+from gioada_fast.ops._registry import FusedOp, empty_gradient, scaled_gradient
+
+KINDS = ("l1", "berhu")
+
+_NAME = "upsample_depth_loss"
+
+
+def reference(
+    depth: Tensor, target: Tensor, kind: str = "l1", valid: Tensor | None = None
+) -> Tensor:
+    """The same in plain PyTorch; arguments as for ``upsample_depth_loss``."""
+    depth = depth if depth.dtype == torch.float64 else depth.float()
+    if target.numel() == 0:
+        return depth[:0].sum()
+    valid = torch.ones_like(target, dtype=torch.bool) if valid is None else valid
+    z = F.interpolate(depth, size=target.shape[2:], mode="bilinear", align_corners=True)
+    # Before any arithmetic on it: 0 times the slope of a NaN error would be a NaN gradient.
+    error = torch.where(valid, z - target.to(z.dtype), 0.0).abs()
+    if kind == "berhu":
+        c = (error.detach().amax() / 5).clamp_min(torch.finfo(error.dtype).tiny)
+        error = torch.where(error <= c, error, (error.square() + c.square()) / (2 * c))
+    return error.sum() / valid.sum().clamp_min(1)
+
+
+def _check(depth: Tensor, target: Tensor, kind: str, valid: Tensor | None) -> None:
+    check_choice("kind", kind, KINDS)
+    check_image("depth", depth, channels=1)
+    check_dtype("depth", depth)
+    if target.dim() != 4 or target.shape[:2] != depth.shape[:2]:
+        raise ValueError(
+            f"target: {list(target.shape)}, expected [N, 1, H, W] with N = {depth.shape[0]} "
+            f"as in depth {list(depth.shape)}"
+        )
+    exact = (torch.float64,) if depth.dtype == torch.float64 else ()
+    check_dtype("target", target, (torch.float32, torch.bfloat16, *exact))
+    check_device("target", target, "depth", depth)
+    if target.requires_grad:
+        raise ValueError("target requires a gradient, which this loss does not have")
+    if valid is not None:
+        if valid.shape != target.shape:
+            raise ValueError(
+                f"valid: {list(valid.shape)}, expected {list(target.shape)} as of target"
+            )
+        check_dtype("valid", valid, (torch.bool,))
+        check_device("valid", valid, "depth", depth)
+
+
+def _fake(
+    depth: Tensor,
+    target: Tensor,
+    valid: Tensor | None,
+    kind: str,
+    wants_grad: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """Loss, and its gradient in float32: channels-last, or empty where not wanted."""
+    return depth.new_empty((), dtype=torch.float32), empty_gradient(depth, wants_grad)
+
+
+def _native_arguments(
+    depth: Tensor, target: Tensor, valid: Tensor | None, kind: str, loss: Tensor, grad: Tensor
+) -> "native.UpsampleDepthLoss":
+    n, _, h, w = depth.shape
+    stride_n, _, stride_h, stride_w = depth.stride()
+    return native.UpsampleDepthLoss(
+        depth=address(depth),
+        depth_type=float_type(depth),
+        depth_strides=(stride_n, stride_h, stride_w),
+        target=address(target),
+        target_type=float_type(target),
+        valid=address(valid),
+        berhu=kind == "berhu",
+        batch=n,
+        in_height=h,
+        in_width=w,
+        height=target.shape[2],
+        width=target.shape[3],
+        loss=address(loss),
+        grad=address(grad),
+    )
+
+
+def _cpp(
+    depth: Tensor, target: Tensor, valid: Tensor | None, kind: str, wants_grad: bool
+) -> tuple[Tensor, Tensor]:
+    loss = depth.new_empty((), dtype=torch.float32)
+    grad = empty_gradient(depth, wants_grad)
+    run_cpu(_NAME, _native_arguments(depth, target, valid, kind, loss, grad))
+    return loss, grad
+
+
+def _cuda(
+    depth: Tensor, target: Tensor, valid: Tensor | None, kind: str, wants_grad: bool
+) -> tuple[Tensor, Tensor]:
+    loss = depth.new_empty((), dtype=torch.float32)
+    grad = empty_gradient(depth, wants_grad)
+    if target.numel() == 0:
+        return loss.zero_(), grad.zero_()
+    run_cuda(_NAME, _native_arguments(depth, target, valid, kind, loss, grad), depth)
+    return loss, grad
+
+
+def _triton(
+    depth: Tensor, target: Tensor, valid: Tensor | None, kind: str, wants_grad: bool
+) -> tuple[Tensor, Tensor]:
+    from gioada_fast.ops.triton import upsample_depth_loss as kernels
+
+    loss = depth.new_empty((), dtype=torch.float32)
+    grad = empty_gradient(depth, wants_grad)
+    if target.numel() == 0:
+        return loss.zero_(), grad.zero_()
+    kernels.launch(depth, target, valid, kind == "berhu", loss, grad if wants_grad else None)
+    return loss, grad
+
+
+_setup_context, _backward = scaled_gradient(_NAME, arguments=6)
+_op = FusedOp(
+    _NAME,
+    fake=_fake,
+    kernels={"cpp": _cpp, "triton": _triton, "cuda": _cuda},
+    setup_context=_setup_context,
+    backward=_backward,
+)
+
+
+def upsample_depth_loss(
+    depth: Tensor, target: Tensor, kind: str = "l1", valid: Tensor | None = None
+) -> Tensor:
+    """Mean L1 or berHu error of bilinearly upsampled depth (align_corners=True) over valid pixels.
+
+    Args:
+        depth: [N, 1, h, w] prediction, float32 or bfloat16, any memory format. float64 is computed
+            by ``reference``.
+        target: [N, 1, H, W], float32 or bfloat16, on the device of ``depth``; float64 with float64
+            depth. Has no gradient. What it holds where it is not valid, NaN or not, counts nowhere.
+        kind: "l1": |e|. "berhu": |e| up to c, (e^2 + c^2) / 2c above, where c is a fifth of the
+            largest valid |e| of the batch and constant in the gradient.
+        valid: [N, 1, H, W] bool, pixels that count, or None: all do.
+
+    Returns:
+        Scalar float32 (float64 for float64 depth). 0, with gradient 0, when no pixel counts. The
+        gradient with respect to ``depth`` has its dtype and is channels-last.
+
+    Depth or valid targets that are not finite make the loss NaN or infinite. Where an error is 0,
+    the slope is 0.
+
+    Deterministic: the same bits every run, for any number of CPU threads. Second derivatives are
+    refused; ``reference`` has them.
+
+    Raises:
+        ValueError: shapes or devices disagree, h or w is 0, ``target`` requires a gradient, or no
+            such ``kind``.
+        TypeError: a dtype other than the above.
+        RuntimeError: the back end asked for does not run here.
+    """
+    _check(depth, target, kind, valid)
+    backend = _op.choose(depth)
+    if backend == "reference":
+        return reference(depth, target, kind, valid)
+    if valid is not None:
+        valid = valid.contiguous()
+    wants_grad = depth.requires_grad and torch.is_grad_enabled()
+    loss, _ = _op(depth, target.contiguous(), valid, kind, wants_grad, backend)
+    return loss
