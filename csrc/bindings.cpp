@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "upsample_confusion_matrix.h"
 #include "upsample_cross_entropy.h"
 
 namespace py = pybind11;
@@ -24,8 +25,12 @@ namespace py = pybind11;
 #endif
 
 // apply(kernel, struct of its arguments)
-#define GIOADA_FOR_EACH_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
-#define GIOADA_FOR_EACH_CUDA_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_KERNEL(apply)                       \
+  apply(upsample_confusion_matrix, UpsampleConfusionMatrix) \
+      apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_CUDA_KERNEL(apply)                  \
+  apply(upsample_confusion_matrix, UpsampleConfusionMatrix) \
+      apply(upsample_cross_entropy, UpsampleCrossEntropy)
 
 namespace gioada {
 
@@ -205,6 +210,21 @@ PYBIND11_MODULE(_C, m) {
 #else
   m.attr("has_cuda") = false;
 #endif
+
+  Binding<UpsampleConfusionMatrix>(m, "UpsampleConfusionMatrix")
+      .field("logits", &UpsampleConfusionMatrix::logits)
+      .field("logit_type", &UpsampleConfusionMatrix::logit_type)
+      .field("logit_strides", &UpsampleConfusionMatrix::logit_strides)
+      .field("labels", &UpsampleConfusionMatrix::labels)
+      .field("label_type", &UpsampleConfusionMatrix::label_type)
+      .field("ignore_index", &UpsampleConfusionMatrix::ignore_index)
+      .field("batch", &UpsampleConfusionMatrix::batch)
+      .field("classes", &UpsampleConfusionMatrix::classes)
+      .field("in_height", &UpsampleConfusionMatrix::in_height)
+      .field("in_width", &UpsampleConfusionMatrix::in_width)
+      .field("height", &UpsampleConfusionMatrix::height)
+      .field("width", &UpsampleConfusionMatrix::width)
+      .field("counts", &UpsampleConfusionMatrix::counts);
 
   Binding<UpsampleCrossEntropy>(m, "UpsampleCrossEntropy")
       .field("logits", &UpsampleCrossEntropy::logits)

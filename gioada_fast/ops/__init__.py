@@ -5,6 +5,7 @@ environment variable ``GIOADA_BACKEND`` override the automatic choice.
 """
 
 from gioada_fast.ops._registry import BACKENDS, Backend, backend, backends, registered
+from gioada_fast.ops.upsample_confusion_matrix import upsample_confusion_matrix
 from gioada_fast.ops.upsample_cross_entropy import upsample_cross_entropy
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "backend",
     "backends",
     "registered",
+    "upsample_confusion_matrix",
     "upsample_cross_entropy",
 ]

@@ -15,6 +15,12 @@ ARCHS = (80, 90)
 
 # op -> kernel -> (types of the arguments, constants), both at the flagship shape.
 TRITON = {
+    "upsample_confusion_matrix": {
+        "count_kernel": (
+            "*fp32 *u8 *i64" + " i32" * 12,
+            {"ROWS": 8, "COLUMNS": 64, "BINS": 256},
+        ),
+    },
     "upsample_cross_entropy": {
         "cells_kernel": (
             "*fp32 *u8 *fp32 *fp32 *fp32" + " i32" * 10,
