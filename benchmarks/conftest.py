@@ -84,6 +84,9 @@ def _status(field: str) -> int:
 
 def _assert_agree(name: str, found: list[Tensor], expected: list[Tensor]) -> None:
     for f, e in zip(found, expected, strict=True):
+        if not e.is_floating_point():  # counts: rounding moves a few from one place to another
+            assert (f - e).abs().sum() <= 1e-4 * e.abs().sum(), name
+            continue
         torch.testing.assert_close(
             f, e, rtol=1e-4, atol=1e-5 * e.abs().max().item(), msg=lambda m: f"{name}: {m}"
         )

@@ -15,6 +15,7 @@
 
 #include "translation_input.h"
 #include "semantic_depth_concat.h"
+#include "upsample_confusion_matrix.h"
 #include "upsample_cross_entropy.h"
 #include "upsample_depth_loss.h"
 
@@ -31,14 +32,13 @@ namespace py = pybind11;
   apply(semantic_depth_concat, SemanticDepthConcat) \
   apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
   apply(translation_input, TranslationInput) \
+  apply(upsample_confusion_matrix, UpsampleConfusionMatrix) \
   apply(upsample_cross_entropy, UpsampleCrossEntropy)
 #define GIOADA_FOR_EACH_CUDA_KERNEL(apply) \
   apply(semantic_depth_concat, SemanticDepthConcat) \
   apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
+  apply(upsample_confusion_matrix, UpsampleConfusionMatrix) \
   apply(upsample_cross_entropy, UpsampleCrossEntropy)
-  apply(upsample_cross_entropy, UpsampleCrossEntropy) apply(upsample_depth_loss, UpsampleDepthLoss)
-#define GIOADA_FOR_EACH_CUDA_KERNEL(apply) \
-  apply(upsample_cross_entropy, UpsampleCrossEntropy) apply(upsample_depth_loss, UpsampleDepthLoss)
 
 namespace gioada {
 
@@ -261,6 +261,21 @@ PYBIND11_MODULE(_C, m) {
       .field("width", &SemanticDepthConcatBackward::width)
       .field("grad_logits", &SemanticDepthConcatBackward::grad_logits)
       .field("grad_depth", &SemanticDepthConcatBackward::grad_depth);
+  Binding<UpsampleConfusionMatrix>(m, "UpsampleConfusionMatrix")
+      .field("logits", &UpsampleConfusionMatrix::logits)
+      .field("logit_type", &UpsampleConfusionMatrix::logit_type)
+      .field("logit_strides", &UpsampleConfusionMatrix::logit_strides)
+      .field("labels", &UpsampleConfusionMatrix::labels)
+      .field("label_type", &UpsampleConfusionMatrix::label_type)
+      .field("ignore_index", &UpsampleConfusionMatrix::ignore_index)
+      .field("batch", &UpsampleConfusionMatrix::batch)
+      .field("classes", &UpsampleConfusionMatrix::classes)
+      .field("in_height", &UpsampleConfusionMatrix::in_height)
+      .field("in_width", &UpsampleConfusionMatrix::in_width)
+      .field("height", &UpsampleConfusionMatrix::height)
+      .field("width", &UpsampleConfusionMatrix::width)
+      .field("counts", &UpsampleConfusionMatrix::counts);
+
   Binding<UpsampleCrossEntropy>(m, "UpsampleCrossEntropy")
       .field("logits", &UpsampleCrossEntropy::logits)
       .field("logit_type", &UpsampleCrossEntropy::logit_type)

@@ -39,6 +39,22 @@ static inline Floats max(Floats a, Floats b) {
 #endif
 }
 
+// The smaller one; `b` where either is NaN.
+static inline Floats min(Floats a, Floats b) { return a < b ? a : b; }
+
+// Whether the comparison that gave this mask holds in any lane.
+static inline bool any(Ints mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)mask) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)mask) != 0;
+#else
+  int32_t some = 0;
+  for (int lane = 0; lane < kLanes; ++lane) some |= mask[lane];
+  return some != 0;
+#endif
+}
+
 // exp(x) for x <= 0, within 2 ulp; flushes to 1.6e-38 below -87; NaN stays NaN. Reduction by
 // Cody and Waite, polynomial of the Cephes library (expf).
 static inline Floats exp_nonpositive(Floats x) {

@@ -7,6 +7,15 @@
 namespace gioada {
 namespace cuda {
 
+// Class of a pixel, or -1 where it does not count.
+template <typename Op>
+__device__ __forceinline__ int read_class(const Op& op, int64_t pixel) {
+  const int64_t label = op.label_type == LabelType::uint8
+                            ? static_cast<const uint8_t*>(op.labels)[pixel]
+                            : static_cast<const int64_t*>(op.labels)[pixel];
+  return class_of(label, op.ignore_index, op.classes);
+}
+
 // The four corners of a cell in the logits, class by class.
 template <typename T>
 struct Corners {

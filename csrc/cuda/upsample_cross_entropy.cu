@@ -46,13 +46,6 @@ int64_t partial_size(const UpsampleCrossEntropy& op, const Strips& strips) {
   return op.grad != nullptr ? strips.total * 2 * (strips.cells + 1) * op.classes : 0;
 }
 
-__device__ __forceinline__ int read_class(const UpsampleCrossEntropy& op, int64_t pixel) {
-  const int64_t label = op.label_type == LabelType::uint8
-                            ? static_cast<const uint8_t*>(op.labels)[pixel]
-                            : static_cast<const int64_t*>(op.labels)[pixel];
-  return class_of(label, op.ignore_index, op.classes);
-}
-
 __device__ __forceinline__ float block_sum(float value, float* shared) {
   __syncthreads();
   shared[threadIdx.x] = value;

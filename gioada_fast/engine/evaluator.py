@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..data.datasets import EvaluationFrames
 from ..data.labels import LabelSpace
 from ..models import TaskNet
-from ..models.layers import normalise, upsample
+from ..models.layers import normalise
+from ..ops import upsample_confusion_matrix
 from .device import autocast
 
 
@@ -42,24 +42,6 @@ class Scores:
         )
 
 
-def confusion_matrix(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts of (ground truth, prediction) at the labels' size.
-
-    Args:
-        logits: [N, C, h, w], upsampled bilinearly (align_corners=True).
-        labels: [N, H, W] train ids, 255 ignored.
-
-    Returns:
-        int64 [C, C], rows ground truth, on the logits' device.
-    """
-    predicted, truth = upsample(logits.float(), labels.shape[1:]).argmax(1), labels.long()
-    # ignored pixels are counted in a class of their own and left out
-    truth = torch.where(truth < num_classes, truth, num_classes)
-    cells = (truth * num_classes + predicted).flatten()
-    counts = torch.bincount(cells, minlength=(num_classes + 1) * num_classes)
-    return counts.view(num_classes + 1, num_classes)[:num_classes]
-
-
 @torch.no_grad()
 def evaluate(
     task: TaskNet,
@@ -78,6 +60,6 @@ def evaluate(
         with autocast(device, precision):
             logits, _ = task(normalise(image))
         labels = torch.from_numpy(frame.labels).unsqueeze(0).to(device)
-        confusion += confusion_matrix(logits, labels, space.num_classes)
+        confusion += upsample_confusion_matrix(logits, labels)
     task.train(was_training)
     return Scores.from_confusion(confusion.cpu().numpy(), space.classes)

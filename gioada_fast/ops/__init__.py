@@ -7,6 +7,7 @@ environment variable ``GIOADA_BACKEND`` override the automatic choice.
 from gioada_fast.ops._registry import BACKENDS, Backend, backend, backends, registered
 from gioada_fast.ops.semantic_depth_concat import semantic_depth_concat
 from gioada_fast.ops.translation_input import translation_input
+from gioada_fast.ops.upsample_confusion_matrix import upsample_confusion_matrix
 from gioada_fast.ops.upsample_cross_entropy import upsample_cross_entropy
 from gioada_fast.ops.upsample_depth_loss import upsample_depth_loss
 
@@ -18,6 +19,7 @@ __all__ = [
     "registered",
     "semantic_depth_concat",
     "translation_input",
+    "upsample_confusion_matrix",
     "upsample_cross_entropy",
     "upsample_depth_loss",
 ]

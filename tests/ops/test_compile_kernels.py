@@ -29,6 +29,12 @@ TRITON = {
         ),
         "gradient_kernel": ("*fp32 *fp32" + " i32" * 6, {"BLOCK": 1024}),
     },
+    "upsample_confusion_matrix": {
+        "count_kernel": (
+            "*fp32 *u8 *i64" + " i32" * 12,
+            {"ROWS": 8, "COLUMNS": 64, "BINS": 256},
+        ),
+    },
     "upsample_cross_entropy": {
         "cells_kernel": (
             "*fp32 *u8 *fp32 *fp32 *fp32" + " i32" * 10,

@@ -28,6 +28,13 @@ def cell_begin(cell, size_in, size_out):
 
 
 @triton.jit
+def cell_of(index, size_in, size_out):
+    # Cell of an output index; see cell_of in csrc/common.h.
+    cell = index.to(tl.int64) * (size_in - 1) // tl.maximum(size_out - 1, 1)
+    return tl.maximum(tl.minimum(cell, size_in - 2), 0).to(tl.int32)
+
+
+@triton.jit
 def upper_weight(index, cell, size_in, size_out):
     # Weight of point cell + 1; 0 where there is but one point on a side.
     rest = index * (size_in - 1) - cell * (size_out - 1)

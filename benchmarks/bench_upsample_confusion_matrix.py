@@ -1,0 +1,50 @@
+"""``upsample_confusion_matrix`` against ``F.interpolate``, ``argmax`` and ``torch.bincount``.
+
+Random logits, in which all classes compete everywhere, and the smooth maps that networks give.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gioada_fast.ops import upsample_confusion_matrix
+
+# n, c, h, w, H, W; guards on random and on smooth logits, with room for noise.
+SHAPES = {
+    "flagship 1x16, 65x129 to 1024x2048": ((1, 16, 65, 129, 1024, 2048), (18, 20)),
+    "demo 4x11, 24x31 to 180x240": ((4, 11, 24, 31, 180, 240), (9, 11)),
+    "odd 2x19, 45x77 to 357x611": ((2, 19, 45, 77, 357, 611), (14, 14)),
+}
+
+
+def eager(logits, labels):
+    """As public code writes it, with ignored pixels in a row of their own: faster than a mask."""
+    classes = logits.shape[1]
+    full = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
+    rows = torch.where((labels >= 0) & (labels < classes), labels, classes)
+    cells = (rows * classes + full.argmax(1)).flatten()
+    counts = torch.bincount(cells, minlength=(classes + 1) * classes)
+    return counts.view(classes + 1, classes)[:classes]
+
+
+@pytest.mark.parametrize("smooth", [False, True], ids=["random", "smooth"])
+@pytest.mark.parametrize("shape", SHAPES)
+def bench_upsample_confusion_matrix(shape, smooth, race, device):
+    (n, c, h, w, height, width), guards = SHAPES[shape]
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(n, c, h, w, device=device)
+    labels = torch.randint(0, c, (n, height, width), device=device)
+    if smooth:
+        grid = 8 * torch.randn(n, c, max(2, h // 8), max(2, w // 8), device=device)
+        logits = F.interpolate(grid, size=(h, w), mode="bicubic")
+        labels = F.interpolate(logits, size=labels.shape[1:], mode="bilinear").argmax(1)
+    labels[torch.rand(labels.shape, device=device) < (0.02 if smooth else 0.1)] = 255
+    race(
+        "upsample_confusion_matrix",
+        f"{shape}, {'smooth' if smooth else 'random'}",
+        upsample_confusion_matrix,
+        eager,
+        (logits, labels),
+        guard=guards[smooth],
+        bytes_moved=logits.nbytes + labels.nbytes,
+    )

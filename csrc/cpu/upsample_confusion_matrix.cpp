@@ -1,0 +1,247 @@
+// CPU kernel: a block of pixel rows is predicted, strip by strip, then counted, row by row.
+//
+// A strip of kLanes pixel columns is one vector. Between two input rows, a pixel row costs one
+// interpolation and one comparison for each class that can be largest there. Interpolation is
+// convex: a class that stays below what another one reaches everywhere drops out beforehand.
+//
+// Counts are integers: how pixels are spread over threads and copies does not change them.
+
+#include "upsample_confusion_matrix.h"
+
+#include <cmath>
+
+#include "cpu/bilinear.h"
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+namespace {
+
+constexpr int64_t kBlockRows = 32;
+constexpr int64_t kRowsAtOnce = 4;
+// Neighbouring pixels are counted in different copies: an increment of a number waits for the last
+// one of the same number.
+constexpr int64_t kCopies = 4;
+constexpr int64_t kMostCopied = 256;  // classes up to which each thread has counts of its own
+
+// Working memory of one thread.
+struct Scratch {
+  float *above, *below;  // [classes, kLanes] input rows at the strip's columns
+  float *candidates_above, *candidates_below;  // [candidates, kLanes]
+  int32_t* candidates;                         // [classes] ascending
+  int32_t* predicted;                          // [kBlockRows, padded width]
+  int32_t* cells;                              // [padded width] of the matrix
+  int64_t* counts;  // [kCopies, classes + 1, classes] the last row for what does not count; or null
+};
+
+// Collects the classes that can be largest anywhere between `above` and `below`. Returns their
+// number, or 0 where a logit is NaN or infinite and nothing can be said.
+int64_t find_candidates(int64_t classes, const Scratch& s) {
+  Floats reached = min(load(s.above), load(s.below));  // in every pixel, by one class at least
+  Floats zero = Floats{};
+  for (int64_t c = 0; c < classes; ++c) {
+    const Floats above = load(s.above + c * kLanes), below = load(s.below + c * kLanes);
+    reached = max(reached, min(above, below));
+    zero += 0.f * above + 0.f * below;
+  }
+  if (any(zero != zero)) return 0;
+  int64_t count = 0;
+  for (int64_t c = 0; c < classes; ++c) {
+    const Floats above = load(s.above + c * kLanes), below = load(s.below + c * kLanes);
+    s.candidates[count] = static_cast<int32_t>(c);
+    store(s.candidates_above + count * kLanes, above);
+    store(s.candidates_below + count * kLanes, below);
+    count += any(max(above, below) >= reached);
+  }
+  return count;
+}
+
+// kRows consecutive rows of a strip within one cell. Several at once, since one alone would wait
+// for its comparisons to finish.
+template <int kRows>
+inline void predict_rows(int64_t candidates, const float* lower, const Scratch& s,
+                         int32_t* predicted, int64_t pitch) {
+  Floats best[kRows];
+  Ints arg[kRows];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    best[r] = between(load(s.candidates_above), load(s.candidates_below), lower[r]);
+    arg[r] = broadcast(s.candidates[0]);
+  }
+  for (int64_t i = 1; i < candidates; ++i) {
+    const Floats above = load(s.candidates_above + i * kLanes);
+    const Floats below = load(s.candidates_below + i * kLanes);
+    const Ints c = broadcast(s.candidates[i]);
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const Floats z = between(above, below, lower[r]);
+      arg[r] = z > best[r] ? c : arg[r];
+      best[r] = max(best[r], z);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    *reinterpret_cast<Ints*>(predicted + r * pitch) = arg[r];
+  }
+}
+
+// One pixel from all classes, whatever their values.
+template <typename T>
+int32_t predict_pixel(const UpsampleConfusionMatrix& op, const T* image, int64_t y, int64_t x) {
+  const int64_t row = cell_of(y, op.in_height, op.height);
+  const int64_t column = cell_of(x, op.in_width, op.width);
+  const float y_upper = upper_weight(y, row, op.in_height, op.height);
+  const float x_upper = upper_weight(x, column, op.in_width, op.width);
+  const T* corner = image + row * op.logit_strides[2] + column * op.logit_strides[3];
+  const int64_t right = op.in_width > 1 ? op.logit_strides[3] : 0;
+  const int64_t down = op.in_height > 1 ? op.logit_strides[2] : 0;
+  float best = -INFINITY;
+  int32_t arg = 0;
+  for (int64_t c = 0; c < op.classes; ++c) {
+    float above, below;
+    at_column(corner + c * op.logit_strides[1], right, down, x_upper, &above, &below);
+    const float z = between(above, below, y_upper);
+    if (exceeds(z, best)) {
+      best = z;
+      arg = static_cast<int32_t>(c);
+    }
+  }
+  return arg;
+}
+
+// Pixel rows [begin, end) of an image, to s.predicted.
+template <typename T>
+void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* image, int64_t begin,
+             int64_t end, Scratch s) {
+  const int64_t h = op.in_height, pitch = round_up(op.width, kLanes);
+  for (int64_t strip = 0; strip < strips.count(); ++strip) {
+    const auto interpolate_row = [&](int64_t row, float* out) {
+      interpolate(image + row * op.logit_strides[2], op.logit_strides[1], op.logit_strides[3],
+                  op.classes, strips[strip], out);
+    };
+    int64_t row_below = -1;
+    for (int64_t y = begin; y < end;) {
+      const int64_t cell = cell_of(y, h, op.height), next = cell_begin(cell + 1, h, op.height);
+      const int64_t stop = next < end ? next : end;
+      if (cell == row_below) {
+        float* passed = s.above;
+        s.above = s.below;
+        s.below = passed;
+      } else {
+        interpolate_row(cell, s.above);
+      }
+      row_below = cell + 1 < h ? cell + 1 : cell;
+      interpolate_row(row_below, s.below);
+
+      const int64_t candidates = find_candidates(op.classes, s);
+      while (y < stop) {
+        int32_t* predicted = s.predicted + (y - begin) * pitch + strip * kLanes;
+        float lower[kRowsAtOnce];
+        for (int64_t r = 0; r < kRowsAtOnce; ++r) {
+          lower[r] = upper_weight(y + r, cell, h, op.height);
+        }
+        if (candidates == 0) {
+          for (int64_t x = strip * kLanes; x < (strip + 1) * kLanes && x < op.width; ++x) {
+            *predicted++ = predict_pixel(op, image, y, x);
+          }
+          y += 1;
+        } else if (stop - y >= 4) {
+          predict_rows<4>(candidates, lower, s, predicted, pitch);
+          y += 4;
+        } else if (stop - y >= 2) {
+          predict_rows<2>(candidates, lower, s, predicted, pitch);
+          y += 2;
+        } else {
+          predict_rows<1>(candidates, lower, s, predicted, pitch);
+          y += 1;
+        }
+      }
+    }
+  }
+}
+
+template <typename L>
+void count_row(const UpsampleConfusionMatrix& op, const L* labels, const int32_t* predicted,
+               const Scratch& s) {
+  const int64_t ignore_index = op.ignore_index, width = op.width;
+  const int32_t classes = static_cast<int32_t>(op.classes), uncounted = classes * classes;
+  for (int64_t x = 0; x < width; ++x) {
+    const int32_t label = class_of(static_cast<int64_t>(labels[x]), ignore_index, classes);
+    s.cells[x] = (label >= 0 ? label * classes : uncounted) + predicted[x];
+  }
+  const auto add = [&](int64_t copy, int32_t cell, int64_t pixels) {
+    if (s.counts != nullptr) {
+      s.counts[copy * (uncounted + classes) + cell] += pixels;
+    } else if (cell < uncounted) {
+      __atomic_fetch_add(op.counts + cell, pixels, __ATOMIC_RELAXED);
+    }
+  };
+  int64_t x = 0;
+  for (; x + kLanes <= width; x += kLanes) {
+    const int32_t* cells = s.cells + x;
+    if (!any(load(cells) != cells[0])) {
+      add(0, cells[0], kLanes);
+      continue;
+    }
+#pragma GCC unroll 16
+    for (int64_t lane = 0; lane < kLanes; ++lane) add(lane % kCopies, cells[lane], 1);
+  }
+  for (; x < width; ++x) add(0, s.cells[x], 1);
+}
+
+template <typename T>
+void run(const UpsampleConfusionMatrix& op, int threads) {
+  const int64_t blocks = (op.height + kBlockRows - 1) / kBlockRows;  // of one image
+  const int64_t tasks = op.batch * blocks;
+  const int workers = threads < tasks ? threads : static_cast<int>(tasks);
+  const int64_t tile = op.classes * kLanes, pitch = round_up(op.width, kLanes);
+  const int64_t scratch_size = round_up(5 * tile + (kBlockRows + 1) * pitch, 16);
+  const int64_t matrix = op.classes <= kMostCopied ? (op.classes + 1) * op.classes : 0;
+  const int64_t copies = matrix > 0 ? workers * kCopies : 0;
+
+  const Strips strips(op.in_width, op.width);
+  const Buffer<float> memory(workers * scratch_size);
+  const Buffer<int64_t> counts(copies * matrix);
+  std::memset(counts.get(), 0, copies * matrix * sizeof(int64_t));
+  parallel_for(tasks, workers, [&](int64_t task, int thread) {
+    float* p = memory.get() + thread * scratch_size;
+    Scratch s;
+    s.above = p;
+    s.below = p + tile;
+    s.candidates_above = p + 2 * tile;
+    s.candidates_below = p + 3 * tile;
+    s.candidates = reinterpret_cast<int32_t*>(p + 4 * tile);
+    s.predicted = reinterpret_cast<int32_t*>(p + 5 * tile);
+    s.cells = s.predicted + kBlockRows * pitch;
+    s.counts = matrix > 0 ? counts.get() + thread * kCopies * matrix : nullptr;
+    const int64_t n = task / blocks, begin = task % blocks * kBlockRows;
+    const int64_t end = begin + kBlockRows < op.height ? begin + kBlockRows : op.height;
+    predict(op, strips, static_cast<const T*>(op.logits) + n * op.logit_strides[0], begin, end, s);
+    for (int64_t y = begin; y < end; ++y) {
+      const int64_t row = (n * op.height + y) * op.width;
+      const int32_t* predicted = s.predicted + (y - begin) * pitch;
+      if (op.label_type == LabelType::uint8) {
+        count_row(op, static_cast<const uint8_t*>(op.labels) + row, predicted, s);
+      } else {
+        count_row(op, static_cast<const int64_t*>(op.labels) + row, predicted, s);
+      }
+    }
+  });
+  for (int64_t copy = 0; copy < copies; ++copy) {
+    const int64_t* from = counts.get() + copy * matrix;
+    for (int64_t i = 0; i < op.classes * op.classes; ++i) op.counts[i] += from[i];
+  }
+}
+
+}  // namespace
+
+// Expects at least one pixel.
+void upsample_confusion_matrix(const UpsampleConfusionMatrix& op, int threads) {
+  if (op.logit_type == FloatType::bfloat16) {
+    run<bfloat16>(op, threads);
+  } else {
+    run<float>(op, threads);
+  }
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

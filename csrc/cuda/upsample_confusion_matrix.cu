@@ -1,0 +1,153 @@
+// CUDA kernel: one thread for each pixel column, and some pixel rows of a cell at once.
+//
+// A thread goes through the classes with the best one of each of its rows in registers: four logits
+// are read for each class, whatever the number of rows. Counts gather in shared memory, runs of
+// equal pixels down a column as one addition. Blocks take tile after tile, so that few of them have
+// counts to hand over. Additions are of integers: their order changes nothing.
+
+#include <cmath>
+
+#include "cuda/bilinear.h"
+#include "upsample_confusion_matrix.h"
+
+namespace gioada {
+namespace cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int64_t kBlocks = 1024;  // enough for any GPU
+constexpr int kRowsAtOnce = 8;
+// Neighbouring threads, which see equal pixels, count in different copies: additions to one address
+// wait for each other.
+constexpr int kMostCopies = 8;
+constexpr int64_t kSharedForCopies = 16 << 10;
+constexpr int64_t kMostShared = 48 << 10;
+
+// How the images are cut into tiles: kThreads pixel columns of one row of cells.
+struct Tiles {
+  int64_t in_row;
+  int64_t cell_rows;  // of one image
+  int64_t total;      // of the batch
+};
+
+__device__ __forceinline__ void add(const UpsampleConfusionMatrix& op, unsigned* shared, int copies,
+                                    int cell, int pixels) {
+  if (pixels == 0 || cell < 0) return;
+  if (copies > 0) {
+    atomicAdd(shared + cell * copies + threadIdx.x % copies, static_cast<unsigned>(pixels));
+  } else {
+    atomicAdd(reinterpret_cast<unsigned long long*>(op.counts) + cell,
+              static_cast<unsigned long long>(pixels));
+  }
+}
+
+// Predicts and counts up to kRows pixels of one column within a cell, from row y on.
+template <typename T, int kRows>
+__device__ __forceinline__ void count_column(const UpsampleConfusionMatrix& op,
+                                             const Corners<T>& corners, float x_upper, int64_t cell,
+                                             int64_t y, int64_t y_end, int64_t pixel,
+                                             unsigned* shared, int copies) {
+  const int classes = static_cast<int>(op.classes);
+  float y_upper[kRows], best[kRows];
+  int arg[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    y_upper[r] = upper_weight(y + r, cell, op.in_height, op.height);
+    best[r] = -INFINITY;
+    arg[r] = 0;
+  }
+  const T* corner = corners.above;
+  for (int c = 0; c < classes; ++c, corner += corners.class_stride) {
+    float above, below;
+    at_column(corner, corners.right, corners.down, x_upper, &above, &below);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const float z = between(above, below, y_upper[r]);
+      if (exceeds(z, best[r])) {
+        best[r] = z;
+        arg[r] = c;
+      }
+    }
+  }
+  int last = -1, run = 0;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    if (y + r >= y_end) break;
+    const int label = read_class(op, pixel + r * op.width);
+    const int found = label >= 0 ? label * classes + arg[r] : -1;
+    if (found != last) {
+      add(op, shared, copies, last, run);
+      last = found;
+      run = 0;
+    }
+    ++run;
+  }
+  add(op, shared, copies, last, run);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    count_kernel(const UpsampleConfusionMatrix op, const Tiles tiles, int copies) {
+  extern __shared__ unsigned shared[];  // [classes, classes, copies], where there are copies
+  const int matrix = static_cast<int>(op.classes * op.classes);
+  for (int i = threadIdx.x; i < matrix * copies; i += kThreads) shared[i] = 0;
+  __syncthreads();
+  for (int64_t tile = blockIdx.x; tile < tiles.total; tile += gridDim.x) {
+    const int64_t x = tile % tiles.in_row * kThreads + threadIdx.x;
+    if (x >= op.width) continue;
+    const int64_t row = tile / tiles.in_row % tiles.cell_rows;
+    const int64_t n = tile / tiles.in_row / tiles.cell_rows;
+    const int64_t column = cell_of(x, op.in_width, op.width);
+    const float x_upper = upper_weight(x, column, op.in_width, op.width);
+    Corners<T> corners;
+    corners.above = static_cast<const T*>(op.logits) + n * op.logit_strides[0] +
+                    row * op.logit_strides[2] + column * op.logit_strides[3];
+    corners.right = op.in_width > 1 ? op.logit_strides[3] : 0;
+    corners.down = op.in_height > 1 ? op.logit_strides[2] : 0;
+    corners.class_stride = op.logit_strides[1];
+    const int64_t y_end = cell_begin(row + 1, op.in_height, op.height);
+    for (int64_t y = cell_begin(row, op.in_height, op.height); y < y_end;) {
+      const int64_t pixel = (n * op.height + y) * op.width + x;
+      if (y_end - y > 2) {
+        count_column<T, kRowsAtOnce>(op, corners, x_upper, row, y, y_end, pixel, shared, copies);
+        y += kRowsAtOnce;
+      } else {
+        count_column<T, 2>(op, corners, x_upper, row, y, y_end, pixel, shared, copies);
+        y += 2;
+      }
+    }
+  }
+  if (copies == 0) return;
+  __syncthreads();
+  for (int cell = threadIdx.x; cell < matrix; cell += kThreads) {
+    unsigned pixels = 0;
+    for (int copy = 0; copy < copies; ++copy) pixels += shared[cell * copies + copy];
+    if (pixels > 0) atomicAdd(reinterpret_cast<unsigned long long*>(op.counts) + cell, pixels);
+  }
+}
+
+}  // namespace
+
+int64_t upsample_confusion_matrix_workspace(const UpsampleConfusionMatrix&) { return 0; }
+
+// Expects at least one pixel.
+void upsample_confusion_matrix(const UpsampleConfusionMatrix& op, float*, void* stream_) {
+  const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
+  Tiles tiles;
+  tiles.in_row = divide_up(op.width, kThreads);
+  tiles.cell_rows = cell_count(op.in_height);
+  tiles.total = op.batch * tiles.cell_rows * tiles.in_row;
+  const int64_t matrix = op.classes * op.classes * sizeof(unsigned);
+  int copies = matrix <= kMostShared ? kMostCopies : 0;  // 0: straight to op.counts
+  while (copies > 1 && copies * matrix > kSharedForCopies) copies /= 2;
+  const unsigned blocks = static_cast<unsigned>(tiles.total < kBlocks ? tiles.total : kBlocks);
+  if (op.logit_type == FloatType::bfloat16) {
+    count_kernel<bfloat16><<<blocks, kThreads, copies * matrix, stream>>>(op, tiles, copies);
+  } else {
+    count_kernel<float><<<blocks, kThreads, copies * matrix, stream>>>(op, tiles, copies);
+  }
+  check_launch("upsample_confusion_matrix");
+}
+
+}  // namespace cuda
+}  // namespace gioada

@@ -1,0 +1,127 @@
+"""Triton kernel of ``upsample_confusion_matrix``: a block of pixels in one row of cells at a time.
+
+The best class of each pixel so far stays in registers while the classes pass by, four logits each
+for a column of the block. Up to 32 classes, a program counts its pixels in a histogram of its own;
+above, every pixel goes to the result. Additions are of integers: their order changes nothing.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gioada_fast.ops.triton._common import cell_begin, cell_of, on_device_of, upper_weight
+
+ROWS, COLUMNS = 8, 64  # of a block of pixels; 128 columns would spill
+PROGRAMS = 1024  # enough for any GPU
+MOST_BINS = 1024
+LARGEST = tl.constexpr(1e38)  # limits infinities, as in csrc/upsample_confusion_matrix.h
+NAN = tl.constexpr(tl.PropagateNan.ALL)
+
+
+@triton.jit
+def count_kernel(
+    logits,  # [N, C, h, w], any strides
+    labels,  # [N, H, W]
+    counts,  # [C, C]
+    ignore_index,
+    C,
+    h,
+    w,
+    H,
+    W,
+    stride_n,
+    stride_c,
+    stride_h,
+    stride_w,
+    tiles,  # N * rows of cells * blocks of columns
+    programs,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BINS: tl.constexpr,  # of the histogram; 0: none
+):
+    cell_rows = tl.maximum(h - 1, 1)
+    tiles_x = tl.cdiv(W, COLUMNS)
+    right = tl.where(w > 1, stride_w, 0)
+    down = tl.where(h > 1, stride_h, 0)
+    histogram = tl.zeros([BINS if BINS > 0 else 1], tl.int32)
+    tile = tl.program_id(0)
+    while tile < tiles:
+        row = tile // tiles_x % cell_rows
+        n = (tile // tiles_x // cell_rows).to(tl.int64)
+        x = tile % tiles_x * COLUMNS + tl.arange(0, COLUMNS)
+        inside = x < W
+        column = cell_of(x, w, W)
+        x_upper = upper_weight(x, column, w, W)
+        corner = (
+            logits + n * stride_n + row.to(tl.int64) * stride_h + column.to(tl.int64) * stride_w
+        )
+        y_start = cell_begin(row, h, H)
+        y_end = cell_begin(row + 1, h, H)
+        while y_start < y_end:
+            y = y_start + tl.arange(0, ROWS)
+            y_upper = upper_weight(y, row, h, H)[:, None]
+            best = tl.full([ROWS, COLUMNS], float("-inf"), tl.float32)
+            predicted = tl.zeros([ROWS, COLUMNS], tl.int32)
+            at = corner
+            c = 0
+            while c < C:
+                z00 = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+                z01 = tl.load(at + right, mask=inside, other=0.0).to(tl.float32)
+                z10 = tl.load(at + down, mask=inside, other=0.0).to(tl.float32)
+                z11 = tl.load(at + down + right, mask=inside, other=0.0).to(tl.float32)
+                z00 = tl.clamp(z00, -LARGEST, LARGEST, propagate_nan=NAN)
+                z01 = tl.clamp(z01, -LARGEST, LARGEST, propagate_nan=NAN)
+                z10 = tl.clamp(z10, -LARGEST, LARGEST, propagate_nan=NAN)
+                z11 = tl.clamp(z11, -LARGEST, LARGEST, propagate_nan=NAN)
+                above = (1.0 - x_upper) * z00 + x_upper * z01
+                below = (1.0 - x_upper) * z10 + x_upper * z11
+                z = (1.0 - y_upper) * above[None, :] + y_upper * below[None, :]
+                # As in torch.argmax: the first of equals, and of NaNs, which are the largest.
+                better = (z > best) | ((z != z) & (best == best))
+                best = tl.where(better, z, best)
+                predicted = tl.where(better, c, predicted)
+                at += stride_c
+                c += 1
+            pixel = (n * H + y[:, None]) * W + x[None, :]
+            valid = (y[:, None] < y_end) & inside[None, :]
+            label = tl.load(labels + pixel, mask=valid, other=0).to(tl.int64)
+            valid = valid & (label != ignore_index) & (label >= 0) & (label < C)
+            found = tl.where(valid, label, 0).to(tl.int32) * C + predicted
+            if BINS > 0:
+                found = tl.reshape(found, [ROWS * COLUMNS])
+                histogram += tl.histogram(found, BINS, mask=tl.reshape(valid, [ROWS * COLUMNS]))
+            else:
+                tl.atomic_add(counts + found, 1, mask=valid, sem="relaxed")
+            y_start += ROWS
+        tile += programs
+    if BINS > 0:
+        cells = tl.arange(0, BINS)
+        some = histogram > 0
+        tl.atomic_add(counts + cells, histogram.to(tl.int64), mask=some, sem="relaxed")
+
+
+def launch(logits: Tensor, labels: Tensor, ignore_index: int, counts: Tensor) -> None:
+    """Add to ``counts`` int64 [C, C]; at least one pixel."""
+    n, c, h, w = logits.shape
+    _, height, width = labels.shape
+    tiles = n * max(h - 1, 1) * triton.cdiv(width, COLUMNS)
+    programs = min(tiles, PROGRAMS)
+    bins = triton.next_power_of_2(c * c)
+    with on_device_of(logits):
+        count_kernel[(programs,)](
+            logits,
+            labels,
+            counts,
+            ignore_index,
+            c,
+            h,
+            w,
+            height,
+            width,
+            *logits.stride(),
+            tiles,
+            programs,
+            ROWS=ROWS,
+            COLUMNS=COLUMNS,
+            BINS=bins if bins <= MOST_BINS else 0,
+        )

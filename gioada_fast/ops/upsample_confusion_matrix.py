@@ -1,0 +1,139 @@
+"""Confusion matrix at the labels' size, of logits that stay at the network's resolution.
+
+    z[c, p]    = bilinear(logits, size of labels, align_corners=True)    [N, C, H, W], never stored
+    counts[i, j] = number of pixels p with label i and argmax_c z[c, p] = j
+
+Interpolation is convex: between four input points no class leaves the range of its four values,
+and where another's range lies above it, it cannot be the largest. So most pixels of a smooth map
+are decided by their cell, with hardly any arithmetic of their own.
+
+Source: evaluation of semantic segmentation as in the Cityscapes and CamVid benchmarks, on logits
+that are upsampled before the argmax (DeepLab-v2, arXiv 1606.00915).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gioada_fast.ops._checks import check_dtype, check_image, check_labels
+from gioada_fast.ops._native import address, float_type, label_type, native, run_cpu, run_cuda
+from gioada_fast.ops._registry import FusedOp
+
+_NAME = "upsample_confusion_matrix"
+MOST_CLASSES = 46340  # their matrix, and one more row, is indexed with 32 bits
+LARGEST = 1e38  # an infinite logit counts as this; see limited() in the kernels' header
+
+
+def reference(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """The same in plain PyTorch; arguments as for ``upsample_confusion_matrix``."""
+    classes = logits.shape[1]
+    counts = torch.zeros((classes + 1) * classes, dtype=torch.int64, device=logits.device)
+    if labels.numel():
+        z = logits if logits.dtype == torch.float64 else logits.float()
+        z = z.clamp(-LARGEST, LARGEST)  # 0 times infinity would be NaN
+        z = F.interpolate(z, size=labels.shape[1:], mode="bilinear", align_corners=True)
+        y = labels.long()
+        # Pixels that do not count get a row of their own, which is left out.
+        y = y.masked_fill((y == ignore_index) | (y < 0) | (y >= classes), classes)
+        cells = (y * classes + z.argmax(1)).flatten()
+        counts = counts.index_add(0, cells, torch.ones_like(cells))
+    return counts.view(classes + 1, classes)[:classes].clone()
+
+
+def _check(logits: Tensor, labels: Tensor) -> None:
+    check_image("logits", logits)
+    check_dtype("logits", logits)
+    check_labels(labels, "logits", logits)
+    if logits.shape[1] > MOST_CLASSES:
+        raise ValueError(f"logits: {logits.shape[1]} classes, expected at most {MOST_CLASSES}")
+
+
+def _fake(logits: Tensor, labels: Tensor, ignore_index: int, backend: str) -> Tensor:
+    """Counts, int64 [C, C]."""
+    classes = logits.shape[1]
+    return logits.new_empty((classes, classes), dtype=torch.int64)
+
+
+def _native_arguments(
+    logits: Tensor, labels: Tensor, ignore_index: int, counts: Tensor
+) -> "native.UpsampleConfusionMatrix":
+    n, c, h, w = logits.shape
+    return native.UpsampleConfusionMatrix(
+        logits=address(logits),
+        logit_type=float_type(logits),
+        logit_strides=logits.stride(),
+        labels=address(labels),
+        label_type=label_type(labels),
+        ignore_index=ignore_index,
+        batch=n,
+        classes=c,
+        in_height=h,
+        in_width=w,
+        height=labels.shape[1],
+        width=labels.shape[2],
+        counts=address(counts),
+    )
+
+
+def _zeros(logits: Tensor) -> Tensor:
+    return logits.new_zeros((logits.shape[1], logits.shape[1]), dtype=torch.int64)
+
+
+def _cpp(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    counts = _zeros(logits)
+    if labels.numel():
+        run_cpu(_NAME, _native_arguments(logits, labels, ignore_index, counts))
+    return counts
+
+
+def _cuda(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    counts = _zeros(logits)
+    if labels.numel():
+        run_cuda(_NAME, _native_arguments(logits, labels, ignore_index, counts), logits)
+    return counts
+
+
+def _triton(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    from gioada_fast.ops.triton import upsample_confusion_matrix as kernels
+
+    counts = _zeros(logits)
+    if labels.numel():
+        kernels.launch(logits, labels, ignore_index, counts)
+    return counts
+
+
+_op = FusedOp(_NAME, fake=_fake, kernels={"cpp": _cpp, "triton": _triton, "cuda": _cuda})
+
+
+def upsample_confusion_matrix(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """Counts of (label, prediction), logits upsampled bilinearly (align_corners=True).
+
+    The prediction is the class of the largest logit, the first of equals.
+
+    Args:
+        logits: [N, C, h, w] class scores, float32 or bfloat16, any memory format. float64 is
+            computed by ``reference``.
+        labels: [N, H, W] class ids, int64 or uint8, on the device of ``logits``.
+        ignore_index: label of pixels that do not count.
+
+    Returns:
+        int64 [C, C], rows the label, columns the prediction. Has no gradient.
+
+    A label that is neither ``ignore_index`` nor in [0, C) counts as ignored: telling it apart
+    would cost a device sync. Interpolation is in float32; pixels whose two largest logits differ by
+    less than its rounding go to either. A class masked with -infinity never wins against a finite
+    one. NaN is larger than any number, as in ``torch.argmax``; a class is NaN where one of the four
+    logits that the pixel lies between is.
+
+    Deterministic: counts are integers. Nothing is read back to the host.
+
+    Raises:
+        ValueError: shapes or devices disagree, C, h or w is 0, or C is above 46340.
+        TypeError: a dtype other than the above.
+        RuntimeError: the back end asked for does not run here.
+    """
+    _check(logits, labels)
+    backend = _op.choose(logits)
+    if backend == "reference":
+        return reference(logits.detach(), labels, ignore_index)
+    return _op(logits.detach(), labels.contiguous(), ignore_index, backend)

@@ -1,0 +1,54 @@
+"""Scores of a network whose mistakes are known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gioada_fast.data.labels import LABEL_SPACES
+from gioada_fast.engine.evaluator import Scores, evaluate
+
+SPACE = LABEL_SPACES["camvid11"]
+
+
+class Fixed(torch.nn.Module):
+    """Predicts the same small map for any image."""
+
+    def __init__(self, classes: np.ndarray):
+        super().__init__()
+        one_hot = torch.nn.functional.one_hot(torch.from_numpy(classes), SPACE.num_classes)
+        self.logits = one_hot.permute(2, 0, 1)[None].float()
+
+    def forward(self, image):
+        assert not self.training
+        return self.logits, image[:, :1]
+
+
+def frame(labels: np.ndarray) -> SimpleNamespace:
+    return SimpleNamespace(image=np.zeros((8, 8, 3), np.uint8), labels=labels)
+
+
+def test_scores_from_counts():
+    counts = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
+    scores = Scores.from_confusion(counts, ["road", "sky", "car"])
+    assert scores.iou == {"road": 6 / 9, "sky": 3 / 6, "car": None}
+    assert scores.miou == pytest.approx((6 / 9 + 3 / 6) / 2)
+    assert scores.pixel_accuracy == pytest.approx(9 / 12)
+
+
+def test_evaluate_adds_up_frames_of_any_size():
+    """Left half class 0, right half class 1 is predicted; what is ignored counts nowhere."""
+    first = np.zeros((10, 20), np.uint8)
+    first[:, 10:] = 1
+    second = np.full((4, 6), 2, np.uint8)
+    second[0] = 255
+    task = Fixed(np.array([[0, 1]])).train()
+    scores = evaluate(task, [frame(first), frame(second)], SPACE, torch.device("cpu"), "fp32")
+    assert task.training
+    names = list(SPACE.classes)
+    assert scores.pixel_accuracy == pytest.approx(200 / 218)
+    assert scores.iou[names[0]] == pytest.approx(100 / 109)
+    assert scores.iou[names[1]] == pytest.approx(100 / 109)
+    assert scores.iou[names[2]] == 0 and scores.iou[names[3]] is None
+    assert scores.miou == pytest.approx((100 / 109 * 2 + 0) / 3)

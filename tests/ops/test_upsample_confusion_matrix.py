@@ -1,0 +1,295 @@
+"""``upsample_confusion_matrix``: the roster, ties, classes beyond the usual, values not finite."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gioada_fast import ops
+from gioada_fast.ops.upsample_confusion_matrix import (
+    MOST_CLASSES,
+    reference,
+    upsample_confusion_matrix,
+)
+from tests.op_checks import TARGETS, OpChecks, cast, require
+
+
+def make(
+    n, c, h, w, height, width, ignored=0.1, label_dtype=torch.int64, scale=3.0, offset=0.0, blocks=1
+):
+    """Logits and labels for one case; both constant over ``blocks`` x ``blocks`` input points."""
+    grid = torch.randn(n, c, -(-h // blocks), -(-w // blocks))
+    logits = grid.repeat_interleave(blocks, 2).repeat_interleave(blocks, 3)[:, :, :h, :w]
+    labels = F.interpolate(logits, size=(height, width), mode="nearest").argmax(1)
+    if blocks == 1:
+        labels = torch.randint(0, c, (n, height, width))
+    labels[torch.rand(labels.shape) < ignored] = 255
+    return offset + scale * logits, labels.to(label_dtype), 255
+
+
+SHAPES = {
+    "small": dict(n=2, c=4, h=3, w=4, height=9, width=13),
+    "odd": dict(n=1, c=5, h=4, w=3, height=7, width=18),
+    "flagship's scale": dict(n=1, c=16, h=17, w=33, height=256, width=512),
+    "regions": dict(
+        n=1, c=16, h=17, w=33, height=256, width=512, label_dtype=torch.uint8, blocks=5
+    ),
+    "small regions": dict(n=1, c=6, h=7, w=9, height=41, width=60, blocks=3, ignored=0.0),
+    "19 classes": dict(n=2, c=19, h=2, w=5, height=9, width=34),
+    "70 classes": dict(n=1, c=70, h=3, w=5, height=17, width=33),
+    "300 classes": dict(n=2, c=300, h=3, w=4, height=70, width=40),
+    "1 class": dict(n=1, c=1, h=3, w=4, height=9, width=9),
+    "1x1 logits": dict(n=2, c=3, h=1, w=1, height=6, width=5),
+    "1x1 labels": dict(n=1, c=3, h=5, w=4, height=1, width=1),
+    "one row": dict(n=1, c=3, h=1, w=6, height=70, width=40),
+    "one column": dict(n=1, c=3, h=6, w=1, height=40, width=3),
+    "wide cells": dict(n=1, c=3, h=2, w=2, height=35, width=140),
+    "downsampling": dict(n=1, c=6, h=10, w=30, height=4, width=9),
+    "same size": dict(n=1, c=4, h=6, w=7, height=6, width=7),
+    "uint8": dict(n=2, c=7, h=3, w=5, height=19, width=35, label_dtype=torch.uint8),
+    "far from zero": dict(n=1, c=5, h=4, w=9, height=31, width=59, offset=100.0),
+    "large logits": dict(n=1, c=4, h=3, w=4, height=9, width=9, scale=1e30),
+}
+
+LARGE = ("flagship's scale", "regions", "70 classes", "300 classes")
+
+BAD_INPUTS = {
+    "logits 3-D": (lambda x, y, i: (x[0], y), ValueError, r"logits: \[4, 3, 4\]"),
+    "no class": (lambda x, y, i: (x[:, :0], y), ValueError, r"logits: \[2, 0, 3, 4\]"),
+    "too many classes": (
+        lambda x, y, i: (x[:, :1].expand(2, MOST_CLASSES + 1, 3, 4), y),
+        ValueError,
+        "46341 classes, expected at most 46340",
+    ),
+    "logits float16": (lambda x, y, i: (x.half(), y), TypeError, "torch.float16"),
+    "labels 4-D": (lambda x, y, i: (x, y[None]), ValueError, r"labels: \[1, 2, 9, 13\]"),
+    "other batch": (lambda x, y, i: (x, y[:1]), ValueError, r"expected \[N, H, W\] with N = 2"),
+    "labels int32": (lambda x, y, i: (x, y.int()), TypeError, "torch.int32"),
+    "labels elsewhere": (
+        lambda x, y, i: (x, y.to("meta")),
+        ValueError,
+        "labels: on meta, but logits on cpu",
+    ),
+}
+
+
+def near_ties(logits, labels):
+    """Mask [N, H, W] of pixels whose two largest logits differ by less than float32 may err.
+
+    For each of the two classes, weights and two interpolations err by at most 6 halves of an ulp of
+    the interpolated absolute values.
+    """
+    if logits.shape[1] == 1 or labels.numel() == 0:
+        return torch.zeros(labels.shape, dtype=torch.bool)
+    resize = dict(size=labels.shape[1:], mode="bilinear", align_corners=True)
+    exact = logits.double().cpu()
+    first, second = F.interpolate(exact, **resize).topk(2, dim=1).values.unbind(1)
+    size = F.interpolate(exact.abs(), **resize).amax(1)
+    return first - second <= 6 * torch.finfo(torch.float32).eps * size
+
+
+class TestUpsampleConfusionMatrix(OpChecks):
+    name = "upsample_confusion_matrix"
+    fused = staticmethod(upsample_confusion_matrix)
+    reference = staticmethod(reference)
+    shapes = SHAPES
+    interpreted = tuple(s for s in SHAPES if s not in LARGE)
+    bad_inputs = BAD_INPUTS
+
+    def inputs(self, shape):
+        return make(**shape)
+
+    def operator_inputs(self, backend, device):
+        logits, labels, ignore_index = self.small()
+        return logits.to(device), labels.to(device), ignore_index, backend
+
+    def assert_right(self, inputs, times=2):
+        """Every pixel is counted as in float64, but for those which are nearly tied there."""
+        logits, labels, ignore_index = inputs
+        tied = near_ties(logits, labels)
+        assert tied.float().mean() < 0.05
+        decided = labels.masked_fill(tied.to(labels.device), ignore_index)
+        for labels_, moved in ((decided, 0), (labels, int(tied.sum()))):
+            exact = reference(*cast((logits, labels_, ignore_index), torch.float64, "cpu"))
+            difference = upsample_confusion_matrix(logits, labels_, ignore_index).cpu() - exact
+            assert not difference.sum(1).any()
+            assert difference.abs().sum() <= 2 * moved
+
+
+@pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
+def device(request):
+    """A device, with one back end after the other chosen for it."""
+    backend, device = require(*request.param)
+    with ops.backend(backend):
+        yield device
+
+
+@pytest.fixture(params=TARGETS)
+def kernel_device(request):
+    """The same without the reference."""
+    backend, device = require(*request.param)
+    with ops.backend(backend):
+        yield device
+
+
+def counted(full, labels, ignore_index=255):
+    """Pixel by pixel, from logits of the labels' size."""
+    c = full.shape[1]
+    counts = torch.zeros(c, c, dtype=torch.int64)
+    for label, prediction in zip(
+        labels.flatten().tolist(), full.argmax(1).flatten().tolist(), strict=True
+    ):
+        if label != ignore_index and 0 <= label < c:
+            counts[label, prediction] += 1
+    return counts
+
+
+def exact_case(c, dtype=torch.float32):
+    """Few integers as logits, and weights that are eighths: exact in float32, with many ties."""
+    if c > 100 and ops._registry._forced == "triton" and not torch.cuda.is_available():
+        pytest.skip("too many classes for Triton's interpreter")
+    logits = torch.randint(-2, 3, (2, c, 3, 6)).to(dtype)
+    labels = torch.randint(0, c, (2, 17, 41))
+    labels[torch.rand(labels.shape) < 0.1] = 255
+    return logits, labels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("c", [2, 5, 40, 300])
+def test_first_of_equals(device, c, dtype):
+    """Exact arithmetic: each tie goes to the class that argmax picks."""
+    logits, labels = exact_case(c, dtype)
+    full = F.interpolate(logits.float(), size=(17, 41), mode="bilinear", align_corners=True)
+    first, second = full.topk(2, dim=1).values.unbind(1)
+    assert (first == second).float().mean() > 0.01  # where ties are rare, this tests little
+    found = upsample_confusion_matrix(logits.to(device), labels.to(device))
+    assert found.dtype == torch.int64
+    assert torch.equal(found.cpu(), counted(full, labels))
+
+
+def test_all_equal(device):
+    logits = torch.full((1, 40, 2, 5), -1.7, device=device)
+    labels = torch.randint(0, 40, (1, 15, 60), device=device)
+    found = upsample_confusion_matrix(logits, labels)
+    assert torch.equal(found[:, 0], torch.bincount(labels.flatten(), minlength=40))
+    assert found.sum() == labels.numel()
+
+
+@pytest.mark.parametrize("size", [(8, 35), (5, 1), (1, 40)])
+def test_same_size_is_argmax_itself(device, size):
+    """No rounding at input points: exact for any logits, the last row and column included."""
+    logits = torch.randn(2, 3, *size)
+    logits = (logits * 10.0 ** torch.randint(-6, 6, logits.shape)).round(decimals=6)
+    labels = torch.randint(0, 3, (2, *size))
+    found = upsample_confusion_matrix(logits.to(device), labels.to(device))
+    assert torch.equal(found.cpu(), counted(logits, labels))
+
+
+def test_all_ignored(device):
+    logits, labels, _ = make(1, 3, 4, 5, 8, 40, ignored=2.0)
+    assert not upsample_confusion_matrix(logits.to(device), labels.to(device)).any()
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 9), (2, 0, 9), (2, 8, 0)])
+def test_no_pixels(device, shape):
+    logits = torch.randn(shape[0], 3, 4, 5, device=device)
+    labels = torch.zeros(shape, dtype=torch.uint8, device=device)
+    found = upsample_confusion_matrix(logits, labels)
+    assert torch.equal(found.cpu(), torch.zeros(3, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("c", [3, 300])
+@pytest.mark.parametrize("label", [3, 254, -1, -(2**40), 2**40, 2**32])
+def test_only_classes_count(device, label, c):
+    """Out of range or equal to ``ignore_index``: the pixel is nowhere in the matrix."""
+    label = label + c - 3 if label == 3 else 255 if c == 300 and label == 254 else label
+    logits, labels = exact_case(c)
+    labels[labels == 255] = 0
+    labels[0, 2:10] = label
+    full = F.interpolate(logits, size=(17, 41), mode="bilinear", align_corners=True)
+    found = upsample_confusion_matrix(logits.to(device), labels.to(device))
+    assert torch.equal(found.cpu(), counted(full, labels))
+
+
+@pytest.mark.parametrize("ignore_index", [0, 2, -1, 255, 2**40])
+def test_ignore_index(device, ignore_index):
+    logits, labels = exact_case(3)
+    labels[:, ::2] = ignore_index
+    full = F.interpolate(logits, size=(17, 41), mode="bilinear", align_corners=True)
+    found = upsample_confusion_matrix(logits.to(device), labels.to(device), ignore_index)
+    assert torch.equal(found.cpu(), counted(full, labels, ignore_index))
+
+
+def test_label_types_agree(device):
+    logits, labels, _ = make(2, 5, 4, 5, 28, 35)
+    logits, labels = logits.to(device), labels.to(device)
+    found = upsample_confusion_matrix(logits, labels.to(torch.uint8))
+    assert torch.equal(found, upsample_confusion_matrix(logits, labels))
+
+
+@pytest.mark.parametrize("c", [4, 300])
+def test_not_a_number_is_the_largest(device, c):
+    """The first NaN wins, wherever it weighs in, and reaches no other pixel."""
+    logits, labels = exact_case(c)
+    logits[0, 1, 1, 2] = logits[0, 3, 1, 3] = logits[1, 2, 0, 0] = logits[1, 0, 2, 5] = float("nan")
+    # PyTorch finds no NaN across a last row or column where its weight is 0.
+    labels[:, ::8] = labels[:, :, ::8] = 255
+    full = F.interpolate(logits, size=(17, 41), mode="bilinear", align_corners=True)
+    assert full.isnan().any()
+    found = upsample_confusion_matrix(logits.to(device), labels.to(device))
+    assert torch.equal(found.cpu(), counted(full, labels))
+
+
+def test_nowhere_a_number(device):
+    """Class 0 by default, as in ``torch.argmax``."""
+    labels = torch.zeros(1, 30, 40, dtype=torch.uint8, device=device)
+    for value in (float("nan"), float("-inf"), float("inf")):
+        logits = torch.full((1, 3, 4, 5), value, device=device)
+        found = upsample_confusion_matrix(logits, labels)
+        assert found[0, 0] == found.sum() == labels.numel()
+
+
+def test_masked_class_never_wins(device):
+    logits, labels = exact_case(5)
+    logits[:, 0] = logits[:, 3] = float("-inf")
+    full = F.interpolate(logits[:, [1, 2, 4]], size=(17, 41), mode="bilinear", align_corners=True)
+    expected = full.new_full((2, 5, 17, 41), -1e9)
+    expected[:, [1, 2, 4]] = full
+    found = upsample_confusion_matrix(logits.to(device), labels.to(device))
+    assert torch.equal(found.cpu(), counted(expected, labels))
+
+
+def test_infinity_wins_where_it_weighs_in(device):
+    logits, labels = exact_case(4)
+    logits[0, 2, 1, 1] = float("inf")
+    limited = logits.nan_to_num(posinf=1e6)
+    full = F.interpolate(limited, size=(17, 41), mode="bilinear", align_corners=True)
+    found = upsample_confusion_matrix(logits.to(device), labels.to(device))
+    assert torch.equal(found.cpu(), counted(full, labels))
+
+
+def test_kernels_agree_on_what_is_not_finite():
+    """On every pixel, those on input points included, where the weight of a NaN is 0."""
+    require("cpp", "cpu")
+    require("triton", "cpu")
+    logits, labels = exact_case(6)
+    logits[torch.rand(logits.shape) < 0.02] = float("nan")
+    logits[torch.rand(logits.shape) < 0.02] = float("inf")
+    with ops.backend("cpp"):
+        expected = upsample_confusion_matrix(logits, labels)
+    with ops.backend("triton"):
+        assert torch.equal(upsample_confusion_matrix(logits, labels), expected)
+
+
+def test_has_no_gradient(kernel_device):
+    logits, labels, _ = make(1, 3, 4, 5, 8, 9)
+    logits = logits.to(kernel_device).requires_grad_()
+    assert not upsample_confusion_matrix(logits, labels.to(kernel_device)).requires_grad
+
+
+def test_many_classes():
+    """As many as ImageNet has; the counts of all threads go to one matrix."""
+    require("cpp", "cpu")
+    logits, labels, _ = make(1, 1000, 5, 6, 40, 50)
+    expected = reference(logits.double(), labels.long())
+    with ops.backend("cpp"):
+        assert torch.equal(upsample_confusion_matrix(logits, labels.long()), expected)
