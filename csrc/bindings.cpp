@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "translation_input.h"
 #include "semantic_depth_concat.h"
+#include "translation_input.h"
 #include "upsample_confusion_matrix.h"
 #include "upsample_cross_entropy.h"
 #include "upsample_depth_loss.h"
@@ -33,12 +33,14 @@ namespace py = pybind11;
   apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
   apply(translation_input, TranslationInput) \
   apply(upsample_confusion_matrix, UpsampleConfusionMatrix) \
-  apply(upsample_cross_entropy, UpsampleCrossEntropy)
+  apply(upsample_cross_entropy, UpsampleCrossEntropy) \
+  apply(upsample_depth_loss, UpsampleDepthLoss)
 #define GIOADA_FOR_EACH_CUDA_KERNEL(apply) \
   apply(semantic_depth_concat, SemanticDepthConcat) \
   apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
   apply(upsample_confusion_matrix, UpsampleConfusionMatrix) \
-  apply(upsample_cross_entropy, UpsampleCrossEntropy)
+  apply(upsample_cross_entropy, UpsampleCrossEntropy) \
+  apply(upsample_depth_loss, UpsampleDepthLoss)
 
 namespace gioada {
 
@@ -274,7 +276,8 @@ PYBIND11_MODULE(_C, m) {
       .field("in_width", &UpsampleConfusionMatrix::in_width)
       .field("height", &UpsampleConfusionMatrix::height)
       .field("width", &UpsampleConfusionMatrix::width)
-      .field("counts", &UpsampleConfusionMatrix::counts);
+      .field("counts", &UpsampleConfusionMatrix::counts)
+      .field("wrong_label", &UpsampleConfusionMatrix::wrong_label);
 
   Binding<UpsampleCrossEntropy>(m, "UpsampleCrossEntropy")
       .field("logits", &UpsampleCrossEntropy::logits)
@@ -293,7 +296,6 @@ PYBIND11_MODULE(_C, m) {
       .field("loss", &UpsampleCrossEntropy::loss)
       .field("grad", &UpsampleCrossEntropy::grad)
       .field("wrong_label", &UpsampleCrossEntropy::wrong_label);
-      .field("grad", &UpsampleCrossEntropy::grad);
 
   Binding<UpsampleDepthLoss>(m, "UpsampleDepthLoss")
       .field("depth", &UpsampleDepthLoss::depth)

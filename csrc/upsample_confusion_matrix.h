@@ -17,6 +17,9 @@ struct UpsampleConfusionMatrix {
   int64_t ignore_index;
   int64_t batch, classes, in_height, in_width, height, width;
   int64_t* counts;  // [classes, classes] rows ground truth; added to
+  // [1] index of the first label that is neither a class nor ignore_index, or -1; CPU only: on a
+  // GPU, such a pixel is not counted, since raising would wait for the device
+  int64_t* wrong_label;
 };
 
 inline namespace GIOADA_ISA {

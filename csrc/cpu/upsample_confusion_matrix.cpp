@@ -159,14 +159,17 @@ void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* i
   }
 }
 
+// Returns the column of the first label out of range, or -1.
 template <typename L>
-void count_row(const UpsampleConfusionMatrix& op, const L* labels, const int32_t* predicted,
-               const Scratch& s) {
+int64_t count_row(const UpsampleConfusionMatrix& op, const L* labels, const int32_t* predicted,
+                  const Scratch& s) {
   const int64_t ignore_index = op.ignore_index, width = op.width;
   const int32_t classes = static_cast<int32_t>(op.classes), uncounted = classes * classes;
+  int32_t lowest = kIgnored;
   for (int64_t x = 0; x < width; ++x) {
     const int32_t label = class_of(static_cast<int64_t>(labels[x]), ignore_index, classes);
     s.cells[x] = (label >= 0 ? label * classes : uncounted) + predicted[x];
+    lowest = label < lowest ? label : lowest;
   }
   const auto add = [&](int64_t copy, int32_t cell, int64_t pixels) {
     if (s.counts != nullptr) {
@@ -186,6 +189,10 @@ void count_row(const UpsampleConfusionMatrix& op, const L* labels, const int32_t
     for (int64_t lane = 0; lane < kLanes; ++lane) add(lane % kCopies, cells[lane], 1);
   }
   for (; x < width; ++x) add(0, s.cells[x], 1);
+  if (lowest != kOutOfRange) return -1;
+  x = 0;
+  while (class_of(static_cast<int64_t>(labels[x]), ignore_index, classes) != kOutOfRange) ++x;
+  return x;
 }
 
 template <typename T>
@@ -201,6 +208,7 @@ void run(const UpsampleConfusionMatrix& op, int threads) {
   const Strips strips(op.in_width, op.width);
   const Buffer<float> memory(workers * scratch_size);
   const Buffer<int64_t> counts(copies * matrix);
+  const Buffer<int64_t> wrong_labels(tasks);
   std::memset(counts.get(), 0, copies * matrix * sizeof(int64_t));
   parallel_for(tasks, workers, [&](int64_t task, int thread) {
     float* p = memory.get() + thread * scratch_size;
@@ -216,16 +224,21 @@ void run(const UpsampleConfusionMatrix& op, int threads) {
     const int64_t n = task / blocks, begin = task % blocks * kBlockRows;
     const int64_t end = begin + kBlockRows < op.height ? begin + kBlockRows : op.height;
     predict(op, strips, static_cast<const T*>(op.logits) + n * op.logit_strides[0], begin, end, s);
+    wrong_labels[task] = -1;
     for (int64_t y = begin; y < end; ++y) {
       const int64_t row = (n * op.height + y) * op.width;
       const int32_t* predicted = s.predicted + (y - begin) * pitch;
-      if (op.label_type == LabelType::uint8) {
-        count_row(op, static_cast<const uint8_t*>(op.labels) + row, predicted, s);
-      } else {
-        count_row(op, static_cast<const int64_t*>(op.labels) + row, predicted, s);
-      }
+      const int64_t wrong =
+          op.label_type == LabelType::uint8
+              ? count_row(op, static_cast<const uint8_t*>(op.labels) + row, predicted, s)
+              : count_row(op, static_cast<const int64_t*>(op.labels) + row, predicted, s);
+      if (wrong >= 0 && wrong_labels[task] < 0) wrong_labels[task] = row + wrong;
     }
   });
+  *op.wrong_label = -1;
+  for (int64_t task = tasks - 1; task >= 0; --task) {
+    if (wrong_labels[task] >= 0) *op.wrong_label = wrong_labels[task];
+  }
   for (int64_t copy = 0; copy < copies; ++copy) {
     const int64_t* from = counts.get() + copy * matrix;
     for (int64_t i = 0; i < op.classes * op.classes; ++i) op.counts[i] += from[i];

@@ -15,7 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gioada_fast.ops._checks import check_dtype, check_image, check_labels
+from gioada_fast.ops._checks import (
+    check_dtype,
+    check_image,
+    check_label_values,
+    check_labels,
+    check_wrong_label,
+)
 from gioada_fast.ops._native import address, float_type, label_type, native, run_cpu, run_cuda
 from gioada_fast.ops._registry import FusedOp
 
@@ -55,7 +61,11 @@ def _fake(logits: Tensor, labels: Tensor, ignore_index: int, backend: str) -> Te
 
 
 def _native_arguments(
-    logits: Tensor, labels: Tensor, ignore_index: int, counts: Tensor
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int,
+    counts: Tensor,
+    wrong_label: Tensor | None = None,
 ) -> "native.UpsampleConfusionMatrix":
     n, c, h, w = logits.shape
     return native.UpsampleConfusionMatrix(
@@ -72,6 +82,7 @@ def _native_arguments(
         height=labels.shape[1],
         width=labels.shape[2],
         counts=address(counts),
+        wrong_label=address(wrong_label),
     )
 
 
@@ -82,7 +93,9 @@ def _zeros(logits: Tensor) -> Tensor:
 def _cpp(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     counts = _zeros(logits)
     if labels.numel():
-        run_cpu(_NAME, _native_arguments(logits, labels, ignore_index, counts))
+        wrong = torch.empty(1, dtype=torch.int64)
+        run_cpu(_NAME, _native_arguments(logits, labels, ignore_index, counts, wrong))
+        check_wrong_label(wrong.item(), labels, logits.shape[1], ignore_index)
     return counts
 
 
@@ -119,8 +132,8 @@ def upsample_confusion_matrix(logits: Tensor, labels: Tensor, ignore_index: int 
     Returns:
         int64 [C, C], rows the label, columns the prediction. Has no gradient.
 
-    A label that is neither ``ignore_index`` nor in [0, C) counts as ignored: telling it apart
-    would cost a device sync. Interpolation is in float32; pixels whose two largest logits differ by
+    A label that is neither ``ignore_index`` nor in [0, C) raises on CPU. On a GPU, where that would
+    wait for the device, its pixel is not counted. Interpolation is in float32; pixels whose two largest logits differ by
     less than its rounding go to either. A class masked with -infinity never wins against a finite
     one. NaN is larger than any number, as in ``torch.argmax``; a class is NaN where one of the four
     logits that the pixel lies between is.
@@ -128,12 +141,15 @@ def upsample_confusion_matrix(logits: Tensor, labels: Tensor, ignore_index: int 
     Deterministic: counts are integers. Nothing is read back to the host.
 
     Raises:
-        ValueError: shapes or devices disagree, C, h or w is 0, or C is above 46340.
+        ValueError: shapes or devices disagree; C, h or w is 0; C is above 46340; a label is out
+            of range.
         TypeError: a dtype other than the above.
         RuntimeError: the back end asked for does not run here.
     """
     _check(logits, labels)
     backend = _op.choose(logits)
+    if backend != "cpp":
+        check_label_values(labels, logits.shape[1], ignore_index)
     if backend == "reference":
         return reference(logits.detach(), labels, ignore_index)
     return _op(logits.detach(), labels.contiguous(), ignore_index, backend)
