@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "instance_norm_act.h"
 #include "upsample_cross_entropy.h"
 
 namespace py = pybind11;
@@ -24,8 +25,11 @@ namespace py = pybind11;
 #endif
 
 // apply(kernel, struct of its arguments)
-#define GIOADA_FOR_EACH_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
-#define GIOADA_FOR_EACH_CUDA_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_KERNEL(apply)                            \
+  apply(instance_norm_act, InstanceNormAct)                      \
+      apply(instance_norm_act_backward, InstanceNormActBackward) \
+          apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_CUDA_KERNEL(apply) GIOADA_FOR_EACH_KERNEL(apply)
 
 namespace gioada {
 
@@ -206,6 +210,35 @@ PYBIND11_MODULE(_C, m) {
   m.attr("has_cuda") = false;
 #endif
 
+  Binding<InstanceNormAct>(m, "InstanceNormAct")
+      .field("x", &InstanceNormAct::x)
+      .field("type", &InstanceNormAct::type)
+      .field("residual", &InstanceNormAct::residual)
+      .field("residual_strides", &InstanceNormAct::residual_strides)
+      .field("negative_slope", &InstanceNormAct::negative_slope)
+      .field("eps", &InstanceNormAct::eps)
+      .field("batch", &InstanceNormAct::batch)
+      .field("channels", &InstanceNormAct::channels)
+      .field("height", &InstanceNormAct::height)
+      .field("width", &InstanceNormAct::width)
+      .field("pad", &InstanceNormAct::pad)
+      .field("mean", &InstanceNormAct::mean)
+      .field("rstd", &InstanceNormAct::rstd)
+      .field("out", &InstanceNormAct::out);
+  Binding<InstanceNormActBackward>(m, "InstanceNormActBackward")
+      .field("grad", &InstanceNormActBackward::grad)
+      .field("x", &InstanceNormActBackward::x)
+      .field("type", &InstanceNormActBackward::type)
+      .field("mean", &InstanceNormActBackward::mean)
+      .field("rstd", &InstanceNormActBackward::rstd)
+      .field("negative_slope", &InstanceNormActBackward::negative_slope)
+      .field("batch", &InstanceNormActBackward::batch)
+      .field("channels", &InstanceNormActBackward::channels)
+      .field("height", &InstanceNormActBackward::height)
+      .field("width", &InstanceNormActBackward::width)
+      .field("pad", &InstanceNormActBackward::pad)
+      .field("grad_x", &InstanceNormActBackward::grad_x)
+      .field("grad_residual", &InstanceNormActBackward::grad_residual);
   Binding<UpsampleCrossEntropy>(m, "UpsampleCrossEntropy")
       .field("logits", &UpsampleCrossEntropy::logits)
       .field("logit_type", &UpsampleCrossEntropy::logit_type)

@@ -9,6 +9,9 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace gioada {
 inline namespace GIOADA_ISA {
@@ -30,6 +33,20 @@ class Buffer {
  private:
   T* data_;
 };
+
+// To be called before the first write to a large result. Fresh memory comes as zeroed pages, and
+// on pages of 4 KiB that takes several times as long as writing the result.
+static inline void want_huge_pages(void* data, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t kHugePage = 1 << 21;
+  const uintptr_t address = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t begin = (address + kHugePage - 1) & ~(kHugePage - 1);
+  const uintptr_t end = (address + bytes) & ~(kHugePage - 1);
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)data, (void)bytes;
+#endif
+}
 
 // body(i, thread) for all i in [0, count) on at most `threads` threads. The number is passed, and
 // not taken from the runtime, so that torch.set_num_threads holds whichever runtime was loaded.
