@@ -43,9 +43,9 @@ struct InstanceNormActBackward {
 
 inline namespace GIOADA_ISA {
 
-// Of a channel that is constant to the last bit, with eps 0, z is 0 and not 0/0.
+// With eps 0, z of a channel that is constant to the last bit is 0, and not 0 / 0.
 GIOADA_HD float reciprocal_deviation(double variance, double eps) {
-  return variance + eps > 0. ? static_cast<float>(1. / sqrt(variance + eps)) : 0.f;
+  return variance + eps == 0. ? 0.f : static_cast<float>(1. / sqrt(variance + eps));
 }
 
 template <typename Real>
@@ -65,13 +65,21 @@ GIOADA_HD Real norm_gradient(Real gz, Real centred, Real rstd, Real mean_gz, Rea
   return rstd * ((gz - mean_gz) - centred * slope);
 }
 
-// Where padding by reflection puts copies of a pixel, besides index + pad: returns how many.
-GIOADA_HD int mirror_images(int64_t index, int64_t size, int64_t pad, int64_t images[2]) {
-  int count = 0;
-  if (index >= 1 && index <= pad) images[count++] = pad - index;
+// The source of a padded index in [0, size + 2 pad).
+GIOADA_HD int64_t reflect(int64_t padded, int64_t size, int64_t pad) {
+  const int64_t index = padded < pad ? pad - padded : padded - pad;
+  return index < size ? index : 2 * (size - 1) - index;
+}
+
+// Padded indices that have this index as source: image 0, and 1 and 2 where it is mirrored at the
+// lower and the upper end; -1 where it is not.
+constexpr int kImages = 3;
+
+GIOADA_HD int64_t image_of(int image, int64_t index, int64_t size, int64_t pad) {
+  if (image == 0) return pad + index;
   const int64_t from_end = size - 1 - index;
-  if (from_end >= 1 && from_end <= pad) images[count++] = pad + size - 1 + from_end;
-  return count;
+  if (image == 1) return index >= 1 && index <= pad ? pad - index : -1;
+  return from_end >= 1 && from_end <= pad ? pad + size - 1 + from_end : -1;
 }
 
 // Mean and sum of squared deviations of `count` values, merged with those of others (Chan et al.).

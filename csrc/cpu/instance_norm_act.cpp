@@ -28,23 +28,40 @@ int64_t period_of(int64_t channels) {
   return (shortest + period - 1) / period * period;
 }
 
-// How images are cut.
+// How images are cut. A thread has one range of bands, whose second walk goes backwards: what the
+// first read last may still be in its cache. Neighbouring bands being one thread's, no two threads
+// fault in the same huge page.
 struct Bands {
   int64_t rows;      // of a band
   int64_t in_image;  // bands of one image
   int64_t total;     // bands of the batch
+  int64_t height;
 
   template <typename Arguments>
-  explicit Bands(const Arguments& op) {
+  explicit Bands(const Arguments& op) : height(op.height) {
     const int64_t wanted = (kBands + op.batch - 1) / op.batch;
-    rows = (op.height + wanted - 1) / wanted;
-    in_image = (op.height + rows - 1) / rows;
+    rows = (height + wanted - 1) / wanted;
+    in_image = (height + rows - 1) / rows;
     total = op.batch * in_image;
   }
   int64_t image(int64_t band) const { return band / in_image; }
   int64_t begin(int64_t band) const { return band % in_image * rows; }
-  int64_t end(int64_t band, int64_t height) const {
+  int64_t end(int64_t band) const {
     return begin(band) + rows < height ? begin(band) + rows : height;
+  }
+
+  // body(band, thread)
+  template <typename Body>
+  void walk(int threads, const Body& body) const {
+    parallel_ranges(total, threads, [&](int64_t first, int64_t last, int thread) {
+      for (int64_t band = first; band < last; ++band) body(band, thread);
+    });
+  }
+  template <typename Body>
+  void walk_back(int threads, const Body& body) const {
+    parallel_ranges(total, threads, [&](int64_t first, int64_t last, int thread) {
+      for (int64_t band = last - 1; band >= first; --band) body(band, thread);
+    });
   }
 };
 
@@ -184,10 +201,9 @@ void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period, 
     T* last = out + (op.width - 1) * c;
     std::memcpy(last + i * c, last - i * c, c * sizeof(T));
   }
-  int64_t images[2];
-  const int count = mirror_images(y, op.height, pad, images);
-  for (int i = 0; i < count; ++i) {
-    std::memcpy(image + images[i] * out_row, row, out_row * sizeof(T));
+  for (int i = 1; i < kImages; ++i) {
+    const int64_t mirrored = image_of(i, y, op.height, pad);
+    if (mirrored >= 0) std::memcpy(image + mirrored * out_row, row, out_row * sizeof(T));
   }
 }
 
@@ -202,8 +218,8 @@ void forward(const InstanceNormAct& op, int threads) {
   const int64_t scratch_size = round_up(7 * period, 16);
   const Buffer<float> scratch(workers * scratch_size);
   const Buffer<double> means(bands.total * c), squares(bands.total * c);
-  parallel_for(bands.total, workers, [&](int64_t band, int thread) {
-    const int64_t y = bands.begin(band), rows = bands.end(band, op.height) - y;
+  bands.walk(workers, [&](int64_t band, int thread) {
+    const int64_t y = bands.begin(band), rows = bands.end(band) - y;
     const T* x = static_cast<const T*>(op.x) + (bands.image(band) * op.height + y) * op.width * c;
     band_moments(x, rows * op.width, c, period, scratch.get() + thread * scratch_size,
                  means.get() + band * c, squares.get() + band * c);
@@ -212,7 +228,7 @@ void forward(const InstanceNormAct& op, int threads) {
     for (int64_t i = 0; i < c; ++i) {
       double count = 0., mean = 0., sum = 0.;
       for (int64_t band = n * bands.in_image; band < (n + 1) * bands.in_image; ++band) {
-        const int64_t rows = bands.end(band, op.height) - bands.begin(band);
+        const int64_t rows = bands.end(band) - bands.begin(band);
         merge_moments(static_cast<double>(rows * op.width), means[band * c + i],
                       squares[band * c + i], &count, &mean, &sum);
       }
@@ -220,14 +236,13 @@ void forward(const InstanceNormAct& op, int threads) {
       op.rstd[n * c + i] = reciprocal_deviation(sum / count, op.eps);
     }
   }
-  // Backwards: what the first walk read last may still be in the cache.
-  parallel_for(bands.total, workers, [&](int64_t task, int thread) {
-    const int64_t band = bands.total - 1 - task, n = bands.image(band);
+  bands.walk_back(workers, [&](int64_t band, int thread) {
+    const int64_t n = bands.image(band);
     float* mean = scratch.get() + thread * scratch_size;
     float* rstd = mean + period;
     repeat(op.mean + n * c, c, period, mean);
     repeat(op.rstd + n * c, c, period, rstd);
-    for (int64_t y = bands.end(band, op.height) - 1; y >= bands.begin(band); --y) {
+    for (int64_t y = bands.end(band) - 1; y >= bands.begin(band); --y) {
       write_row<T>(op, n, y, period, mean, rstd);
     }
   });
@@ -238,21 +253,20 @@ template <typename T>
 void fold(const InstanceNormActBackward& op, int64_t n, int64_t y, int64_t begin, int64_t end,
           float* __restrict__ out) {
   const int64_t c = op.channels, pad = op.pad, row_size = (op.width + 2 * pad) * c;
-  int64_t rows[3] = {y + pad};
-  const int row_count = 1 + mirror_images(y, op.height, pad, rows + 1);
-  for (int r = 0; r < row_count; ++r) {
+  for (int r = 0; r < kImages; ++r) {
+    const int64_t row_index = image_of(r, y, op.height, pad);
+    if (row_index < 0) continue;
     const T* row =
-        static_cast<const T*>(op.grad) + (n * (op.height + 2 * pad) + rows[r]) * row_size;
+        static_cast<const T*>(op.grad) + (n * (op.height + 2 * pad) + row_index) * row_size;
     const T* direct = row + (begin + pad) * c;
     for (int64_t i = 0; i < (end - begin) * c; ++i) {
       out[i] = (r == 0 ? 0.f : out[i]) + to_float(direct[i]);
     }
     for (int64_t x = begin; x < end; ++x) {
-      int64_t columns[2];
-      const int column_count = mirror_images(x, op.width, pad, columns);
-      for (int s = 0; s < column_count; ++s) {
-        const T* from = row + columns[s] * c;
-        for (int64_t i = 0; i < c; ++i) out[(x - begin) * c + i] += to_float(from[i]);
+      for (int s = 1; s < kImages; ++s) {
+        const int64_t column = image_of(s, x, op.width, pad);
+        if (column < 0) continue;
+        for (int64_t i = 0; i < c; ++i) out[(x - begin) * c + i] += to_float(row[column * c + i]);
       }
     }
   }
@@ -265,9 +279,9 @@ void for_each_piece(const InstanceNormActBackward& op, int64_t n, int64_t y,
                     float* folded,  // [width, channels]
                     const Body& body) {
   const int64_t c = op.channels, pad = op.pad, w = op.width;
-  int64_t images[2];
-  const int64_t edge = pad > 0 ? pad + 1 : 0;
-  if (2 * edge >= w || mirror_images(y, op.height, pad, images) > 0) {
+  const bool mirrored = image_of(1, y, op.height, pad) >= 0 || image_of(2, y, op.height, pad) >= 0;
+  const int64_t edge = pad > 0 ? pad + 1 : 0;  // columns at either end
+  if (mirrored || 2 * edge >= w) {
     fold<T>(op, n, y, 0, w, folded);
     return body(0, w, static_cast<const float*>(folded));
   }
@@ -345,8 +359,8 @@ void backward(const InstanceNormActBackward& op, int threads) {
   const int64_t scratch_size = round_up(7 * period + op.width * c, 16);
   const Buffer<float> scratch(workers * scratch_size);
   const Buffer<double> sums_gz(bands.total * c), sums_gzx(bands.total * c);
-  parallel_for(bands.total, workers, [&](int64_t band, int thread) {
-    band_sums<T>(op, bands.image(band), bands.begin(band), bands.end(band, op.height), period,
+  bands.walk(workers, [&](int64_t band, int thread) {
+    band_sums<T>(op, bands.image(band), bands.begin(band), bands.end(band), period,
                  scratch.get() + thread * scratch_size, sums_gz.get() + band * c,
                  sums_gzx.get() + band * c);
   });
@@ -363,8 +377,8 @@ void backward(const InstanceNormActBackward& op, int threads) {
       slope[n * c + i] = static_cast<float>(gzx / pixels * rstd * rstd);
     }
   }
-  parallel_for(bands.total, workers, [&](int64_t task, int thread) {
-    const int64_t band = bands.total - 1 - task, n = bands.image(band);
+  bands.walk_back(workers, [&](int64_t band, int thread) {
+    const int64_t n = bands.image(band);
     float* mean = scratch.get() + thread * scratch_size;
     float *rstd = mean + period, *offset = mean + 2 * period, *factor = mean + 3 * period;
     float* folded = mean + 7 * period;
@@ -373,7 +387,7 @@ void backward(const InstanceNormActBackward& op, int threads) {
     repeat(op.rstd + n * c, c, period, rstd);
     repeat(mean_gz.get() + n * c, c, period, offset);
     repeat(slope.get() + n * c, c, period, factor);
-    for (int64_t y = bands.end(band, op.height) - 1; y >= bands.begin(band); --y) {
+    for (int64_t y = bands.end(band) - 1; y >= bands.begin(band); --y) {
       const int64_t row = (n * op.height + y) * op.width;
       for_each_piece<T>(op, n, y, folded, [&](int64_t first, int64_t count, const auto* grad) {
         const T* x = static_cast<const T*>(op.x) + (row + first) * c;
