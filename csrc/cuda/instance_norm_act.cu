@@ -27,7 +27,7 @@ struct Plan {
   int groups;         // of channels, all
   int tiles;          // of groups
   int64_t chunk;      // pixels of a block in a reduction
-  int64_t chunks;     // of one image
+  unsigned chunks;    // of one image
   int64_t pixels;     // of one image
 
   dim3 block() const { return dim3(width, height); }
@@ -45,7 +45,7 @@ Plan plan_of(const Arguments& op, int vector) {
   if (each < kFewestPixels) each = kFewestPixels;
   if (each > kMostPixels) each = kMostPixels;
   plan.chunk = each * plan.height;
-  plan.chunks = divide_up(plan.pixels, plan.chunk);
+  plan.chunks = static_cast<unsigned>(divide_up(plan.pixels, plan.chunk));
   return plan;
 }
 
@@ -99,13 +99,14 @@ __device__ __forceinline__ void load_channels(const float* p, float* out) {
 }
 
 // Mean and sum of squared deviations of each channel in a chunk. A thread sums differences from its
-// first value: as that is one of few, what cancels is small against the variance. Means are kept as
-// differences from the chunk's first value: an offset of the channel costs no precision.
+// first value: as that is one of few, what cancels is small against the variance. Means are
+// merged in double, and leave as two floats each: an offset of the channel costs no precision.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     moments_kernel(const InstanceNormAct op, const Plan plan,
                    float* __restrict__ partial) {  // [batch, chunks, 3, channels]
-  __shared__ float means[kThreads * kVector], squares[kThreads * kVector];
+  __shared__ double means[kThreads * kVector];
+  __shared__ float squares[kThreads * kVector];
   __shared__ float counts[kThreads];
   const int64_t n = blockIdx.x / plan.chunks, chunk = blockIdx.x % plan.chunks;
   const int group = blockIdx.y * plan.width + threadIdx.x;
@@ -113,12 +114,10 @@ __global__ void __launch_bounds__(kThreads)
   const int at = (threadIdx.y * plan.width + threadIdx.x) * kVector;
   const T* x = static_cast<const T*>(op.x) + n * plan.pixels * op.channels + group * kVector;
 
-  float origin[kVector] = {}, mean[kVector] = {}, sum_squares[kVector] = {}, count = 0.f;
+  float shift[kVector] = {}, sum[kVector] = {}, sum_squares[kVector] = {}, count = 0.f;
   const int64_t first = begin + threadIdx.y;
   if (group < plan.groups && first < end) {
-    float shift[kVector];
     load<kVector>(x + first * op.channels, shift);
-    load<kVector>(x + begin * op.channels, origin);
 #pragma unroll 4
     for (int64_t pixel = first; pixel < end; pixel += plan.height) {
       float value[kVector];
@@ -126,23 +125,18 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int i = 0; i < kVector; ++i) {
         const float difference = value[i] - shift[i];
-        mean[i] += difference;
+        sum[i] += difference;
         sum_squares[i] += difference * difference;
       }
-    }
-    count = static_cast<float>((end - first + plan.height - 1) / plan.height);
-    const float inverse = __fdividef(1.f, count);
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) {
-      const float excess = mean[i] * inverse;
-      sum_squares[i] -= mean[i] * excess;
-      mean[i] = (shift[i] - origin[i]) + excess;
+      count += 1.f;
     }
   }
+  const float inverse = count > 0.f ? __fdividef(1.f, count) : 0.f;
 #pragma unroll
   for (int i = 0; i < kVector; ++i) {
-    means[at + i] = mean[i];
-    squares[at + i] = sum_squares[i];
+    const float excess = sum[i] * inverse;
+    means[at + i] = static_cast<double>(shift[i]) + excess;
+    squares[at + i] = sum_squares[i] - sum[i] * excess;
   }
   if (threadIdx.x == 0) counts[threadIdx.y] = count;
 
@@ -157,7 +151,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int i = 0; i < kVector; ++i) {
         const int from = at + half * plan.width * kVector + i;
-        const float delta = means[from] - means[at + i];
+        const float delta = static_cast<float>(means[from] - means[at + i]);
         means[at + i] += delta * share;
         squares[at + i] += squares[from] + delta * delta * (counts[threadIdx.y] * share);
       }
@@ -169,8 +163,9 @@ __global__ void __launch_bounds__(kThreads)
     float* out = partial + blockIdx.x * 3 * op.channels + group * kVector;
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      out[i] = origin[i];
-      out[op.channels + i] = means[at + i];
+      const float rounded = static_cast<float>(means[at + i]);
+      out[i] = rounded;
+      out[op.channels + i] = static_cast<float>(means[at + i] - rounded);
       out[2 * op.channels + i] = squares[at + i];
     }
   }
@@ -212,7 +207,8 @@ template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     normalize_kernel(const InstanceNormAct op, const Plan plan) {
   const int64_t out_height = op.height + 2 * op.pad, out_width = op.width + 2 * op.pad;
-  const int64_t n = blockIdx.x / out_height, out_y = blockIdx.x % out_height;
+  const unsigned rows = static_cast<unsigned>(out_height);
+  const int64_t n = blockIdx.x / rows, out_y = blockIdx.x % rows;
   const int64_t y = reflect(out_y, op.height, op.pad);
   const int group = blockIdx.y * plan.width + threadIdx.x;
   if (group >= plan.groups) return;
@@ -363,7 +359,8 @@ template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     gradient_kernel(const InstanceNormActBackward op, const Plan plan,
                     const float* __restrict__ totals) {  // [batch, 2, channels]
-  const int64_t n = blockIdx.x / op.height, y = blockIdx.x % op.height;
+  const unsigned rows = static_cast<unsigned>(op.height);
+  const int64_t n = blockIdx.x / rows, y = blockIdx.x % rows;
   const int group = blockIdx.y * plan.width + threadIdx.x;
   if (group >= plan.groups) return;
   const int64_t c = group * kVector, row = blockIdx.x * op.width * op.channels + c;

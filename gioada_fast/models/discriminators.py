@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import channels, upsample
+from .layers import InstanceNormAct, channels, upsample
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -71,4 +71,4 @@ def output_map(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> T
 
 def _conv_norm_act(c_in: int, c_out: int, stride: int) -> tuple[nn.Module, ...]:
     conv = nn.Conv2d(c_in, c_out, 4, stride=stride, padding=1)
-    return conv, nn.InstanceNorm2d(c_out), nn.LeakyReLU(0.2)
+    return conv, InstanceNormAct("leaky_relu")

@@ -30,18 +30,18 @@ SHAPES = {
     "flagship, smaller": dict(n=1, c=64, h=64, w=128),
     "demo, smaller": dict(n=4, c=16, h=45, w=60),
     "end of a block": dict(n=4, c=64, h=23, w=30, activation="none", residual=True),
-    "discriminator": dict(n=2, c=24, h=31, w=41, activation="leaky_relu", pad=0),
+    "discriminator": dict(n=2, c=24, h=13, w=21, activation="leaky_relu", pad=0),
     "last norm": dict(n=1, c=8, h=20, w=33, pad=3),
-    "48 channels": dict(n=1, c=48, h=9, w=17),
+    "48 channels": dict(n=1, c=48, h=5, w=9),
     "70 channels": dict(n=2, c=70, h=6, w=5, residual=True),
-    "512 channels": dict(n=1, c=512, h=7, w=8, activation="leaky_relu", pad=0),
+    "512 channels": dict(n=1, c=512, h=3, w=4, activation="leaky_relu", pad=0),
     "17 channels, no pad, residual": dict(n=3, c=17, h=11, w=13, pad=0, residual=True),
     "1 channel": dict(n=2, c=1, h=9, w=50, pad=2, residual=True),
     "pad as wide as can be": dict(n=1, c=6, h=5, w=4, pad=3, residual=True),
     "pad that meets in the middle": dict(n=1, c=3, h=9, w=8, pad=4, activation="none"),
     "one row": dict(n=1, c=4, h=1, w=40, pad=0),
-    "one column": dict(n=1, c=4, h=300, w=1, pad=0),
-    "two rows": dict(n=2, c=12, h=2, w=700, pad=1, residual=True),
+    "one column": dict(n=1, c=4, h=70, w=1, pad=0),
+    "two rows": dict(n=2, c=12, h=2, w=40, pad=1, residual=True),
     "one pixel": dict(n=3, c=4, h=1, w=1, pad=0, residual=True),
     "steep slope, large eps": dict(
         n=1, c=9, h=8, w=9, activation="leaky_relu", negative_slope=1.5, eps=0.3
@@ -143,7 +143,7 @@ def test_formula(device, activation, pad, residual):
 
 
 @pytest.mark.parametrize("offset", [100.0, -1e4])
-@pytest.mark.parametrize("shape", [(1, 16, 40, 50), (2, 5, 17, 9)])
+@pytest.mark.parametrize("shape", [(1, 16, 30, 40), (2, 5, 17, 9)])
 def test_large_mean_small_variance(device, shape, offset):
     """As good as eager where the sum of squares would leave nothing of the variance."""
     x = (offset + 0.01 * torch.randn(*shape, device=device)).requires_grad_()
@@ -153,8 +153,8 @@ def test_large_mean_small_variance(device, shape, offset):
 def test_outliers_where_sums_begin(device):
     """Neither the first pixel nor the first rows may be taken for what the rest is like."""
     for rows in (1, 3):
-        x = torch.randn(1, 16, 40, 50, device=device)
-        x[:, :, :rows, : 50 if rows > 1 else 1] += 1000
+        x = torch.randn(1, 16, 30, 40, device=device)
+        x[:, :, :rows, : 40 if rows > 1 else 1] += 1000
         assert_as_good_as_eager(instance_norm_act, reference, (x.requires_grad_(),))
 
 
@@ -176,7 +176,7 @@ def test_one_pixel(device, activation, eps):
 @pytest.mark.parametrize("eps", [1e-5, 0.0])
 def test_constant_channel(device, eps):
     """Finite, and about 0, whatever the constant."""
-    x = image(device, 2, 5, 12, 13).detach()
+    x = image(device, 1, 5, 12, 13).detach()
     x[:, 1], x[:, 3] = 0.0, 1234.567
     for activation in module.ACTIVATIONS:
         out, grad = run(instance_norm_act, (x.requires_grad_(), activation, 0.2, None, 1, eps))

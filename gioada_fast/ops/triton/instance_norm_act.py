@@ -4,13 +4,14 @@ A program of a reduction has a chunk of an image's pixels and a block of channel
 completes what the chunks leave, in a fixed order. No atomics: the same bits every run.
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from gioada_fast.ops.triton._common import on_device_of
 
-ELEMENTS = 2048  # of a block [pixels, channels]
+ELEMENTS = 1024  # of a block [pixels, channels]
 MOST_CHANNELS = 64  # of a block
 BLOCKS_OF_CHUNK = 8  # of pixels, one after the other
 TOTAL_CHANNELS = 32  # of a block [chunks, channels] that completes sums,
@@ -30,7 +31,7 @@ def merge_moments(count_a, mean_a, squares_a, count_b, mean_b, squares_b):
 @triton.jit
 def moments_kernel(
     x,  # [N, pixels, C]
-    partial,  # [N, chunks, 3, C]: first value, mean minus it, sum of squared deviations
+    partial,  # [N, chunks, 2, C] float64: mean, sum of squared deviations from it
     pixels,
     chunks,
     C,
@@ -43,34 +44,36 @@ def moments_kernel(
     end = tl.minimum(start + CHUNK, pixels)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     is_channel = c < C
-    # An offset of the channel costs no precision: means are relative to a value of the chunk.
-    origin = tl.load(x + (n * pixels + start) * C + c, mask=is_channel, other=0.0).to(tl.float32)
-    count = 0.0
-    mean = tl.zeros([BLOCK_C], tl.float32)
-    squares = tl.zeros([BLOCK_C], tl.float32)
+    count = tl.zeros([BLOCK_C], tl.float64)
+    mean = tl.zeros([BLOCK_C], tl.float64)
+    squares = tl.zeros([BLOCK_C], tl.float64)
     while start < end:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
         pixel = start + tl.arange(0, BLOCK_P)
         mask = (pixel < end)[:, None] & is_channel[None, :]
         at = (n * pixels + pixel)[:, None] * C + c[None, :]
         value = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
-        value = tl.where(mask, value - origin[None, :], 0.0)
         block_count = tl.minimum(end - start, BLOCK_P).to(tl.float32)
-        block_mean = tl.sum(value, axis=0) / block_count
-        difference = tl.where(mask, value - block_mean[None, :], 0.0)
-        block_squares = tl.sum(difference * difference, axis=0)
+        rounded = tl.sum(value, axis=0) / block_count
+        difference = tl.where(mask, value - rounded[None, :], 0.0)
+        excess = tl.sum(difference, axis=0) / block_count
+        block_squares = tl.sum(difference * difference, axis=0) - block_count * excess * excess
         count, mean, squares = merge_moments(
-            count, mean, squares, block_count, block_mean, block_squares
+            count,
+            mean,
+            squares,
+            block_count.to(tl.float64),
+            rounded.to(tl.float64) + excess.to(tl.float64),
+            block_squares.to(tl.float64),
         )
         start += BLOCK_P
-    out = partial + tl.program_id(0).to(tl.int64) * 3 * C + c
-    tl.store(out, origin, mask=is_channel)
-    tl.store(out + C, mean, mask=is_channel)
-    tl.store(out + 2 * C, squares, mask=is_channel)
+    out = partial + tl.program_id(0).to(tl.int64) * 2 * C + c
+    tl.store(out, mean, mask=is_channel)
+    tl.store(out + C, squares, mask=is_channel)
 
 
 @triton.jit
 def statistics_kernel(
-    partial,  # [N, chunks, 3, C]
+    partial,  # [N, chunks, 2, C] float64
     mean,  # [N, C]
     rstd,  # [N, C]
     pixels,
@@ -93,12 +96,11 @@ def statistics_kernel(
         mask = (chunk < chunks)[:, None] & is_channel[None, :]
         size = tl.minimum(pixels - chunk * CHUNK, CHUNK)
         count = tl.where(mask, size[:, None], 0).to(tl.float64)
-        at = partial + (n * chunks + chunk)[:, None] * 3 * C + c[None, :]
-        origin = tl.load(at, mask=mask, other=0.0).to(tl.float64)
-        excess = tl.load(at + C, mask=mask, other=0.0).to(tl.float64)
-        chunk_squares = tl.load(at + 2 * C, mask=mask, other=0.0).to(tl.float64)
+        at = partial + (n * chunks + chunk)[:, None] * 2 * C + c[None, :]
+        chunk_mean = tl.load(at, mask=mask, other=0.0)
+        chunk_squares = tl.load(at + C, mask=mask, other=0.0)
         counts, means, squares = merge_moments(
-            counts, means, squares, count, origin + excess, chunk_squares
+            counts, means, squares, count, chunk_mean, chunk_squares
         )
         start += BLOCK_CHUNKS
     total = tl.sum(means * counts, axis=0) / pixels
@@ -119,16 +121,12 @@ def reflect(padded, size, PAD: tl.constexpr):
 
 
 @triton.jit
-def image_of(image: tl.constexpr, index, size, PAD: tl.constexpr):
+def image_of(image, index, size, PAD: tl.constexpr):
     # A padded index with this source, or -1; see image_of in csrc/instance_norm_act.h.
-    if image == 0:
-        result = PAD + index
-    elif image == 1:
-        result = tl.where((index >= 1) & (index <= PAD), PAD - index, -1)
-    else:
-        from_end = size - 1 - index
-        result = tl.where((from_end >= 1) & (from_end <= PAD), PAD + size - 1 + from_end, -1)
-    return result
+    from_end = size - 1 - index
+    lower = tl.where((index >= 1) & (index <= PAD), PAD - index, -1)
+    upper = tl.where((from_end >= 1) & (from_end <= PAD), PAD + size - 1 + from_end, -1)
+    return tl.where(image == 0, PAD + index, tl.where(image == 1, lower, upper))
 
 
 @triton.jit
@@ -175,15 +173,21 @@ def normalize_kernel(
 @triton.jit
 def fold(grad, n, y, x, c, H, W, C, mask, PAD: tl.constexpr):
     # [pixels, channels] sums over all that padding made of pixels (y, x) of image n.
-    total = tl.zeros(mask.shape, tl.float32)
-    for i in tl.static_range(3 if PAD > 0 else 1):
-        row = image_of(i, y, H, PAD)
-        for j in tl.static_range(3 if PAD > 0 else 1):
-            column = image_of(j, x, W, PAD)
-            there = (row >= 0) & (column >= 0)
-            pixel = (n * (H + 2 * PAD) + row) * (W + 2 * PAD) + column
-            at = grad + pixel[:, None] * C + c[None, :]
-            total += tl.load(at, mask=mask & there[:, None], other=0.0).to(tl.float32)
+    width = W + 2 * PAD
+    grad += n * (H + 2 * PAD) * width * C
+    direct = ((y + PAD) * width + x + PAD).to(tl.int64)[:, None] * C + c[None, :]
+    total = tl.load(grad + direct, mask=mask, other=0.0).to(tl.float32)
+    if PAD > 0:
+        mirrored = (y <= PAD) | (y >= H - 1 - PAD) | (x <= PAD) | (x >= W - 1 - PAD)
+        if tl.max(mirrored.to(tl.int32), axis=0) > 0:
+            image = 1
+            while image < 9:  # unrolled, its loads would not fit into registers
+                row = image_of(image // 3, y, H, PAD)
+                column = image_of(image % 3, x, W, PAD)
+                there = mask & ((row >= 0) & (column >= 0))[:, None]
+                at = (row * width + column).to(tl.int64)[:, None] * C + c[None, :]
+                total += tl.load(grad + at, mask=there, other=0.0).to(tl.float32)
+                image += 1
     return total
 
 
@@ -319,7 +323,7 @@ def launch(
     chunks = triton.cdiv(h * w, chunk)
     blocks = triton.cdiv((h + 2 * pad) * (w + 2 * pad), block["BLOCK_P"])
     channel_blocks = triton.cdiv(c, block["BLOCK_C"])
-    partial = mean.new_empty((n, chunks, 3, c))
+    partial = mean.new_empty((n, chunks, 2, c), dtype=torch.float64)
     with on_device_of(x):
         moments_kernel[(n * chunks, channel_blocks)](
             x, partial, h * w, chunks, c, CHUNK=chunk, **block
