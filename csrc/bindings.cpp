@@ -16,6 +16,7 @@
 #include "semantic_depth_concat.h"
 #include "translation_input.h"
 #include "upsample_confusion_matrix.h"
+#include "instance_norm_act.h"
 #include "upsample_cross_entropy.h"
 #include "upsample_depth_loss.h"
 
@@ -29,6 +30,8 @@ namespace py = pybind11;
 
 // apply(kernel, struct of its arguments)
 #define GIOADA_FOR_EACH_KERNEL(apply) \
+  apply(instance_norm_act, InstanceNormAct) \
+  apply(instance_norm_act_backward, InstanceNormActBackward) \
   apply(semantic_depth_concat, SemanticDepthConcat) \
   apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
   apply(translation_input, TranslationInput) \
@@ -36,6 +39,8 @@ namespace py = pybind11;
   apply(upsample_cross_entropy, UpsampleCrossEntropy) \
   apply(upsample_depth_loss, UpsampleDepthLoss)
 #define GIOADA_FOR_EACH_CUDA_KERNEL(apply) \
+  apply(instance_norm_act, InstanceNormAct) \
+  apply(instance_norm_act_backward, InstanceNormActBackward) \
   apply(semantic_depth_concat, SemanticDepthConcat) \
   apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
   apply(upsample_confusion_matrix, UpsampleConfusionMatrix) \
@@ -279,6 +284,35 @@ PYBIND11_MODULE(_C, m) {
       .field("counts", &UpsampleConfusionMatrix::counts)
       .field("wrong_label", &UpsampleConfusionMatrix::wrong_label);
 
+  Binding<InstanceNormAct>(m, "InstanceNormAct")
+      .field("x", &InstanceNormAct::x)
+      .field("type", &InstanceNormAct::type)
+      .field("residual", &InstanceNormAct::residual)
+      .field("residual_strides", &InstanceNormAct::residual_strides)
+      .field("negative_slope", &InstanceNormAct::negative_slope)
+      .field("eps", &InstanceNormAct::eps)
+      .field("batch", &InstanceNormAct::batch)
+      .field("channels", &InstanceNormAct::channels)
+      .field("height", &InstanceNormAct::height)
+      .field("width", &InstanceNormAct::width)
+      .field("pad", &InstanceNormAct::pad)
+      .field("mean", &InstanceNormAct::mean)
+      .field("rstd", &InstanceNormAct::rstd)
+      .field("out", &InstanceNormAct::out);
+  Binding<InstanceNormActBackward>(m, "InstanceNormActBackward")
+      .field("grad", &InstanceNormActBackward::grad)
+      .field("x", &InstanceNormActBackward::x)
+      .field("type", &InstanceNormActBackward::type)
+      .field("mean", &InstanceNormActBackward::mean)
+      .field("rstd", &InstanceNormActBackward::rstd)
+      .field("negative_slope", &InstanceNormActBackward::negative_slope)
+      .field("batch", &InstanceNormActBackward::batch)
+      .field("channels", &InstanceNormActBackward::channels)
+      .field("height", &InstanceNormActBackward::height)
+      .field("width", &InstanceNormActBackward::width)
+      .field("pad", &InstanceNormActBackward::pad)
+      .field("grad_x", &InstanceNormActBackward::grad_x)
+      .field("grad_residual", &InstanceNormActBackward::grad_residual);
   Binding<UpsampleCrossEntropy>(m, "UpsampleCrossEntropy")
       .field("logits", &UpsampleCrossEntropy::logits)
       .field("logit_type", &UpsampleCrossEntropy::logit_type)

@@ -73,7 +73,7 @@ def test_generators_train_and_discriminators_do_not(input_level, output_level):
 @pytest.mark.parametrize("term", ["seg", "depth", "img", "out"])
 def test_every_term_reaches_the_translation_network(term):
     adaptation = make()
-    torch.nn.init.normal_(adaptation.translation.to_image[1].weight, std=0.01)
+    torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
     adaptation.generators_loss(make_batch()).losses[term].backward()
     first = adaptation.translation.encoder[1].weight
     assert float(first.grad.abs().sum()) > 0

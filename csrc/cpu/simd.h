@@ -25,6 +25,33 @@ typedef int32_t Ints __attribute__((vector_size(kLanes * sizeof(int32_t))));
 static inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
 static inline Ints load(const int32_t* p) { return *reinterpret_cast<const Ints*>(p); }
 static inline void store(float* p, Floats value) { *reinterpret_cast<Floats*>(p) = value; }
+
+typedef uint32_t Words __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+
+// At any address, of any element type.
+static inline Floats load_unaligned(const float* p) {
+  Floats value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+
+static inline Floats load_unaligned(const bfloat16* p) {
+  Halves halves;
+  std::memcpy(&halves, p, sizeof halves);
+  return (Floats)(__builtin_convertvector(halves, Words) << 16);
+}
+
+static inline void store_unaligned(float* p, Floats value) { std::memcpy(p, &value, sizeof value); }
+
+static inline void store_unaligned(bfloat16* p, Floats value) {  // rounds as to_bfloat16
+  const Words bits = (Words)value;
+  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const Words result = value == value ? rounded : (bits >> 16) | 0x40;
+  const Halves halves = __builtin_convertvector(result, Halves);
+  std::memcpy(p, &halves, sizeof halves);
+}
+
 static inline Floats broadcast(float value) { return value - Floats{}; }
 static inline Ints broadcast(int32_t value) { return value - Ints{}; }
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from .layers import channels
+from .layers import InstanceNormAct, channels
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -50,4 +50,4 @@ class OutputDiscriminator(nn.Sequential):
 
 def _conv_norm_act(c_in: int, c_out: int, stride: int) -> tuple[nn.Module, ...]:
     conv = nn.Conv2d(c_in, c_out, 4, stride=stride, padding=1)
-    return conv, nn.InstanceNorm2d(c_out), nn.LeakyReLU(0.2)
+    return conv, InstanceNormAct("leaky_relu")

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import translation_input
-from .layers import channels, normalise
+from .layers import InstanceNormAct, channels, normalise
 
 
 class TranslationNet(nn.Module):
@@ -35,18 +35,21 @@ class TranslationNet(nn.Module):
         self.geometry = geometry
         c1, c2, c4 = (channels(base, width) for base in (64, 128, 256))
         in_channels = 3 + (1 + num_classes if geometry else 0)
+        # every norm pads for the convolution that follows it
         self.encoder = nn.Sequential(
             nn.ReflectionPad2d(3),
             *_conv_norm_relu(nn.Conv2d(in_channels, c1, 7)),
             *_conv_norm_relu(nn.Conv2d(c1, c2, 3, stride=2, padding=1)),
-            *_conv_norm_relu(nn.Conv2d(c2, c4, 3, stride=2, padding=1)),
+            *_conv_norm_relu(nn.Conv2d(c2, c4, 3, stride=2, padding=1), pad=1 if blocks else 0),
         )
-        self.blocks = nn.Sequential(*(ResidualBlock(c4) for _ in range(blocks)))
+        self.blocks = nn.Sequential(
+            *(ResidualBlock(c4, pad=1 if i < blocks - 1 else 0) for i in range(blocks))
+        )
         self.up1 = nn.Sequential(*_conv_norm_relu(nn.Conv2d(c4, c2, 3, padding=1)))
-        self.up2 = nn.Sequential(*_conv_norm_relu(nn.Conv2d(c2, c1, 3, padding=1)))
-        self.to_image = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(c1, 3, 7))
-        nn.init.zeros_(self.to_image[1].weight)
-        nn.init.zeros_(self.to_image[1].bias)
+        self.up2 = nn.Sequential(*_conv_norm_relu(nn.Conv2d(c2, c1, 3, padding=1), pad=3))
+        self.to_image = nn.Conv2d(c1, 3, 7)
+        nn.init.zeros_(self.to_image.weight)
+        nn.init.zeros_(self.to_image.bias)
 
     def forward(self, image: Tensor, depth: Tensor | None = None, labels: Tensor | None = None):
         """Translate.
@@ -75,20 +78,21 @@ class TranslationNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + norm(conv(relu(norm(conv(x))))), each 3x3 with reflection padding."""
+    """x + norm(conv(relu(norm(conv(x))))), each 3x3 with reflection padding.
 
-    def __init__(self, c: int):
+    The input is x padded by 1, the output padded by ``pad``: 1 for another block.
+    """
+
+    def __init__(self, c: int, pad: int):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.ReflectionPad2d(1),
-            *_conv_norm_relu(nn.Conv2d(c, c, 3)),
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(c, c, 3),
-            nn.InstanceNorm2d(c),
-        )
+        self.conv1 = nn.Conv2d(c, c, 3)
+        self.norm1 = InstanceNormAct("relu", pad=1)
+        self.conv2 = nn.Conv2d(c, c, 3)
+        self.norm2 = InstanceNormAct("none", pad=pad)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        y = self.norm1(self.conv1(x))
+        return self.norm2(self.conv2(y), residual=x[:, :, 1:-1, 1:-1])
 
 
 def _compute_dtype(device: torch.device) -> torch.dtype:
@@ -98,5 +102,5 @@ def _compute_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def _conv_norm_relu(conv: nn.Conv2d) -> tuple[nn.Module, ...]:
-    return conv, nn.InstanceNorm2d(conv.out_channels), nn.ReLU()
+def _conv_norm_relu(conv: nn.Conv2d, pad: int = 0) -> tuple[nn.Module, ...]:
+    return conv, InstanceNormAct("relu", pad)

@@ -5,6 +5,7 @@ environment variable ``GIOADA_BACKEND`` override the automatic choice.
 """
 
 from gioada_fast.ops._registry import BACKENDS, Backend, backend, backends, registered
+from gioada_fast.ops.instance_norm_act import instance_norm_act
 from gioada_fast.ops.semantic_depth_concat import semantic_depth_concat
 from gioada_fast.ops.translation_input import translation_input
 from gioada_fast.ops.upsample_confusion_matrix import upsample_confusion_matrix
@@ -16,6 +17,7 @@ __all__ = [
     "Backend",
     "backend",
     "backends",
+    "instance_norm_act",
     "registered",
     "semantic_depth_concat",
     "translation_input",

@@ -133,10 +133,10 @@ def upsample_confusion_matrix(logits: Tensor, labels: Tensor, ignore_index: int 
         int64 [C, C], rows the label, columns the prediction. Has no gradient.
 
     A label that is neither ``ignore_index`` nor in [0, C) raises on CPU. On a GPU, where that would
-    wait for the device, its pixel is not counted. Interpolation is in float32; pixels whose two largest logits differ by
-    less than its rounding go to either. A class masked with -infinity never wins against a finite
-    one. NaN is larger than any number, as in ``torch.argmax``; a class is NaN where one of the four
-    logits that the pixel lies between is.
+    wait for the device, its pixel is not counted. Interpolation is in float32; pixels whose two
+    largest logits differ by less than its rounding go to either. A class masked with -infinity
+    never wins against a finite one. NaN is larger than any number, as in ``torch.argmax``; a class
+    is NaN where one of the four logits that the pixel lies between is.
 
     Deterministic: counts are integers. Nothing is read back to the host.
 

@@ -1,13 +1,16 @@
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
+from gioada_fast import ops
 from gioada_fast.models import (
     OutputDiscriminator,
     PatchDiscriminator,
     TaskNet,
     TranslationNet,
 )
-from gioada_fast.models.layers import normalise
+from gioada_fast.models.layers import InstanceNormAct, normalise
 from gioada_fast.models.resnet import ResNet101
 from gioada_fast.models.vgg import VGG16, _photograph_like_noise
 
@@ -44,10 +47,131 @@ def test_translation_uses_geometry_only_when_asked():
     labels = torch.randint(0, 4, (1, 64, 64), dtype=torch.uint8)
     for geometry in (True, False):
         net = TranslationNet(4, geometry, width=0.125, blocks=1)
-        torch.nn.init.normal_(net.to_image[1].weight, std=0.1)
+        nn.init.normal_(net.to_image.weight, std=0.1)
         y = net(x, depth, labels)
         for other in (net(x, 1 - depth, labels), net(x, depth, 3 - labels)):
             assert bool(((other - y).abs() > 1e-3).any()) == geometry
+
+
+class PlainTranslationNet(nn.Module):
+    """As CycleGAN publishes it, from PyTorch's own modules, on the weights of a TranslationNet."""
+
+    def __init__(self, net):
+        super().__init__()
+        convs = (m for m in net.modules() if isinstance(m, nn.Conv2d))
+        layers = [nn.ReflectionPad2d(3)]
+        for _ in range(3):
+            layers += self.conv_norm_relu(next(convs))
+        self.encoder = nn.Sequential(*layers)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.ReflectionPad2d(1),
+                *self.conv_norm_relu(next(convs)),
+                nn.ReflectionPad2d(1),
+                *self.conv_norm_relu(next(convs))[:2],
+            )
+            for _ in net.blocks
+        )
+        self.ups = nn.ModuleList(nn.Sequential(*self.conv_norm_relu(next(convs))) for _ in range(2))
+        self.to_image = nn.Sequential(nn.ReflectionPad2d(3), next(convs))
+
+    @staticmethod
+    def conv_norm_relu(conv):
+        return [conv, nn.InstanceNorm2d(conv.out_channels), nn.ReLU()]
+
+    def forward(self, image, depth, labels):
+        x = self.encoder(ops.translation_input(image, depth, labels, 4))
+        for block in self.blocks:
+            x = x + block(x)
+        half = (image.shape[2] + 1) // 2, (image.shape[3] + 1) // 2
+        for up, size in zip(self.ups, (half, image.shape[2:]), strict=True):
+            x = up(F.interpolate(x, size=size))
+        return torch.tanh(self.to_image(x).float() + torch.atanh(normalise(image) * 0.999))
+
+
+def plain_patch_discriminator(net):
+    """As pix2pix publishes it, on the weights of a PatchDiscriminator."""
+    first, *inner, last = (m for m in net.modules() if isinstance(m, nn.Conv2d))
+    norms = [(conv, nn.InstanceNorm2d(conv.out_channels), nn.LeakyReLU(0.2)) for conv in inner]
+    return nn.Sequential(first, nn.LeakyReLU(0.2), *(m for group in norms for m in group), last)
+
+
+def translation(blocks=2):
+    torch.manual_seed(0)
+    net = TranslationNet(4, width=0.125, blocks=blocks)
+    nn.init.normal_(net.to_image.weight, std=0.1)
+    return net.to(memory_format=torch.channels_last)
+
+
+def geometry(height, width):
+    torch.manual_seed(1)
+    labels = torch.randint(0, 4, (2, height, width), dtype=torch.uint8)
+    picture = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    return picture, torch.rand(2, 1, height, width), labels
+
+
+def results(net, inputs, weights):
+    """The network's output, and gradients of the weights and of an input that has one."""
+    inputs = [x.detach() for x in inputs]
+    leaves = [*weights, *(x.requires_grad_() for x in inputs[:1] if x.is_floating_point())]
+    out = net(*inputs)
+    loss = (out * torch.linspace(0.5, 1.5, out.shape[-1])).sum()
+    return [out.detach(), *torch.autograd.grad(loss, leaves)]
+
+
+def assert_close(found, expected, tolerance):
+    """Relative to each one's norm; a bias before a norm has a gradient of rounding errors alone."""
+    largest = max(float(e.norm()) for e in expected)
+    for f, e in zip(found, expected, strict=True):
+        assert float((f - e).norm()) <= tolerance * max(float(e.norm()), 0.01 * largest)
+
+
+@pytest.mark.parametrize(("size", "blocks"), [((36, 44), 2), ((33, 50), 3), ((28, 29), 0)])
+def test_translation_equals_plain_pytorch(size, blocks):
+    net = translation(blocks)
+    inputs, weights = geometry(*size), list(net.parameters())
+    expected = results(PlainTranslationNet(net), inputs, weights)
+    assert_close(results(net, inputs, weights), expected, 1e-4)
+
+
+def test_patch_discriminator_equals_plain_pytorch():
+    torch.manual_seed(0)
+    net = PatchDiscriminator(width=0.125)
+    inputs, weights = (image(2, 3, 72, 93),), list(net.parameters())
+    expected = results(plain_patch_discriminator(net), inputs, weights)
+    assert_close(results(net, inputs, weights), expected, 1e-4)
+
+
+@pytest.mark.parametrize("network", ["translation", "discriminator"])
+def test_under_autocast_as_good_as_plain_pytorch(network):
+    if network == "translation":
+        net, inputs = translation(), geometry(36, 44)
+        plain = PlainTranslationNet(net)
+    else:
+        net, inputs = PatchDiscriminator(width=0.125), (image(2, 3, 72, 93),)
+        plain = plain_patch_discriminator(net)
+    weights = [w for w in net.parameters() if w.dim() > 1]  # see assert_close on the biases
+    exact = results(plain, inputs, weights)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, found = results(plain, inputs, weights), results(net, inputs, weights)
+    for f, e, x in zip(found, expected, exact, strict=True):
+        assert f.dtype == e.dtype
+        assert float((f - x).norm()) <= 1.5 * float((e - x).norm())
+
+
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "autocast"])
+def test_networks_compile_in_one_graph(bfloat16):
+    torch.manual_seed(0)
+    for net, inputs in (
+        (translation(), geometry(36, 44)),
+        (PatchDiscriminator(width=0.125), (image(2, 3, 40, 48),)),
+    ):
+        torch.compiler.reset()
+        compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            expected = results(net, inputs, net.parameters())
+            found = results(compiled, inputs, net.parameters())
+        assert_close(found, expected, 0.05 if bfloat16 else 1e-4)
 
 
 def test_discriminators_see_the_receptive_field_of_the_papers():
@@ -62,8 +186,8 @@ def test_discriminators_see_the_receptive_field_of_the_papers():
 
 
 def _without_norm(module):
-    if isinstance(module, torch.nn.InstanceNorm2d):
-        module.forward = lambda x: x
+    if isinstance(module, InstanceNormAct):
+        module.forward = nn.LeakyReLU(0.2).forward
 
 
 def test_vgg_has_the_key_names_and_shapes_of_torchvision():

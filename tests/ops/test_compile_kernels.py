@@ -35,6 +35,32 @@ TRITON = {
             {"ROWS": 8, "COLUMNS": 64, "BINS": 256},
         ),
     },
+    "instance_norm_act": {
+        "moments_kernel": (
+            "*fp32 *fp64" + " i32" * 3,
+            {"BLOCK_P": 16, "BLOCK_C": 64, "CHUNK": 128},
+        ),
+        "statistics_kernel": (
+            "*fp64 *fp32 *fp32 i32 i32 i32 fp32",
+            {"CHUNK": 128, "BLOCK_C": 32, "BLOCK_CHUNKS": 16},
+        ),
+        "normalize_kernel": (
+            "*fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 6,
+            {"HAS_RESIDUAL": True, "PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64},
+        ),
+        "sums_kernel": (
+            "*fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 4,
+            {"WANTS_RESIDUAL": True, "PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64, "CHUNK": 128},
+        ),
+        "totals_kernel": (
+            "*fp32 *fp32 *fp32" + " i32" * 3,
+            {"BLOCK_C": 32, "BLOCK_CHUNKS": 16},
+        ),
+        "gradient_kernel": (
+            "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 4,
+            {"PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64},
+        ),
+    },
     "upsample_cross_entropy": {
         "cells_kernel": (
             "*fp32 *u8 *fp32 *fp32 *fp32" + " i32" * 10,

@@ -102,7 +102,7 @@ class TestUpsampleConfusionMatrix(OpChecks):
         logits, labels, ignore_index = self.small()
         return logits.to(device), labels.to(device), ignore_index, backend
 
-    def assert_right(self, inputs, times=2):
+    def assert_right(self, inputs, roundoff=0.0):
         """Every pixel is counted as in float64, but for those which are nearly tied there."""
         logits, labels, ignore_index = inputs
         tied = near_ties(logits, labels)

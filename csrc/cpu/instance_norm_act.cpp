@@ -1,0 +1,427 @@
+// CPU kernel: one walk for the statistics, one for the result, both on whole vectors whatever the
+// number of channels.
+//
+// A row of pixels is a flat array in which channels repeat. A period is the smallest number of
+// elements that is whole pixels and whole vectors (some times that, where it is short): values of
+// channels and sums over pixels are kept for each element of a period, as if those were channels.
+//
+// A band is a few rows of an image and owned by one task. Bands, and so all sums, depend on the
+// shape alone: the result has the same bits for any number of threads.
+
+#include "instance_norm_act.h"
+
+#include "cpu/parallel.h"
+#include "cpu/simd.h"
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+namespace {
+
+constexpr int64_t kBands = 32;         // wanted number of bands, enough to keep many cores busy
+constexpr int64_t kPeriodVectors = 8;  // at least: sums in memory then do not wait for each other
+constexpr int64_t kChunk = 32;         // periods whose moments are summed in float
+
+int64_t period_of(int64_t channels) {
+  int64_t period = channels;
+  while (period % kLanes != 0) period += channels;
+  const int64_t shortest = kPeriodVectors * kLanes;
+  return (shortest + period - 1) / period * period;
+}
+
+// How images are cut. A thread has one range of bands, whose second walk goes backwards: what the
+// first read last may still be in its cache. Neighbouring bands being one thread's, no two threads
+// fault in the same huge page.
+struct Bands {
+  int64_t rows;      // of a band
+  int64_t in_image;  // bands of one image
+  int64_t total;     // bands of the batch
+  int64_t height;
+
+  template <typename Arguments>
+  explicit Bands(const Arguments& op) : height(op.height) {
+    const int64_t wanted = (kBands + op.batch - 1) / op.batch;
+    rows = (height + wanted - 1) / wanted;
+    in_image = (height + rows - 1) / rows;
+    total = op.batch * in_image;
+  }
+  int64_t image(int64_t band) const { return band / in_image; }
+  int64_t begin(int64_t band) const { return band % in_image * rows; }
+  int64_t end(int64_t band) const {
+    return begin(band) + rows < height ? begin(band) + rows : height;
+  }
+
+  // body(band, thread)
+  template <typename Body>
+  void walk(int threads, const Body& body) const {
+    parallel_ranges(total, threads, [&](int64_t first, int64_t last, int thread) {
+      for (int64_t band = first; band < last; ++band) body(band, thread);
+    });
+  }
+  template <typename Body>
+  void walk_back(int threads, const Body& body) const {
+    parallel_ranges(total, threads, [&](int64_t first, int64_t last, int thread) {
+      for (int64_t band = last - 1; band >= first; --band) body(band, thread);
+    });
+  }
+};
+
+// Access to whole vectors, and to what is left of one at the end of a row.
+struct Whole {
+  template <typename T>
+  Floats load(const T* p) const {
+    return load_unaligned(p);
+  }
+  template <typename T>
+  void store(T* p, Floats value) const {
+    store_unaligned(p, value);
+  }
+};
+
+struct Part {
+  int64_t count;
+
+  template <typename T>
+  Floats load(const T* p) const {
+    T elements[kLanes] = {};
+    std::memcpy(elements, p, count * sizeof(T));
+    return load_unaligned(elements);
+  }
+  template <typename T>
+  void store(T* p, Floats value) const {
+    T elements[kLanes];
+    store_unaligned(elements, value);
+    std::memcpy(p, elements, count * sizeof(T));
+  }
+};
+
+// body(index, index in the period, Whole or Part) for all vectors of a row.
+template <typename Body>
+inline void for_each_vector(int64_t elements, int64_t period, const Body& body) {
+  int64_t i = 0;
+  for (; i + period <= elements; i += period) {
+    for (int64_t lane = 0; lane < period; lane += kLanes) body(i + lane, lane, Whole{});
+  }
+  int64_t lane = 0;
+  for (; i + lane + kLanes <= elements; lane += kLanes) body(i + lane, lane, Whole{});
+  if (i + lane < elements) body(i + lane, lane, Part{elements - i - lane});
+}
+
+// Values of channels for each element of a period.
+inline void repeat(const float* values, int64_t channels, int64_t period, float* out) {
+  for (int64_t i = 0; i < period; i += channels) {
+    std::memcpy(out + i, values, channels * sizeof(float));
+  }
+}
+
+// Mean and sum of squared deviations of each channel over `pixels` pixels. Values are summed as
+// differences from the mean so far: an offset of the channel costs no precision, and where the
+// difference is large, so is the variance.
+template <typename T>
+void band_moments(const T* x, int64_t pixels, int64_t channels, int64_t period,
+                  float* __restrict__ scratch,  // [3, period] and, in double, [2, period]
+                  double* mean, double* squares) {
+  float *shift = scratch, *sum = scratch + period, *sum_squares = scratch + 2 * period;
+  double* lane_mean = reinterpret_cast<double*>(scratch + 3 * period);
+  double* lane_squares = lane_mean + period;
+  const int64_t pixels_of_period = period / channels, periods = pixels / pixels_of_period;
+  for (int64_t i = 0; i < period; ++i) lane_mean[i] = lane_squares[i] = 0.;
+
+  for (int64_t first = 0; first < periods; first += kChunk) {
+    const int64_t count = periods - first < kChunk ? periods - first : kChunk;
+    const T* chunk = x + first * period;
+    if (first == 0) {
+      std::memset(sum, 0, period * sizeof(float));
+      for (int64_t at = 0; at < count * period; at += period) {
+        for (int64_t i = 0; i < period; i += kLanes) {
+          store(sum + i, load(sum + i) + load_unaligned(chunk + at + i));
+        }
+      }
+      for (int64_t i = 0; i < period; ++i) lane_mean[i] = sum[i] / count;
+    }
+    for (int64_t i = 0; i < period; ++i) shift[i] = static_cast<float>(lane_mean[i]);
+    std::memset(sum, 0, 2 * period * sizeof(float));
+    for (int64_t at = 0; at < count * period; at += period) {
+      for (int64_t i = 0; i < period; i += kLanes) {
+        const Floats difference = load_unaligned(chunk + at + i) - load(shift + i);
+        store(sum + i, load(sum + i) + difference);
+        store(sum_squares + i, load(sum_squares + i) + difference * difference);
+      }
+    }
+    // merge_moments, vectorised: the counts are the same for all
+    const double inverse = 1. / count, before = first, share = count / (before + count);
+    for (int64_t i = 0; i < period; ++i) {
+      const double excess = sum[i] * inverse, old = first == 0 ? shift[i] : lane_mean[i];
+      const double delta = shift[i] + excess - old;
+      lane_mean[i] = old + delta * share;
+      lane_squares[i] += sum_squares[i] - sum[i] * excess + delta * delta * (before * share);
+    }
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    double count = 0., total_mean = 0., total_squares = 0.;
+    for (int64_t i = c; i < period; i += channels) {
+      merge_moments(static_cast<double>(periods), lane_mean[i], lane_squares[i], &count,
+                    &total_mean, &total_squares);
+    }
+    for (int64_t pixel = periods * pixels_of_period; pixel < pixels; ++pixel) {
+      const double value = to_float(x[pixel * channels + c]);
+      merge_moments(1., value, 0., &count, &total_mean, &total_squares);
+    }
+    mean[c] = total_mean;
+    squares[c] = total_squares;
+  }
+}
+
+// One row of the padded result, and the rows that mirror it.
+template <typename T>
+void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period, const float* mean,
+               const float* rstd) {
+  const int64_t c = op.channels, pad = op.pad;
+  const int64_t out_row = (op.width + 2 * pad) * c;
+  const T* x = static_cast<const T*>(op.x) + (n * op.height + y) * op.width * c;
+  T* image = static_cast<T*>(op.out) + n * (op.height + 2 * pad) * out_row;
+  T* row = image + (y + pad) * out_row;
+  T* out = row + pad * c;
+  const float negative_slope = op.negative_slope;
+  const auto normalized = [&](int64_t i, int64_t lane, auto width) {
+    return activate((width.load(x + i) - load(mean + lane)) * load(rstd + lane), negative_slope);
+  };
+  if (op.residual != nullptr) {
+    const T* residual = static_cast<const T*>(op.residual) + n * op.residual_strides[0] +
+                        y * op.residual_strides[1];
+    for_each_vector(op.width * c, period, [&](int64_t i, int64_t lane, auto width) {
+      width.store(out + i, normalized(i, lane, width) + width.load(residual + i));
+    });
+  } else {
+    for_each_vector(op.width * c, period, [&](int64_t i, int64_t lane, auto width) {
+      width.store(out + i, normalized(i, lane, width));
+    });
+  }
+  for (int64_t i = 1; i <= pad; ++i) {
+    std::memcpy(out - i * c, out + i * c, c * sizeof(T));
+    T* last = out + (op.width - 1) * c;
+    std::memcpy(last + i * c, last - i * c, c * sizeof(T));
+  }
+  for (int i = 1; i < kImages; ++i) {
+    const int64_t mirrored = image_of(i, y, op.height, pad);
+    if (mirrored >= 0) std::memcpy(image + mirrored * out_row, row, out_row * sizeof(T));
+  }
+}
+
+template <typename T>
+void forward(const InstanceNormAct& op, int threads) {
+  const int64_t c = op.channels, period = period_of(c);
+  const Bands bands(op);
+  const int workers = threads < bands.total ? threads : static_cast<int>(bands.total);
+  const int64_t out_pixels = op.batch * (op.height + 2 * op.pad) * (op.width + 2 * op.pad);
+  prefer_huge_pages(op.out, out_pixels * c * sizeof(T));
+
+  const int64_t scratch_size = round_up(7 * period, 16);
+  const Buffer<float> scratch(workers * scratch_size);
+  const Buffer<double> means(bands.total * c), squares(bands.total * c);
+  bands.walk(workers, [&](int64_t band, int thread) {
+    const int64_t y = bands.begin(band), rows = bands.end(band) - y;
+    const T* x = static_cast<const T*>(op.x) + (bands.image(band) * op.height + y) * op.width * c;
+    band_moments(x, rows * op.width, c, period, scratch.get() + thread * scratch_size,
+                 means.get() + band * c, squares.get() + band * c);
+  });
+  for (int64_t n = 0; n < op.batch; ++n) {
+    for (int64_t i = 0; i < c; ++i) {
+      double count = 0., mean = 0., sum = 0.;
+      for (int64_t band = n * bands.in_image; band < (n + 1) * bands.in_image; ++band) {
+        const int64_t rows = bands.end(band) - bands.begin(band);
+        merge_moments(static_cast<double>(rows * op.width), means[band * c + i],
+                      squares[band * c + i], &count, &mean, &sum);
+      }
+      op.mean[n * c + i] = static_cast<float>(mean);
+      op.rstd[n * c + i] = reciprocal_deviation(sum / count, op.eps);
+    }
+  }
+  bands.walk_back(workers, [&](int64_t band, int thread) {
+    const int64_t n = bands.image(band);
+    float* mean = scratch.get() + thread * scratch_size;
+    float* rstd = mean + period;
+    repeat(op.mean + n * c, c, period, mean);
+    repeat(op.rstd + n * c, c, period, rstd);
+    for (int64_t y = bands.end(band) - 1; y >= bands.begin(band); --y) {
+      write_row<T>(op, n, y, period, mean, rstd);
+    }
+  });
+}
+
+// Sums all that padding made of pixels [begin, end) of row y: out[x - begin, c].
+template <typename T>
+void fold(const InstanceNormActBackward& op, int64_t n, int64_t y, int64_t begin, int64_t end,
+          float* __restrict__ out) {
+  const int64_t c = op.channels, pad = op.pad, row_size = (op.width + 2 * pad) * c;
+  for (int r = 0; r < kImages; ++r) {
+    const int64_t row_index = image_of(r, y, op.height, pad);
+    if (row_index < 0) continue;
+    const T* row =
+        static_cast<const T*>(op.grad) + (n * (op.height + 2 * pad) + row_index) * row_size;
+    const T* direct = row + (begin + pad) * c;
+    for (int64_t i = 0; i < (end - begin) * c; ++i) {
+      out[i] = (r == 0 ? 0.f : out[i]) + to_float(direct[i]);
+    }
+    for (int64_t x = begin; x < end; ++x) {
+      for (int s = 1; s < kImages; ++s) {
+        const int64_t column = image_of(s, x, op.width, pad);
+        if (column < 0) continue;
+        for (int64_t i = 0; i < c; ++i) out[(x - begin) * c + i] += to_float(row[column * c + i]);
+      }
+    }
+  }
+}
+
+// body(first pixel, pixels, their gradient [pixels, channels]) for pieces of row y. Where padding
+// copied nothing, the gradient is read where it lies.
+template <typename T, typename Body>
+void for_each_piece(const InstanceNormActBackward& op, int64_t n, int64_t y,
+                    float* folded,  // [width, channels]
+                    const Body& body) {
+  const int64_t c = op.channels, pad = op.pad, w = op.width;
+  const bool mirrored = image_of(1, y, op.height, pad) >= 0 || image_of(2, y, op.height, pad) >= 0;
+  const int64_t edge = pad > 0 ? pad + 1 : 0;  // columns at either end
+  if (mirrored || 2 * edge >= w) {
+    fold<T>(op, n, y, 0, w, folded);
+    return body(0, w, static_cast<const float*>(folded));
+  }
+  const T* row = static_cast<const T*>(op.grad) +
+                 ((n * (op.height + 2 * pad) + y + pad) * (w + 2 * pad) + pad) * c;
+  if (edge > 0) {
+    fold<T>(op, n, y, 0, edge, folded);
+    body(0, edge, static_cast<const float*>(folded));
+  }
+  body(edge, w - 2 * edge, row + edge * c);
+  if (edge > 0) {
+    fold<T>(op, n, y, w - edge, w, folded);
+    body(w - edge, edge, static_cast<const float*>(folded));
+  }
+}
+
+// Sums over a band of gz and of gz (x - mean); writes the residual's gradient on the way.
+template <typename T>
+void band_sums(const InstanceNormActBackward& op, int64_t n, int64_t begin, int64_t end,
+               int64_t period, float* __restrict__ scratch,  // see `backward`
+               double* sum_gz, double* sum_gzx) {
+  const int64_t c = op.channels;
+  float *mean = scratch, *gz_lanes = scratch + period, *gzx_lanes = scratch + 2 * period;
+  double* gz_total = reinterpret_cast<double*>(scratch + 3 * period);
+  double* gzx_total = gz_total + period;
+  float* folded = scratch + 7 * period;
+  const float negative_slope = op.negative_slope;
+  repeat(op.mean + n * c, c, period, mean);
+  for (int64_t i = 0; i < period; ++i) gz_total[i] = gzx_total[i] = 0.;
+
+  for (int64_t y = begin; y < end; ++y) {
+    const int64_t row = (n * op.height + y) * op.width;
+    std::memset(gz_lanes, 0, 2 * period * sizeof(float));
+    for_each_piece<T>(op, n, y, folded, [&](int64_t first, int64_t pixels, const auto* grad) {
+      const T* x = static_cast<const T*>(op.x) + (row + first) * c;
+      for_each_vector(pixels * c, period, [&](int64_t i, int64_t lane, auto width) {
+        const Floats centred = width.load(x + i) - load(mean + lane);
+        const Floats gz = activation_gradient(centred, width.load(grad + i), negative_slope);
+        store(gz_lanes + lane, load(gz_lanes + lane) + gz);
+        store(gzx_lanes + lane, load(gzx_lanes + lane) + gz * centred);
+      });
+      if (op.grad_residual != nullptr) {
+        T* out = static_cast<T*>(op.grad_residual) + (row + first) * c;
+        for_each_vector(pixels * c, period, [&](int64_t i, int64_t, auto width) {
+          width.store(out + i, width.load(grad + i));
+        });
+      }
+    });
+    for (int64_t i = 0; i < period; ++i) {
+      gz_total[i] += gz_lanes[i];
+      gzx_total[i] += gzx_lanes[i];
+    }
+  }
+  for (int64_t i = 0; i < c; ++i) {
+    sum_gz[i] = sum_gzx[i] = 0.;
+    for (int64_t lane = i; lane < period; lane += c) {
+      sum_gz[i] += gz_total[lane];
+      sum_gzx[i] += gzx_total[lane];
+    }
+  }
+}
+
+template <typename T>
+void backward(const InstanceNormActBackward& op, int threads) {
+  const int64_t c = op.channels, period = period_of(c);
+  const int64_t pixels = op.height * op.width;
+  const Bands bands(op);
+  const int workers = threads < bands.total ? threads : static_cast<int>(bands.total);
+  prefer_huge_pages(op.grad_x, op.batch * pixels * c * sizeof(T));
+  if (op.grad_residual != nullptr) {
+    prefer_huge_pages(op.grad_residual, op.batch * pixels * c * sizeof(T));
+  }
+
+  // [3, period], in double [2, period], and a row whose gradient is folded
+  const int64_t scratch_size = round_up(7 * period + op.width * c, 16);
+  const Buffer<float> scratch(workers * scratch_size);
+  const Buffer<double> sums_gz(bands.total * c), sums_gzx(bands.total * c);
+  bands.walk(workers, [&](int64_t band, int thread) {
+    band_sums<T>(op, bands.image(band), bands.begin(band), bands.end(band), period,
+                 scratch.get() + thread * scratch_size, sums_gz.get() + band * c,
+                 sums_gzx.get() + band * c);
+  });
+  const Buffer<float> mean_gz(op.batch * c), slope(op.batch * c);
+  for (int64_t n = 0; n < op.batch; ++n) {
+    for (int64_t i = 0; i < c; ++i) {
+      double gz = 0., gzx = 0.;
+      for (int64_t band = n * bands.in_image; band < (n + 1) * bands.in_image; ++band) {
+        gz += sums_gz[band * c + i];
+        gzx += sums_gzx[band * c + i];
+      }
+      const double rstd = op.rstd[n * c + i];
+      mean_gz[n * c + i] = static_cast<float>(gz / pixels);
+      slope[n * c + i] = static_cast<float>(gzx / pixels * rstd * rstd);
+    }
+  }
+  bands.walk_back(workers, [&](int64_t band, int thread) {
+    const int64_t n = bands.image(band);
+    float* mean = scratch.get() + thread * scratch_size;
+    float *rstd = mean + period, *offset = mean + 2 * period, *factor = mean + 3 * period;
+    float* folded = mean + 7 * period;
+    const float negative_slope = op.negative_slope;
+    repeat(op.mean + n * c, c, period, mean);
+    repeat(op.rstd + n * c, c, period, rstd);
+    repeat(mean_gz.get() + n * c, c, period, offset);
+    repeat(slope.get() + n * c, c, period, factor);
+    for (int64_t y = bands.end(band) - 1; y >= bands.begin(band); --y) {
+      const int64_t row = (n * op.height + y) * op.width;
+      for_each_piece<T>(op, n, y, folded, [&](int64_t first, int64_t count, const auto* grad) {
+        const T* x = static_cast<const T*>(op.x) + (row + first) * c;
+        T* out = static_cast<T*>(op.grad_x) + (row + first) * c;
+        for_each_vector(count * c, period, [&](int64_t i, int64_t lane, auto width) {
+          const Floats centred = width.load(x + i) - load(mean + lane);
+          const Floats gz = activation_gradient(centred, width.load(grad + i), negative_slope);
+          width.store(out + i, norm_gradient(gz, centred, load(rstd + lane), load(offset + lane),
+                                             load(factor + lane)));
+        });
+      });
+    }
+  });
+}
+
+}  // namespace
+
+void instance_norm_act(const InstanceNormAct& op, int threads) {
+  if (op.batch == 0) return;
+  if (op.type == FloatType::bfloat16) {
+    forward<bfloat16>(op, threads);
+  } else {
+    forward<float>(op, threads);
+  }
+}
+
+void instance_norm_act_backward(const InstanceNormActBackward& op, int threads) {
+  if (op.batch == 0) return;
+  if (op.type == FloatType::bfloat16) {
+    backward<bfloat16>(op, threads);
+  } else {
+    backward<float>(op, threads);
+  }
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

@@ -1,0 +1,97 @@
+// Instance norm, activation, residual and reflection padding: types and per-element maths of CPU
+// and CUDA.
+//
+//   z   = (x - mean) rstd              statistics of each image and channel, biased variance
+//   y   = act(z) + residual            act(z) = z where z > 0, else negative_slope z
+//   out = y, padded by reflection
+//
+//   gy   = sum of grad over all that padding made of a pixel
+//   gz   = gy act'(z)
+//   gx   = rstd (gz - mean(gz) - z mean(gz z))
+#pragma once
+
+#include <cmath>
+
+#include "common.h"
+
+namespace gioada {
+
+struct InstanceNormAct {
+  const void* x;                // [batch, height, width, channels]
+  FloatType type;               // of x, residual and out
+  const void* residual;         // [batch, height, width, channels], or null
+  int64_t residual_strides[2];  // of batch and height; a row is contiguous
+  float negative_slope;         // 0: ReLU, 1: no activation
+  double eps;
+  int64_t batch, channels, height, width, pad;
+  float* mean;  // [batch, channels]
+  float* rstd;  // [batch, channels]
+  void* out;    // [batch, height + 2 pad, width + 2 pad, channels]
+};
+
+struct InstanceNormActBackward {
+  const void* grad;  // [batch, height + 2 pad, width + 2 pad, channels]
+  const void* x;     // [batch, height, width, channels]
+  FloatType type;    // of grad, x and the results
+  const float* mean;
+  const float* rstd;
+  float negative_slope;
+  int64_t batch, channels, height, width, pad;
+  void* grad_x;         // [batch, height, width, channels]
+  void* grad_residual;  // [batch, height, width, channels], or null: not wanted
+};
+
+inline namespace GIOADA_ISA {
+
+// With eps 0, z of a channel that is constant to the last bit is 0, and not 0 / 0.
+GIOADA_HD float reciprocal_deviation(double variance, double eps) {
+  return variance + eps == 0. ? 0.f : static_cast<float>(1. / sqrt(variance + eps));
+}
+
+template <typename Real>
+GIOADA_HD Real activate(Real z, float negative_slope) {
+  return z > 0.f ? z : negative_slope * z;
+}
+
+// d act / d z times `grad`. Takes x - mean for z: only the sign counts.
+template <typename Real>
+GIOADA_HD Real activation_gradient(Real z, Real grad, float negative_slope) {
+  return z > 0.f ? grad : negative_slope * grad;
+}
+
+// d loss / d x from gz and x - mean, with mean(gz) and rstd mean(gz z).
+template <typename Real>
+GIOADA_HD Real norm_gradient(Real gz, Real centred, Real rstd, Real mean_gz, Real slope) {
+  return rstd * ((gz - mean_gz) - centred * slope);
+}
+
+// The source of a padded index in [0, size + 2 pad).
+GIOADA_HD int64_t reflect(int64_t padded, int64_t size, int64_t pad) {
+  const int64_t index = padded < pad ? pad - padded : padded - pad;
+  return index < size ? index : 2 * (size - 1) - index;
+}
+
+// Padded indices that have this index as source: image 0, and 1 and 2 where it is mirrored at the
+// lower and the upper end; -1 where it is not.
+constexpr int kImages = 3;
+
+GIOADA_HD int64_t image_of(int image, int64_t index, int64_t size, int64_t pad) {
+  if (image == 0) return pad + index;
+  const int64_t from_end = size - 1 - index;
+  if (image == 1) return index >= 1 && index <= pad ? pad - index : -1;
+  return from_end >= 1 && from_end <= pad ? pad + size - 1 + from_end : -1;
+}
+
+// Mean and sum of squared deviations of `count` values, merged with those of others (Chan et al.).
+GIOADA_HD void merge_moments(double count, double mean, double squares, double* total_count,
+                             double* total_mean, double* total_squares) {
+  const double both = *total_count + count;
+  if (both == 0.) return;
+  const double delta = mean - *total_mean, share = count / both;
+  *total_mean += delta * share;
+  *total_squares += squares + delta * delta * (*total_count * share);
+  *total_count = both;
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

@@ -1,0 +1,263 @@
+"""``instance_norm_act``: the roster, statistics that are hard to get right, autograd's ways."""
+
+import importlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gioada_fast import ops
+from gioada_fast.ops.instance_norm_act import instance_norm_act, reference
+from tests.op_checks import TARGETS, OpChecks, assert_as_good_as_eager, require, run
+
+# The package's attribute of this name is the function.
+module = importlib.import_module("gioada_fast.ops.instance_norm_act")
+
+
+def make(n, c, h, w, activation="relu", pad=1, residual=False, negative_slope=0.2, eps=1e-5):
+    """Arguments of one case; no value so near the mean that rounding decides on its side."""
+    noise = torch.randn(n, c, h, w)
+    noise += 0.3 * (noise - noise.mean((2, 3), keepdim=True)).sign()
+    scale = torch.linspace(0.5, 2.0, c).view(1, c, 1, 1)
+    x = (scale * noise + 3 * torch.randn(1, c, 1, 1)).requires_grad_()
+    other = torch.randn(n, c, h, w).requires_grad_() if residual else None
+    return x, activation, negative_slope, other, pad, eps
+
+
+SHAPES = {
+    "small": dict(n=2, c=3, h=5, w=6, residual=True),
+    "odd": dict(n=1, c=5, h=7, w=4, activation="leaky_relu", residual=True),
+    "flagship, smaller": dict(n=1, c=64, h=64, w=128),
+    "demo, smaller": dict(n=4, c=16, h=45, w=60),
+    "end of a block": dict(n=4, c=64, h=23, w=30, activation="none", residual=True),
+    "discriminator": dict(n=2, c=24, h=13, w=21, activation="leaky_relu", pad=0),
+    "last norm": dict(n=1, c=8, h=20, w=33, pad=3),
+    "48 channels": dict(n=1, c=48, h=5, w=9),
+    "70 channels": dict(n=2, c=70, h=6, w=5, residual=True),
+    "512 channels": dict(n=1, c=512, h=3, w=4, activation="leaky_relu", pad=0),
+    "17 channels, no pad, residual": dict(n=3, c=17, h=11, w=13, pad=0, residual=True),
+    "1 channel": dict(n=2, c=1, h=9, w=50, pad=2, residual=True),
+    "pad as wide as can be": dict(n=1, c=6, h=5, w=4, pad=3, residual=True),
+    "pad that meets in the middle": dict(n=1, c=3, h=9, w=8, pad=4, activation="none"),
+    "one row": dict(n=1, c=4, h=1, w=40, pad=0),
+    "one column": dict(n=1, c=4, h=70, w=1, pad=0),
+    "two rows": dict(n=2, c=12, h=2, w=40, pad=1, residual=True),
+    "one pixel": dict(n=3, c=4, h=1, w=1, pad=0, residual=True),
+    "steep slope, large eps": dict(
+        n=1, c=9, h=8, w=9, activation="leaky_relu", negative_slope=1.5, eps=0.3
+    ),
+}
+LARGE = ("flagship, smaller", "demo, smaller", "end of a block")
+
+BAD_INPUTS = {
+    "x 3-D": (lambda x, a, s, r, p, e: (x[0],), ValueError, r"x: \[3, 5, 6\]"),
+    "no channel": (lambda x, a, s, r, p, e: (x[:, :0],), ValueError, r"x: \[2, 0, 5, 6\]"),
+    "x float16": (lambda x, a, s, r, p, e: (x.half(),), TypeError, "torch.float16"),
+    "activation": (
+        lambda x, a, s, r, p, e: (x, "gelu"),
+        ValueError,
+        "activation is 'gelu', expected one of none, relu, leaky_relu",
+    ),
+    "pad of the height": (
+        lambda x, a, s, r, p, e: (x, a, s, r, 5),
+        ValueError,
+        r"pad is 5, expected 0 <= pad < min\(h, w\) of x \[2, 3, 5, 6\]",
+    ),
+    "pad of the width": (
+        lambda x, a, s, r, p, e: (x.transpose(2, 3), a, s, None, 5),
+        ValueError,
+        "pad is 5",
+    ),
+    "negative pad": (lambda x, a, s, r, p, e: (x, a, s, r, -1), ValueError, "pad is -1"),
+    "negative eps": (lambda x, a, s, r, p, e: (x, a, s, r, p, -1e-5), ValueError, "eps is -1e-05"),
+    "eps NaN": (lambda x, a, s, r, p, e: (x, a, s, r, p, float("nan")), ValueError, "eps is nan"),
+    "padded residual": (
+        lambda x, a, s, r, p, e: (x, a, s, F.pad(r, (1, 1, 1, 1))),
+        ValueError,
+        r"residual: \[2, 3, 7, 8\], expected \[2, 3, 5, 6\] as x",
+    ),
+    "residual bfloat16": (
+        lambda x, a, s, r, p, e: (x, a, s, r.bfloat16()),
+        TypeError,
+        "residual: torch.bfloat16, expected float32",
+    ),
+    "residual elsewhere": (
+        lambda x, a, s, r, p, e: (x, a, s, r.to("meta")),
+        ValueError,
+        "residual: on meta, but x on cpu",
+    ),
+}
+
+
+class TestInstanceNormAct(OpChecks):
+    name = "instance_norm_act"
+    fused = staticmethod(instance_norm_act)
+    reference = staticmethod(reference)
+    shapes = SHAPES
+    interpreted = tuple(i for i in SHAPES if i not in LARGE)
+    bad_inputs = BAD_INPUTS
+
+    def inputs(self, shape):
+        return make(**shape)
+
+    def operator_inputs(self, backend, device):
+        x, residual = (
+            t.detach()
+            .to(device=device, memory_format=torch.channels_last, copy=True)
+            .requires_grad_()
+            for t in (self.small()[0], self.small()[3])
+        )
+        return x, residual, 0.2, 1, 1e-5, backend
+
+
+@pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
+def device(request):
+    """A device, with one back end after the other chosen for it."""
+    backend, device = require(*request.param)
+    with ops.backend(backend):
+        yield device
+
+
+def image(device, *shape, scale=1.0):
+    x = scale * torch.randn(*shape, device=device)
+    return x.to(memory_format=torch.channels_last).requires_grad_()
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("pad", [0, 1, 3])
+@pytest.mark.parametrize("activation", module.ACTIVATIONS)
+def test_formula(device, activation, pad, residual):
+    """Equals PyTorch's instance norm, activations and padding, and their gradients."""
+    act = {"none": lambda y: y, "relu": F.relu, "leaky_relu": lambda y: F.leaky_relu(y, 0.1)}
+    x = image(device, 2, 10, 6, 7)
+    r = image(device, 2, 10, 6, 7) if residual else None
+
+    def plain(x, r):
+        y = act[activation](F.instance_norm(x))
+        return F.pad(y if r is None else y + r, (pad,) * 4, mode="reflect")
+
+    found = run(lambda x, r: instance_norm_act(x, activation, 0.1, r, pad), (x, r))
+    expected = run(plain, (x, r))
+    for f, e in zip(found, expected, strict=True):
+        torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [100.0, -1e4])
+@pytest.mark.parametrize("shape", [(1, 16, 30, 40), (2, 5, 17, 9)])
+def test_large_mean_small_variance(device, shape, offset):
+    """As good as eager where the sum of squares would leave nothing of the variance."""
+    x = (offset + 0.01 * torch.randn(*shape, device=device)).requires_grad_()
+    assert_as_good_as_eager(instance_norm_act, reference, (x,))
+
+
+def test_outliers_where_sums_begin(device):
+    """Neither the first pixel nor the first rows may be taken for what the rest is like."""
+    for rows in (1, 3):
+        x = torch.randn(1, 16, 30, 40, device=device)
+        x[:, :, :rows, : 40 if rows > 1 else 1] += 1000
+        assert_as_good_as_eager(instance_norm_act, reference, (x.requires_grad_(),))
+
+
+def test_values_rise_through_the_image(device):
+    rise = torch.linspace(0, 1e3, 64, device=device)[:, None]
+    x = torch.randn(1, 8, 64, 40, device=device) + rise
+    assert_as_good_as_eager(instance_norm_act, reference, (x.requires_grad_(),))
+
+
+@pytest.mark.parametrize("eps", [1e-5, 0.0])
+@pytest.mark.parametrize("activation", module.ACTIVATIONS)
+def test_one_pixel(device, activation, eps):
+    """Its normalised value is 0, and so is its gradient."""
+    x, r = image(device, 3, 5, 1, 1, scale=100), image(device, 3, 5, 1, 1)
+    out, grad_x, grad_r = run(instance_norm_act, (x, activation, 0.2, r, 0, eps))
+    torch.testing.assert_close(out, r.detach(), rtol=0, atol=2e-2 if eps else 0)
+    assert not grad_x.any() and grad_r.all()
+
+
+@pytest.mark.parametrize("eps", [1e-5, 0.0])
+def test_constant_channel(device, eps):
+    """Finite, and about 0, whatever the constant."""
+    x = image(device, 1, 5, 12, 13).detach()
+    x[:, 1], x[:, 3] = 0.0, 1234.567
+    for activation in module.ACTIVATIONS:
+        out, grad = run(instance_norm_act, (x.requires_grad_(), activation, 0.2, None, 1, eps))
+        assert out.isfinite().all() and grad.isfinite().all()
+        assert out[:, [1, 3]].abs().max() < 0.1
+
+
+def test_not_a_number_stays_in_its_channel(device):
+    for value in (float("nan"), float("inf")):
+        x = image(device, 2, 9, 6, 7).detach()
+        x[1, 4, 2, 3] = value
+        out = instance_norm_act(x, "relu", pad=1)
+        finite = torch.ones_like(out, dtype=torch.bool)
+        finite[1, 4] = False
+        assert out[finite].isfinite().all() and out[1, 4].isnan().all()
+
+
+@pytest.mark.parametrize("channels", [1, 4, 8, 19])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_residual_is_the_interior_of_a_padded_image(device, channels, dtype):
+    """Read where it lies, with the result and gradients of a copy."""
+    padded = image(device, 2, channels, 9, 10).detach().to(dtype)
+    x = image(device, 2, channels, 7, 8).detach().to(dtype).requires_grad_()
+    interior = padded[:, :, 1:-1, 1:-1].requires_grad_()
+    assert module._with_dense_rows(interior) is interior
+    found = run(instance_norm_act, (x, "none", 0.2, interior, 1))
+    copy = interior.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    expected = run(instance_norm_act, (x, "none", 0.2, copy, 1))
+    assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("pad", [0, 2])
+def test_incoming_gradient_of_any_strides(device, pad):
+    x, r = image(device, 2, 6, 5, 7), image(device, 2, 6, 5, 7)
+    out = instance_norm_act(x, "leaky_relu", 0.2, r, pad)
+    weights = torch.randn(out.shape, device=device)
+    sliced = torch.empty(2, 6, *(2 * s for s in out.shape[2:]), device=device)[:, :, ::2, ::2]
+    for grad in (weights, sliced.copy_(weights), weights[:1].expand_as(out), torch.ones_like(out)):
+        same = grad.clone(memory_format=torch.contiguous_format)
+        expected = torch.autograd.grad(reference(x, "leaky_relu", 0.2, r, pad), (x, r), same)
+        found = torch.autograd.grad(out, (x, r), grad, retain_graph=True)
+        for f, e in zip(found, expected, strict=True):
+            torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-5)
+    expanded = torch.autograd.grad(out.sum(), (x, r), retain_graph=True)
+    expected = torch.autograd.grad(reference(x, "leaky_relu", 0.2, r, pad).sum(), (x, r))
+    for f, e in zip(expanded, expected, strict=True):
+        torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+def test_gradient_of_one_input_alone(device, pad):
+    x, r = image(device, 1, 8, 6, 5), image(device, 1, 8, 6, 5)
+    both = run(instance_norm_act, (x, "relu", 0.2, r, pad))
+    _, only_x = run(instance_norm_act, (x, "relu", 0.2, r.detach(), pad))
+    _, only_r = run(instance_norm_act, (x.detach(), "relu", 0.2, r, pad))
+    assert torch.equal(only_x, both[1]) and torch.equal(only_r, both[2])
+
+
+def test_saves_nothing_but_x_and_statistics():
+    require("cpp", "cpu")
+    x, r = image("cpu", 2, 8, 6, 5), image("cpu", 2, 8, 6, 5)
+    saved = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t)
+    with ops.backend("cpp"), hooks:
+        instance_norm_act(x, "relu", 0.2, r, 1)
+    (image_saved,) = (t for t in saved if t.dim() == 4)
+    assert image_saved.data_ptr() == x.data_ptr()
+    assert sorted(t.numel() for t in saved) == [16, 16, x.numel()]
+
+
+def test_empty_batch(device):
+    x, r = image(device, 0, 3, 4, 5), image(device, 0, 3, 4, 5)
+    out, *grads = run(instance_norm_act, (x, "relu", 0.2, r, 2))
+    assert out.shape == (0, 3, 8, 9)
+    assert all(g.shape == x.shape for g in grads)
+
+
+def test_no_silent_second_derivative():
+    x = image("cpu", 1, 3, 4, 5)
+    with ops.backend("cpp"):
+        loss = instance_norm_act(x).square().sum()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, x, create_graph=True)
