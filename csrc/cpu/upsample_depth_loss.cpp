@@ -233,10 +233,10 @@ void run(const UpsampleDepthLoss& op, int threads) {
     const int64_t end = band + 1 < bands.count ? bands.last(band) : op.in_height;
     const float factor = static_cast<float>(scale);
     const float* from = grads.get() + task * band_grad;
-    const float* before = from - band_grad + bands.band_cells * pitch;
     for (int64_t row = first; row < end; ++row, from += pitch) {
       float* grad = op.grad + (n * op.in_height + row) * op.in_width;
       const bool shared = band > 0 && row == first;
+      const float* before = shared ? from - band_grad + bands.band_cells * pitch : nullptr;
       for (int64_t x = 0; x < op.in_width; ++x) {
         grad[x] = (shared ? before[x] + from[x] : from[x]) * factor;
       }
