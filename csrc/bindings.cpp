@@ -125,8 +125,9 @@ class Binding {
     py::class_<Arguments>(m, name).def(py::init([](const py::kwargs& values) {
       Arguments op;
       for (const auto& [field, set] : fields()) {
-        if (!values.contains(field)) throw py::type_error(field + " is missing");
-        set(op, values[field.c_str()]);
+        const py::handle value = PyDict_GetItemWithError(values.ptr(), field.ptr());
+        if (!value) throw py::type_error(std::string(py::str(field)) + " is missing");
+        set(op, value);
       }
       if (values.size() != fields().size()) throw py::type_error("a keyword names no field");
       return op;
@@ -135,29 +136,31 @@ class Binding {
 
   template <typename T>
   Binding& field(const char* name, T Arguments::* member) {
+    // Interned, as the keywords of a call are: found without comparing characters. Never freed.
     fields().emplace_back(
-        name, [member](Arguments& op, const py::object& value) { assign(op.*member, value); });
+        PyUnicode_InternFromString(name),
+        [member](Arguments& op, py::handle value) { assign(op.*member, value); });
     return *this;
   }
 
  private:
-  using Setter = std::function<void(Arguments&, const py::object&)>;
+  using Setter = std::function<void(Arguments&, py::handle)>;
 
-  static std::vector<std::pair<std::string, Setter>>& fields() {
-    static std::vector<std::pair<std::string, Setter>> all;
+  static std::vector<std::pair<py::handle, Setter>>& fields() {
+    static std::vector<std::pair<py::handle, Setter>> all;
     return all;
   }
 
   template <typename T>
-  static void assign(T& to, const py::object& value) {
+  static void assign(T& to, py::handle value) {
     to = value.cast<T>();
   }
   template <typename T>
-  static void assign(T*& to, const py::object& value) {
+  static void assign(T*& to, py::handle value) {
     to = reinterpret_cast<T*>(value.cast<uintptr_t>());
   }
   template <size_t kSize>
-  static void assign(int64_t (&to)[kSize], const py::object& value) {
+  static void assign(int64_t (&to)[kSize], py::handle value) {
     const auto values = value.cast<std::array<int64_t, kSize>>();
     for (size_t i = 0; i < kSize; ++i) to[i] = values[i];
   }

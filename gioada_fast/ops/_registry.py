@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from gioada_fast.ops._native import native, native_error
 
@@ -86,10 +87,13 @@ def backends() -> dict[str, Backend]:
     }
 
 
-@torch.compiler.assume_constant_result
 def _runs_on(name: str, device_type: str) -> bool:
-    # A constant of the process: torch.compile evaluates it and does not trace into the probes.
     return device_type in backends()[name].devices
+
+
+# A constant of the process: torch.compile evaluates it and does not trace into the probes. This is
+# what torch.compiler.assume_constant_result sets, but importing torch._dynamo takes a second.
+_runs_on._dynamo_marked_constant = True
 
 
 def _checked(name: str | None, origin: str) -> str | None:
@@ -135,6 +139,7 @@ def _warn_slow(reason: str) -> None:
 
 
 _ops: dict[str, "FusedOp"] = {}
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def registered() -> dict[str, "FusedOp"]:
@@ -142,13 +147,21 @@ def registered() -> dict[str, "FusedOp"]:
     return dict(_ops)
 
 
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+
 class FusedOp:
     """An operator ``torch.ops.gioada_fast.<name>`` with a kernel for each back end.
+
+    Whatever traces or transforms a program sees the operator. In plain eager mode its kernel runs
+    directly under a ``torch.autograd.Function`` of the same formulas: the dispatcher's way through
+    Python would take longer than a small kernel.
 
     Args:
         name: of the operator.
         fake: shapes and dtypes of the results, on fake tensors. Its annotated signature is the
-            operator's schema; a last argument ``backend: str`` names the kernel.
+            operator's schema; a last argument ``backend: str`` names the kernel. Where there is a
+            list of tensors, it comes first.
         kernels: the kernel of each back end, with the signature of ``fake`` without ``backend``;
             called with tensors of a device on which the back end is live.
         setup_context: ``(ctx, inputs, output)``, as in ``torch.library.register_autograd``.
@@ -165,23 +178,59 @@ class FusedOp:
     ):
         self.name = name
         self.kernels = kernels
+        qualified = f"{NAMESPACE}::{name}"
         schema = torch.library.infer_schema(fake, mutates_args=())
-
-        def dispatch(*args: object) -> Tensor | Sequence[Tensor]:
-            *arguments, chosen = args
-            return kernels[chosen](*arguments)
-
-        self.operator = torch.library.custom_op(
-            f"{NAMESPACE}::{name}", dispatch, mutates_args=(), schema=schema
-        )
-        self.operator.register_fake(fake)
+        _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+        _library.impl(name, self._run, "CompositeExplicitAutograd")
+        torch.library.register_fake(qualified, fake, lib=_library)
+        self.operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+        self._function = None
         if backward is not None:
-            self.operator.register_autograd(backward, setup_context=setup_context)
+            torch.library.register_autograd(
+                qualified, backward, setup_context=setup_context, lib=_library
+            )
+            self._function = self._autograd_function(setup_context, backward)
         _ops[name] = self
 
     def __call__(self, *args: object) -> Tensor | Sequence[Tensor]:
         """Run the operator; the last argument is the back end that ``choose`` named."""
-        return self.operator(*args)
+        if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+            return self.operator(*args)
+        wants_grad = False
+        for x in (*args[0], *args[1:]) if type(args[0]) is list else args:
+            if isinstance(x, Tensor):
+                if type(x) not in _PLAIN:
+                    return self.operator(*args)
+                wants_grad = wants_grad or x.requires_grad
+        if self._function is None or not wants_grad or not torch.is_grad_enabled():
+            return self._run(*args)
+        if type(args[0]) is list:
+            return self._function.apply(len(args[0]), *args[0], *args[1:])
+        return self._function.apply(*args)
+
+    def _run(self, *args: object) -> Tensor | Sequence[Tensor]:
+        return self.kernels[args[-1]](*args[:-1])
+
+    def _autograd_function(
+        self, setup_context: Callable, backward: Callable
+    ) -> type[torch.autograd.Function]:
+        def forward(ctx, *args):
+            result = self._run(*args)
+            setup_context(ctx, args, result)
+            return result
+
+        # Autograd sees tensors among the arguments, but not in a list.
+        def forward_flat(ctx, length, *args):
+            return forward(ctx, list(args[:length]), *args[length:])
+
+        def backward_flat(ctx, *grads):
+            of_list, *others = backward(ctx, *grads)
+            return None, *of_list, *others
+
+        takes_list = self.operator._schema.arguments[0].type.kind() == "ListType"
+        methods = (forward_flat, backward_flat) if takes_list else (forward, backward)
+        named = zip(("forward", "backward"), map(staticmethod, methods), strict=True)
+        return type(self.name, (torch.autograd.Function,), dict(named))
 
     def backends_on(self, device_type: str) -> list[str]:
         """Back ends that can run this op on a device type now, best first; reference is last."""
@@ -238,11 +287,14 @@ def scaled_gradient(name: str, arguments: int) -> tuple[Callable, Callable]:
 
     def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # output[1] would get one of full size, of zeros
         ctx.save_for_backward(output[1])
         ctx.dtype = inputs[0].dtype
 
-    def backward(ctx, grad_loss: Tensor, _: Tensor) -> tuple:
+    def backward(ctx, grad_loss: Tensor | None, _: None) -> tuple:
         refuse_second_derivative(name)
+        if grad_loss is None:
+            return (None,) * arguments
         (grad,) = ctx.saved_tensors
         return (grad * grad_loss).to(ctx.dtype), *[None] * (arguments - 1)
 
