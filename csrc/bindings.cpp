@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "gan_loss.h"
 #include "upsample_cross_entropy.h"
 
 namespace py = pybind11;
@@ -24,7 +25,9 @@ namespace py = pybind11;
 #endif
 
 // apply(kernel, struct of its arguments)
-#define GIOADA_FOR_EACH_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
+#define GIOADA_FOR_EACH_KERNEL(apply)                                          \
+  apply(upsample_cross_entropy, UpsampleCrossEntropy) apply(gan_loss, GanLoss) \
+      apply(gan_loss_backward, GanLossBackward)
 #define GIOADA_FOR_EACH_CUDA_KERNEL(apply) apply(upsample_cross_entropy, UpsampleCrossEntropy)
 
 namespace gioada {
@@ -117,7 +120,7 @@ std::string use_instruction_set(const std::string& name) {
 GIOADA_FOR_EACH_KERNEL(GIOADA_DEFINE_CPU)
 
 // The Python class of a kernel's arguments. Its constructor takes exactly the fields, by keyword:
-// pointers as addresses (0: null), arrays as sequences.
+// pointers as addresses (0: null), arrays and vectors as sequences.
 template <typename Arguments>
 class Binding {
  public:
@@ -137,9 +140,8 @@ class Binding {
   template <typename T>
   Binding& field(const char* name, T Arguments::* member) {
     // Interned, as the keywords of a call are: found without comparing characters. Never freed.
-    fields().emplace_back(
-        PyUnicode_InternFromString(name),
-        [member](Arguments& op, py::handle value) { assign(op.*member, value); });
+    fields().emplace_back(PyUnicode_InternFromString(name),
+                          [member](Arguments& op, py::handle value) { assign(op.*member, value); });
     return *this;
   }
 
@@ -158,6 +160,13 @@ class Binding {
   template <typename T>
   static void assign(T*& to, py::handle value) {
     to = reinterpret_cast<T*>(value.cast<uintptr_t>());
+  }
+  template <typename T>
+  static void assign(std::vector<T*>& to, py::handle value) {
+    to.clear();
+    for (uintptr_t address : value.cast<std::vector<uintptr_t>>()) {
+      to.push_back(reinterpret_cast<T*>(address));
+    }
   }
   template <size_t kSize>
   static void assign(int64_t (&to)[kSize], py::handle value) {
@@ -188,6 +197,11 @@ PYBIND11_MODULE(_C, m) {
   py::enum_<LabelType>(m, "LabelType")
       .value("int64", LabelType::int64)
       .value("uint8", LabelType::uint8);
+  py::enum_<GanKind>(m, "GanKind")
+      .value("lsgan", GanKind::lsgan)
+      .value("bce", GanKind::bce)
+      .value("hinge", GanKind::hinge)
+      .value("linear", GanKind::linear);
 
 #define GIOADA_BIND_CPU(name, Arguments) \
   m.def(#name "_cpu", &name##_cpu, release_gil(), py::arg("op"), py::arg("threads"));
@@ -225,4 +239,21 @@ PYBIND11_MODULE(_C, m) {
       .field("width", &UpsampleCrossEntropy::width)
       .field("loss", &UpsampleCrossEntropy::loss)
       .field("grad", &UpsampleCrossEntropy::grad);
+
+  Binding<GanLoss>(m, "GanLoss")
+      .field("logits", &GanLoss::logits)
+      .field("elements", &GanLoss::elements)
+      .field("real", &GanLoss::real)
+      .field("type", &GanLoss::type)
+      .field("kind", &GanLoss::kind)
+      .field("loss", &GanLoss::loss);
+
+  Binding<GanLossBackward>(m, "GanLossBackward")
+      .field("logits", &GanLossBackward::logits)
+      .field("elements", &GanLossBackward::elements)
+      .field("real", &GanLossBackward::real)
+      .field("type", &GanLossBackward::type)
+      .field("kind", &GanLossBackward::kind)
+      .field("grad_loss", &GanLossBackward::grad_loss)
+      .field("grad", &GanLossBackward::grad);
 }

@@ -71,7 +71,15 @@ def error(found: Tensor, exact: Tensor) -> float:
     return difference.nan_to_num(nan=float("inf")).max().item()
 
 
-def assert_as_good_as_eager(fused: Callable, reference: Callable, inputs: tuple) -> None:
+def allowed(target: tuple[str, str], dtype: torch.dtype) -> int:
+    """How many times eager's error a back end may have on a device."""
+    # Triton's interpreter cuts float32 off to bfloat16, where a GPU rounds: up to twice the error.
+    return 4 if target == ("triton", "cpu") and dtype == torch.bfloat16 else 2
+
+
+def assert_as_good_as_eager(
+    fused: Callable, reference: Callable, inputs: tuple, times: int = 2
+) -> None:
     """The correctness rule of this suite, for one set of inputs."""
     exact = run(reference, cast(inputs, torch.float64, "cpu"))
     eager = run(reference, inputs)
@@ -80,7 +88,7 @@ def assert_as_good_as_eager(fused: Callable, reference: Callable, inputs: tuple)
     for f, e, x in zip(found, eager, exact, strict=True):
         largest = x.abs().max().item() if x.numel() else 0.0
         tiny = 8 * torch.finfo(torch.float32).eps * largest
-        assert error(f, x) <= 2 * error(e, x) + tiny
+        assert error(f, x) <= times * error(e, x) + tiny
 
 
 class OpChecks:
@@ -129,7 +137,8 @@ class OpChecks:
             pytest.skip("too large for Triton's interpreter")
         inputs = cast(self.seeded(shape_id), dtype, device)
         with ops.backend(backend):
-            assert_as_good_as_eager(self.fused, self.reference, inputs)
+            times = allowed(target, dtype)
+            assert_as_good_as_eager(self.fused, self.reference, inputs, times)
         count_case(self.name, backend, str(dtype), shape_id)
 
     @pytest.mark.parametrize("target", TARGETS)

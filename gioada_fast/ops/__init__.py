@@ -5,6 +5,7 @@ environment variable ``GIOADA_BACKEND`` override the automatic choice.
 """
 
 from gioada_fast.ops._registry import BACKENDS, Backend, backend, backends, registered
+from gioada_fast.ops.gan_loss import gan_loss
 from gioada_fast.ops.upsample_cross_entropy import upsample_cross_entropy
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Backend",
     "backend",
     "backends",
+    "gan_loss",
     "registered",
     "upsample_cross_entropy",
 ]

@@ -14,7 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
+from torch._C import _are_functorch_transforms_active
+from torch.compiler import is_compiling
+from torch.nn import Parameter
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from gioada_fast.ops._native import native, native_error
@@ -139,7 +142,6 @@ def _warn_slow(reason: str) -> None:
 
 
 _ops: dict[str, "FusedOp"] = {}
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def registered() -> dict[str, "FusedOp"]:
@@ -181,54 +183,57 @@ class FusedOp:
         qualified = f"{NAMESPACE}::{name}"
         schema = torch.library.infer_schema(fake, mutates_args=())
         _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-        _library.impl(name, self._run, "CompositeExplicitAutograd")
+        _library.impl(
+            name, lambda *args: kernels[args[-1]](*args[:-1]), "CompositeExplicitAutograd"
+        )
         torch.library.register_fake(qualified, fake, lib=_library)
         self.operator = getattr(getattr(torch.ops, NAMESPACE), name).default
-        self._function = None
+        self._takes_list = self.operator._schema.arguments[0].type.kind() == "ListType"
+        self._automatic: dict[str, str] = {}
+        self._apply: Callable | None = None
         if backward is not None:
             torch.library.register_autograd(
                 qualified, backward, setup_context=setup_context, lib=_library
             )
-            self._function = self._autograd_function(setup_context, backward)
+            function = self._autograd_function(setup_context, backward)
+            # Past Function.apply in Python, which only deals with functorch: __call__ has done so.
+            self._apply = super(torch.autograd.Function, function).apply
         _ops[name] = self
 
     def __call__(self, *args: object) -> Tensor | Sequence[Tensor]:
         """Run the operator; the last argument is the back end that ``choose`` named."""
-        if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+        if is_compiling() or is_in_torch_dispatch_mode() or _are_functorch_transforms_active():
             return self.operator(*args)
         wants_grad = False
-        for x in (*args[0], *args[1:]) if type(args[0]) is list else args:
-            if isinstance(x, Tensor):
-                if type(x) not in _PLAIN:
-                    return self.operator(*args)
+        for x in args[0] if self._takes_list else args:
+            if type(x) is Tensor or type(x) is Parameter:
                 wants_grad = wants_grad or x.requires_grad
-        if self._function is None or not wants_grad or not torch.is_grad_enabled():
-            return self._run(*args)
-        if type(args[0]) is list:
-            return self._function.apply(len(args[0]), *args[0], *args[1:])
-        return self._function.apply(*args)
-
-    def _run(self, *args: object) -> Tensor | Sequence[Tensor]:
-        return self.kernels[args[-1]](*args[:-1])
+            elif isinstance(x, Tensor):
+                return self.operator(*args)
+        if not wants_grad or self._apply is None or not is_grad_enabled():
+            return self.kernels[args[-1]](*args[:-1])
+        if self._takes_list:
+            return self._apply(args[1:], *args[0])
+        return self._apply(*args)
 
     def _autograd_function(
         self, setup_context: Callable, backward: Callable
     ) -> type[torch.autograd.Function]:
+        kernels = self.kernels
+
         def forward(ctx, *args):
-            result = self._run(*args)
+            result = kernels[args[-1]](*args[:-1])
             setup_context(ctx, args, result)
             return result
 
         # Autograd sees tensors among the arguments, but not in a list.
-        def forward_flat(ctx, length, *args):
-            return forward(ctx, list(args[:length]), *args[length:])
+        def forward_list(ctx, others, *tensors):
+            return forward(ctx, tensors, *others)
 
-        def backward_flat(ctx, *grads):
-            of_list, *others = backward(ctx, *grads)
-            return None, *of_list, *others
+        def backward_list(ctx, *grads):
+            return None, *backward(ctx, *grads)[0]
 
-        takes_list = self.operator._schema.arguments[0].type.kind() == "ListType"
-        methods = (forward_flat, backward_flat) if takes_list else (forward, backward)
+        methods = (forward_list, backward_list) if self._takes_list else (forward, backward)
         named = zip(("forward", "backward"), map(staticmethod, methods), strict=True)
         return type(self.name, (torch.autograd.Function,), dict(named))
 
@@ -251,11 +256,11 @@ class FusedOp:
         Raises:
             RuntimeError: the back end asked for cannot run this op on this device.
         """
-        if tensor.dtype == torch.float64:
+        if tensor.dtype is torch.float64:
             return "reference"
-        device_type = tensor.device.type
+        device_type = "cpu" if tensor.is_cpu else tensor.device.type
         if _forced is None:
-            return self._automatic(device_type)
+            return self._automatic.get(device_type) or self._choose_automatically(device_type)
         if _forced == "reference" or _forced in self.backends_on(device_type):
             return _forced
         found = backends()[_forced]
@@ -264,11 +269,12 @@ class FusedOp:
             reason = "the op has no such kernel"
         raise RuntimeError(f"{self.name}: back end {_forced!r} cannot run: {reason}")
 
-    def _automatic(self, device_type: str) -> str:
+    def _choose_automatically(self, device_type: str) -> str:
         for name in _PREFERENCE.get(device_type, ()):
             if name in self.kernels and _runs_on(name, device_type):
+                self._automatic[device_type] = name
                 return name
-        if device_type in _PREFERENCE and not torch.compiler.is_compiling():
+        if device_type in _PREFERENCE and not is_compiling():
             wanted = _PREFERENCE[device_type][0]
             _warn_slow(f"back end {wanted!r} is not live: {backends()[wanted].detail}")
         return "reference"
