@@ -195,3 +195,11 @@ def test_backward_scales_and_accumulates(device):
     (once,) = torch.autograd.grad(loss, x, retain_graph=True)
     (scaled,) = torch.autograd.grad(loss * -4, x)
     torch.testing.assert_close(scaled, -4 * once)
+
+
+@pytest.mark.parametrize("kind", GAN_LOSSES)
+@pytest.mark.parametrize("real", [True, False])
+def test_generator_pushes_logits_towards_its_target(device, kind, real):
+    x = torch.full((4,), 0.5, device=device, requires_grad=True)
+    (grad,) = torch.autograd.grad(gan_loss(x, real, kind, generator=True), x)
+    assert bool((grad < 0).all() if real else (grad > 0).all())
