@@ -17,6 +17,7 @@
 #include "translation_input.h"
 #include "upsample_confusion_matrix.h"
 #include "instance_norm_act.h"
+#include "gan_loss.h"
 #include "upsample_cross_entropy.h"
 #include "upsample_depth_loss.h"
 
@@ -30,6 +31,8 @@ namespace py = pybind11;
 
 // apply(kernel, struct of its arguments)
 #define GIOADA_FOR_EACH_KERNEL(apply) \
+  apply(gan_loss, GanLoss) \
+  apply(gan_loss_backward, GanLossBackward) \
   apply(instance_norm_act, InstanceNormAct) \
   apply(instance_norm_act_backward, InstanceNormActBackward) \
   apply(semantic_depth_concat, SemanticDepthConcat) \
@@ -137,7 +140,7 @@ std::string use_instruction_set(const std::string& name) {
 GIOADA_FOR_EACH_KERNEL(GIOADA_DEFINE_CPU)
 
 // The Python class of a kernel's arguments. Its constructor takes exactly the fields, by keyword:
-// pointers as addresses (0: null), arrays as sequences.
+// pointers as addresses (0: null), arrays and vectors as sequences.
 template <typename Arguments>
 class Binding {
  public:
@@ -145,8 +148,9 @@ class Binding {
     py::class_<Arguments>(m, name).def(py::init([](const py::kwargs& values) {
       Arguments op;
       for (const auto& [field, set] : fields()) {
-        if (!values.contains(field)) throw py::type_error(field + " is missing");
-        set(op, values[field.c_str()]);
+        const py::handle value = PyDict_GetItemWithError(values.ptr(), field.ptr());
+        if (!value) throw py::type_error(std::string(py::str(field)) + " is missing");
+        set(op, value);
       }
       if (values.size() != fields().size()) throw py::type_error("a keyword names no field");
       return op;
@@ -155,29 +159,37 @@ class Binding {
 
   template <typename T>
   Binding& field(const char* name, T Arguments::* member) {
-    fields().emplace_back(
-        name, [member](Arguments& op, const py::object& value) { assign(op.*member, value); });
+    // Interned, as the keywords of a call are: found without comparing characters. Never freed.
+    fields().emplace_back(PyUnicode_InternFromString(name),
+                          [member](Arguments& op, py::handle value) { assign(op.*member, value); });
     return *this;
   }
 
  private:
-  using Setter = std::function<void(Arguments&, const py::object&)>;
+  using Setter = std::function<void(Arguments&, py::handle)>;
 
-  static std::vector<std::pair<std::string, Setter>>& fields() {
-    static std::vector<std::pair<std::string, Setter>> all;
+  static std::vector<std::pair<py::handle, Setter>>& fields() {
+    static std::vector<std::pair<py::handle, Setter>> all;
     return all;
   }
 
   template <typename T>
-  static void assign(T& to, const py::object& value) {
+  static void assign(T& to, py::handle value) {
     to = value.cast<T>();
   }
   template <typename T>
-  static void assign(T*& to, const py::object& value) {
+  static void assign(T*& to, py::handle value) {
     to = reinterpret_cast<T*>(value.cast<uintptr_t>());
   }
+  template <typename T>
+  static void assign(std::vector<T*>& to, py::handle value) {
+    to.clear();
+    for (uintptr_t address : value.cast<std::vector<uintptr_t>>()) {
+      to.push_back(reinterpret_cast<T*>(address));
+    }
+  }
   template <size_t kSize>
-  static void assign(int64_t (&to)[kSize], const py::object& value) {
+  static void assign(int64_t (&to)[kSize], py::handle value) {
     const auto values = value.cast<std::array<int64_t, kSize>>();
     for (size_t i = 0; i < kSize; ++i) to[i] = values[i];
   }
@@ -205,6 +217,11 @@ PYBIND11_MODULE(_C, m) {
   py::enum_<LabelType>(m, "LabelType")
       .value("int64", LabelType::int64)
       .value("uint8", LabelType::uint8);
+  py::enum_<GanKind>(m, "GanKind")
+      .value("lsgan", GanKind::lsgan)
+      .value("bce", GanKind::bce)
+      .value("hinge", GanKind::hinge)
+      .value("linear", GanKind::linear);
 
 #define GIOADA_BIND_CPU(name, Arguments) \
   m.def(#name "_cpu", &name##_cpu, release_gil(), py::arg("op"), py::arg("threads"));
@@ -346,4 +363,22 @@ PYBIND11_MODULE(_C, m) {
       .field("width", &UpsampleDepthLoss::width)
       .field("loss", &UpsampleDepthLoss::loss)
       .field("grad", &UpsampleDepthLoss::grad);
+      .field("grad", &UpsampleCrossEntropy::grad);
+
+  Binding<GanLoss>(m, "GanLoss")
+      .field("logits", &GanLoss::logits)
+      .field("elements", &GanLoss::elements)
+      .field("real", &GanLoss::real)
+      .field("type", &GanLoss::type)
+      .field("kind", &GanLoss::kind)
+      .field("loss", &GanLoss::loss);
+
+  Binding<GanLossBackward>(m, "GanLossBackward")
+      .field("logits", &GanLossBackward::logits)
+      .field("elements", &GanLossBackward::elements)
+      .field("real", &GanLossBackward::real)
+      .field("type", &GanLossBackward::type)
+      .field("kind", &GanLossBackward::kind)
+      .field("grad_loss", &GanLossBackward::grad_loss)
+      .field("grad", &GanLossBackward::grad);
 }

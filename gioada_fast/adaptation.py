@@ -8,6 +8,7 @@
 Source: Chen, Li, Chen, Van Gool (CVPR 2019, arXiv 1812.05040).
 """
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 from .config import AdaptationConfig, ModelConfig
 from .depth import encode_depth
 from .losses import depth_loss, gan_loss, segmentation_loss
-from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
+from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet, output_map
 from .models.layers import normalise
-from .ops import semantic_depth_concat
+from .ops import gan_loss, semantic_depth_concat
+
+Patches = dict[str, list[tuple[Tensor, bool]]]
+"""For each adversarial term, maps of a discriminator's logits and whether they shall be real."""
 
 
 class Batch(NamedTuple):
@@ -100,11 +104,14 @@ class TwoLevelAdaptation(nn.Module):
         output_level = self.output_discriminator is not None and x_t is not None
 
         losses: dict[str, Tensor] = {}
+        patches: Patches = {}
         images = outputs = None
         with frozen(self.image_discriminator, self.output_discriminator):
             if input_level:
                 x_s = self.translation(batch.source_image, d_s, y_s)
                 losses["img"] = self._gan_loss(self.image_discriminator(x_s), real=True)
+                x_s = self.translation(x_s, d_s, y_s)
+                patches["img"] = [(self.image_discriminator(x_s), True)]
                 images = x_s.detach(), x_t
             else:
                 x_s = normalise(batch.source_image)
@@ -116,12 +123,13 @@ class TwoLevelAdaptation(nn.Module):
                 joint = config.output_level == "joint"
                 o = semantic_depth_concat(logits, depth if joint else None, size)
                 patches = self.output_discriminator(o)
+                o = self._output_map(logits, depth, size)
+                p = self.output_discriminator(o)
                 # both sides of the minimum: the target's output shall look like the source's, and
                 # through G_task and G_img the translated source's like the target's
-                losses["out"] = 0.5 * (
-                    self._gan_loss(patches[n:], real=True) + self._gan_loss(patches[:n], real=False)
-                )
+                patches["out"] = [(p[n:], True), (p[:n], False)]
                 outputs = o[:n].detach(), o[n:].detach()
+        losses |= self._gan_losses(patches, generator=True)
 
         losses["total"] = losses["seg"] + config.lambda_depth * losses["depth"]
         if input_level:
@@ -132,17 +140,14 @@ class TwoLevelAdaptation(nn.Module):
 
     def discriminators_loss(self, step: GeneratorStep) -> dict[str, Tensor]:
         """What D_img and D_out minimise: real against fake, on what the generators just made."""
-        losses: dict[str, Tensor] = {}
+        patches: Patches = {}
         if step.images is not None:
-            translated, target = step.images
-            patches = self.image_discriminator(torch.cat([translated, target]))
-            fake, real = patches.chunk(2)
-            losses["d_img"] = self._discrimination_loss(real, fake)
+            fake, real = self.image_discriminator(torch.cat(step.images)).chunk(2)
+            patches["d_img"] = [(real, True), (fake, False)]
         if step.outputs is not None:
-            patches = self.output_discriminator(torch.cat(step.outputs))
-            source, target = patches.chunk(2)
-            losses["d_out"] = self._discrimination_loss(real=source, fake=target)
-        return losses
+            source, target = self.output_discriminator(torch.cat(step.outputs)).chunk(2)
+            patches["d_out"] = [(source, True), (target, False)]
+        return self._gan_losses(patches, generator=False)
 
     def _gan_loss(self, patches: Tensor, real: bool) -> Tensor:
         return gan_loss(patches, real, self.config.gan_loss, generator=True)
@@ -150,6 +155,18 @@ class TwoLevelAdaptation(nn.Module):
     def _discrimination_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         kind = self.config.gan_loss
         return 0.5 * (gan_loss(real, True, kind) + gan_loss(fake, False, kind))
+
+    def _output_map(self, logits: Tensor, depth: Tensor, size: tuple[int, int]) -> Tensor:
+        return output_map(logits, depth if self.config.output_level == "joint" else None, size)
+
+    def _gan_losses(self, patches: Patches, generator: bool) -> dict[str, Tensor]:
+        """The mean over each term's maps; all maps of a side are small, and go in one call."""
+        if not patches:
+            return {}
+        maps, real = zip(*itertools.chain(*patches.values()), strict=True)
+        losses = gan_loss(maps, real, self.config.gan_loss, generator)
+        terms = losses.split([len(pairs) for pairs in patches.values()])
+        return {name: term.mean() for name, term in zip(patches, terms, strict=True)}
 
 
 @contextmanager

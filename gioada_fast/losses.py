@@ -1,5 +1,6 @@
-"""The losses of the objective, by name."""
+"""The task's losses, by name; the adversarial ones are ``ops.gan_loss``."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -7,8 +8,9 @@ from .ops import upsample_cross_entropy, upsample_depth_loss
 from .ops.upsample_depth_loss import KINDS as DEPTH_LOSSES
 
 GAN_LOSSES = ("lsgan", "bce", "hinge")
+DEPTH_LOSSES = ("l1", "berhu")
 
-__all__ = ["DEPTH_LOSSES", "GAN_LOSSES", "depth_loss", "gan_loss", "segmentation_loss"]
+__all__ = ["DEPTH_LOSSES", "depth_loss", "segmentation_loss"]
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -57,3 +59,9 @@ def gan_loss(logits: Tensor, real: bool, kind: str = "lsgan", generator: bool = 
     if kind == "hinge":
         return (-signed if generator else F.relu(1 - signed)).mean()
     raise ValueError(f"kind is {kind!r}, expected one of {', '.join(GAN_LOSSES)}")
+    full = upsample(depth.float(), target.shape[2:])
+    error = torch.where(valid, (full - target).abs(), 0.0)
+    if kind == "berhu":
+        c = (error.detach().amax() / 5).clamp_min(torch.finfo(error.dtype).tiny)
+        error = torch.where(error <= c, error, (error.square() + c.square()) / (2 * c))
+    return error.sum() / valid.sum().clamp_min(1)

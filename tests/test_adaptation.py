@@ -5,6 +5,7 @@ import torch
 
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
 from gioada_fast.config import AdaptationConfig, ModelConfig
+from gioada_fast.ops import gan_loss
 
 from .miniature import SMALL_MODEL
 
@@ -89,6 +90,36 @@ def test_the_adversarial_output_loss_pulls_both_sides():
     adaptation.generators_loss(make_batch()).losses["out"].backward()
     source, target = seen[0].grad.chunk(2)
     assert float(source.abs().sum()) > 0 and float(target.abs().sum()) > 0
+
+
+def test_adversarial_losses_of_a_side_are_one_call(monkeypatch):
+    """Four maps at most; each term is the mean of its maps against what they shall be."""
+    adaptation, calls = make(), []
+
+    def spy(maps, real, kind, generator):
+        calls.append((maps, real, generator))
+        return gan_loss(maps, real, kind, generator)
+
+    monkeypatch.setattr("gioada_fast.adaptation.gan_loss", spy)
+    step = adaptation.generators_loss(make_batch())
+    losses = step.losses | adaptation.discriminators_loss(step)
+    (maps, real, generator), (d_maps, d_real, d_generator) = calls
+    assert real == (True, True, False) and generator
+    assert d_real == (True, False, True, False) and not d_generator
+    img, target, source = (((x - int(r)) ** 2).mean() for x, r in zip(maps, real, strict=True))
+    torch.testing.assert_close(losses["img"], img)
+    torch.testing.assert_close(losses["out"], (source + target) / 2)
+    means = [((x - int(r)) ** 2).mean() for x, r in zip(d_maps, d_real, strict=True)]
+    torch.testing.assert_close(losses["d_img"], sum(means[:2]) / 2)
+    torch.testing.assert_close(losses["d_out"], sum(means[2:]) / 2)
+    # real is the target for D_img, and the translated source's output for D_out
+    with torch.no_grad():
+        translated, target = step.images
+        torch.testing.assert_close(d_maps[0], adaptation.image_discriminator(target))
+        torch.testing.assert_close(d_maps[1], adaptation.image_discriminator(translated))
+        source, target = step.outputs
+        torch.testing.assert_close(d_maps[2], adaptation.output_discriminator(source))
+        torch.testing.assert_close(d_maps[3], adaptation.output_discriminator(target))
 
 
 def test_without_a_target_both_levels_are_off():

@@ -16,8 +16,9 @@ from gioada_fast.config import (
 from gioada_fast.data.labels import LABEL_SPACES
 from gioada_fast.depth import ENCODINGS
 from gioada_fast.errors import InputError
-from gioada_fast.losses import DEPTH_LOSSES, GAN_LOSSES
+from gioada_fast.losses import DEPTH_LOSSES
 from gioada_fast.models import BACKBONES
+from gioada_fast.ops.gan_loss import GAN_LOSSES
 
 
 @pytest.mark.parametrize(

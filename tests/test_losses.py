@@ -1,9 +1,8 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
 from gioada_fast.depth import ENCODINGS, FAR, NEAR, decode_depth, encode_depth
-from gioada_fast.losses import GAN_LOSSES, depth_loss, gan_loss
+from gioada_fast.losses import depth_loss
 
 
 def test_depth_loss_is_the_mean_over_valid_pixels():
@@ -38,6 +37,31 @@ def test_generator_pushes_logits_towards_its_target(kind, real):
     x = torch.full((4,), 0.5, requires_grad=True)
     gan_loss(x, real, kind, generator=True).backward()
     assert bool((x.grad < 0).all() if real else (x.grad > 0).all())
+
+
+@pytest.mark.parametrize("kind", ["l1", "berhu"])
+def test_depth_loss_without_a_valid_pixel_is_zero_with_zero_gradient(kind):
+    depth = torch.randn(1, 1, 3, 3, requires_grad=True)
+    target = torch.full((1, 1, 9, 9), float("nan"))
+    loss = depth_loss(depth, target, torch.zeros(1, 1, 9, 9, dtype=torch.bool), kind)
+    loss.backward()
+    assert float(loss) == 0
+    assert torch.equal(depth.grad, torch.zeros_like(depth))
+
+
+@pytest.mark.parametrize("kind", ["l1", "berhu"])
+def test_depth_loss_gradient(kind):
+    depth = torch.randn(2, 1, 3, 4, requires_grad=True)
+    target, valid = torch.randn(2, 1, 7, 8), torch.rand(2, 1, 7, 8) > 0.3
+    loss = depth_loss(depth, target, valid, kind)
+    (gradient,) = torch.autograd.grad(loss, depth)
+    eps = 1e-2
+    step = torch.zeros_like(depth)
+    step[1, 0, 1, 2] = eps
+    with torch.no_grad():
+        up = depth_loss(depth + step, target, valid, kind)
+        down = depth_loss(depth - step, target, valid, kind)
+    assert float((up - down) / (2 * eps)) == pytest.approx(float(gradient[1, 0, 1, 2]), abs=2e-3)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -5,6 +5,7 @@ environment variable ``GIOADA_BACKEND`` override the automatic choice.
 """
 
 from gioada_fast.ops._registry import BACKENDS, Backend, backend, backends, registered
+from gioada_fast.ops.gan_loss import gan_loss
 from gioada_fast.ops.instance_norm_act import instance_norm_act
 from gioada_fast.ops.semantic_depth_concat import semantic_depth_concat
 from gioada_fast.ops.translation_input import translation_input
@@ -17,6 +18,7 @@ __all__ = [
     "Backend",
     "backend",
     "backends",
+    "gan_loss",
     "instance_norm_act",
     "registered",
     "semantic_depth_concat",

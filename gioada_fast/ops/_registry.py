@@ -14,7 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
+from torch._C import _are_functorch_transforms_active
+from torch.compiler import is_compiling
+from torch.nn import Parameter
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from gioada_fast.ops._native import native, native_error
 
@@ -86,10 +90,13 @@ def backends() -> dict[str, Backend]:
     }
 
 
-@torch.compiler.assume_constant_result
 def _runs_on(name: str, device_type: str) -> bool:
-    # A constant of the process: torch.compile evaluates it and does not trace into the probes.
     return device_type in backends()[name].devices
+
+
+# A constant of the process: torch.compile evaluates it and does not trace into the probes. This is
+# what torch.compiler.assume_constant_result sets, but importing torch._dynamo takes a second.
+_runs_on._dynamo_marked_constant = True
 
 
 def _checked(name: str | None, origin: str) -> str | None:
@@ -142,13 +149,21 @@ def registered() -> dict[str, "FusedOp"]:
     return dict(_ops)
 
 
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+
 class FusedOp:
     """An operator ``torch.ops.gioada_fast.<name>`` with a kernel for each back end.
+
+    Whatever traces or transforms a program sees the operator. In plain eager mode its kernel runs
+    directly under a ``torch.autograd.Function`` of the same formulas: the dispatcher's way through
+    Python would take longer than a small kernel.
 
     Args:
         name: of the operator.
         fake: shapes and dtypes of the results, on fake tensors. Its annotated signature is the
-            operator's schema; a last argument ``backend: str`` names the kernel.
+            operator's schema; a last argument ``backend: str`` names the kernel. Where there is a
+            list of tensors, it comes first.
         kernels: the kernel of each back end, with the signature of ``fake`` without ``backend``;
             called with tensors of a device on which the back end is live.
         setup_context: ``(ctx, inputs, output)``, as in ``torch.library.register_autograd``.
@@ -165,23 +180,62 @@ class FusedOp:
     ):
         self.name = name
         self.kernels = kernels
+        qualified = f"{NAMESPACE}::{name}"
         schema = torch.library.infer_schema(fake, mutates_args=())
-
-        def dispatch(*args: object) -> Tensor | Sequence[Tensor]:
-            *arguments, chosen = args
-            return kernels[chosen](*arguments)
-
-        self.operator = torch.library.custom_op(
-            f"{NAMESPACE}::{name}", dispatch, mutates_args=(), schema=schema
+        _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+        _library.impl(
+            name, lambda *args: kernels[args[-1]](*args[:-1]), "CompositeExplicitAutograd"
         )
-        self.operator.register_fake(fake)
+        torch.library.register_fake(qualified, fake, lib=_library)
+        self.operator = getattr(getattr(torch.ops, NAMESPACE), name).default
+        self._takes_list = self.operator._schema.arguments[0].type.kind() == "ListType"
+        self._automatic: dict[str, str] = {}
+        self._apply: Callable | None = None
         if backward is not None:
-            self.operator.register_autograd(backward, setup_context=setup_context)
+            torch.library.register_autograd(
+                qualified, backward, setup_context=setup_context, lib=_library
+            )
+            function = self._autograd_function(setup_context, backward)
+            # Past Function.apply in Python, which only deals with functorch: __call__ has done so.
+            self._apply = super(torch.autograd.Function, function).apply
         _ops[name] = self
 
     def __call__(self, *args: object) -> Tensor | Sequence[Tensor]:
         """Run the operator; the last argument is the back end that ``choose`` named."""
-        return self.operator(*args)
+        if is_compiling() or is_in_torch_dispatch_mode() or _are_functorch_transforms_active():
+            return self.operator(*args)
+        wants_grad = False
+        for x in args[0] if self._takes_list else args:
+            if type(x) is Tensor or type(x) is Parameter:
+                wants_grad = wants_grad or x.requires_grad
+            elif isinstance(x, Tensor):
+                return self.operator(*args)
+        if not wants_grad or self._apply is None or not is_grad_enabled():
+            return self.kernels[args[-1]](*args[:-1])
+        if self._takes_list:
+            return self._apply(args[1:], *args[0])
+        return self._apply(*args)
+
+    def _autograd_function(
+        self, setup_context: Callable, backward: Callable
+    ) -> type[torch.autograd.Function]:
+        kernels = self.kernels
+
+        def forward(ctx, *args):
+            result = kernels[args[-1]](*args[:-1])
+            setup_context(ctx, args, result)
+            return result
+
+        # Autograd sees tensors among the arguments, but not in a list.
+        def forward_list(ctx, others, *tensors):
+            return forward(ctx, tensors, *others)
+
+        def backward_list(ctx, *grads):
+            return None, *backward(ctx, *grads)[0]
+
+        methods = (forward_list, backward_list) if self._takes_list else (forward, backward)
+        named = zip(("forward", "backward"), map(staticmethod, methods), strict=True)
+        return type(self.name, (torch.autograd.Function,), dict(named))
 
     def backends_on(self, device_type: str) -> list[str]:
         """Back ends that can run this op on a device type now, best first; reference is last."""
@@ -202,11 +256,11 @@ class FusedOp:
         Raises:
             RuntimeError: the back end asked for cannot run this op on this device.
         """
-        if tensor.dtype == torch.float64:
+        if tensor.dtype is torch.float64:
             return "reference"
-        device_type = tensor.device.type
+        device_type = "cpu" if tensor.is_cpu else tensor.device.type
         if _forced is None:
-            return self._automatic(device_type)
+            return self._automatic.get(device_type) or self._choose_automatically(device_type)
         if _forced == "reference" or _forced in self.backends_on(device_type):
             return _forced
         found = backends()[_forced]
@@ -215,11 +269,12 @@ class FusedOp:
             reason = "the op has no such kernel"
         raise RuntimeError(f"{self.name}: back end {_forced!r} cannot run: {reason}")
 
-    def _automatic(self, device_type: str) -> str:
+    def _choose_automatically(self, device_type: str) -> str:
         for name in _PREFERENCE.get(device_type, ()):
             if name in self.kernels and _runs_on(name, device_type):
+                self._automatic[device_type] = name
                 return name
-        if device_type in _PREFERENCE and not torch.compiler.is_compiling():
+        if device_type in _PREFERENCE and not is_compiling():
             wanted = _PREFERENCE[device_type][0]
             _warn_slow(f"back end {wanted!r} is not live: {backends()[wanted].detail}")
         return "reference"
@@ -238,11 +293,14 @@ def scaled_gradient(name: str, arguments: int) -> tuple[Callable, Callable]:
 
     def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # output[1] would get one of full size, of zeros
         ctx.save_for_backward(output[1])
         ctx.dtype = inputs[0].dtype
 
-    def backward(ctx, grad_loss: Tensor, _: Tensor) -> tuple:
+    def backward(ctx, grad_loss: Tensor | None, _: None) -> tuple:
         refuse_second_derivative(name)
+        if grad_loss is None:
+            return (None,) * arguments
         (grad,) = ctx.saved_tensors
         return (grad * grad_loss).to(ctx.dtype), *[None] * (arguments - 1)
 

@@ -13,7 +13,8 @@ import pytest
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 ARCHS = (80, 90)
 
-# op -> kernel -> (types of the arguments, constants), both at the flagship shape.
+# op -> kernel -> (types of the arguments, constants), both at the flagship shape. A type with a
+# number behind it is a tuple of so many.
 TRITON = {
     "translation_input": {
         "fill_kernel": ("*u8 *fp32 *u8 *fp32" + " i32" * 11, {"BLOCK": 1024}),
@@ -59,6 +60,14 @@ TRITON = {
         "gradient_kernel": (
             "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 4,
             {"PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64},
+    "gan_loss": {
+        "loss_kernel": (
+            "*fp32:4 i32:4 fp32:4 *fp32",
+            {"KIND": "bce", "PART": 32768, "BLOCK": 4096, "num_warps": 16},
+        ),
+        "backward_kernel": (
+            "*bf16:4 i32:4 fp32:4 *fp32 *bf16:4",
+            {"KIND": "bce", "BLOCK": 4096, "num_warps": 16},
         ),
     },
     "upsample_cross_entropy": {
@@ -92,13 +101,18 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
 from triton.compiler import ASTSource
 
+def signature_of(type):
+    name, _, length = type.partition(":")
+    return (name,) * int(length) if length else name
+
 def ptxas(op, kernel, types, constants, arch):
+    options = {"num_warps": constants.pop("num_warps")} if "num_warps" in constants else {}
     function = getattr(importlib.import_module(f"gioada_fast.ops.triton.{op}"), kernel)
     arguments = [name for name in function.arg_names if name not in constants]
-    signature = dict(zip(arguments, types.split(), strict=True))
+    signature = dict(zip(arguments, map(signature_of, types.split()), strict=True))
     signature |= {name: "constexpr" for name in constants}
     source = ASTSource(fn=function, signature=signature, constexprs=constants)
-    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32))
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     assert compiled.asm["cubin"]
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(compiled.asm["ptx"])

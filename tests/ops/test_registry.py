@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
+from torch._subclasses import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gioada_fast import ops
 from gioada_fast.ops import _registry
@@ -14,6 +17,7 @@ from tests.op_checks import require
 
 op = ops.registered()["upsample_cross_entropy"]
 CPU = torch.zeros(1, 3, 2, 2)
+LABELS = torch.zeros(1, 4, 4, dtype=torch.int64)
 
 
 def python(code: str, **environment: str) -> str:
@@ -105,11 +109,70 @@ def test_compiled_function_follows_the_switch():
 
     torch.compiler.reset()
     step = torch.compile(upsample_cross_entropy, fullgraph=True, backend=spy)
-    labels = torch.zeros(1, 4, 4, dtype=torch.int64)
     for name in ("cpp", "reference", "cpp"):
         with ops.backend(name):
-            step(torch.zeros(1, 3, 2, 2), labels)
+            step(CPU, LABELS)
     assert seen == [True, False]
+
+
+def test_import_leaves_the_compiler_alone():
+    """torch._dynamo takes longer to import than torch itself; the first torch.compile does it."""
+    code = "import sys, torch; before = set(sys.modules); import gioada_fast.ops; "
+    assert python(code + "print('torch._dynamo' in set(sys.modules) - before)").strip() == "False"
+
+
+def test_eager_mode_goes_past_the_dispatcher():
+    """A kernel runs without the operator in plain eager mode, with or without a gradient."""
+    require("cpp", "cpu")
+    with torch.profiler.profile() as profile, ops.backend("cpp"):
+        upsample_cross_entropy(CPU, LABELS)
+        upsample_cross_entropy(CPU.clone().requires_grad_(), LABELS).backward()
+    names = {event.name for event in profile.events()}
+    assert "upsample_cross_entropy" in names  # the autograd function
+    assert "gioada_fast::upsample_cross_entropy" not in names
+
+
+class Recorder(TorchDispatchMode):
+    """Names of all operators that run inside."""
+
+    def __enter__(self):
+        self.names = []
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_modes_see_the_operator(requires_grad):
+    require("cpp", "cpu")
+    logits = CPU.clone().requires_grad_(requires_grad)
+    with ops.backend("cpp"), Recorder() as recorder:
+        upsample_cross_entropy(logits, LABELS)
+        ops.gan_loss([logits, logits], True)
+    assert "gioada_fast::upsample_cross_entropy" in recorder.names
+    assert "gioada_fast::gan_loss" in recorder.names
+
+
+def test_fake_tensors_see_the_operator():
+    """Also where no mode is active any more."""
+    require("cpp", "cpu")
+    with ops.backend("cpp"):
+        with FakeTensorMode() as mode:
+            logits, labels = mode.from_tensor(CPU), mode.from_tensor(LABELS)
+        for loss in (upsample_cross_entropy(logits, labels), ops.gan_loss([logits], True)[0]):
+            assert isinstance(loss, FakeTensor) and loss.shape == ()
+
+
+def test_vmap():
+    require("cpp", "cpu")
+    logits = torch.randn(3, 1, 3, 2, 2)
+    with ops.backend("cpp"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one call for each example
+        found = torch.vmap(lambda x: upsample_cross_entropy(x, LABELS))(logits)
+        expected = torch.stack([upsample_cross_entropy(x, LABELS) for x in logits])
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs Linux")

@@ -1,0 +1,43 @@
+"""``gan_loss`` of a side's maps against a loss function call for each."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gioada_fast.ops import gan_loss
+
+# Shapes of the maps, which are real and fake in turn; kind; guards of forward, and of forward and
+# backward, with room for noise.
+SHAPES = {
+    "flagship lsgan, 4 of 1x1x62x126": ([(1, 1, 62, 126)] * 4, "lsgan", (1.6, 1.1)),
+    "demo lsgan, 2 of 4x1x20x28, 2 of 4x1x5x7": (
+        [(4, 1, 20, 28)] * 2 + [(4, 1, 5, 7)] * 2,
+        "lsgan",
+        (1.6, 1.1),
+    ),
+    "odd bce, 3 of 3x1x17x31": ([(3, 1, 17, 31)] * 3, "bce", (1.6, 1.1)),
+}
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward+backward"])
+@pytest.mark.parametrize("shape", SHAPES)
+def bench_gan_loss(shape, backward, race, device):
+    sizes, kind, guards = SHAPES[shape]
+    torch.manual_seed(0)
+    maps = [torch.randn(size, device=device).requires_grad_(backward) for size in sizes]
+    real = [i % 2 == 0 for i in range(len(maps))]
+    targets = [torch.full_like(x, float(r)).detach() for x, r in zip(maps, real, strict=True)]
+    loss = F.mse_loss if kind == "lsgan" else F.binary_cross_entropy_with_logits
+
+    def eager(*maps):
+        """As public code writes it, with target tensors made once."""
+        return torch.stack([loss(x, t) for x, t in zip(maps, targets, strict=True)])
+
+    race(
+        "gan_loss",
+        shape,
+        lambda *maps: gan_loss(maps, real, kind),
+        eager,
+        tuple(maps),
+        guard=guards[backward],
+    )

@@ -1,0 +1,198 @@
+// CPU kernels: the mean of every map, and the gradient of every logit. Maps are
+// walked in chunks, which, and so all sums, depend on the shapes alone: the result has the same
+// bits for any number of threads.
+
+#include "gan_loss.h"
+
+#include <type_traits>
+
+#include "cpu/parallel.h"
+#include "cpu/simd.h"
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+namespace {
+
+constexpr int64_t kChunk = 4096;
+constexpr int kSums = 4;                    // one sum alone would wait for every addition to finish
+constexpr int64_t kParallelFrom = 1 << 16;  // logits; fewer take less time than waking a thread
+
+template <typename T>
+Floats read(const T* p, int count) {
+  float values[kLanes] = {};
+  for (int lane = 0; lane < count; ++lane) values[lane] = to_float(p[lane]);
+  Floats result;
+  std::memcpy(&result, values, sizeof result);
+  return result;
+}
+
+template <typename T>
+void write(T* p, Floats value, int count) {
+  float values[kLanes];
+  std::memcpy(values, &value, sizeof value);
+  for (int lane = 0; lane < count; ++lane) convert(values[lane], p + lane);
+}
+
+// log(1 + e) for 0 <= e <= 1, relative to its own size: 2 atanh(e / (2 + e)) by its power series.
+Floats log1p_of_exp(Floats e) {
+  const Floats z = e / (2.f + e);
+  const Floats q = z * z;
+  Floats p = q * (1.f / 15) + 1.f / 13;
+  p = p * q + 1.f / 11;
+  p = p * q + 1.f / 9;
+  p = p * q + 1.f / 7;
+  p = p * q + 1.f / 5;
+  p = p * q + 1.f / 3;
+  p = p * q + 1.f;
+  return 2.f * z * p;
+}
+
+Floats absolute(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
+
+// Comparisons are such that NaN stays NaN.
+template <GanKind kKind>
+Floats loss_of(Floats x, bool real) {
+  const float s = real ? 1.f : -1.f;
+  if (kKind == GanKind::lsgan) {
+    const Floats error = x - (real ? 1.f : 0.f);
+    return error * error;
+  }
+  if (kKind == GanKind::bce) {
+    const Floats v = -s * x;
+    return max(Floats{}, v) + log1p_of_exp(exp_nonpositive(-absolute(v)));
+  }
+  if (kKind == GanKind::hinge) {
+    const Floats margin = 1.f - s * x;
+    return margin < 0.f ? Floats{} : margin;
+  }
+  return -s * x;
+}
+
+template <GanKind kKind>
+Floats gradient_of(Floats x, bool real) {
+  const float s = real ? 1.f : -1.f;
+  if (kKind == GanKind::lsgan) return 2.f * (x - (real ? 1.f : 0.f));
+  if (kKind == GanKind::bce) {
+    const Floats v = -s * x;
+    const Floats e = exp_nonpositive(-absolute(v));
+    return (v >= 0.f ? broadcast(-s) : -s * e) / (1.f + e);
+  }
+  if (kKind == GanKind::hinge) return 1.f - s * x <= 0.f ? Floats{} : broadcast(-s);
+  return broadcast(-s);
+}
+
+template <GanKind kKind, typename T>
+double sum_of_losses(const T* x, int64_t count, bool real) {
+  Floats sums[kSums] = {};
+  int64_t i = 0;
+  for (; i + kSums * kLanes <= count; i += kSums * kLanes) {
+#pragma GCC unroll 4
+    for (int k = 0; k < kSums; ++k) {
+      sums[k] += loss_of<kKind>(read(x + i + k * kLanes, kLanes), real);
+    }
+  }
+  double total = 0.;
+  for (; i < count; i += kLanes) {
+    const int rest = count - i < kLanes ? static_cast<int>(count - i) : kLanes;
+    const Floats loss = loss_of<kKind>(read(x + i, rest), real);
+    for (int lane = 0; lane < rest; ++lane) total += loss[lane];
+  }
+  const Floats sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
+  return total;
+}
+
+template <GanKind kKind, typename T>
+void gradients(const T* x, int64_t count, bool real, float scale, T* grad) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    write(grad + i, scale * gradient_of<kKind>(read(x + i, kLanes), real), kLanes);
+  }
+  const int rest = static_cast<int>(count - i);
+  write(grad + i, scale * gradient_of<kKind>(read(x + i, rest), real), rest);
+}
+
+template <GanKind kKind>
+using Constant = std::integral_constant<GanKind, kKind>;
+
+int64_t chunks_of(int64_t elements) { return (elements + kChunk - 1) / kChunk; }
+
+int64_t chunks_of(const std::vector<int64_t>& elements) {
+  int64_t chunks = 0;
+  for (int64_t count : elements) chunks += chunks_of(count);
+  return chunks;
+}
+
+// body(index of the chunk, map, its first logit, number of its logits) for all chunks of all maps.
+template <typename Body>
+void for_each_chunk(const std::vector<int64_t>& elements, int threads, const Body& body) {
+  int64_t first = 0;  // chunk
+  for (size_t map = 0; map < elements.size(); ++map) {
+    const int64_t count = elements[map];
+    const int workers = count < kParallelFrom ? 1 : threads;
+    parallel_for(chunks_of(count), workers, [&](int64_t i, int) {
+      const int64_t begin = i * kChunk;
+      body(first + i, map, begin, count - begin < kChunk ? count - begin : kChunk);
+    });
+    first += chunks_of(count);
+  }
+}
+
+template <GanKind kKind, typename T>
+void run_loss(const GanLoss& op, int threads) {
+  const Buffer<double> sums(chunks_of(op.elements));
+  for_each_chunk(op.elements, threads, [&](int64_t i, size_t map, int64_t begin, int64_t count) {
+    const T* logits = static_cast<const T*>(op.logits[map]) + begin;
+    sums[i] = sum_of_losses<kKind>(logits, count, op.real[map]);
+  });
+  const double* next = sums.get();
+  for (size_t map = 0; map < op.elements.size(); ++map) {
+    double total = 0.;
+    for (int64_t i = chunks_of(op.elements[map]); i > 0; --i) total += *next++;
+    op.loss[map] = op.elements[map] > 0 ? static_cast<float>(total / op.elements[map]) : 0.f;
+  }
+}
+
+template <GanKind kKind, typename T>
+void run_backward(const GanLossBackward& op, int threads) {
+  for_each_chunk(op.elements, threads, [&](int64_t, size_t map, int64_t begin, int64_t count) {
+    const T* logits = static_cast<const T*>(op.logits[map]) + begin;
+    const float scale = op.grad_loss[map] / static_cast<float>(op.elements[map]);
+    gradients<kKind>(logits, count, op.real[map], scale, static_cast<T*>(op.grad[map]) + begin);
+  });
+}
+
+// function(type of the logits, kind), both as constants of the compiler.
+template <typename Op, typename Function>
+void dispatch(const Op& op, const Function& function) {
+  const auto with_type = [&](auto kind) {
+    op.type == FloatType::bfloat16 ? function(bfloat16{}, kind) : function(float{}, kind);
+  };
+  switch (op.kind) {
+    case GanKind::lsgan:
+      return with_type(Constant<GanKind::lsgan>{});
+    case GanKind::bce:
+      return with_type(Constant<GanKind::bce>{});
+    case GanKind::hinge:
+      return with_type(Constant<GanKind::hinge>{});
+    case GanKind::linear:
+      return with_type(Constant<GanKind::linear>{});
+  }
+}
+
+}  // namespace
+
+void gan_loss(const GanLoss& op, int threads) {
+  dispatch(op, [&](auto logit, auto kind) {
+    run_loss<decltype(kind)::value, decltype(logit)>(op, threads);
+  });
+}
+
+void gan_loss_backward(const GanLossBackward& op, int threads) {
+  dispatch(op, [&](auto logit, auto kind) {
+    run_backward<decltype(kind)::value, decltype(logit)>(op, threads);
+  });
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

@@ -1,0 +1,199 @@
+"""Mean loss of discriminator logits against constant targets, for many maps at once.
+
+    t = 1 or 0, s = 1 or -1 for real or fake
+    lsgan:  mean (x - t)^2
+    bce:    mean log(1 + exp(-s x))
+    hinge:  mean max(0, 1 - s x); for the generator, mean -s x
+
+A step computes up to four such maps a side, each of a few thousand logits: next to the work, what
+counts is the number of calls. The gradient needs no more than the logits, so nothing is saved
+beside them, and one pass in the backward writes it, already scaled.
+
+Sources: Mao et al. (arXiv 1611.04076), Goodfellow et al. (arXiv 1406.2661), Lim and Ye
+(arXiv 1705.02894).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gioada_fast.ops._checks import check_choice, check_dtype
+from gioada_fast.ops._native import float_type, native, run_cpu
+from gioada_fast.ops._registry import FusedOp, refuse_second_derivative
+
+_NAME = "gan_loss"
+GAN_LOSSES = ("lsgan", "bce", "hinge")
+_LINEAR = "linear"  # the hinge loss of a generator
+
+
+def reference(
+    logits: Tensor | Sequence[Tensor],
+    real: bool | Sequence[bool],
+    kind: str = "lsgan",
+    generator: bool = False,
+) -> Tensor:
+    """The same in plain PyTorch; arguments as for ``gan_loss``."""
+    maps, targets = _as_lists(logits, real)
+    return torch.stack([_mean(x, t, kind, generator) for x, t in zip(maps, targets, strict=True)])
+
+
+def _mean(x: Tensor, real: bool, kind: str, generator: bool) -> Tensor:
+    x = x if x.dtype == torch.float64 else x.float()
+    if x.numel() == 0:
+        return x.sum()
+    signed = x if real else -x
+    if kind == "lsgan":
+        return (x - float(real)).square().mean()
+    if kind == "bce":
+        return F.softplus(-signed).mean()
+    return (-signed if generator else F.relu(1 - signed)).mean()
+
+
+def _as_lists(
+    logits: Tensor | Sequence[Tensor], real: bool | Sequence[bool]
+) -> tuple[list[Tensor], list[bool]]:
+    maps = [logits] if isinstance(logits, Tensor) else list(logits)
+    return maps, [real] * len(maps) if isinstance(real, bool) else list(real)
+
+
+def _check(maps: list[Tensor], targets: list[bool], kind: str) -> None:
+    check_choice("kind", kind, GAN_LOSSES)
+    if not maps:
+        raise ValueError("logits: an empty list, expected at least one map")
+    if len(targets) != len(maps):
+        raise ValueError(f"real: {len(targets)} targets for {len(maps)} maps")
+    if not {*map(type, targets)} <= {bool}:
+        raise TypeError(f"real: {targets}, expected bools")
+    for i, x in enumerate(maps):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"logits[{i}]: {type(x).__name__}, expected a tensor")
+        if x.dim() == 0:
+            raise ValueError(f"logits[{i}]: [], expected at least one dimension")
+        if x.dtype != maps[0].dtype:
+            raise TypeError(f"logits[{i}]: {x.dtype}, but logits[0] is {maps[0].dtype}")
+        if x.device != maps[0].device:
+            raise ValueError(f"logits[{i}]: on {x.device}, but logits[0] on {maps[0].device}")
+    check_dtype("logits", maps[0])
+
+
+def _fake(logits: list[Tensor], real: list[bool], kind: str, backend: str) -> Tensor:
+    return logits[0].new_empty(len(logits), dtype=torch.float32)
+
+
+def _fake_backward(
+    logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str, backend: str
+) -> list[Tensor]:
+    return [torch.empty_like(x) for x in logits]
+
+
+def _cpp(logits: list[Tensor], real: list[bool], kind: str) -> Tensor:
+    loss = _fake(logits, real, kind, "cpp")
+    arguments = native.GanLoss(
+        logits=[x.data_ptr() for x in logits],
+        elements=[x.numel() for x in logits],
+        real=real,
+        type=float_type(logits[0]),
+        kind=getattr(native.GanKind, kind),
+        loss=loss.data_ptr(),
+    )
+    run_cpu(_NAME, arguments)
+    return loss
+
+
+def _cpp_backward(
+    logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str
+) -> list[Tensor]:
+    grad = [torch.empty_like(x) for x in logits]
+    arguments = native.GanLossBackward(
+        logits=[x.data_ptr() for x in logits],
+        elements=[x.numel() for x in logits],
+        real=real,
+        type=float_type(logits[0]),
+        kind=getattr(native.GanKind, kind),
+        grad_loss=grad_loss.data_ptr(),
+        grad=[g.data_ptr() for g in grad],
+    )
+    run_cpu(f"{_NAME}_backward", arguments)
+    return grad
+
+
+def _triton(logits: list[Tensor], real: list[bool], kind: str) -> Tensor:
+    from gioada_fast.ops.triton import gan_loss as kernels
+
+    return kernels.loss(logits, real, kind)
+
+
+def _triton_backward(
+    logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str
+) -> list[Tensor]:
+    from gioada_fast.ops.triton import gan_loss as kernels
+
+    return kernels.backward(logits, grad_loss, real, kind)
+
+
+_backward_op = FusedOp(
+    f"{_NAME}_backward",
+    fake=_fake_backward,
+    kernels={"cpp": _cpp_backward, "triton": _triton_backward},
+)
+
+
+def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+    logits, *ctx.others = inputs
+    ctx.save_for_backward(*logits)
+
+
+def _backward(ctx, grad_loss: Tensor) -> tuple:
+    refuse_second_derivative(_NAME)
+    grad = _backward_op(list(ctx.saved_tensors), grad_loss.contiguous(), *ctx.others)
+    return grad, None, None, None
+
+
+_op = FusedOp(
+    _NAME,
+    fake=_fake,
+    kernels={"cpp": _cpp, "triton": _triton},
+    setup_context=_setup_context,
+    backward=_backward,
+)
+
+
+def gan_loss(
+    logits: Tensor | Sequence[Tensor],
+    real: bool | Sequence[bool],
+    kind: str = "lsgan",
+    generator: bool = False,
+) -> Tensor:
+    """Mean loss of every map of discriminator logits against its target, real or fake.
+
+    Args:
+        logits: maps of any shape and memory format, float32 or bfloat16, all of one dtype on one
+            device; or one such tensor. A map that is not contiguous is copied. float64 is computed
+            by ``reference``.
+        real: what the discriminator is taught of each map, or what the generator wants it to say;
+            one bool for all maps, or one for each.
+        kind: ``lsgan``, ``bce`` or ``hinge``.
+        generator: whether this is the generator's side; only ``hinge`` makes a difference.
+
+    Returns:
+        [K] float32, the mean of each of the K maps (float64 for float64 maps). 0 for an empty map.
+        Gradients have the maps' dtype.
+
+    Deterministic: the same bits every run, for any number of CPU threads. Logits that are not
+    finite make their map's loss so, too. Second derivatives are refused; ``reference`` has them.
+
+    Raises:
+        ValueError: no map, one without a dimension, maps on several devices, a number of targets
+            other than that of maps, or an unknown kind.
+        TypeError: another dtype, maps of several dtypes, or a target that is no bool.
+        RuntimeError: the back end asked for does not run here.
+    """
+    maps, targets = _as_lists(logits, real)
+    _check(maps, targets, kind)
+    backend = _op.choose(maps[0])
+    if backend == "reference":
+        return reference(maps, targets, kind, generator)
+    kind = _LINEAR if generator and kind == "hinge" else kind
+    return _op([x.contiguous() for x in maps], targets, kind, backend)

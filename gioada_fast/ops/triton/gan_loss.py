@@ -1,0 +1,153 @@
+"""Triton kernels of ``gan_loss``: one launch for all maps, forward and backward.
+
+Maps are a tuple of pointers. The forward has one program for each part of a map, and one part
+where maps are as small as discriminators make them: then its sum is the result.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gioada_fast.ops.triton._common import on_device_of
+
+BLOCK = 4096
+PART = 8 * BLOCK  # logits of one program of the forward
+WARPS = 16
+
+
+@triton.jit
+def of_map(map, values):
+    # values[map] of a tuple, chosen at run time.
+    chosen = values[0]
+    for k in tl.static_range(1, len(values)):
+        chosen = tl.where(map == k, values[k], chosen)
+    return chosen
+
+
+@triton.jit
+def loss_of(x, real, KIND: tl.constexpr):
+    # Comparisons are such that NaN stays NaN.
+    if KIND == "lsgan":
+        error = x - real
+        return error * error
+    v = x - 2.0 * real * x  # -s x
+    if KIND == "bce":
+        # log(1 + e) for 0 <= e <= 1, relative to its own size: 2 atanh(e / (2 + e)) by its series
+        e = tl.exp(-tl.abs(v))
+        z = e / (2.0 + e)
+        q = z * z
+        p = q * (1.0 / 15) + 1.0 / 13
+        p = p * q + 1.0 / 11
+        p = p * q + 1.0 / 9
+        p = p * q + 1.0 / 7
+        p = p * q + 1.0 / 5
+        p = p * q + 1.0 / 3
+        p = p * q + 1.0
+        return tl.where(v < 0.0, 0.0, v) + 2.0 * z * p
+    if KIND == "hinge":
+        return tl.where(1.0 + v < 0.0, 0.0, 1.0 + v)
+    return v
+
+
+@triton.jit
+def gradient_of(x, real, KIND: tl.constexpr):
+    if KIND == "lsgan":
+        return 2.0 * (x - real)
+    sign = 1.0 - 2.0 * real  # -s
+    v = sign * x
+    if KIND == "bce":
+        e = tl.exp(-tl.abs(v))
+        return sign * tl.where(v >= 0.0, 1.0, e) / (1.0 + e)
+    if KIND == "hinge":
+        return tl.where(1.0 + v <= 0.0, 0.0, sign)
+    return sign + 0.0 * x
+
+
+@triton.jit
+def loss_kernel(
+    logits,  # [maps] pointers
+    elements,  # [maps]
+    real,  # [maps] 0. or 1.
+    partial,  # [maps, parts]
+    KIND: tl.constexpr,
+    PART: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    map = tl.program_id(0)
+    part = tl.program_id(1).to(tl.int64)
+    x = of_map(map, logits)
+    count = of_map(map, elements)
+    is_real = of_map(map, real)
+    sums = tl.zeros([BLOCK], tl.float32)
+    start = part * PART
+    end = tl.minimum(start + PART, count)
+    while start < end:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
+        i = start + tl.arange(0, BLOCK)
+        value = tl.load(x + i, mask=i < end, other=0.0).to(tl.float32)
+        sums += tl.where(i < end, loss_of(value, is_real, KIND), 0.0)
+        start += BLOCK
+    total = tl.sum(sums) / tl.maximum(count, 1).to(tl.float32)
+    tl.store(partial + map * tl.num_programs(1) + part, total)
+
+
+@triton.jit
+def backward_kernel(
+    logits,  # [maps] pointers
+    elements,  # [maps]
+    real,  # [maps] 0. or 1.
+    grad_loss,  # [maps]
+    grad,  # [maps] pointers
+    KIND: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    map = tl.program_id(0)
+    x = of_map(map, logits)
+    g = of_map(map, grad)
+    count = of_map(map, elements)
+    is_real = of_map(map, real)
+    i = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    scale = tl.load(grad_loss + map) / tl.maximum(count, 1).to(tl.float32)
+    value = tl.load(x + i, mask=i < count, other=0.0).to(tl.float32)
+    gradient = scale * gradient_of(value, is_real, KIND)
+    tl.store(g + i, gradient.to(g.dtype.element_ty), mask=i < count)
+
+
+def loss(logits: list[Tensor], real: list[bool], kind: str) -> Tensor:
+    """[K] mean losses of contiguous maps."""
+    elements = tuple(x.numel() for x in logits)
+    parts = max(1, triton.cdiv(max(elements), PART))
+    partial = logits[0].new_empty((len(logits), parts), dtype=torch.float32)
+    with on_device_of(partial):
+        loss_kernel[(len(logits), parts)](
+            tuple(logits),
+            elements,
+            tuple(map(float, real)),
+            partial,
+            KIND=kind,
+            PART=PART,
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+        )
+    return partial.sum(1) if parts > 1 else partial.view(-1)
+
+
+def backward(logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str) -> list[Tensor]:
+    """Gradients of contiguous maps, in their dtype."""
+    grad = [torch.empty_like(x) for x in logits]
+    elements = tuple(x.numel() for x in logits)
+    blocks = triton.cdiv(max(elements), BLOCK)
+    if blocks == 0:
+        return grad
+    with on_device_of(grad_loss):
+        backward_kernel[(len(logits), blocks)](
+            tuple(logits),
+            elements,
+            tuple(map(float, real)),
+            grad_loss,
+            tuple(grad),
+            KIND=kind,
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+        )
+    return grad
