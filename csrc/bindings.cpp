@@ -363,7 +363,6 @@ PYBIND11_MODULE(_C, m) {
       .field("width", &UpsampleDepthLoss::width)
       .field("loss", &UpsampleDepthLoss::loss)
       .field("grad", &UpsampleDepthLoss::grad);
-      .field("grad", &UpsampleCrossEntropy::grad);
 
   Binding<GanLoss>(m, "GanLoss")
       .field("logits", &GanLoss::logits)

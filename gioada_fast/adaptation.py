@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from .config import AdaptationConfig, ModelConfig
 from .depth import encode_depth
-from .losses import depth_loss, gan_loss, segmentation_loss
-from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet, output_map
+from .losses import depth_loss, segmentation_loss
+from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
 from .models.layers import normalise
 from .ops import gan_loss, semantic_depth_concat
 
@@ -109,8 +109,6 @@ class TwoLevelAdaptation(nn.Module):
         with frozen(self.image_discriminator, self.output_discriminator):
             if input_level:
                 x_s = self.translation(batch.source_image, d_s, y_s)
-                losses["img"] = self._gan_loss(self.image_discriminator(x_s), real=True)
-                x_s = self.translation(x_s, d_s, y_s)
                 patches["img"] = [(self.image_discriminator(x_s), True)]
                 images = x_s.detach(), x_t
             else:
@@ -122,8 +120,6 @@ class TwoLevelAdaptation(nn.Module):
             if output_level:
                 joint = config.output_level == "joint"
                 o = semantic_depth_concat(logits, depth if joint else None, size)
-                patches = self.output_discriminator(o)
-                o = self._output_map(logits, depth, size)
                 p = self.output_discriminator(o)
                 # both sides of the minimum: the target's output shall look like the source's, and
                 # through G_task and G_img the translated source's like the target's
@@ -148,16 +144,6 @@ class TwoLevelAdaptation(nn.Module):
             source, target = self.output_discriminator(torch.cat(step.outputs)).chunk(2)
             patches["d_out"] = [(source, True), (target, False)]
         return self._gan_losses(patches, generator=False)
-
-    def _gan_loss(self, patches: Tensor, real: bool) -> Tensor:
-        return gan_loss(patches, real, self.config.gan_loss, generator=True)
-
-    def _discrimination_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        kind = self.config.gan_loss
-        return 0.5 * (gan_loss(real, True, kind) + gan_loss(fake, False, kind))
-
-    def _output_map(self, logits: Tensor, depth: Tensor, size: tuple[int, int]) -> Tensor:
-        return output_map(logits, depth if self.config.output_level == "joint" else None, size)
 
     def _gan_losses(self, patches: Patches, generator: bool) -> dict[str, Tensor]:
         """The mean over each term's maps; all maps of a side are small, and go in one call."""

@@ -79,18 +79,6 @@ def assert_as_good_as_eager(
 
     ``roundoff`` is what the back end's own rounding may add, relative to the largest value.
     """
-
-
-def allowed(target: tuple[str, str], dtype: torch.dtype) -> int:
-    """How many times eager's error a back end may have on a device."""
-    # Triton's interpreter cuts float32 off to bfloat16, where a GPU rounds: up to twice the error.
-    return 4 if target == ("triton", "cpu") and dtype == torch.bfloat16 else 2
-
-
-def assert_as_good_as_eager(
-    fused: Callable, reference: Callable, inputs: tuple, times: int = 2
-) -> None:
-    """The correctness rule of this suite, for one set of inputs."""
     exact = run(reference, cast(inputs, torch.float64, "cpu"))
     eager = run(reference, inputs)
     found = run(fused, inputs)
@@ -99,8 +87,6 @@ def assert_as_good_as_eager(
         largest = x.abs().max().item() if x.numel() else 0.0
         tiny = (8 * torch.finfo(torch.float32).eps + roundoff) * largest
         assert error(f, x) <= 2 * error(e, x) + tiny
-        tiny = 8 * torch.finfo(torch.float32).eps * largest
-        assert error(f, x) <= times * error(e, x) + tiny
 
 
 class OpChecks:
@@ -156,8 +142,6 @@ class OpChecks:
         roundoff = torch.finfo(dtype).eps / 2 if truncates else 0.0
         with ops.backend(backend):
             self.assert_right(inputs, roundoff)
-            times = allowed(target, dtype)
-            assert_as_good_as_eager(self.fused, self.reference, inputs, times)
         count_case(self.name, backend, str(dtype), shape_id)
 
     @pytest.mark.parametrize("target", TARGETS)

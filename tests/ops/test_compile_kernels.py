@@ -60,6 +60,8 @@ TRITON = {
         "gradient_kernel": (
             "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 4,
             {"PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64},
+        ),
+    },
     "gan_loss": {
         "loss_kernel": (
             "*fp32:4 i32:4 fp32:4 *fp32",
