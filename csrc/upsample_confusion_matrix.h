@@ -33,7 +33,7 @@ GIOADA_HD Real between(Real first, Real second, float weight_of_second) {
 // An infinity as a large number, which a weight of 0 takes to 0 and not to NaN: a class that was
 // masked with -infinity never wins. NaN stays NaN.
 GIOADA_HD float limited(float logit) {
-  constexpr float kLargest = 1e38f;
+  constexpr float kLargest = 0x1p126f;
   return logit > kLargest ? kLargest : logit < -kLargest ? -kLargest : logit;
 }
 

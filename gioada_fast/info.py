@@ -31,16 +31,23 @@ def main(arguments: Sequence[str]) -> None:
         machine.add_row(f"cuda:{index}", torch.cuda.get_device_name(index))
     console.print(machine, "")
 
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    found = ops.backends()
     back_ends = Table("back end", "live on", "", show_edge=False)
-    for back_end in ops.backends().values():
-        back_ends.add_row(back_end.name, ", ".join(back_end.devices) or "-", back_end.detail)
+    for back_end in found.values():
+        live_on = ", ".join(d for d in back_end.devices if d in devices)
+        back_ends.add_row(back_end.name, live_on or "-", back_end.detail)
     console.print(back_ends, "")
 
-    chosen = Table("op", "on cpu", "on cuda", show_edge=False)
+    kernels = Table("op", "on cpu", "on cuda", "not live", show_edge=False)
     for name, op in ops.registered().items():
-        cuda = op.backends_on("cuda")[0] if torch.cuda.is_available() else "-"
-        chosen.add_row(name, op.backends_on("cpu")[0], cuda)
-    console.print(chosen, "")
+        live = {d: ", ".join(op.backends_on(d)) for d in devices}
+        not_live = ", ".join(b for b in ops.BACKENDS if b in op.kernels and not found[b].live)
+        kernels.add_row(name, live["cpu"], live.get("cuda", "-"), not_live or "-")
+    console.print(kernels)
+    forced = os.environ.get("GIOADA_BACKEND")
+    chosen = f"GIOADA_BACKEND={forced} holds for all" if forced else "the first of each is used"
+    console.print(f"{chosen}; see gioada_fast.ops.backend\n", highlight=False)
     console.print(f"configurations: {', '.join(shipped_configs())}", highlight=False)
 
 

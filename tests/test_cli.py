@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from gioada_fast import ops
+
 from .commands import command
 from .miniature import flags, write_camvid, write_street_scenes
 
@@ -267,8 +269,25 @@ def test_translate_writes_the_source_set(world):
 def test_info_names_versions_and_back_ends(world):
     done = command("info", cwd=world)
     assert done.returncode == 0, done.stderr
-    for word in ("torch", "reference", "cpp", "triton"):
+    for word in ("torch", "processor", "the first of each is used"):
         assert word in done.stdout
+    rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
+    rows = {row[0]: row[1:] for row in rows if len(row) > 1}
+    for name, back_end in ops.backends().items():
+        live_on, detail = rows[name]
+        assert ("cpu" in live_on) == ("cpu" in back_end.devices)
+        assert back_end.detail.startswith(detail)
+    for name, op in ops.registered().items():
+        on_cpu, on_cuda, _ = rows[name]
+        assert on_cpu.split(", ") == op.backends_on("cpu")
+        assert (on_cuda == "-") == (not torch.cuda.is_available())
+        named = {word for cell in rows[name] for word in cell.split(", ")} - {"-"}
+        assert named == {*op.kernels, "reference"}
+
+
+def test_info_tells_a_forced_back_end(world, monkeypatch):
+    monkeypatch.setenv("GIOADA_BACKEND", "reference")
+    assert "GIOADA_BACKEND=reference" in command("info", cwd=world).stdout
 
 
 def test_help_of_every_command(world):

@@ -17,7 +17,6 @@ inline namespace GIOADA_ISA {
 namespace {
 
 constexpr int64_t kBlockRows = 32;
-constexpr int64_t kRowsAtOnce = 4;
 // Neighbouring pixels are counted in different copies: an increment of a number waits for the last
 // one of the same number.
 constexpr int64_t kCopies = 4;
@@ -113,6 +112,10 @@ template <typename T>
 void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* image, int64_t begin,
              int64_t end, Scratch s) {
   const int64_t h = op.in_height, pitch = round_up(op.width, kLanes);
+  float lower[kBlockRows];  // weight of the input row below
+  for (int64_t y = begin; y < end; ++y) {
+    lower[y - begin] = upper_weight(y, cell_of(y, h, op.height), h, op.height);
+  }
   for (int64_t strip = 0; strip < strips.count(); ++strip) {
     const auto interpolate_row = [&](int64_t row, float* out) {
       interpolate(image + row * op.logit_strides[2], op.logit_strides[1], op.logit_strides[3],
@@ -135,23 +138,19 @@ void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* i
       const int64_t candidates = find_candidates(op.classes, s);
       while (y < stop) {
         int32_t* predicted = s.predicted + (y - begin) * pitch + strip * kLanes;
-        float lower[kRowsAtOnce];
-        for (int64_t r = 0; r < kRowsAtOnce; ++r) {
-          lower[r] = upper_weight(y + r, cell, h, op.height);
-        }
         if (candidates == 0) {
           for (int64_t x = strip * kLanes; x < (strip + 1) * kLanes && x < op.width; ++x) {
             *predicted++ = predict_pixel(op, image, y, x);
           }
           y += 1;
         } else if (stop - y >= 4) {
-          predict_rows<4>(candidates, lower, s, predicted, pitch);
+          predict_rows<4>(candidates, lower + (y - begin), s, predicted, pitch);
           y += 4;
         } else if (stop - y >= 2) {
-          predict_rows<2>(candidates, lower, s, predicted, pitch);
+          predict_rows<2>(candidates, lower + (y - begin), s, predicted, pitch);
           y += 2;
         } else {
-          predict_rows<1>(candidates, lower, s, predicted, pitch);
+          predict_rows<1>(candidates, lower + (y - begin), s, predicted, pitch);
           y += 1;
         }
       }

@@ -27,7 +27,7 @@ from gioada_fast.ops._registry import FusedOp
 
 _NAME = "upsample_confusion_matrix"
 MOST_CLASSES = 46340  # their matrix, and one more row, is indexed with 32 bits
-LARGEST = 1e38  # an infinite logit counts as this; see limited() in the kernels' header
+LARGEST = 2.0**126  # an infinite logit counts as this; see limited() in the kernels' header
 
 
 def reference(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:

@@ -14,7 +14,7 @@ from gioada_fast.ops.triton._common import cell_begin, cell_of, on_device_of, up
 ROWS, COLUMNS = 8, 64  # of a block of pixels; 128 columns would spill
 PROGRAMS = 1024  # enough for any GPU
 MOST_BINS = 1024
-LARGEST = tl.constexpr(1e38)  # limits infinities, as in csrc/upsample_confusion_matrix.h
+LARGEST = tl.constexpr(2.0**126)  # limits infinities, as in csrc/upsample_confusion_matrix.h
 NAN = tl.constexpr(tl.PropagateNan.ALL)
 
 
