@@ -13,11 +13,11 @@
 #include <utility>
 #include <vector>
 
+#include "gan_loss.h"
+#include "instance_norm_act.h"
 #include "semantic_depth_concat.h"
 #include "translation_input.h"
 #include "upsample_confusion_matrix.h"
-#include "instance_norm_act.h"
-#include "gan_loss.h"
 #include "upsample_cross_entropy.h"
 #include "upsample_depth_loss.h"
 
@@ -29,6 +29,7 @@ namespace py = pybind11;
 #define GIOADA_FOR_EACH_ISA(apply) apply(generic)
 #endif
 
+// clang-format off
 // apply(kernel, struct of its arguments)
 #define GIOADA_FOR_EACH_KERNEL(apply) \
   apply(gan_loss, GanLoss) \
@@ -49,6 +50,7 @@ namespace py = pybind11;
   apply(upsample_confusion_matrix, UpsampleConfusionMatrix) \
   apply(upsample_cross_entropy, UpsampleCrossEntropy) \
   apply(upsample_depth_loss, UpsampleDepthLoss)
+// clang-format on
 
 namespace gioada {
 
