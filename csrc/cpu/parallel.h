@@ -42,7 +42,7 @@ static inline void prefer_huge_pages(void* data, int64_t bytes) {
   constexpr uintptr_t kPage = 4096;
   constexpr int64_t kWorthwhile = 4 << 20;  // holds a whole huge page, wherever it begins
   if (bytes < kWorthwhile) return;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kPage - 1) / kPage * kPage;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(data) / kPage * kPage;
   const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
   madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif

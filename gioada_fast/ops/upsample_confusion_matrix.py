@@ -11,6 +11,8 @@ Source: evaluation of semantic segmentation as in the Cityscapes and CamVid benc
 that are upsampled before the argmax (DeepLab-v2, arXiv 1606.00915).
 """
 
+import ctypes
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,7 +67,7 @@ def _native_arguments(
     labels: Tensor,
     ignore_index: int,
     counts: Tensor,
-    wrong_label: Tensor | None = None,
+    wrong_label: int = 0,
 ) -> "native.UpsampleConfusionMatrix":
     n, c, h, w = logits.shape
     return native.UpsampleConfusionMatrix(
@@ -82,7 +84,7 @@ def _native_arguments(
         height=labels.shape[1],
         width=labels.shape[2],
         counts=address(counts),
-        wrong_label=address(wrong_label),
+        wrong_label=wrong_label,
     )
 
 
@@ -93,9 +95,11 @@ def _zeros(logits: Tensor) -> Tensor:
 def _cpp(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     counts = _zeros(logits)
     if labels.numel():
-        wrong = torch.empty(1, dtype=torch.int64)
-        run_cpu(_NAME, _native_arguments(logits, labels, ignore_index, counts, wrong))
-        check_wrong_label(wrong.item(), labels, logits.shape[1], ignore_index)
+        wrong = ctypes.c_int64()
+        run_cpu(
+            _NAME, _native_arguments(logits, labels, ignore_index, counts, ctypes.addressof(wrong))
+        )
+        check_wrong_label(wrong.value, labels, logits.shape[1], ignore_index)
     return counts
 
 

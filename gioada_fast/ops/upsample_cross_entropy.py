@@ -10,6 +10,8 @@ Sources: segmentation loss of DeepLab-v2 (arXiv 1606.00915) as AdaptSegNet and A
 upsampling first; class weights as in ``torch.nn.functional.cross_entropy``.
 """
 
+import ctypes
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,7 +82,7 @@ def _native_arguments(
     ignore_index: int,
     loss: Tensor,
     grad: Tensor,
-    wrong_label: Tensor | None = None,
+    wrong_label: int = 0,
 ) -> "native.UpsampleCrossEntropy":
     n, c, h, w = logits.shape
     return native.UpsampleCrossEntropy(
@@ -99,7 +101,7 @@ def _native_arguments(
         width=labels.shape[2],
         loss=address(loss),
         grad=address(grad),
-        wrong_label=address(wrong_label),
+        wrong_label=wrong_label,
     )
 
 
@@ -108,10 +110,12 @@ def _cpp(
 ) -> tuple[Tensor, Tensor]:
     loss = logits.new_empty((), dtype=torch.float32)
     grad = empty_gradient(logits, wants_grad)
-    wrong = torch.empty(1, dtype=torch.int64)
-    op = _native_arguments(logits, labels, weight, ignore_index, loss, grad, wrong)
+    wrong = ctypes.c_int64()
+    op = _native_arguments(
+        logits, labels, weight, ignore_index, loss, grad, ctypes.addressof(wrong)
+    )
     run_cpu(_NAME, op)
-    check_wrong_label(wrong.item(), labels, logits.shape[1], ignore_index)
+    check_wrong_label(wrong.value, labels, logits.shape[1], ignore_index)
     return loss, grad
 
 

@@ -223,6 +223,7 @@ def test_label_out_of_range(device, label, c):
 @pytest.mark.parametrize("ignore_index", [0, 2, -1, 255, 2**40])
 def test_ignore_index(device, ignore_index):
     logits, labels = exact_case(3)
+    labels[labels == 255] = 0
     labels[:, ::2] = ignore_index
     full = F.interpolate(logits, size=(17, 41), mode="bilinear", align_corners=True)
     found = upsample_confusion_matrix(logits.to(device), labels.to(device), ignore_index)
