@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks import report
 
-SECONDS = 12.0  # of measurement for each case
+SECONDS = 6.0  # of measurement for each case
 
 records: list[dict] = []
 
