@@ -9,13 +9,13 @@ from gioada_fast.ops import gan_loss
 # Shapes of the maps, which are real and fake in turn; kind; guards of forward, and of forward and
 # backward, with room for noise.
 SHAPES = {
-    "flagship lsgan, 4 of 1x1x62x126": ([(1, 1, 62, 126)] * 4, "lsgan", (1.6, 1.1)),
+    "flagship lsgan, 4 of 1x1x62x126": ([(1, 1, 62, 126)] * 4, "lsgan", (2, 1.1)),
     "demo lsgan, 2 of 4x1x20x28, 2 of 4x1x5x7": (
         [(4, 1, 20, 28)] * 2 + [(4, 1, 5, 7)] * 2,
         "lsgan",
-        (1.6, 1.1),
+        (2, 1.1),
     ),
-    "odd bce, 3 of 3x1x17x31": ([(3, 1, 17, 31)] * 3, "bce", (1.6, 1.1)),
+    "odd bce, 3 of 3x1x17x31": ([(3, 1, 17, 31)] * 3, "bce", (2, 1.1)),
 }
 
 

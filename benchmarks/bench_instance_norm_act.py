@@ -8,10 +8,10 @@ from gioada_fast.ops import instance_norm_act
 
 # (n, c, h, w), activation, residual, pad; guards of forward, and of forward and backward.
 SHAPES = {
-    "flagship 1x64x256x512, ReLU, pad 1": ((1, 64, 256, 512), "relu", False, 1, (1, 1)),
-    "demo 4x16x180x240, ReLU, pad 1": ((4, 16, 180, 240), "relu", False, 1, (1, 1)),
-    "residual 4x64x45x60, pad 1": ((4, 64, 45, 60), "none", True, 1, (1, 1)),
-    "odd 2x24x91x123, leaky ReLU": ((2, 24, 91, 123), "leaky_relu", False, 0, (1, 1)),
+    "flagship 1x64x256x512, ReLU, pad 1": ((1, 64, 256, 512), "relu", False, 1, (3, 2.2)),
+    "demo 4x16x180x240, ReLU, pad 1": ((4, 16, 180, 240), "relu", False, 1, (3.4, 2.1)),
+    "residual 4x64x45x60, pad 1": ((4, 64, 45, 60), "none", True, 1, (2.4, 2.1)),
+    "odd 2x24x91x123, leaky ReLU": ((2, 24, 91, 123), "leaky_relu", False, 0, (1.2, 1.1)),
 }
 
 

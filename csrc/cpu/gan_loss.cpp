@@ -1,6 +1,5 @@
-// CPU kernels: the mean of every map, and the gradient of every logit. Maps are
-// walked in chunks, which, and so all sums, depend on the shapes alone: the result has the same
-// bits for any number of threads.
+// CPU kernels: the mean of every map, and the gradient of every logit. Maps are walked in chunks,
+// which, and so all sums, depend on the shapes alone: the same bits for any number of threads.
 
 #include "gan_loss.h"
 
