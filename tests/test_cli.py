@@ -266,7 +266,8 @@ def test_translate_writes_the_source_set(world):
     refused(command("translate", world / "runs" / "mini", "--output", out, cwd=world), "translated")
 
 
-def test_info_names_versions_and_back_ends(world):
+def test_info_names_versions_and_back_ends(world, monkeypatch):
+    monkeypatch.delenv("GIOADA_BACKEND", raising=False)
     done = command("info", cwd=world)
     assert done.returncode == 0, done.stderr
     for word in ("torch", "processor", "the first of each is used"):
