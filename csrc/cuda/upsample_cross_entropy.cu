@@ -19,30 +19,12 @@ constexpr int kFewClasses = 16;       // of a group: up to so many at once,
 constexpr int kManyClasses = 24;      // or so many a group; 32 would spill on sm_80
 constexpr int kTotalThreads = 1024;
 
-// How the image is cut into strips.
-struct Strips {
-  int64_t cells;      // cells of a strip
-  int64_t in_row;     // strips in a row of cells
-  int64_t cell_rows;  // of one image
-  int64_t total;      // strips of the batch
-};
-
-Strips strips_of(const UpsampleCrossEntropy& op) {
-  const int64_t cells = cell_count(op.in_width);
-  const bool one_cell = op.in_width == 1 || op.width == 1;
-  // The last cell has one pixel more: it holds both of its ends.
-  const int64_t widest = one_cell ? op.width : divide_up(op.width - 1, cells) + 1;
-  Strips strips;
-  strips.cells = widest < kThreads ? kThreads / widest : 1;
-  if (strips.cells > cells) strips.cells = cells;
-  strips.in_row = divide_up(cells, strips.cells);
-  strips.cell_rows = cell_count(op.in_height);
-  strips.total = op.batch * strips.cell_rows * strips.in_row;
-  return strips;
+CellStrips strips_of(const UpsampleCrossEntropy& op) {
+  return cell_strips(op.batch, op.in_height, op.in_width, op.width, kThreads);
 }
 
 // Floats of the gradient's partial sums: [strips, 2 (row above, below), cells + 1, classes].
-int64_t partial_size(const UpsampleCrossEntropy& op, const Strips& strips) {
+int64_t partial_size(const UpsampleCrossEntropy& op, const CellStrips& strips) {
   return op.grad != nullptr ? strips.total * 2 * (strips.cells + 1) * op.classes : 0;
 }
 
@@ -61,21 +43,14 @@ __device__ __forceinline__ float block_sum(float value, float* shared) {
 // log-sum-exp is computed again for each group.
 template <typename T, int kClasses, bool kGrad>
 __global__ void __launch_bounds__(kThreads)
-    strip_kernel(const UpsampleCrossEntropy op, const Strips strips,
+    strip_kernel(const UpsampleCrossEntropy op, const CellStrips strips,
                  float* __restrict__ partial,  // [strips, 2, cells + 1, classes]
                  float* __restrict__ sums) {   // [strips, 2] loss, weight
   __shared__ float tile[kGrad ? 2 * kClasses * kPitch : kThreads];
   __shared__ float uppers[kThreads];
   constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
   const int64_t strip = blockIdx.x;
-  const int64_t n = strip / (strips.cell_rows * strips.in_row);
-  const int64_t cell_row = strip / strips.in_row % strips.cell_rows;
-  const int64_t first = strip % strips.in_row * strips.cells;
-  const int64_t last = min(first + strips.cells, cell_count(op.in_width));
-  const int64_t x_begin = cell_begin(first, op.in_width, op.width);
-  const int64_t x_end = cell_begin(last, op.in_width, op.width);
-  const int64_t y_begin = cell_begin(cell_row, op.in_height, op.height);
-  const int64_t y_end = cell_begin(cell_row + 1, op.in_height, op.height);
+  const StripCells at = cells_of(strips, strip, op.in_height, op.in_width, op.height, op.width);
   const int classes = static_cast<int>(op.classes);
 
   float loss_sum = 0.f, weight_sum = 0.f;
@@ -83,17 +58,13 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t size = 2 * (strips.cells + 1) * op.classes;
     for (int64_t i = threadIdx.x; i < size; i += kThreads) partial[strip * size + i] = 0.f;
   }
-  for (int64_t chunk = x_begin; chunk < x_end; chunk += kThreads) {
+  for (int64_t chunk = at.x_begin; chunk < at.x_end; chunk += kThreads) {
     const int64_t x = chunk + threadIdx.x;
-    const bool inside = x < x_end;
-    const int64_t cell = inside ? cell_of(x, op.in_width, op.width) : first;
+    const bool inside = x < at.x_end;
+    const int64_t cell = inside ? cell_of(x, op.in_width, op.width) : at.first;
     const float x_upper = inside ? upper_weight(x, cell, op.in_width, op.width) : 0.f;
-    Corners<T> corners;
-    corners.above = static_cast<const T*>(op.logits) + n * op.logit_strides[0] +
-                    cell_row * op.logit_strides[2] + cell * op.logit_strides[3];
-    corners.right = op.in_width > 1 ? op.logit_strides[3] : 0;
-    corners.down = op.in_height > 1 ? op.logit_strides[2] : 0;
-    corners.class_stride = op.logit_strides[1];
+    const Corners<T> corners = corners_of<T>(op.logits, op.logit_strides, op.in_height, op.in_width,
+                                             at.n, at.cell_row, cell);
 
     for (int group = 0; group < classes; group += kClasses) {
       float above[kClasses], step[kClasses], grad_above[kClasses], grad_below[kClasses];
@@ -106,9 +77,9 @@ __global__ void __launch_bounds__(kThreads)
           above[c] = -INFINITY;
         }
       }
-      for (int64_t y = y_begin; y < y_end; ++y) {
-        const float y_upper = upper_weight(y, cell_row, op.in_height, op.height);
-        const int label = inside ? read_class(op, (n * op.height + y) * op.width + x) : kIgnored;
+      for (int64_t y = at.y_begin; y < at.y_end; ++y) {
+        const float y_upper = upper_weight(y, at.cell_row, op.in_height, op.height);
+        const int label = inside ? read_class(op, (at.n * op.height + y) * op.width + x) : kIgnored;
         float weight = label >= 0 ? 1.f : 0.f;
         if (label >= 0 && op.weight != nullptr) weight = op.weight[label];
 
@@ -164,18 +135,18 @@ __global__ void __launch_bounds__(kThreads)
         tile[(kClasses + c) * kPitch + threadIdx.x] = grad_below[c];
       }
       __syncthreads();
-      const int points = static_cast<int>(last - first) + 1;
+      const int points = static_cast<int>(at.last - at.first) + 1;
       for (int i = threadIdx.x; i < 2 * points * kClasses; i += kThreads) {
         const int c = i % kClasses, point = i / kClasses % points, side = i / kClasses / points;
         if (group + c >= classes) continue;
         const float* row = tile + (side * kClasses + c) * kPitch;
-        const int64_t from = max(cell_begin(first + point - 1, op.in_width, op.width), chunk);
-        const int64_t middle = cell_begin(first + point, op.in_width, op.width);
+        const int64_t from = max(cell_begin(at.first + point - 1, op.in_width, op.width), chunk);
+        const int64_t middle = cell_begin(at.first + point, op.in_width, op.width);
         const int64_t to =
-            point < points - 1 ? cell_begin(first + point + 1, op.in_width, op.width) : middle;
-        const int64_t stop = min(to, min(x_end, chunk + kThreads));
+            point < points - 1 ? cell_begin(at.first + point + 1, op.in_width, op.width) : middle;
+        const int64_t stop = min(to, min(at.x_end, chunk + kThreads));
         float sum = 0.f;
-        for (int64_t px = max(from, x_begin); px < stop; ++px) {
+        for (int64_t px = max(from, at.x_begin); px < stop; ++px) {
           const float upper = uppers[px - chunk];
           sum += row[px - chunk] * (px < middle ? upper : 1.f - upper);
         }
@@ -222,7 +193,7 @@ __global__ void __launch_bounds__(kTotalThreads)
 
 // One thread per element of the gradient: a point has up to two strips above and two below.
 __global__ void __launch_bounds__(kThreads)
-    gradient_kernel(const UpsampleCrossEntropy op, const Strips strips,
+    gradient_kernel(const UpsampleCrossEntropy op, const CellStrips strips,
                     const float* __restrict__ partial,  // [strips, 2, cells + 1, classes]
                     const float* __restrict__ scale) {  // [1]
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -246,7 +217,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <typename T, int kClasses>
-void launch_strips(const UpsampleCrossEntropy& op, const Strips& strips, float* partial,
+void launch_strips(const UpsampleCrossEntropy& op, const CellStrips& strips, float* partial,
                    float* sums, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(strips.total));
   if (op.grad != nullptr) {
@@ -258,7 +229,7 @@ void launch_strips(const UpsampleCrossEntropy& op, const Strips& strips, float* 
 }
 
 template <typename T>
-void launch_strips(const UpsampleCrossEntropy& op, const Strips& strips, float* partial,
+void launch_strips(const UpsampleCrossEntropy& op, const CellStrips& strips, float* partial,
                    float* sums, cudaStream_t stream) {
   if (op.classes <= kFewClasses) {
     launch_strips<T, kFewClasses>(op, strips, partial, sums, stream);
@@ -270,14 +241,14 @@ void launch_strips(const UpsampleCrossEntropy& op, const Strips& strips, float* 
 }  // namespace
 
 int64_t upsample_cross_entropy_workspace(const UpsampleCrossEntropy& op) {
-  const Strips strips = strips_of(op);
+  const CellStrips strips = strips_of(op);
   return partial_size(op, strips) + 2 * strips.total + 1;
 }
 
 // Expects at least one pixel; `workspace` has upsample_cross_entropy_workspace(op) floats.
 void upsample_cross_entropy(const UpsampleCrossEntropy& op, float* workspace, void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
-  const Strips strips = strips_of(op);
+  const CellStrips strips = strips_of(op);
   float* partial = workspace;
   float* sums = partial + partial_size(op, strips);
   float* scale = sums + 2 * strips.total;

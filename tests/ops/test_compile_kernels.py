@@ -28,7 +28,7 @@ TRITON = {
             "*fp32 *fp32 *fp32" + " i32" * 13,
             {"WANTS_LOGITS": True, "WANTS_DEPTH": True, "BLOCK_P": 64, "BLOCK_C": 16},
         ),
-        "gradient_kernel": ("*fp32 *fp32" + " i32" * 6, {"BLOCK": 1024}),
+        "gradient_kernel": ("*fp32 *fp32 *fp32" + " i32" * 6, {"HAS_SCALE": False, "BLOCK": 1024}),
     },
     "upsample_confusion_matrix": {
         "count_kernel": (
@@ -78,7 +78,7 @@ TRITON = {
             {"HAS_WEIGHT": True, "WANTS_GRAD": True, "BLOCK_P": 64, "BLOCK_C": 16},
         ),
         "total_kernel": ("*fp32 i32 *fp32 *fp32", {"BLOCK": 1024}),
-        "gradient_kernel": ("*fp32 *fp32 *fp32" + " i32" * 4, {"BLOCK": 1024}),
+        "gradient_kernel": ("*fp32 *fp32 *fp32" + " i32" * 6, {"HAS_SCALE": True, "BLOCK": 1024}),
     },
     "upsample_depth_loss": {
         "cells_kernel": (

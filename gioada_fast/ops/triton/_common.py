@@ -1,7 +1,7 @@
 """What Triton kernels share: the device of a launch, bilinear resizing, the end of a mean loss.
 
-A loss on upsampled values leaves, for each cell of the input's grid, what its pixels sum to:
-``total_kernel`` makes the mean of that, ``gradient_kernel`` the gradient.
+Upsampling leaves, for each cell of the input's grid, what its pixels sum to: ``total_kernel`` makes
+a mean loss of that, ``gradient_kernel`` the gradient of the input.
 """
 
 import contextlib
@@ -66,17 +66,20 @@ def total_kernel(
 
 @triton.jit
 def gradient_kernel(
-    partial,  # [N, cells, 4 corners, C]
-    scale,  # [1]
-    grad,  # [N, h, w, C]
+    partial,  # [N, cells, 4 corners, channels]
+    scale,  # [1], read if HAS_SCALE
+    grad,  # [N, h, w, C] for channels [first, first + C)
     elements,
+    channels,
+    first,
     C,
     h,
     w,
+    HAS_SCALE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    c = i % C
+    c = i % C + first
     x = i // C % w
     y = i // (C * w) % h
     n = i // (C * w * h)
@@ -89,6 +92,8 @@ def gradient_kernel(
         cell_x = x - corner % 2
         there = (cell_y >= 0) & (cell_y < cells_y) & (cell_x >= 0) & (cell_x < cells_x)
         cell = (n * cells_y + cell_y) * cells_x + cell_x
-        at = partial + (cell * 4 + corner) * C + c
+        at = partial + (cell * 4 + corner) * channels + c
         total += tl.load(at, mask=there & (i < elements), other=0.0)
-    tl.store(grad + i, total * tl.load(scale), mask=i < elements)
+    if HAS_SCALE:
+        total *= tl.load(scale)
+    tl.store(grad + i, total, mask=i < elements)

@@ -10,18 +10,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gioada_fast.ops.triton._common import cell_begin, on_device_of, upper_weight
+from gioada_fast.ops.triton._common import (
+    cell_begin,
+    cell_of,
+    gradient_kernel,
+    on_device_of,
+    upper_weight,
+)
 
 FORWARD_ELEMENTS = 1024  # of a block [pixels, classes]
 BACKWARD_ELEMENTS = 1024
 GRADIENT_BLOCK = 1024
-
-
-@triton.jit
-def cell_of(index, size_in, size_out):
-    # The cell of an output index; see cell_of in csrc/common.h.
-    cell = index * (size_in - 1) // tl.maximum(size_out - 1, 1)
-    return tl.maximum(tl.minimum(cell, size_in - 2), 0)
 
 
 @triton.jit
@@ -208,37 +207,6 @@ def backward_kernel(
         tl.store(out + 3 * channels, d11)
 
 
-@triton.jit
-def gradient_kernel(
-    partial,  # [N, cells, 4 corners, channels]
-    grad,  # [N, h, w, C] for channels [first, first + C)
-    elements,
-    channels,
-    first,
-    C,
-    h,
-    w,
-    BLOCK: tl.constexpr,
-):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    c = i % C + first
-    x = i // C % w
-    y = i // (C * w) % h
-    n = i // (C * w * h)
-    cells_x = tl.maximum(w - 1, 1)
-    cells_y = tl.maximum(h - 1, 1)
-    total = tl.zeros([BLOCK], tl.float32)
-    for corner in tl.static_range(4):
-        # As that corner, the point belongs to the cell this far up and to the left.
-        cell_y = y - corner // 2
-        cell_x = x - corner % 2
-        there = (cell_y >= 0) & (cell_y < cells_y) & (cell_x >= 0) & (cell_x < cells_x)
-        cell = (n * cells_y + cell_y) * cells_x + cell_x
-        at = partial + (cell * 4 + corner) * channels + c
-        total += tl.load(at, mask=there & (i < elements), other=0.0)
-    tl.store(grad + i, total, mask=i < elements)
-
-
 def launch(logits: Tensor, depth: Tensor | None, out: Tensor) -> None:
     """Fill ``out`` [N, C (+ 1), H, W], channels-last; at least one pixel."""
     n, c, h, w = logits.shape
@@ -302,6 +270,7 @@ def launch_backward(grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_dept
                 of_result = result.shape[1]
                 gradient_kernel[grid](
                     partial,
+                    partial,  # no scale
                     result,
                     elements,
                     channels,
@@ -309,5 +278,6 @@ def launch_backward(grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_dept
                     of_result,
                     h,
                     w,
+                    HAS_SCALE=False,
                     BLOCK=GRADIENT_BLOCK,
                 )

@@ -162,4 +162,16 @@ def launch(
         if grad is not None:
             elements = grad.numel()
             grid = (triton.cdiv(elements, GRADIENT_BLOCK),)
-            gradient_kernel[grid](partial, scale, grad, elements, c, h, w, BLOCK=GRADIENT_BLOCK)
+            gradient_kernel[grid](
+                partial,
+                scale,
+                grad,
+                elements,
+                c,
+                0,
+                c,
+                h,
+                w,
+                HAS_SCALE=True,
+                BLOCK=GRADIENT_BLOCK,
+            )

@@ -207,4 +207,16 @@ def launch(
         if grad is not None:
             elements = grad.numel()
             grid = (triton.cdiv(elements, GRADIENT_BLOCK),)
-            gradient_kernel[grid](partial, scale, grad, elements, 1, h, w, BLOCK=GRADIENT_BLOCK)
+            gradient_kernel[grid](
+                partial,
+                scale,
+                grad,
+                elements,
+                1,
+                0,
+                1,
+                h,
+                w,
+                HAS_SCALE=True,
+                BLOCK=GRADIENT_BLOCK,
+            )
