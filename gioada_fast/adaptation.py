@@ -11,13 +11,13 @@ Source: Chen, Li, Chen, Van Gool (CVPR 2019, arXiv 1812.05040).
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .config import AdaptationConfig, ModelConfig
+from .data.labels import IGNORE
 from .depth import encode_depth
 from .losses import depth_loss, segmentation_loss
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
@@ -41,16 +41,27 @@ class Batch(NamedTuple):
     """uint8 [N, 3, H, W]; there are no target labels. None: source only."""
 
 
-@dataclass
-class GeneratorStep:
+class GeneratorStep(NamedTuple):
     """What the generators' side computed and the discriminators' side needs."""
 
     losses: dict[str, Tensor]
-    """Terms of the objective by name, unweighted, and their weighted ``total``."""
+    """Terms of the objective by name, and their weighted ``total``."""
     images: tuple[Tensor, Tensor] | None
     """(translated source, target), detached, where the input level is on."""
     outputs: tuple[Tensor, Tensor] | None
     """Output maps of (translated source, target), detached, where the output level is on."""
+
+
+class Share(NamedTuple):
+    """A batch's share in the means of an update that is made of several batches.
+
+    The task's losses are means over labelled pixels, of which each batch has another number.
+    """
+
+    seg: Tensor | float = 1.0
+    depth: Tensor | float = 1.0
+    pairs: float = 1.0
+    """Of the adversarial losses."""
 
 
 class TwoLevelAdaptation(nn.Module):
@@ -81,7 +92,11 @@ class TwoLevelAdaptation(nn.Module):
         if config.input_level != "none":
             geometry = config.input_level == "geometry"
             self.translation = TranslationNet(
-                num_classes, geometry, model.translation_width, model.translation_blocks
+                num_classes,
+                geometry,
+                model.translation_width,
+                model.translation_blocks,
+                model.translation_checkpointing,
             )
             self.image_discriminator = PatchDiscriminator(model.discriminator_width)
         if config.output_level != "none":
@@ -89,11 +104,25 @@ class TwoLevelAdaptation(nn.Module):
             self.output_discriminator = OutputDiscriminator(in_channels, model.discriminator_width)
         self.register_buffer("class_weights", None)
 
-    def generators_loss(self, batch: Batch) -> GeneratorStep:
+    def pixel_weights(self, batch: Batch) -> Tensor:
+        """Float64 [2]: what the means of L_seg and L_depth divide the batch's sums by."""
+        labels, (_, valid) = batch.source_labels, encode_depth(batch.source_depth)
+        counted = labels != IGNORE
+        if self.class_weights is not None:
+            classes = torch.where(counted, labels, 0).long()
+            counted = torch.where(counted, self.class_weights[classes], 0)
+        return torch.stack([counted.sum(dtype=torch.float64), valid.sum(dtype=torch.float64)])
+
+    def generators_loss(self, batch: Batch, share: Share | None = None) -> GeneratorStep:
         """L_seg + lambda_depth L_depth + lambda_img L_img + lambda_out L_out.
 
-        The discriminators' weights get no gradient here. The target goes through no network whose
-        level is off; with ``batch.target_image`` None both levels are off, whatever the settings.
+        To be called with the discriminators ``frozen``: their weights get no gradient here. The
+        target goes through no network whose level is off; with ``batch.target_image`` None both
+        levels are off, whatever the settings.
+
+        Args:
+            batch: the frames.
+            share: where an update is made of several batches, by how much each loss counts.
         """
         config, target = self.config, batch.target_image
         size = batch.source_labels.shape[1:]
@@ -106,26 +135,28 @@ class TwoLevelAdaptation(nn.Module):
         losses: dict[str, Tensor] = {}
         patches: Patches = {}
         images = outputs = None
-        with frozen(self.image_discriminator, self.output_discriminator):
-            if input_level:
-                x_s = self.translation(batch.source_image, d_s, y_s)
-                patches["img"] = [(self.image_discriminator(x_s), True)]
-                images = x_s.detach(), x_t
-            else:
-                x_s = normalise(batch.source_image)
-            n = x_s.shape[0]
-            logits, depth = self.task(torch.cat([x_s, x_t]) if output_level else x_s)
-            losses["seg"] = segmentation_loss(logits[:n], y_s, self.class_weights)
-            losses["depth"] = depth_loss(depth[:n], d_s, valid, config.depth_loss)
-            if output_level:
-                joint = config.output_level == "joint"
-                o = semantic_depth_concat(logits, depth if joint else None, size)
-                p = self.output_discriminator(o)
-                # both sides of the minimum: the target's output shall look like the source's, and
-                # through G_task and G_img the translated source's like the target's
-                patches["out"] = [(p[n:], True), (p[:n], False)]
-                outputs = o[:n].detach(), o[n:].detach()
+        if input_level:
+            x_s = self.translation(batch.source_image, d_s, y_s)
+            patches["img"] = [(self.image_discriminator(x_s), True)]
+            images = x_s.detach(), x_t
+        else:
+            x_s = normalise(batch.source_image)
+        n = x_s.shape[0]
+        logits, depth = self.task(torch.cat([x_s, x_t]) if output_level else x_s)
+        losses["seg"] = segmentation_loss(logits[:n], y_s, self.class_weights)
+        losses["depth"] = depth_loss(depth[:n], d_s, valid, config.depth_loss)
+        if output_level:
+            joint = config.output_level == "joint"
+            o = semantic_depth_concat(logits, depth if joint else None, size)
+            p = self.output_discriminator(o)
+            # both sides of the minimum: the target's output shall look like the source's, and
+            # through G_task and G_img the translated source's like the target's
+            patches["out"] = [(p[n:], True), (p[:n], False)]
+            outputs = o[:n].detach(), o[n:].detach()
         losses |= self._gan_losses(patches, generator=True)
+        if share is not None:
+            shares = {"seg": share.seg, "depth": share.depth}
+            losses = {name: loss * shares.get(name, share.pairs) for name, loss in losses.items()}
 
         losses["total"] = losses["seg"] + config.lambda_depth * losses["depth"]
         if input_level:
@@ -134,7 +165,9 @@ class TwoLevelAdaptation(nn.Module):
             losses["total"] = losses["total"] + config.lambda_out * losses["out"]
         return GeneratorStep(losses, images, outputs)
 
-    def discriminators_loss(self, step: GeneratorStep) -> dict[str, Tensor]:
+    def discriminators_loss(
+        self, step: GeneratorStep, share: Share | None = None
+    ) -> dict[str, Tensor]:
         """What D_img and D_out minimise: real against fake, on what the generators just made."""
         patches: Patches = {}
         if step.images is not None:
@@ -143,7 +176,10 @@ class TwoLevelAdaptation(nn.Module):
         if step.outputs is not None:
             source, target = self.output_discriminator(torch.cat(step.outputs)).chunk(2)
             patches["d_out"] = [(source, True), (target, False)]
-        return self._gan_losses(patches, generator=False)
+        losses = self._gan_losses(patches, generator=False)
+        if share is not None:
+            losses = {name: loss * share.pairs for name, loss in losses.items()}
+        return losses
 
     def _gan_losses(self, patches: Patches, generator: bool) -> dict[str, Tensor]:
         """The mean over each term's maps; all maps of a side are small, and go in one call."""

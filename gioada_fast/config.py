@@ -109,6 +109,9 @@ class ModelConfig:
     """Factor on the translation network's channels (1 in the paper)."""
     translation_blocks: int = 9
     """Residual blocks of the translation network."""
+    translation_checkpointing: bool = False
+    """Keep only the input of each residual block and compute the block again in the backward pass:
+    less memory, more time, the same gradients."""
     discriminator_width: float = 0.25
     """Factor on the channels of both discriminators (1 in the paper)."""
 
@@ -227,7 +230,10 @@ class ScheduleConfig:
     adaptation_steps: int = 220
     """Updates with both levels, from there."""
     batch_size: int = 4
-    """Pairs of a source and a target image in one update."""
+    """Pairs of a source and a target image that go through the networks at once."""
+    accumulate: int = 1
+    """Batches whose gradients make one update: a larger batch in the memory of a small one. An
+    update then takes batch_size * accumulate pairs, of each process where there are several."""
     log_every: int = 20
     """Losses are fetched, checked and logged; the device is not waited for in between."""
     evaluate_every: int = 200
@@ -246,6 +252,7 @@ class ScheduleConfig:
         _positive(
             "schedule",
             batch_size=self.batch_size,
+            accumulate=self.accumulate,
             log_every=self.log_every,
             evaluate_every=self.evaluate_every,
             panel_every=self.panel_every,
@@ -269,6 +276,8 @@ class Config:
     """cpu, cuda, cuda:1, ...; auto takes the GPU where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Autocast of the networks; auto is bf16 where the processor has it."""
+    compile: bool = False
+    """Compile the step with torch.compile: takes a minute or two first."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..errors import InputError
 from .datasets import SourceFrames, TargetImages
@@ -63,22 +63,48 @@ class PairStream(Dataset):
         return bool(source), bool(target)
 
 
+class _Shard(Sampler[int]):
+    """Positions of the pairs that one of several processes takes: every process's batch in turn."""
+
+    def __init__(self, first: int, batches: int, batch_size: int, rank: int, processes: int):
+        self.batches, self.batch_size = range(first, first + batches), batch_size
+        self.rank, self.processes = rank, processes
+
+    def __iter__(self) -> Iterator[int]:
+        for batch in self.batches:
+            begin = (batch * self.processes + self.rank) * self.batch_size
+            yield from range(begin, begin + self.batch_size)
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.batch_size
+
+
 def pair_batches(
-    stream: PairStream, first: int, steps: int, batch_size: int, workers: int, pin_memory: bool
+    stream: PairStream,
+    first: int,
+    batches: int,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches of pairs k = first * batch_size and on.
+    """A process's batches number ``first`` and on.
+
+    Batch b of all processes together is that of one process with ``processes`` times the batch
+    size: pairs k from b * processes * batch_size.
 
     Yields:
-        ``steps`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
+        ``batches`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
         source_depth float32 [N, 1, H, W], and target_image uint8 [N, 3, H, W] where there is one.
 
     Raises:
         InputError: a file cannot be read.
     """
-    batches = DataLoader(
+    loader = DataLoader(
         stream,
         batch_size=batch_size,
-        sampler=range(first * batch_size, (first + steps) * batch_size),
+        sampler=_Shard(first, batches, batch_size, rank, processes),
         collate_fn=_collate,
         num_workers=workers,
         pin_memory=pin_memory,
@@ -87,7 +113,7 @@ def pair_batches(
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=_leave_signals_to_the_trainer,
     )
-    for batch in batches:
+    for batch in loader:
         if isinstance(batch, InputError):
             raise batch
         yield batch

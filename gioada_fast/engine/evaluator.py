@@ -11,6 +11,7 @@ from ..data.labels import LabelSpace
 from ..models import TaskNet
 from ..models.layers import normalise
 from ..ops import upsample_confusion_matrix
+from . import distributed
 from .device import autocast
 
 
@@ -50,11 +51,14 @@ def evaluate(
     device: torch.device,
     precision: str = "auto",
 ) -> Scores:
-    """Score a task network: predicted at the frames' size, compared at the labels' own size."""
+    """Score a task network: predicted at the frames' size, compared at the labels' own size.
+
+    Several processes share the frames, and get the scores on all of them.
+    """
     was_training = task.training
     task.eval()
     confusion = torch.zeros(space.num_classes, space.num_classes, dtype=torch.int64, device=device)
-    for index in range(len(frames)):
+    for index in range(distributed.rank(), len(frames), distributed.world_size()):
         frame = frames[index]
         image = torch.from_numpy(frame.image).permute(2, 0, 1).unsqueeze(0).to(device)
         with autocast(device, precision):
@@ -62,4 +66,5 @@ def evaluate(
         labels = torch.from_numpy(frame.labels).unsqueeze(0).to(device)
         confusion += upsample_confusion_matrix(logits, labels)
     task.train(was_training)
+    distributed.sum_over_processes(confusion)
     return Scores.from_confusion(confusion.cpu().numpy(), space.classes)

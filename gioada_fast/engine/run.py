@@ -34,8 +34,8 @@ from ..data.datasets import (
 from ..depth import encode_depth
 from ..errors import InputError
 from ..models import TaskNet
+from . import distributed
 from .checkpoint import load_checkpoint, remove_unfinished, write_atomically
-from .device import choose_device
 from .evaluator import Scores, evaluate
 from .inference import image_tensor, predict_maps, translate_images
 from .logging import MetricsLog
@@ -50,31 +50,38 @@ PANEL_PAIRS = 3
 def start(config: Config, default_name: str, command: str) -> Path:
     """Train a new run and return its folder, which must not exist yet.
 
+    In each of several processes where ``torchrun`` starts it.
+
     Raises:
         InputError: settings, data or folder are not usable; nothing is left behind then.
     """
-    name = config.name or f"{default_name}-{datetime.now():%Y%m%d-%H%M%S}"
-    run = Path(config.runs_dir).expanduser() / name
-    with ExitStack() as held:
-        with _claimed(run):
+    with distributed.joined(config.device) as device, ExitStack() as held:
+        name = config.name or f"{default_name}-{datetime.now():%Y%m%d-%H%M%S}"
+        run = Path(config.runs_dir).expanduser() / distributed.from_writer(name)
+        with distributed.writer_first(), _claimed(run):
             held.enter_context(_locked(run))
             # first, so that a run that is killed while its frames are rendered can be resumed
-            save_config(config, run / "config.yaml")
-            session = _Session(config, run, command)
+            if distributed.is_writer():
+                save_config(config, run / "config.yaml")
+            session = _Session(config, run, command, device)
         session.train()
     return run
 
 
 def resume(config: Config, run: Path, command: str) -> Path:
     """Go on with a run from its last checkpoint, or from the start if it has none."""
-    with _locked(run):
-        for folder in (run, run / "checkpoints", run / "panels"):
-            remove_unfinished(folder)
-        path = run / "checkpoints" / "last.pt"
-        checkpoint = load_checkpoint(path, Trainer.CHECKPOINT_KEYS) if path.exists() else None
-        if checkpoint is not None:
-            _check_same_settings(checkpoint["config"], asdict(config), path)
-        _Session(config, run, command, checkpoint, resumes=True).train()
+    with distributed.joined(config.device) as device, ExitStack() as held:
+        with distributed.writer_first():
+            held.enter_context(_locked(run))
+            if distributed.is_writer():
+                for folder in (run, run / "checkpoints", run / "panels"):
+                    remove_unfinished(folder)
+            path = run / "checkpoints" / "last.pt"
+            checkpoint = load_checkpoint(path, Trainer.CHECKPOINT_KEYS) if path.exists() else None
+            if checkpoint is not None:
+                _check_same_settings(checkpoint, config, path)
+            session = _Session(config, run, command, device, checkpoint, resumes=True)
+        session.train()
     return run
 
 
@@ -86,11 +93,11 @@ class _Session:
         config: Config,
         run: Path,
         command: str,
+        device: torch.device,
         checkpoint: dict[str, Any] | None = None,
         resumes: bool = False,
     ):
-        self.config, self.run, self.command = config, run, command
-        self.device = choose_device(config.device)
+        self.config, self.run, self.command, self.device = config, run, command, device
         if self.device.type == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.utils.deterministic.fill_uninitialized_memory = False
@@ -103,10 +110,12 @@ class _Session:
         self.adaptation.class_weights = self._class_weights()
         self.adaptation.to(self.device)
         self.console = Console()
-        for folder in ("checkpoints", "panels"):
-            _make_folder(run / folder)
-        resume_step = (0 if checkpoint is None else checkpoint["step"]) if resumes else None
-        self.log = MetricsLog(run, resume_step)
+        self.log: MetricsLog | None = None
+        if distributed.is_writer():
+            for folder in ("checkpoints", "panels"):
+                _make_folder(run / folder)
+            resume_step = (0 if checkpoint is None else checkpoint["step"]) if resumes else None
+            self.log = MetricsLog(run, resume_step)
         self.trainer = Trainer(
             config,
             run,
@@ -124,7 +133,10 @@ class _Session:
         try:
             self.trainer.train()
         finally:
-            self.log.close()
+            if self.log is not None:
+                self.log.close()
+        if not distributed.is_writer():
+            return
         self._write_comparison()
         report = write_report(self.run)
         self.console.print(result_table(json.loads((self.run / "result.json").read_text())))
@@ -231,6 +243,7 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "threads": str(torch.get_num_threads()),
+        "processes": str(distributed.world_size()),
     }
 
 
@@ -244,9 +257,14 @@ _MAY_CHANGE = ("name", "runs_dir", "device", "data.workers", "data.source.root",
 """Settings that a run may be resumed with other values of."""
 
 
-def _check_same_settings(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+def _check_same_settings(checkpoint: dict[str, Any], config: Config, path: Path) -> None:
     """Refuse to go on with settings other than those of the checkpoint."""
-    saved, now = _flat(saved), _flat(now)
+    if checkpoint["processes"] != distributed.world_size():
+        raise InputError(
+            f"{path} was written by a run of {checkpoint['processes']} processes, now there are "
+            f"{distributed.world_size()}: each update would have other pairs; start as many as then"
+        )
+    saved, now = _flat(checkpoint["config"]), _flat(asdict(config))
     for name in sorted(saved.keys() | now.keys()):
         if name not in _MAY_CHANGE and saved.get(name) != now.get(name):
             raise InputError(
@@ -274,7 +292,10 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def _locked(run: Path) -> Iterator[None]:
-    """Keep other processes out of the run's folder; the lock goes when the process does."""
+    """Keep other runs out of the run's folder; the lock goes when the writer's process does."""
+    if not distributed.is_writer():
+        yield
+        return
     try:
         file = (run / ".lock").open("w")
     except OSError as error:
@@ -290,6 +311,9 @@ def _locked(run: Path) -> Iterator[None]:
 @contextmanager
 def _claimed(run: Path) -> Iterator[None]:
     """Make the run's folder; take it away again if the run cannot be set up."""
+    if not distributed.is_writer():
+        yield
+        return
     try:
         run.mkdir(parents=True)
     except FileExistsError as error:

@@ -1,5 +1,6 @@
 """The training loop: phases, steps, and what happens at which step."""
 
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -25,10 +26,11 @@ from ..data.datasets import SourceFrames, TargetImages
 from ..data.loader import PairStream, pair_batches
 from ..errors import Interrupted, NonFiniteLoss
 from ..models import TaskNet
+from . import distributed
 from .checkpoint import load_state, save_checkpoint
-from .device import autocast
 from .evaluator import Scores
 from .logging import MetricsLog
+from .step import Step
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Trainer:
         score: scores of a task network on the labelled target frames.
         on_panel: called with (step, phase name) when a panel of pictures is due.
         on_phase_end: called with (phase, scores) at the end of each phase.
-        log: where numbers and pictures go.
+        log: where numbers and pictures go; None in processes that do not write.
         checkpoint: state to go on from, from ``load_checkpoint``.
     """
 
@@ -79,7 +81,7 @@ class Trainer:
         score: Callable[[TaskNet], Scores],
         on_panel: Callable[[int, str], None],
         on_phase_end: Callable[[Phase, Scores], None],
-        log: MetricsLog,
+        log: MetricsLog | None,
         checkpoint: dict[str, Any] | None = None,
     ):
         self.config, self.run, self.adaptation = config, run, adaptation
@@ -92,13 +94,15 @@ class Trainer:
         self._restored: dict[str, Any] | None = checkpoint
         self._window = LossWindow()
         self._stop = False
+        self._any_stops = distributed.AnyProcess()
+        self._writes = distributed.is_writer()
         if checkpoint is not None:
             self.step = checkpoint["step"]
             self._started -= checkpoint["seconds"]
             load_state(adaptation, checkpoint["networks"], self.checkpoint_path, "saved")
 
     CHECKPOINT_KEYS = frozenset(
-        {"config", "step", "seconds", "networks", "optimisers", "rng", "cuda_rng"}
+        {"config", "processes", "step", "seconds", "networks", "optimisers", "rng", "cuda_rng"}
     )
 
     @property
@@ -125,29 +129,36 @@ class Trainer:
         schedule = self.config.schedule
         self.optimisers = build_optimisers(self.config, self.adaptation, phase)
         self._restore_rng_and_optimisers()
+        self._update = Step(
+            self.adaptation,
+            self.optimisers,
+            self.config.precision,
+            self.config.compile,
+            adapts=phase.name == "adaptation",
+        )
         bar = self._bar.add_task(
             phase.name, total=phase.steps, completed=self.step - phase.first, status=""
         )
-        for batch in self._batches(phase):
+        for batches in self._batches(phase):
             self._set_learning_rates(phase)
-            self._window.add(self.train_step(batch))
+            self._window.add(self._update(batches))
             self.step += 1
             self._bar.advance(bar)
             done = self.step == phase.end
-            stops = self._stop  # once: a signal that comes later is for the next step
+            stops = self._any_stops(self._stop)  # a signal that comes later is for the next step
             saves = done or stops or self.step % schedule.checkpoint_every == 0
             if saves or self.step % schedule.log_every == 0:
                 self._log_losses(phase)
             if done or self.step % schedule.evaluate_every == 0:
                 scores = self._evaluate(phase)
-            if done or self.step % schedule.panel_every == 0:
+            if self._writes and (done or self.step % schedule.panel_every == 0):
                 with self._window.paused():
                     self.on_panel(self.step, phase.name)
             if saves:
                 self._check_weights()
-            if done:
+            if done and self._writes:
                 self.on_phase_end(phase, scores)
-            if saves:
+            if saves and self._writes:
                 self._save()
             if stops and self.step < phases(self.config)[-1].end:
                 raise Interrupted(
@@ -155,38 +166,34 @@ class Trainer:
                     f"python -m gioada_fast.train --resume {self.run}"
                 )
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        """One update of every network that the batch trains; the losses stay on the device."""
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad(set_to_none=True)
-        with self._autocast():
-            generators = self.adaptation.generators_loss(batch)
-        generators.losses["total"].backward()
-        with self._autocast():
-            discriminators = self.adaptation.discriminators_loss(generators)
-        if discriminators:
-            sum(discriminators.values()).backward()
-        for optimiser in self.optimisers.values():
-            optimiser.step()
-        losses = generators.losses | discriminators
-        return {name: loss.detach() for name, loss in losses.items()}
+    @property
+    def _pairs_per_update(self) -> int:
+        schedule = self.config.schedule
+        return schedule.batch_size * schedule.accumulate * distributed.world_size()
 
-    def _batches(self, phase: Phase) -> Iterator[Batch]:
-        adapts = phase.name == "adaptation"
+    def _batches(self, phase: Phase) -> Iterator[list[Batch]]:
+        """For each update, the batches whose gradients it accumulates."""
+        adapts, schedule = phase.name == "adaptation", self.config.schedule
         stream = PairStream(
             self.source, self.target if adapts else None, self.config.seed, self.config.data.flip
         )
-        batches = pair_batches(
+        loaded = pair_batches(
             stream,
-            first=self.step,
-            steps=phase.end - self.step,
-            batch_size=self.config.schedule.batch_size,
+            first=self.step * schedule.accumulate,
+            batches=(phase.end - self.step) * schedule.accumulate,
+            batch_size=schedule.batch_size,
             workers=self.config.data.workers,
             pin_memory=self._on_cuda,
+            rank=distributed.rank(),
+            processes=distributed.world_size(),
         )
-        for batch in batches:
-            tensors = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-            yield Batch(target_image=tensors.pop("target_image", None), **tensors)
+        batches = map(self._on_device, loaded)
+        while update := list(itertools.islice(batches, schedule.accumulate)):
+            yield update
+
+    def _on_device(self, batch: dict[str, Tensor]) -> Batch:
+        tensors = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        return Batch(target_image=tensors.pop("target_image", None), **tensors)
 
     def _set_learning_rates(self, phase: Phase) -> None:
         settings, done = self.config.optimiser, self.step - phase.first
@@ -201,17 +208,20 @@ class Trainer:
             means, seconds, steps = self._window.fetch(self.step)
         except NonFiniteLoss as error:
             raise NonFiniteLoss(f"{error}; {self._last_checkpoint()}") from None
-        rate = steps * self.config.schedule.batch_size / seconds
+        rate = steps * self._pairs_per_update / seconds
         values: dict[str, Any] = {f"loss/{name}": value for name, value in means.items()}
         for name, optimiser in self.optimisers.items():
             values[f"lr/{name}"] = optimiser.param_groups[-1]["lr"]
-        self.log.write(self.step, phase.name, {**values, "pairs_per_second": rate})
+        if self._writes:
+            self.log.write(self.step, phase.name, {**values, "pairs_per_second": rate})
         status = f"{rate:.1f} pairs/s  loss {means['total']:.3f}"
         self._bar.update(self._bar.task_ids[-1], status=status)
 
     def _evaluate(self, phase: Phase) -> Scores:
         with self._window.paused():
             scores = self.score(self.adaptation.task)
+        if not self._writes:
+            return scores
         values = {f"eval/{name}": value for name, value in asdict(scores).items()}
         self.log.write(self.step, phase.name, values)
         self._bar.console.print(
@@ -239,6 +249,7 @@ class Trainer:
             self.checkpoint_path,
             {
                 "config": asdict(self.config),
+                "processes": distributed.world_size(),
                 "step": self.step,
                 "seconds": self.seconds,
                 "networks": self.adaptation.state_dict(),
@@ -261,9 +272,6 @@ class Trainer:
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
 
-    def _autocast(self):
-        return autocast(self.device, self.config.precision)
-
     def _progress(self) -> Progress:
         return Progress(
             TextColumn("{task.description}"),
@@ -272,15 +280,20 @@ class Trainer:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
+            disable=not self._writes,
         )
 
     @contextmanager
     def _stopping_on_signal(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the loop after the step under way, a second one at once."""
+        """Ctrl-C and SIGTERM end the loop after the step under way, a second one at once.
+
+        Several processes end it together, one step later.
+        """
 
         def stop(signum, frame):
             self._stop = True
-            signal.signal(signum, signal.default_int_handler)
+            if distributed.world_size() == 1:  # torchrun passes on what the terminal sent already
+                signal.signal(signum, signal.default_int_handler)
 
         numbers = (signal.SIGINT, signal.SIGTERM)
         previous = {number: signal.signal(number, stop) for number in numbers}
@@ -307,13 +320,16 @@ class LossWindow:
     def fetch(self, step: int) -> tuple[dict[str, float], float, int]:
         """(mean of each loss, seconds, steps) since the last call; waits for the device.
 
+        The mean is over all processes too, so that all find the same loss not to be finite.
+
         Args:
             step: number of updates so far.
 
         Raises:
             NonFiniteLoss: names the first loss that is not finite, and its update.
         """
-        rows = torch.stack(self._rows).cpu()
+        rows = distributed.sum_over_processes(torch.stack(self._rows)).cpu()
+        rows /= distributed.world_size()
         bad = (~torch.isfinite(rows)).nonzero()
         if len(bad):
             row, column = bad[0].tolist()

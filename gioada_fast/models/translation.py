@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..ops import translation_input
 from .layers import InstanceNormAct, channels, normalise
@@ -22,15 +23,23 @@ class TranslationNet(nn.Module):
         geometry: whether depth and semantics are seen; without them the input is the image alone.
         width: factor on the 64 base channels.
         blocks: residual blocks.
+        checkpointing: keep only the input of each residual block for the backward pass, which
+            computes the block again.
 
     Source: Johnson et al. (arXiv 1603.08155), Zhu et al. (arXiv 1703.10593); the input of depth and
     semantics is GIO-Ada's (arXiv 1812.05040), section on input-level adaptation.
     """
 
     def __init__(
-        self, num_classes: int, geometry: bool = True, width: float = 1.0, blocks: int = 9
+        self,
+        num_classes: int,
+        geometry: bool = True,
+        width: float = 1.0,
+        blocks: int = 9,
+        checkpointing: bool = False,
     ):
         super().__init__()
+        self.checkpointing = checkpointing
         self.num_classes = num_classes
         self.geometry = geometry
         c1, c2, c4 = (channels(base, width) for base in (64, 128, 256))
@@ -68,7 +77,12 @@ class TranslationNet(nn.Module):
             dtype = _compute_dtype(image.device)
             x = translation_input(image, depth, labels, self.num_classes, dtype)
         half = (image.shape[2] + 1) // 2, (image.shape[3] + 1) // 2
-        x = self.blocks(self.encoder(x))
+        x = self.encoder(x)
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x)
         # nearest upsampling to the encoder's own sizes, so that odd sizes come back as they were
         x = self.up1(F.interpolate(x, size=half, mode="nearest"))
         x = self.up2(F.interpolate(x, size=image.shape[2:], mode="nearest"))

@@ -1,6 +1,5 @@
 """Resuming, stopping and failing; what is killed runs in a process of its own."""
 
-import contextlib
 import importlib
 import json
 import os
@@ -9,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +17,7 @@ from gioada_fast.adaptation import Batch, TwoLevelAdaptation
 from gioada_fast.config import AdaptationConfig, Config, ModelConfig
 from gioada_fast.engine.checkpoint import load_checkpoint
 from gioada_fast.engine.run import _locked
+from gioada_fast.engine.step import Step
 from gioada_fast.engine.trainer import LossWindow, Phase, Trainer, build_optimisers
 from gioada_fast.errors import NonFiniteLoss
 
@@ -186,14 +185,11 @@ def test_a_run_on_the_gpu_resumes_and_never_waits_in_a_step(unbroken, tmp_path):
     assert_same_run(tmp_path / "killed", tmp_path / "mini")
     adaptation = TwoLevelAdaptation(CLASSES, AdaptationConfig(), ModelConfig(**SMALL_MODEL)).cuda()
     batch = Batch(*(tensor.cuda() for tensor in make_batch()))
-    optimisers = build_optimisers(Config(), adaptation, Phase("adaptation", 0, 2))
-    trainer = SimpleNamespace(
-        adaptation=adaptation, optimisers=optimisers, _autocast=contextlib.nullcontext
-    )
-    Trainer.train_step(trainer, batch)
+    update = Step(adaptation, build_optimisers(Config(), adaptation, Phase("adaptation", 0, 2)))
+    update([batch])
     torch.cuda.set_sync_debug_mode("error")
     try:
-        Trainer.train_step(trainer, batch)
+        update([batch])
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -286,8 +282,4 @@ def test_nothing_waits_for_the_device_between_log_points(monkeypatch):
     monkeypatch.setattr(checks, "check_label_values", lambda *_: None)
     for name in ("item", "cpu", "tolist", "__float__", "__bool__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
-    step = adaptation.generators_loss(make_batch())
-    step.losses["total"].backward()
-    losses = adaptation.discriminators_loss(step)
-    sum(losses.values()).backward()
-    window.add({**step.losses, **losses})
+    window.add(Step(adaptation, {}).gradients([make_batch()]))

@@ -1,0 +1,128 @@
+"""One update of all networks: the two sides of the game, and what makes their gradients fast.
+
+The two sides are functions of a batch: the generators' loss with the discriminators frozen, then
+the discriminators' loss on what the generators made. Each is a module here, so that it can be
+compiled without a graph break and, on several devices, reduce its own networks' gradients.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..adaptation import Batch, GeneratorStep, Share, TwoLevelAdaptation, frozen
+from . import distributed
+from .device import autocast
+
+
+class Step:
+    """Gradients and update of the networks that a phase trains.
+
+    Args:
+        adaptation: the networks, on their device.
+        optimisers: of the networks that are trained.
+        precision: see ``device.autocast``.
+        compile: whether both sides go through ``torch.compile`` (fullgraph).
+        adapts: whether batches have a target; without, only the task network is trained.
+
+    On several devices every process makes its own batches' gradients, and their mean over all
+    pixels and pairs of all processes is what the optimisers get, reduced once for each update.
+    """
+
+    def __init__(
+        self,
+        adaptation: TwoLevelAdaptation,
+        optimisers: dict[str, torch.optim.Optimizer],
+        precision: str = "auto",
+        compile: bool = False,
+        adapts: bool = True,
+    ):
+        self.adaptation, self.optimisers, self.precision = adaptation, optimisers, precision
+        self.device = next(adaptation.parameters()).device
+        trained = [adaptation.task, *([adaptation.translation] if adapts else [])]
+        judges = [adaptation.image_discriminator, adaptation.output_discriminator]
+        self._judges = judges
+        self._generators = _side(adaptation.generators_loss, trained, compile)
+        self._discriminators = None
+        if adapts and any(judge is not None for judge in judges):
+            self._discriminators = _side(adaptation.discriminators_loss, judges, compile)
+
+    def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Update every network once; the losses of this process stay on the device.
+
+        Args:
+            batches: whose gradients are accumulated; a mean over all their pixels and pairs.
+        """
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+        losses = self.gradients(batches)
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+        return losses
+
+    def gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Add the gradients to the networks' weights; returns the losses, detached."""
+        totals: dict[str, Tensor] = {}
+        shares = self._shares(batches)
+        for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
+            with ExitStack() as stack:
+                if i < len(batches) - 1:
+                    for side in filter(None, (self._generators, self._discriminators)):
+                        if isinstance(side, DistributedDataParallel):
+                            stack.enter_context(side.no_sync())
+                losses = self._gradients_of(batch, share)
+            for name, loss in losses.items():
+                loss = loss.detach()
+                totals[name] = totals[name] + loss if name in totals else loss
+        return totals
+
+    def _gradients_of(self, batch: Batch, share: Share | None) -> dict[str, Tensor]:
+        with frozen(*self._judges):
+            with autocast(self.device, self.precision):
+                generators: GeneratorStep = self._generators(batch, share)
+            generators.losses["total"].backward()
+        if self._discriminators is None:
+            return generators.losses
+        with autocast(self.device, self.precision):
+            losses = self._discriminators(generators._replace(losses={}), share)
+        sum(losses.values()).backward()
+        return generators.losses | losses
+
+    def _shares(self, batches: Sequence[Batch]) -> list[Share | None]:
+        processes = distributed.world_size()
+        if len(batches) == processes == 1:
+            return [None]
+        weights = torch.stack([self.adaptation.pixel_weights(batch) for batch in batches])
+        total = distributed.sum_over_processes(weights.sum(0))
+        # the gradients' reduction is a mean over the processes
+        shares = (weights / total.clamp(min=1e-12) * processes).float()
+        return [Share(seg, depth, 1 / len(batches)) for seg, depth in shares]
+
+
+class _Side(nn.Module):
+    """A side's loss as a module of the networks that it trains, and no others."""
+
+    def __init__(self, loss, networks: Sequence[nn.Module | None]):
+        super().__init__()
+        self.networks = nn.ModuleList(network for network in networks if network is not None)
+        self.loss = loss
+
+    def forward(self, *args):
+        return self.loss(*args)
+
+
+def _side(loss, networks: Sequence[nn.Module | None], compile: bool) -> nn.Module:
+    side: nn.Module = _Side(loss, networks)
+    if compile:
+        side = torch.compile(side, fullgraph=True, dynamic=False)
+    if distributed.world_size() == 1:
+        return side
+    device = next(side.parameters()).device
+    return DistributedDataParallel(
+        side,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # none that training changes
+        gradient_as_bucket_view=True,
+    )

@@ -1,0 +1,125 @@
+"""Two processes on one machine (gloo), as ``torchrun`` starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gioada_fast.adaptation import Batch
+from gioada_fast.engine.checkpoint import load_checkpoint
+
+from ..commands import command
+from ..miniature import flags, write_street_scenes
+from .test_step import assert_same, gradients, make_trained, unequal_batch
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+def torchrun(*arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*TORCHRUN, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.parametrize("how", ["plain", "accumulate"])
+def test_two_processes_have_the_gradient_of_one_with_both_batches(tmp_path, how):
+    """Though the frames have different numbers of labelled pixels and of pixels with depth."""
+    finish(torchrun("-m", "tests.engine.two_processes", tmp_path / "found.pt", how))
+    found = torch.load(tmp_path / "found.pt")
+    batch = unequal_batch()
+    if how == "accumulate":
+        batch = Batch(*(torch.cat([tensor, tensor.flip(-1)]) for tensor in batch))
+    expected = gradients(make_trained(), [batch])
+    assert_same((found["losses"], found["gradients"]), expected)
+
+
+STEPS = {
+    "schedule.source_only_steps": 4,
+    "schedule.adaptation_steps": 4,
+    "schedule.batch_size": 1,
+    "schedule.log_every": 1,
+    "optimiser.task": "sgd",
+    "optimiser.task_lr": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder with the scenes and a run of two processes, ``runs/mini``."""
+    root = tmp_path_factory.mktemp("two")
+    write_street_scenes(root / "scenes")
+    command_line = flags(root / "scenes", root / "runs", **STEPS)
+    output = finish(torchrun("-m", "gioada_fast.train", *command_line))
+    assert output.count("report: ") == 1  # one of them writes
+    return root
+
+
+def records(run: Path, kind: str) -> list[dict]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if f"{kind}" in " ".join(line)]
+
+
+def test_a_run_of_two_processes_is_that_of_one_that_accumulates(trained):
+    """The same pairs in each update: the losses of the first updates agree."""
+    settings = {**STEPS, "name": "one", "schedule.accumulate": 2}
+    done = command("train", *flags(trained / "scenes", trained / "runs", **settings), cwd=trained)
+    assert done.returncode == 0, done.stderr
+    two, one = (records(trained / "runs" / name, "loss/") for name in ("mini", "one"))
+    assert len(two) == len(one) == 8
+    for ours, theirs in zip(two[:4], one[:4], strict=True):
+        assert ours["loss/total"] == pytest.approx(theirs["loss/total"], rel=1e-3)
+    scores = [records(trained / "runs" / name, "eval/miou")[0] for name in ("mini", "one")]
+    assert scores[0]["eval/miou"] == pytest.approx(scores[1]["eval/miou"], abs=0.02)
+
+
+def test_stopped_together_and_resumed_to_the_same_weights(trained):
+    settings = {**STEPS, "name": "stopped", "schedule.adaptation_steps": 4}
+    run = trained / "runs" / "stopped"
+    process = torchrun(
+        "-m", "gioada_fast.train", *flags(trained / "scenes", trained / "runs", **settings)
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or not records(run, "loss/"):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal sends it: to every process
+    output = process.communicate(timeout=120)[0]
+    step = load_checkpoint(run / "checkpoints" / "last.pt")["step"]
+    assert step < 8 and f"stopped after update {step}" in output, output
+    finish(torchrun("-m", "gioada_fast.train", "--resume", run))
+    ours, theirs = (load_file(trained / "runs" / n / "task.safetensors") for n in ("mini", run))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_as_many_processes_as_before_are_needed_to_resume(trained):
+    done = command("train", "--resume", trained / "runs" / "mini", cwd=trained)
+    assert done.returncode == 2
+    assert "2 processes, now there are 1" in done.stderr
+
+
+def test_bad_input_ends_every_process(trained):
+    process = torchrun(
+        "-m", "gioada_fast.train", *flags(trained / "scenes", trained / "runs", **STEPS)
+    )
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode != 0 and "exists already and is not overwritten" in output

@@ -1,0 +1,113 @@
+"""The step: accumulated, compiled and with checkpoints it has the gradients of the plain one."""
+
+import pytest
+import torch
+
+from gioada_fast.adaptation import Batch
+from gioada_fast.engine.step import Step
+
+from ..test_adaptation import make, make_batch
+
+ROWS = [("none", "none"), ("image", "semantics"), ("geometry", "joint")]
+
+
+def gradients(adaptation, batches, **settings):
+    """(losses, gradients by name) of a step."""
+    adaptation.zero_grad()
+    losses = Step(adaptation, {}, "fp32", **settings).gradients(batches)
+    return losses, {
+        name: p.grad.clone() for name, p in adaptation.named_parameters() if p.grad is not None
+    }
+
+
+def make_trained(*levels):
+    """Networks whose translation changes the image, so that all of its weights get gradients."""
+    adaptation = make(*levels)
+    if adaptation.translation is not None:
+        torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
+    return adaptation
+
+
+def assert_same(found, expected, rtol=1e-4):
+    """Losses and gradients agree, each gradient relative to the largest of its network.
+
+    The bias of a convolution before an instance norm has no effect: its gradient is rounding.
+    """
+    losses, grads = expected
+    torch.testing.assert_close(found[0], losses, rtol=rtol, atol=1e-6)
+    assert found[1].keys() == grads.keys()
+    for network in {name.split(".")[0] for name in grads}:
+        names = [name for name in grads if name.startswith(network)]
+        scale = max(float(grads[name].abs().max()) for name in names)
+        for name in names:
+            difference = float((found[1][name] - grads[name]).abs().max())
+            assert difference <= rtol * scale, (name, difference, scale)
+
+
+def unequal_batch():
+    """Frames with different numbers of labelled pixels and of pixels with depth."""
+    batch = make_batch()
+    batch.source_labels[0, 8:40] = 255
+    batch.source_depth[1, :, 8:24] = 0
+    return batch
+
+
+@pytest.mark.parametrize("levels", ROWS)
+def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
+    adaptation, batch = make_trained(*levels), unequal_batch()
+    adaptation.class_weights = torch.tensor([0.5, 1.0, 1.5, 2.0])
+    whole = gradients(adaptation, [batch])
+    halves = [Batch(*(tensor[i : i + 1] for tensor in batch)) for i in range(2)]
+    assert_same(gradients(adaptation, halves), whole)
+
+
+def test_batches_without_a_label_or_depth_count_for_nothing():
+    adaptation, batch = make_trained("none", "none"), make_batch()
+    blank = make_batch()
+    blank.source_labels.fill_(255)
+    blank.source_depth.zero_()
+    whole, accumulated = gradients(adaptation, [batch]), gradients(adaptation, [batch, blank])
+    assert_same(accumulated, whole)
+    losses, grads = gradients(adaptation, [blank, blank])
+    assert all(float(loss) == 0 for loss in losses.values())
+    assert all(float(grad.abs().max()) == 0 for grad in grads.values())
+
+
+def test_checkpointing_has_the_same_gradient_and_keeps_less():
+    adaptation, batch = make_trained(), make_batch()
+    found = {}
+    for adaptation.translation.checkpointing in (False, True):
+        kept: dict[int, int] = {}
+
+        def keep(x, kept=kept):
+            kept[x.data_ptr()] = x.nbytes
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            adaptation.translation(batch.source_image, batch.source_depth, batch.source_labels)
+        found[adaptation.translation.checkpointing] = (
+            gradients(adaptation, [batch]),
+            sum(kept.values()),
+        )
+    (plain, bytes_plain), (again, bytes_again) = found[False], found[True]
+    assert_same(again, plain, rtol=0)
+    assert bytes_again < bytes_plain
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_it_has_no_graph_break_and_the_same_gradient(checkpointing):
+    """``fullgraph=True`` raises at a graph break; each side is one graph, compiled once."""
+    adaptation, batch = make_trained(), make_batch()
+    plain = gradients(adaptation, [batch])
+    adaptation.translation.checkpointing = checkpointing
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    step = Step(adaptation, {}, "fp32", compile=True)
+    for _ in range(2):
+        adaptation.zero_grad()
+        losses = step.gradients([batch])
+    counters = torch._dynamo.utils.counters
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 2
+    found = {name: p.grad for name, p in adaptation.named_parameters()}
+    assert_same((losses, found), plain)

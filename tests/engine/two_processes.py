@@ -1,0 +1,34 @@
+"""Run by ``torchrun``: each process makes gradients of its own frame; the writer saves them."""
+
+import sys
+
+import torch
+
+from gioada_fast.adaptation import Batch
+from gioada_fast.engine import distributed
+from gioada_fast.engine.step import Step
+from tests.engine.test_step import make_trained, unequal_batch
+
+
+def main(path: str, accumulate: bool) -> None:
+    with distributed.joined("cpu"):
+        rank = distributed.rank()
+        adaptation = make_trained()
+        with torch.no_grad():  # the writer's weights are the ones that count
+            adaptation.task.segmentation.branches[0].weight.add_(rank)
+        batch = Batch(*(tensor[rank : rank + 1] for tensor in unequal_batch()))
+        batches = [batch]
+        if accumulate:  # the frame once more, mirrored
+            batches.append(Batch(*(tensor.flip(-1) for tensor in batch)))
+        losses = Step(adaptation, {}, "fp32").gradients(batches)
+        names = sorted(losses)
+        values = torch.stack([losses[name] for name in names])
+        values = distributed.sum_over_processes(values) / distributed.world_size()
+        if distributed.is_writer():
+            grads = {name: p.grad for name, p in adaptation.named_parameters()}
+            losses = dict(zip(names, values.unbind(), strict=True))
+            torch.save({"losses": losses, "gradients": grads}, path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2] == "accumulate")
