@@ -24,6 +24,22 @@ def normalise(image: Tensor) -> Tensor:
     return image.to(torch.float32, memory_format=torch.channels_last) / 127.5 - 1
 
 
+class GroupNormReLU(nn.Module):
+    """Group norm of eight channels a group, and ReLU; the same for any batch size.
+
+    Of G groups, group g has channels g, g + G, ...: a channels-last image then is one of G channels
+    and eight times as many pixels, and its instance norm is the group norm. There is no affine
+    part: each channel's scale and shift within its group are those of the convolution before it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+        x = x.reshape(n, h, w * GROUP_SIZE, c // GROUP_SIZE).permute(0, 3, 1, 2)
+        x = instance_norm_act(x, "relu").permute(0, 2, 3, 1)
+        return x.reshape(n, h, w, c).permute(0, 3, 1, 2)
+
+
 class InstanceNormAct(nn.Module):
     """act(instance norm(x)) + residual, with the reflection padding of the convolution after it.
 
@@ -47,3 +63,22 @@ class InstanceNormAct(nn.Module):
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
     """[N, C, h, w] to [N, C, *size], bilinear with align_corners=True as in the whole field."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def interior(x: Tensor, border: int) -> Tensor:
+    """A view of [N, C, H, W] without ``border`` pixels on each side.
+
+    The gradient of a slice would be NCHW, and slow to add to one that is channels-last.
+    """
+    return _Interior.apply(x, border)
+
+
+class _Interior(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, border: int) -> Tensor:
+        ctx.border = border
+        return x[:, :, border : x.shape[2] - border, border : x.shape[3] - border]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return F.pad(grad, (ctx.border,) * 4), None

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ops import translation_input
-from .layers import InstanceNormAct, channels, normalise
+from .layers import InstanceNormAct, channels, interior, normalise
 
 
 class TranslationNet(nn.Module):
@@ -106,7 +106,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(self.conv1(x))
-        return self.norm2(self.conv2(y), residual=x[:, :, 1:-1, 1:-1])
+        return self.norm2(self.conv2(y), residual=interior(x, 1))
 
 
 def _compute_dtype(device: torch.device) -> torch.dtype:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from .layers import channels, group_norm
+from .layers import GroupNormReLU, channels
 
 # (index in torchvision's vgg16().features, output channels, dilation); None is a pooling layer.
 # The last two poolings are left out and the last stage is dilated instead: output stride 8.
@@ -40,17 +40,13 @@ class VGG16(nn.Module):
             index, base, dilation = layer
             c_out = channels(base, width)
             layers[str(index)] = _conv(c_in, c_out, dilation)
-            if norm == "group":
-                layers[f"{index}_norm"] = group_norm(c_out)
-            layers[f"{index}_relu"] = nn.ReLU()
+            layers[f"{index}_relu"] = _activation(norm)
             c_in = c_out
         self.features = nn.Sequential(layers)
         self.out_channels = channels(1024, width)
         fc: list[nn.Module] = []
         for _ in range(2):
-            fc.append(_conv(c_in, self.out_channels, 4))
-            fc += [group_norm(self.out_channels)] if norm == "group" else []
-            fc.append(nn.ReLU())
+            fc += [_conv(c_in, self.out_channels, 4), _activation(norm)]
             c_in = self.out_channels
         self.fc = nn.Sequential(*fc)
 
@@ -60,7 +56,7 @@ class VGG16(nn.Module):
 
     def pretrained_keys(self) -> set[str]:
         """Keys that a file of ImageNet weights must have: the convolutions, not fc6 and fc7."""
-        return {f"features.{key}" for key in self.features.state_dict() if "_norm" not in key}
+        return {f"features.{key}" for key in self.features.state_dict()}
 
     @torch.no_grad()
     def scale_to_unit_variance(self) -> None:
@@ -84,6 +80,10 @@ class VGG16(nn.Module):
                 layer.bias /= deviation
                 scale *= deviation
             x = layer(x)
+
+
+def _activation(norm: str) -> nn.Module:
+    return GroupNormReLU() if norm == "group" else nn.ReLU()
 
 
 def _conv(c_in: int, c_out: int, dilation: int) -> nn.Conv2d:

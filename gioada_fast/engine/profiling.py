@@ -1,0 +1,172 @@
+"""Where the time of a step goes: by operator and by network, from ``torch.profiler``."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+from torch import nn
+from torch.autograd.profiler_util import EventList, FunctionEvent
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from .checkpoint import write_atomically
+
+OTHER = "losses and others"
+_BACKWARD = "autograd::engine::evaluate_function: "
+_OPTIMISERS = "Optimizer.step"
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """Milliseconds of one step; on a GPU those of its kernels."""
+
+    milliseconds: float
+    """All operators together."""
+    operators: dict[str, tuple[float, float]]
+    """By operator, the largest first: (time without that of the operators it calls, calls)."""
+    networks: dict[str, tuple[float, float]]
+    """By network: (forward, backward); the optimisers' update counts as forward."""
+
+    @property
+    def convolution_share(self) -> float:
+        """Share of the time spent in convolutions, their gradients included."""
+        inside = sum(time for name, (time, _) in self.operators.items() if "conv" in name.lower())
+        return inside / self.milliseconds
+
+    def tables(self, rows: int = 20) -> list[Table]:
+        """For the terminal."""
+        total = self.milliseconds
+        by_network = Table("network", "forward, ms", "backward, ms", "share", title="By network")
+        for name, times in self.networks.items():
+            by_network.add_row(name, *(f"{t:.1f}" for t in times), f"{sum(times) / total:.1%}")
+        by_operator = Table("operator", "ms", "calls", "share", title="By operator, itself alone")
+        for name, (time, calls) in list(self.operators.items())[:rows]:
+            by_operator.add_row(name, f"{time:.1f}", f"{calls:.0f}", f"{time / total:.1%}")
+        share = f"{self.convolution_share:.1%}"
+        by_operator.add_row("all convolutions", f"{self.convolution_share * total:.1f}", "", share)
+        for table in (by_network, by_operator):
+            for column in table.columns[1:]:
+                column.justify = "right"
+        return [by_network, by_operator]
+
+
+def profile_steps(
+    step: Callable[[], object],
+    networks: dict[str, nn.Module],
+    steps: int,
+    trace: Path,
+    on_cuda: bool = False,
+) -> StepProfile:
+    """Run ``step`` some times under the profiler.
+
+    Args:
+        step: one update, warmed up.
+        networks: by the names that the table shall have. Compiled ones cannot be told apart; their
+            time is found under ``losses and others``.
+        steps: number of updates.
+        trace: file for chrome://tracing or Perfetto, ``.json`` or ``.json.gz``.
+        on_cuda: whether the time is that of a GPU.
+    """
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    with profile(activities=activities) as profiler, _marked(networks):
+        for _ in range(steps):
+            step()
+    write_atomically(
+        trace, lambda temporary: _export(profiler, temporary, zipped=trace.suffix == ".gz")
+    )
+    own = "self_device_time_total" if on_cuda else "self_cpu_time_total"
+    operators = {
+        average.key: (getattr(average, own) / 1e3 / steps, average.count / steps)
+        for average in profiler.key_averages()
+        if getattr(average, own) > 0 and not average.key.startswith(_MARK)
+    }
+    operators = dict(sorted(operators.items(), key=lambda item: -item[1][0]))
+    return StepProfile(
+        milliseconds=sum(time for time, _ in operators.values()),
+        operators=operators,
+        networks=_by_network(profiler.events(), list(networks), steps, on_cuda),
+    )
+
+
+_MARK = "network "
+
+
+@contextmanager
+def _marked(networks: dict[str, nn.Module]) -> Iterator[None]:
+    """Let every call of a network show as a range of its name."""
+    hooks, ranges = [], []
+
+    def enter(name: str) -> None:
+        ranges.append(record_function(_MARK + name))
+        ranges[-1].__enter__()
+
+    for name, network in networks.items():
+        hooks += [
+            network.register_forward_pre_hook(lambda *_, name=name: enter(name)),
+            network.register_forward_hook(lambda *_: ranges.pop().__exit__(None, None, None)),
+        ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _by_network(
+    events: EventList, names: list[str], steps: int, on_cuda: bool
+) -> dict[str, tuple[float, float]]:
+    """Forward time is that inside of a network's ranges, backward time that of their gradients.
+
+    Autograd numbers the nodes of its graph as they are made, and the profiler keeps with every
+    operator the next number: the last operator to start with a number is the one that took it.
+    """
+    total = "device_time_total" if on_cuda else "cpu_time_total"
+    forward: dict[str, float] = defaultdict(float)
+    backward: dict[str, float] = defaultdict(float)
+    made_by: dict[int, str] = {}
+    for event in sorted(events, key=lambda event: event.time_range.start):
+        if event.name.startswith(_BACKWARD):
+            continue
+        owner = _owner(event)
+        if event.sequence_nr >= 0 and owner is not None:
+            made_by[event.sequence_nr] = owner
+    for event in events:
+        time = getattr(event, total) / 1e3 / steps
+        if event.name.startswith(_BACKWARD):
+            backward[made_by.get(event.sequence_nr, OTHER)] += time
+        elif event.cpu_parent is None:
+            forward[_owner(event) or OTHER] += time
+        elif event.name.startswith(_MARK):  # called by something that is itself counted: move it
+            forward[event.name.removeprefix(_MARK)] += time
+            forward[_owner(_root(event)) or OTHER] -= time
+    rows = [*names, "optimisers", OTHER]
+    return {row: (forward[row], backward[row]) for row in rows}
+
+
+def _root(event: FunctionEvent) -> FunctionEvent:
+    while event.cpu_parent is not None:
+        event = event.cpu_parent
+    return event
+
+
+def _owner(event: FunctionEvent) -> str | None:
+    """What a forward operator belongs to; None inside of a backward pass."""
+    while event is not None:
+        if event.name.startswith(_MARK):
+            return event.name.removeprefix(_MARK)
+        if event.name.startswith(_OPTIMISERS):
+            return "optimisers"
+        if event.name.startswith(_BACKWARD):
+            return None
+        event = event.cpu_parent
+    return OTHER
+
+
+def _export(profiler: profile, temporary: Path, zipped: bool) -> None:
+    # the exporter zips by the file's name
+    name = temporary.with_name(temporary.name + (".gz" if zipped else ""))
+    profiler.export_chrome_trace(str(name))
+    name.rename(temporary)
+
