@@ -4,6 +4,9 @@
 --data.target.root FOLDER  ... any setting by its dotted name
 --print_config             show all settings and stop
 --resume runs/NAME         go on with a run from its last checkpoint
+--profile                  measure a few updates, show where their time goes, and stop
+
+On several devices: ``torchrun --nproc-per-node=N -m gioada_fast.train ...``
 """
 
 from collections.abc import Sequence
@@ -24,10 +27,16 @@ def main(arguments: Sequence[str]) -> None:
     arguments = list(arguments)
     parser = cli.config_parser(PROG)
     parser.add_argument("--resume", type=str, metavar="RUN", help="folder of a run to go on with")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="measure a few updates, show where their time goes, and stop",
+    )
     if not any(a == "--config" or a.startswith(("--config=", "--resume")) for a in arguments):
         arguments = ["--config", DEFAULT_CONFIG, *arguments]
     namespace = parser.parse_args(arguments)
     run_folder = namespace.pop("resume")
+    profile = namespace.pop("profile")
     if run_folder is not None:
         if len(arguments) > (1 if "=" in arguments[0] else 2):
             raise InputError("--resume goes on with the run's own settings: leave out other flags")
@@ -37,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     config = cli.instantiate(parser, namespace)
     files = namespace.config
     default_name = Path(str(files[-1])).stem if files else "run"
-    start(config, default_name, command_line())
+    start(config, default_name, command_line(), profile)
 
 
 if __name__ == "__main__":

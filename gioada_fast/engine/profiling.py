@@ -56,7 +56,7 @@ def profile_steps(
     step: Callable[[], object],
     networks: dict[str, nn.Module],
     steps: int,
-    trace: Path,
+    trace: Path | None,
     on_cuda: bool = False,
 ) -> StepProfile:
     """Run ``step`` some times under the profiler.
@@ -66,16 +66,16 @@ def profile_steps(
         networks: by the names that the table shall have. Compiled ones cannot be told apart; their
             time is found under ``losses and others``.
         steps: number of updates.
-        trace: file for chrome://tracing or Perfetto, ``.json`` or ``.json.gz``.
+        trace: file for chrome://tracing or Perfetto, ``.json`` or ``.json.gz``, or None.
         on_cuda: whether the time is that of a GPU.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
     with profile(activities=activities) as profiler, _marked(networks):
         for _ in range(steps):
             step()
-    write_atomically(
-        trace, lambda temporary: _export(profiler, temporary, zipped=trace.suffix == ".gz")
-    )
+    if trace is not None:
+        zipped = trace.suffix == ".gz"
+        write_atomically(trace, lambda temporary: _export(profiler, temporary, zipped))
     own = "self_device_time_total" if on_cuda else "self_cpu_time_total"
     operators = {
         average.key: (getattr(average, own) / 1e3 / steps, average.count / steps)
@@ -169,4 +169,3 @@ def _export(profiler: profile, temporary: Path, zipped: bool) -> None:
     name = temporary.with_name(temporary.name + (".gz" if zipped else ""))
     profiler.export_chrome_trace(str(name))
     name.rename(temporary)
-

@@ -47,10 +47,11 @@ from .trainer import Phase, Trainer
 PANEL_PAIRS = 3
 
 
-def start(config: Config, default_name: str, command: str) -> Path:
+def start(config: Config, default_name: str, command: str, profile: bool = False) -> Path:
     """Train a new run and return its folder, which must not exist yet.
 
-    In each of several processes where ``torchrun`` starts it.
+    In each of several processes where ``torchrun`` starts it. With ``profile``, a few updates of
+    the last phase are measured instead, see ``Trainer.profile``.
 
     Raises:
         InputError: settings, data or folder are not usable; nothing is left behind then.
@@ -64,7 +65,7 @@ def start(config: Config, default_name: str, command: str) -> Path:
             if distributed.is_writer():
                 save_config(config, run / "config.yaml")
             session = _Session(config, run, command, device)
-        session.train()
+        session.profile() if profile else session.train()
     return run
 
 
@@ -141,6 +142,16 @@ class _Session:
         report = write_report(self.run)
         self.console.print(result_table(json.loads((self.run / "result.json").read_text())))
         self.console.print(f"report: {report}", soft_wrap=True, highlight=False)
+
+    def profile(self) -> None:
+        trace = self.run / "trace.json.gz"
+        found = self.trainer.profile(trace)
+        if not distributed.is_writer():
+            return
+        self.log.close()
+        for table in found.tables():
+            self.console.print(table)
+        self.console.print(f"trace: {trace}", soft_wrap=True, highlight=False)
 
     def _column_name(self, phase: Phase) -> str:
         if phase.name == "source_only":

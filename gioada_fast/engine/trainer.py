@@ -30,6 +30,7 @@ from . import distributed
 from .checkpoint import load_state, save_checkpoint
 from .evaluator import Scores
 from .logging import MetricsLog
+from .profiling import StepProfile, profile_steps
 from .step import Step
 
 
@@ -125,10 +126,38 @@ class Trainer:
                 if self.step < phase.end:
                     self._train_phase(phase)
 
-    def _train_phase(self, phase: Phase) -> None:
-        schedule = self.config.schedule
+    def profile(self, trace: Path, warmup: int = 3, updates: int = 5) -> StepProfile:
+        """Where the time of an update goes, measured on the first updates of the last phase.
+
+        Args:
+            trace: file for the timeline; see ``profile_steps``.
+            warmup: updates before.
+            updates: updates that are measured.
+        """
+        phase = phases(self.config)[-1]
+        self.step = phase.first
+        self._build_step(phase)
+        self._set_learning_rates(phase)
+        batches = list(itertools.islice(self._batches(phase), warmup + updates))
+        for batch in batches[:warmup]:
+            self._update(batch)
+        left = iter(itertools.cycle(batches[warmup:]))
+        networks = {
+            "G_img": self.adaptation.translation,
+            "D_img": self.adaptation.image_discriminator,
+            "G_task": self.adaptation.task,
+            "D_out": self.adaptation.output_discriminator,
+        }
+        return profile_steps(
+            lambda: self._update(next(left)),
+            {name: network for name, network in networks.items() if network is not None},
+            updates,
+            trace if self._writes else None,
+            self._on_cuda,
+        )
+
+    def _build_step(self, phase: Phase) -> None:
         self.optimisers = build_optimisers(self.config, self.adaptation, phase)
-        self._restore_rng_and_optimisers()
         self._update = Step(
             self.adaptation,
             self.optimisers,
@@ -136,6 +165,11 @@ class Trainer:
             self.config.compile,
             adapts=phase.name == "adaptation",
         )
+
+    def _train_phase(self, phase: Phase) -> None:
+        schedule = self.config.schedule
+        self._build_step(phase)
+        self._restore_rng_and_optimisers()
         bar = self._bar.add_task(
             phase.name, total=phase.steps, completed=self.step - phase.first, status=""
         )

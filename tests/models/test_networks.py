@@ -10,8 +10,9 @@ from gioada_fast.models import (
     TaskNet,
     TranslationNet,
 )
-from gioada_fast.models.layers import InstanceNormAct, normalise
+from gioada_fast.models.layers import GroupNormReLU, InstanceNormAct, interior, normalise
 from gioada_fast.models.resnet import ResNet101
+from gioada_fast.models.task import AtrousHead, atrous_heads
 from gioada_fast.models.vgg import VGG16, _photograph_like_noise
 
 
@@ -230,3 +231,48 @@ def test_unit_variance_keeps_the_function_up_to_a_factor():
         y = layer(y)
         if isinstance(layer, torch.nn.Conv2d):
             assert abs(float(y.std()) - 1) < 0.01
+
+
+@pytest.mark.parametrize(("h", "w"), [(30, 40), (9, 20), (5, 4), (1, 1)])
+def test_heads_at_once_are_the_sums_of_their_branches(h, w):
+    """The output and all gradients; where the image is small, taps lie outside of all of it."""
+    heads = AtrousHead(6, 5), AtrousHead(6, 1)
+    for head in heads:
+        for branch in head.branches:
+            torch.nn.init.normal_(branch.bias)
+    parameters = [p for head in heads for p in head.parameters()]
+    x = torch.randn(2, 6, h, w, requires_grad=True)
+    found = atrous_heads(x, heads)
+    expected = [sum(branch(x) for branch in head.branches) for head in heads]
+    weights = [torch.randn_like(out) for out in expected]
+    grads = torch.autograd.grad(found, [x, *parameters], weights)
+    for f, e in zip(
+        [*found, *grads],
+        [*expected, *torch.autograd.grad(expected, [x, *parameters], weights)],
+        strict=True,
+    ):
+        torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(heads[0](x), expected[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_is_pytorchs_on_channels_in_another_order(layout):
+    x = torch.randn(2, 24, 5, 7).to(memory_format=layout).requires_grad_()
+    order = torch.arange(24).view(8, 3).t().flatten()  # channels of one group side by side
+    found = GroupNormReLU()(x)[:, order]
+    expected = torch.relu(torch.nn.functional.group_norm(x[:, order], 3))
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(found)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(out, x, weight)[0] for out in (found, expected)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_gradient_of_an_interior_is_channels_last():
+    x = torch.randn(2, 8, 7, 9).to(memory_format=torch.channels_last).requires_grad_()
+    y = interior(x, 2)
+    assert torch.equal(y, x[:, :, 2:-2, 2:-2]) and y.data_ptr() == x[:, :, 2:, 2:].data_ptr()
+    weight = torch.randn(y.shape).to(memory_format=torch.channels_last)
+    grad = torch.autograd.grad(y, x, weight)[0]
+    assert grad.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(grad, torch.nn.functional.pad(weight, (2,) * 4))
