@@ -278,6 +278,8 @@ class Config:
     """Autocast of the networks; auto is bf16 where the processor has it."""
     compile: bool = False
     """Compile the step with torch.compile: takes a minute or two first."""
+    cuda_graphs: bool = False
+    """Replay the whole update as one CUDA graph: one process on a GPU alone."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)

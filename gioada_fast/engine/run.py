@@ -102,6 +102,11 @@ class _Session:
         if self.device.type == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.utils.deterministic.fill_uninitialized_memory = False
+        if config.cuda_graphs and (device.type != "cuda" or distributed.world_size() > 1):
+            raise InputError(
+                f"cuda_graphs needs one process on a GPU, found {distributed.world_size()} on "
+                f"{device.type}: leave it out"
+            )
         self.space = label_space(config.data)
         # before the data, which may take minutes to render: a wrong weights file is told at once
         self.adaptation = build_adaptation(config, pretrained=checkpoint is None)

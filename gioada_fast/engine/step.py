@@ -101,6 +101,50 @@ class Step:
         return [Share(seg, depth, 1 / len(batches)) for seg, depth in shares]
 
 
+class GraphedStep:
+    """A step as one CUDA graph: the host sends one launch for all of an update's kernels.
+
+    The first updates run one kernel after the other; then one is recorded, and all that follow
+    replay it on their own batches, which must have the first one's sizes. The optimisers' learning
+    rates have to be tensors, or the recorded ones would hold for ever.
+
+    Args:
+        step: of a single process, on a CUDA device.
+        warmup: updates before the recording, in which libraries choose kernels and workspaces.
+    """
+
+    def __init__(self, step: Step, warmup: int = 3):
+        self.step, self.warmup = step, warmup
+        self._stream = torch.cuda.Stream(step.device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """As ``Step``; the losses are valid until the next call."""
+        if self.warmup > 0:
+            self.warmup -= 1
+            # a stream of its own, as in the recording: gradients are tied to the stream
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                losses = self.step(batches)
+            torch.cuda.current_stream().wait_stream(self._stream)
+            return losses
+        if self._graph is None:
+            self._batches = [_clone(batch) for batch in batches]
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._losses = self.step(self._batches)
+        for recorded, batch in zip(self._batches, batches, strict=True):
+            for to, tensor in zip(recorded, batch, strict=True):
+                if to is not None:
+                    to.copy_(tensor, non_blocking=True)
+        self._graph.replay()
+        return self._losses
+
+
+def _clone(batch: Batch) -> Batch:
+    return Batch(*(None if tensor is None else tensor.clone() for tensor in batch))
+
+
 class _Side(nn.Module):
     """A side's loss as a module of the networks that it trains, and no others."""
 

@@ -3,7 +3,7 @@
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from .checkpoint import load_state, save_checkpoint
 from .evaluator import Scores
 from .logging import MetricsLog
 from .profiling import StepProfile, profile_steps
-from .step import Step
+from .step import GraphedStep, Step
 
 
 @dataclass(frozen=True)
@@ -158,13 +158,14 @@ class Trainer:
 
     def _build_step(self, phase: Phase) -> None:
         self.optimisers = build_optimisers(self.config, self.adaptation, phase)
-        self._update = Step(
+        step = Step(
             self.adaptation,
             self.optimisers,
             self.config.precision,
             self.config.compile,
             adapts=phase.name == "adaptation",
         )
+        self._update = GraphedStep(step) if self.config.cuda_graphs else step
 
     def _train_phase(self, phase: Phase) -> None:
         schedule = self.config.schedule
@@ -235,7 +236,11 @@ class Trainer:
         factor *= min(1.0, (done + 1) / max(1, settings.warmup_steps))
         for optimiser in self.optimisers.values():
             for group in optimiser.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+                lr = group["initial_lr"] * factor
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(lr)
+                else:
+                    group["lr"] = lr
 
     def _log_losses(self, phase: Phase) -> None:
         try:
@@ -245,7 +250,7 @@ class Trainer:
         rate = steps * self._pairs_per_update / seconds
         values: dict[str, Any] = {f"loss/{name}": value for name, value in means.items()}
         for name, optimiser in self.optimisers.items():
-            values[f"lr/{name}"] = optimiser.param_groups[-1]["lr"]
+            values[f"lr/{name}"] = float(optimiser.param_groups[-1]["lr"])
         if self._writes:
             self.log.write(self.step, phase.name, {**values, "pairs_per_second": rate})
         status = f"{rate:.1f} pairs/s  loss {means['total']:.3f}"
@@ -304,7 +309,11 @@ class Trainer:
         if any(self.step == phase.first for phase in phases(self.config)):
             return
         for name, optimiser in self.optimisers.items():
+            rates = [group["lr"] for group in optimiser.param_groups]
             optimiser.load_state_dict(state["optimisers"][name])
+            # the rates of every update are set anew; they stay the tensors that a graph may need
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate
 
     def _progress(self) -> Progress:
         return Progress(
@@ -389,16 +398,18 @@ def build_optimisers(
     config: Config, adaptation: TwoLevelAdaptation, phase: Phase
 ) -> dict[str, torch.optim.Optimizer]:
     """One optimiser for each network that the phase trains."""
-    settings, task = config.optimiser, adaptation.task
+    settings, task, graphs = config.optimiser, adaptation.task, config.cuda_graphs
     adapts = phase.name == "adaptation"
     lr = config.adaptation_lr if adapts else config.task_lr
     heads = [*task.segmentation.parameters(), *task.depth.parameters()]
     groups = [
-        _group(task.trunk.parameters(), lr * config.trunk_lr_factor),
-        _group(heads, lr),
+        _group(task.trunk.parameters(), lr * config.trunk_lr_factor, graphs),
+        _group(heads, lr, graphs),
     ]
     if settings.task == "adamw":
-        task_optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+        task_optimiser = torch.optim.AdamW(
+            groups, weight_decay=settings.weight_decay, fused=True, capturable=graphs
+        )
     else:
         task_optimiser = torch.optim.SGD(
             groups, lr=lr, momentum=0.9, weight_decay=settings.weight_decay, fused=True
@@ -407,8 +418,8 @@ def build_optimisers(
 
     def add_adam(name: str, network: nn.Module | None, lr: float, betas: tuple[float, float]):
         if adapts and network is not None:
-            group = _group(network.parameters(), lr)
-            optimisers[name] = torch.optim.Adam([group], betas=betas, fused=True)
+            group = _group(network.parameters(), lr, graphs)
+            optimisers[name] = torch.optim.Adam([group], betas=betas, fused=True, capturable=graphs)
 
     gan = (0.5, 0.999)
     add_adam("translation", adaptation.translation, settings.translation_lr, gan)
@@ -427,5 +438,7 @@ def build_optimisers(
     return optimisers
 
 
-def _group(parameters, lr: float) -> dict[str, Any]:
-    return {"params": list(parameters), "lr": lr, "initial_lr": lr}
+def _group(parameters: Iterable[nn.Parameter], lr: float, as_tensor: bool) -> dict[str, Any]:
+    parameters = list(parameters)
+    rate = torch.tensor(lr, device=parameters[0].device) if as_tensor else lr
+    return {"params": parameters, "lr": rate, "initial_lr": lr}

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from gioada_fast.adaptation import Batch
-from gioada_fast.engine.step import Step
+from gioada_fast.config import Config, OptimiserConfig
+from gioada_fast.engine.step import GraphedStep, Step
+from gioada_fast.engine.trainer import Phase, build_optimisers
 
 from ..test_adaptation import make, make_batch
 
@@ -111,3 +113,29 @@ def test_compiled_it_has_no_graph_break_and_the_same_gradient(checkpointing):
     assert counters["stats"]["unique_graphs"] == 2
     found = {name: p.grad for name, p in adaptation.named_parameters()}
     assert_same((losses, found), plain)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_a_graph_of_the_whole_update_trains_as_the_plain_one(optimiser):
+    """Other batches and other learning rates at every replay."""
+    settings = OptimiserConfig(task=optimiser, adaptation_lr=1e-2)
+    trained = {}
+    for graphs in (False, True):
+        adaptation = make_trained().cuda()
+        config = Config(optimiser=settings, cuda_graphs=graphs)
+        optimisers = build_optimisers(config, adaptation, Phase("adaptation", 0, 8))
+        step = Step(adaptation, optimisers, "fp32")
+        update = GraphedStep(step) if graphs else step
+        for i in range(8):
+            for optimiser_ in optimisers.values():
+                for group in optimiser_.param_groups:
+                    lr = group["initial_lr"] / (1 + i)
+                    if graphs:
+                        group["lr"].fill_(lr)
+                    else:
+                        group["lr"] = lr
+            batch = Batch(*(x.roll(i, -1).cuda() for x in make_batch()))
+            losses = {name: loss.clone() for name, loss in update([batch]).items()}
+        trained[graphs] = losses, {n: p.detach() for n, p in adaptation.named_parameters()}
+    assert_same(trained[True], trained[False], rtol=1e-3)
