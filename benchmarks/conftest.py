@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import report
@@ -32,11 +33,10 @@ def device(request) -> str:
     return chosen
 
 
-def _clock(function: Callable, device: str) -> float:
+def clock(function: Callable, device: str, calls: int | None = None) -> float:
     """Milliseconds of one call; on a GPU the mean of many, so that launches overlap."""
-    calls = 1
+    calls = calls or (20 if device == "cuda" else 1)
     if device == "cuda":
-        calls = 20
         torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(calls):
@@ -51,11 +51,30 @@ def copy_bandwidth() -> float:
     """Bytes a second, read and written, of the GPU's own copy of 256 MiB."""
     source = torch.empty(2**26, device="cuda")
     target = torch.empty_like(source)
-    fastest = min(_clock(lambda: target.copy_(source), "cuda") for _ in range(10))
+    fastest = min(clock(lambda: target.copy_(source), "cuda") for _ in range(10))
     return 2 * source.nbytes / (fastest / 1e3)
 
 
-def _peak_mib(function: Callable, device: str) -> float:
+@functools.cache
+def peak_flops(device: str, dtype: torch.dtype) -> float:
+    """Operations a second of the better of a large matrix product and a large convolution."""
+    size = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    images = torch.randn(8, 256, size // 32, size // 32, device=device, dtype=dtype)
+    weight = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)
+    images, weight = (x.contiguous(memory_format=torch.channels_last) for x in (images, weight))
+    with torch.inference_mode():
+        speeds = []
+        for function, flops in (
+            (lambda: a @ b, 2 * size**3),
+            (lambda: F.conv2d(images, weight, padding=1), 2 * images.numel() * weight[0].numel()),
+        ):
+            fastest = min(clock(function, device) for _ in range(20))
+            speeds.append(flops / (fastest / 1e3))
+    return max(speeds)
+
+
+def peak_mib(function: Callable, device: str) -> float:
     """Memory that one call adds at its highest point."""
     if device == "cuda":
         torch.cuda.synchronize()
@@ -150,7 +169,7 @@ def race(benchmark, device):
         expected = ours_run()
         for name, rival in rivals.items():  # a time counts once the results agree
             _assert_agree(name, rival(), expected)
-        once = {name: min(_clock(f, device) for _ in range(2)) for name, f in rivals.items()}
+        once = {name: min(clock(f, device) for _ in range(2)) for name, f in rivals.items()}
         rounds = max(5, min(200, int(SECONDS * 1e3 / (sum(once.values()) + 1e-3))))
 
         times = {name: [] for name in rivals}
@@ -158,14 +177,14 @@ def race(benchmark, device):
 
         def time_rivals():
             for name, rival in rivals.items():
-                times[name].append(_clock(rival, device))
+                times[name].append(clock(rival, device))
             ours_run()  # the rivals leave caches and threads in another state than training would
-            ours.extend(_clock(ours_run, device) for _ in range(2))  # short: more easily disturbed
+            ours.extend(clock(ours_run, device) for _ in range(2))  # short: more easily disturbed
 
         direction = "forward+backward" if len(expected) > 1 else "forward"
         benchmark.group = f"{op} {direction}"
         benchmark.pedantic(
-            lambda: ours.append(_clock(ours_run, device)),
+            lambda: ours.append(clock(ours_run, device)),
             setup=time_rivals,
             rounds=rounds,
             warmup_rounds=1,
@@ -185,7 +204,7 @@ def race(benchmark, device):
             "ratio": fastest[best] / min(ours),
             "guard": guard,
             "peak_mib": {
-                name: _peak_mib(f, device) for name, f in {"fused": ours_run, **rivals}.items()
+                name: peak_mib(f, device) for name, f in {"fused": ours_run, **rivals}.items()
             },
         }
         if device == "cuda" and bytes_moved is not None:
@@ -202,7 +221,7 @@ def race(benchmark, device):
 
 def pytest_terminal_summary(terminalreporter, config):
     if records:
-        terminalreporter.write_sep("-", "ratio: time of the best rival over ours")
+        terminalreporter.write_sep("-", "ratio: time of the rival over ours")
         terminalreporter.write_line(report.table(records))
 
 

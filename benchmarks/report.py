@@ -70,6 +70,30 @@ def environment(device: str) -> dict:
 
 
 def table(records: list[dict]) -> str:
+    """What ``pytest benchmarks`` prints: the races of ops, then those of the whole step."""
+    ops, steps = _by_kind(records)
+    return "\n\n".join(([ops_table(ops)] if ops else []) + [step_table(r) for r in steps])
+
+
+def markdown(records: list[dict]) -> str:
+    """The same for the README."""
+    ops, steps = _by_kind(records)
+    parts = ([ops_markdown(ops)] if ops else []) + ([step_markdown(steps)] if steps else [])
+    return "\n\n".join(parts)
+
+
+def _by_kind(records: list[dict]) -> tuple[list[dict], list[dict]]:
+    steps = [r for r in records if "contenders" in r]
+    return [r for r in records if "contenders" not in r], steps
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def ops_table(records: list[dict]) -> str:
     """One line a case: our time, each rival's as a multiple of it, the guard, peak memory.
 
     On a GPU also the share of measured copy bandwidth, for ops that it bounds.
@@ -90,12 +114,35 @@ def table(records: list[dict]) -> str:
             + [f"{memory['fused']:.1f}", f"{memory[record['best_rival']]:.1f}"]
             + ["-" if share is None else f"{share:.0%}"]
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
+    return _aligned(rows)
 
 
-def markdown(records: list[dict]) -> str:
+def step_table(record: dict) -> str:
+    """One line a contender, then one for each ratio that the step is judged by."""
+    peaks = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in record["peak_flops"].items())
+    title = (
+        f"step, {record['shape']}: {record['flops'] / 1e9:.0f} GFLOP an update, fastest of "
+        f"{record['rounds']} rounds; peak of the machine in GFLOP/s: {peaks}"
+    )
+    rows = [["contender", "ms", "median", "pairs/s", "MiB", "share of peak"]]
+    failed = []
+    for name, found in record["contenders"].items():
+        if "failed" in found:
+            failed.append(f"{name} does not run here: {found['failed']}")
+            continue
+        row = [name, f"{found['ms']:.4g}", f"{found['median_ms']:.4g}"]
+        row += [f"{found['pairs_per_second']:.3g}", f"{found['mib']:.0f}"]
+        rows.append([*row, f"{found['share_of_peak']:.0%}"])
+    judged = [["ratio", "value", "target", "guard", "of"]]
+    for name, ratio in record["ratios"].items():
+        guard = "-" if ratio["guard"] is None else f"{ratio['guard']:g}"
+        target = f"{'<=' if name in ('memory', 'checkpointing') else '>='} {ratio['target']:g}"
+        of = f"{ratio['of'][0]} / {ratio['of'][1]}"
+        judged.append([name, f"{ratio['value']:.2f}", target, guard, of])
+    return "\n".join([title, "", _aligned(rows), *failed, "", _aligned(judged)])
+
+
+def ops_markdown(records: list[dict]) -> str:
     """One line an op and shape: time, ratio to the best rival, memory added at the peak."""
     lines = [
         "| op | shape | forward, ms | ratio | forward + backward, ms | ratio | MiB (best rival) |",
@@ -113,6 +160,22 @@ def markdown(records: list[dict]) -> str:
         memory = last["peak_mib"]
         cells.append(f"{memory['fused']:.1f} ({memory[last['best_rival']]:.1f})")
         lines.append(f"| `{op}` | {shape} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def step_markdown(records: list[dict]) -> str:
+    """One line a case and contender: time, pairs a second, memory added at the peak."""
+    lines = [
+        "| step | contender | ms | pairs/s | MiB | share of peak |",
+        "|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        for name, found in record["contenders"].items():
+            cells = ["does not run here", "", "", ""]
+            if "failed" not in found:
+                cells = [f"{found['ms']:.3g}", f"{found['pairs_per_second']:.3g}"]
+                cells += [f"{found['mib']:.0f}", f"{found['share_of_peak']:.0%}"]
+            lines.append(f"| {record['shape']} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

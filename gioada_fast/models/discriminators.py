@@ -20,7 +20,7 @@ class PatchDiscriminator(nn.Sequential):
         c1, c2, c4, c8 = (channels(base, width) for base in (64, 128, 256, 512))
         super().__init__(
             nn.Conv2d(3, c1, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
+            nn.LeakyReLU(0.2, inplace=True),
             *_conv_norm_act(c1, c2, stride=2),
             *_conv_norm_act(c2, c4, stride=2),
             *_conv_norm_act(c4, c8, stride=1),
@@ -44,7 +44,10 @@ class OutputDiscriminator(nn.Sequential):
         sizes = [in_channels, *(channels(base, width) for base in (64, 128, 256, 512)), 1]
         layers: list[nn.Module] = []
         for c_in, c_out in pairwise(sizes):
-            layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Conv2d(c_in, c_out, 4, stride=2, padding=1),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
         super().__init__(*layers[:-1])
 
 

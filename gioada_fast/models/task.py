@@ -106,4 +106,4 @@ def atrous_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
     out = bias.float().view(-1, 1, 1)
     for (dy, dx), tap in zip(weights, taps.split(sum(channels), 1), strict=True):
         out = out + F.pad(tap, (-dx, dx, -dy, dy))
-    return out.split(channels, 1)
+    return out.to(taps.dtype).split(channels, 1)

@@ -1,0 +1,282 @@
+"""One full update of all networks, against public code's: both sides, both levels, optimisers.
+
+The yardstick is ``benchmarks/yardstick.py``, run as it is, channels-last, in autocast, and through
+``torch.compile``. All contenders start from the same weights and see the same batch, and a time
+counts only once their losses and gradients agree.
+"""
+
+import gc
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.conftest import clock, peak_flops, peak_mib, records
+from benchmarks.yardstick import Yardstick
+from gioada_fast.adaptation import Batch, TwoLevelAdaptation
+from gioada_fast.config import Config, ModelConfig, OptimiserConfig
+from gioada_fast.engine.step import Step
+from gioada_fast.engine.trainer import Phase, build_optimisers
+
+STILL = OptimiserConfig(
+    task_lr=1e-6,
+    translation_lr=1e-6,
+    image_discriminator_lr=1e-6,
+    output_discriminator_lr=1e-6,
+)
+"""Learning rates so small that every round sees about the same weights."""
+SECONDS = 60.0  # of measurement for each case
+EAGER = "yardstick fp32"
+GRADIENTS_RTOL = 3e-2  # as in tests/test_yardstick.py, where the reason is
+PAPER = ModelConfig(
+    width=1.0, norm="none", translation_width=1.0, discriminator_width=1.0
+)  # VGG-16 as published
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and how many times better ours has to be; see ``ratios``."""
+
+    model: ModelConfig
+    num_classes: int
+    batch_size: int
+    size: tuple[int, int]
+    guards: dict[str, float]
+    compiles_ours: bool = True
+    """Takes minutes on a CPU, for nothing where convolutions are all."""
+    cuda_only: bool = False
+
+
+CASES = {
+    "demo 4x180x240": Case(
+        ModelConfig(),
+        11,
+        4,
+        (180, 240),
+        {"eager": 3.5, "fp32": 1.1, "bf16": 1.5, "memory": 0.65, "checkpointing": 0.6},
+    ),
+    "paper 1x128x256": Case(
+        PAPER,
+        16,
+        1,
+        (128, 256),
+        {"eager": 2.0, "fp32": 1.0, "bf16": 1.0, "memory": 0.9, "checkpointing": 0.9},
+        compiles_ours=False,
+    ),
+    "paper 1x512x1024": Case(PAPER, 16, 1, (512, 1024), {}, cuda_only=True),
+}
+TARGETS = {"eager": 2.5, "fp32": 1.25, "bf16": 1.3, "memory": 0.6, "checkpointing": 0.6}
+"""What the package is meant to reach; the guards are what it did reach, with room for noise."""
+
+
+IN_MEMORY = ("memory", "checkpointing")  # the smaller, the better
+
+
+class Contender:
+    """Something that can update its own copy of the networks."""
+
+    def __init__(
+        self,
+        gradients: Callable[[], dict],
+        step: Callable[[], dict],
+        optimisers: dict[str, torch.optim.Optimizer],
+    ):
+        self.gradients, self.step, self.optimisers = gradients, step, optimisers
+        self.ms: list[float] = []
+        self.failure: str | None = None
+
+    def zero_grad(self) -> None:
+        """No gradients, and no memory for them."""
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+
+
+def _networks(case: Case, config: Config, device: str) -> TwoLevelAdaptation:
+    torch.manual_seed(0)
+    adaptation = TwoLevelAdaptation(case.num_classes, config.adaptation, config.model)
+    adaptation.class_weights = torch.linspace(0.5, 1.5, case.num_classes)
+    # it starts at zero, and the gradients that have to agree would be zero before it
+    torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
+    return adaptation.to(device, memory_format=torch.channels_last)
+
+
+def _batch(case: Case, device: str) -> Batch:
+    """Noise with the shapes of frames: labels in blocks, a tenth ignored, sky without depth."""
+    n, (h, w) = case.batch_size, case.size
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (2, n, 3, h, w), dtype=torch.uint8, generator=generator)
+    blocks = torch.randint(0, case.num_classes, (n, h // 16 + 1, w // 16 + 1), generator=generator)
+    labels = blocks.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, :h, :w].byte().clone()
+    labels[torch.rand(labels.shape, generator=generator) < 0.1] = 255
+    depth = 2 + 100 * torch.rand(n, 1, h, w, generator=generator)
+    depth[:, :, : h // 4] = 0
+    return Batch(*(x.contiguous().to(device) for x in (images[0], labels, depth, images[1])))
+
+
+def _ours(adaptation, config: Config, batch: Batch, precision: str, compile: bool) -> Contender:
+    optimisers = build_optimisers(config, adaptation, Phase("adaptation", 0, 1000))
+    step = Step(adaptation, optimisers, precision, compile)
+    return Contender(lambda: step.gradients([batch]), lambda: step([batch]), optimisers)
+
+
+def _theirs(yardstick: Yardstick, batch: Batch) -> Contender:
+    loaded = yardstick.load(batch)
+    return Contender(
+        lambda: yardstick.gradients(loaded), lambda: yardstick.step(loaded), yardstick.optimisers
+    )
+
+
+def _contenders(case: Case, config: Config, device: str) -> dict[str, Contender]:
+    """All of them, by name; the eager ones in fp32 are checked against each other here."""
+    adaptation, batch = _networks(case, config, device), _batch(case, device)
+    found: dict[str, Contender] = {}
+    for precision in ("fp32", "bf16"):
+        for suffix, last, compile in (
+            ("", False, False),
+            (" channels-last", True, False),
+            (" compile", False, True),
+        ):
+            yardstick = Yardstick(adaptation, config, last, precision, compile)
+            found[f"yardstick {precision}{suffix}"] = _theirs(yardstick, batch)
+            if f"yardstick {precision}{suffix}" == EAGER:
+                Step(adaptation, {}, "fp32").gradients([batch])
+                found[EAGER].gradients()
+                yardstick.assert_gradients_of(adaptation, GRADIENTS_RTOL)
+                adaptation.zero_grad()
+    for precision in ("fp32", "bf16"):
+        for compile in (False, True) if case.compiles_ours else (False,):
+            mine = _networks(case, config, device)
+            name = f"ours {precision}{' compile' if compile else ''}"
+            found[name] = _ours(mine, config, batch, precision, compile)
+    mine = _networks(case, config, device)
+    mine.translation.checkpointing = True
+    found["ours bf16 checkpointing"] = _ours(mine, config, batch, "bf16", compile=False)
+    return found
+
+
+def _first_losses(contenders: dict[str, Contender]) -> None:
+    """Every contender's losses on the same weights agree; what cannot run says why."""
+    expected: dict[str, float] = {}
+    for name, contender in contenders.items():
+        contender.zero_grad()
+        try:
+            losses = {k: float(v) for k, v in contender.gradients().items()}
+        except Exception as error:
+            if "compile" not in name:
+                raise
+            contender.failure = f"{type(error).__name__}: {error}".splitlines()[0]
+            contender.zero_grad()
+            continue
+        expected = expected or losses
+        rtol = 1e-4 if "fp32" in name else 3e-2
+        assert losses.keys() == expected.keys(), name
+        for term, loss in losses.items():
+            assert loss == pytest.approx(expected[term], rel=rtol), f"{name}: {term}"
+
+
+def _flops(contender: Contender) -> int:
+    contender.zero_grad()
+    with FlopCounterMode(display=False) as counter:
+        contender.gradients()
+    return counter.get_total_flops()
+
+
+def ratios(contenders: dict[str, dict], guards: dict[str, float]) -> dict[str, dict]:
+    """The numbers that the step is judged by.
+
+    eager: time of the yardstick as it is, over our best in bf16.
+    fp32, bf16: time of the best yardstick in that precision over our best in it.
+    memory: what our fastest in bf16 adds at its peak, over what the yardstick as it is does.
+    checkpointing: the same for ours with activation checkpointing of the translation network.
+    """
+
+    def best(prefix: str) -> str:
+        running = [n for n, c in contenders.items() if n.startswith(prefix) and "ms" in c]
+        return min(running, key=lambda name: contenders[name]["ms"])
+
+    pairs = {
+        "eager": (EAGER, best("ours bf16")),
+        "fp32": (best("yardstick fp32"), best("ours fp32")),
+        "bf16": (best("yardstick bf16"), best("ours bf16")),
+        "memory": (best("ours bf16"), EAGER),
+        "checkpointing": ("ours bf16 checkpointing", EAGER),
+    }
+    found = {}
+    for name, (over, under) in pairs.items():
+        unit = "mib" if name in IN_MEMORY else "ms"
+        found[name] = {
+            "value": contenders[over][unit] / contenders[under][unit],
+            "of": [over, under],
+            "target": TARGETS[name],
+            "guard": guards.get(name),
+        }
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def bench_step(name, device):
+    case = CASES[name]
+    if case.cuda_only and device != "cuda":
+        pytest.skip("larger than a CPU's patience")
+    gc.collect()
+    torch.compiler.reset()
+    config = Config(model=case.model, optimiser=STILL)
+    # all contenders of a kind are one function to the compiler, with other networks each
+    with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=1024):
+        record = _race(name, case, config, device)
+    records.append(record)
+    for key, ratio in record["ratios"].items():
+        value, guard = ratio["value"], ratio["guard"]
+        if guard is not None:
+            kept = value <= guard if key in IN_MEMORY else value >= guard
+            assert kept, f"{name}, {key}: {value:.2f}, guard is {guard}"
+
+
+def _race(name: str, case: Case, config: Config, device: str) -> dict:
+    contenders = _contenders(case, config, device)
+    _first_losses(contenders)
+    flops = _flops(contenders[EAGER])
+    running = {n: c for n, c in contenders.items() if c.failure is None}
+    for contender in running.values():
+        contender.step()  # optimisers get their state
+    calls = 5 if device == "cuda" else 1
+    once = sum(clock(contender.step, device, calls) for contender in running.values())
+    rounds = max(3, min(50, int(SECONDS * 1e3 / once)))
+    for _ in range(rounds):
+        for contender in running.values():
+            contender.ms.append(clock(contender.step, device, calls))
+            contender.zero_grad()
+
+    found: dict[str, dict] = {}
+    for n, contender in contenders.items():
+        if contender.failure is not None:
+            found[n] = {"failed": contender.failure}
+            continue
+        losses = contender.step()
+        assert all(torch.isfinite(torch.as_tensor(v)) for v in losses.values()), n
+        contender.zero_grad()
+        dtype = torch.bfloat16 if "bf16" in n else torch.float32
+        ms = min(contender.ms)
+        found[n] = {
+            "ms": ms,
+            "median_ms": statistics.median(contender.ms),
+            "pairs_per_second": case.batch_size / (ms / 1e3),
+            "mib": peak_mib(contender.step, device),
+            "share_of_peak": flops / (ms / 1e3) / peak_flops(device, dtype),
+        }
+        contender.zero_grad()
+    return {
+        "op": "step",
+        "shape": name,
+        "rounds": rounds,
+        "flops": flops,
+        "peak_flops": {
+            "fp32": peak_flops(device, torch.float32),
+            "bf16": peak_flops(device, torch.bfloat16),
+        },
+        "contenders": found,
+        "ratios": ratios(found, case.guards),
+    }
