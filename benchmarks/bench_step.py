@@ -56,7 +56,7 @@ CASES = {
         11,
         4,
         (180, 240),
-        {"eager": 3.5, "fp32": 1.1, "bf16": 1.5, "memory": 0.65, "checkpointing": 0.6},
+        {"eager": 2.5, "fp32": 1.05, "bf16": 1.4, "memory": 0.75, "checkpointing": 0.7},
     ),
     "paper 1x128x256": Case(
         PAPER,

@@ -94,7 +94,7 @@ class _MaxPool2x2(torch.autograd.Function):
         out[:, :, h - h % 2 :] = 0
         out[:, :, :, w - w % 2 :] = 0
         for k, quarter in enumerate(_quarters(out)):
-            torch.mul(grad, which == k, out=quarter)
+            quarter.copy_(torch.where(which == k, grad, 0))
         return out
 
 

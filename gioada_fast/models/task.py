@@ -102,7 +102,10 @@ def atrous_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
                 tap = weight[:, :, i, j]
                 weights[shift] = weights[shift] + tap if shift in weights else tap
     taps = F.conv2d(x, torch.cat(list(weights.values()))[:, :, None, None])
-    bias = sum(torch.cat([conv.bias for conv in convs]) for convs in branches)
+    biases = torch.stack([torch.cat([conv.bias for conv in convs]) for convs in branches])
+    # not a sum, whose gradient all branches would share: one tensor, to which gradients of further
+    # batches would be added once for each branch
+    bias = biases.mean(0) * len(branches)
     out = bias.float().view(-1, 1, 1)
     for (dy, dx), tap in zip(weights, taps.split(sum(channels), 1), strict=True):
         out = out + F.pad(tap, (-dx, dx, -dy, dy))
