@@ -256,7 +256,10 @@ def _race(name: str, case: Case, config: Config, device: str) -> dict:
             found[n] = {"failed": contender.failure}
             continue
         losses = contender.step()
-        assert all(torch.isfinite(torch.as_tensor(v)) for v in losses.values()), n
+        if not all(torch.isfinite(torch.as_tensor(v)) for v in losses.values()):
+            assert "compile" in n, n
+            found[n] = {"failed": f"losses are not finite after {rounds + 2} updates"}
+            continue
         contender.zero_grad()
         dtype = torch.bfloat16 if "bf16" in n else torch.float32
         ms = min(contender.ms)

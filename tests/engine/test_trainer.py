@@ -283,3 +283,13 @@ def test_nothing_waits_for_the_device_between_log_points(monkeypatch):
     for name in ("item", "cpu", "tolist", "__float__", "__bool__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     window.add(Step(adaptation, {}).gradients([make_batch()]))
+
+
+def test_a_graph_of_the_step_is_refused_on_cpu(unbroken, tmp_path):
+    done = command(
+        "train",
+        *flags(unbroken / "scenes", tmp_path, device="cpu", cuda_graphs="true"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2 and "cuda_graphs needs one process on a GPU" in done.stderr
+    assert not (tmp_path / "mini").exists()
