@@ -60,51 +60,6 @@ class InstanceNormAct(nn.Module):
         return f"{self.activation}, pad={self.pad}"
 
 
-class MaxPool2x2(nn.Module):
-    """Max pooling of 2x2 pixels that keeps two bits a result for the backward pass.
-
-    ``nn.MaxPool2d`` keeps its input and an int64 index for each result. Of equal values the first
-    gets the gradient, as there; a last odd row or column is left out, as there.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _MaxPool2x2.apply(x)
-
-
-class _MaxPool2x2(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        first, *others = _quarters(x)
-        out, which = first, torch.zeros_like(first, dtype=torch.uint8)
-        for k, quarter in enumerate(others, start=1):
-            larger = torch.maximum(out, quarter)
-            which.masked_fill_(larger != out, k)
-            out = larger
-        ctx.shape = x.shape
-        ctx.save_for_backward(which)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (which,) = ctx.saved_tensors
-        h, w = ctx.shape[2:]
-        out = torch.empty(
-            ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
-        )
-        out[:, :, h - h % 2 :] = 0
-        out[:, :, :, w - w % 2 :] = 0
-        for k, quarter in enumerate(_quarters(out)):
-            quarter.copy_(torch.where(which == k, grad, 0))
-        return out
-
-
-def _quarters(x: Tensor) -> list[Tensor]:
-    """Views of the four pixels of each 2x2, row by row."""
-    h, w = x.shape[2:]
-    x = x[:, :, : h - h % 2, : w - w % 2]
-    return [x[:, :, i::2, j::2] for i in range(2) for j in range(2)]
-
-
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
     """[N, C, h, w] to [N, C, *size], bilinear with align_corners=True as in the whole field."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)

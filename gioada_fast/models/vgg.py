@@ -5,7 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from .layers import GroupNormReLU, MaxPool2x2, channels
+from .layers import GroupNormReLU, channels
 
 # (index in torchvision's vgg16().features, output channels, dilation); None is a pooling layer.
 # The last two poolings are left out and the last stage is dilated instead: output stride 8.
@@ -35,7 +35,7 @@ class VGG16(nn.Module):
         for layer in _LAYERS:
             if layer is None:
                 pools += 1
-                layers[f"pool{pools}"] = MaxPool2x2()
+                layers[f"pool{pools}"] = nn.MaxPool2d(2)
                 continue
             index, base, dilation = layer
             c_out = channels(base, width)

@@ -282,20 +282,3 @@ def test_the_gradient_of_an_interior_is_channels_last():
     grad = torch.autograd.grad(y, x, weight)[0]
     assert grad.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(grad, torch.nn.functional.pad(weight, (2,) * 4))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("h", "w"), [(8, 6), (9, 7), (2, 3)])
-def test_max_pooling_is_pytorchs(h, w, dtype):
-    """The result to the bit, the gradient too, with values that are equal and some that are not."""
-    x = torch.randint(-3, 4, (2, 8, h, w)).to(dtype).to(memory_format=torch.channels_last)
-    x[0, 0, 0, 1] = float("nan")
-    x.requires_grad_()
-    out, expected = MaxPool2x2()(x), F.max_pool2d(x, 2)
-    torch.testing.assert_close(out, expected, rtol=0, atol=0, equal_nan=True)
-    weight = torch.randn_like(out)
-    grads = [torch.autograd.grad(y, x, weight)[0] for y in (out, expected)]
-    grads[0][0, 0, :2, :2] = grads[1][0, 0, :2, :2]  # of several NaN, either gets the gradient
-    assert torch.equal(*grads)
-    assert out.is_contiguous(memory_format=torch.channels_last)
-    assert grads[0].is_contiguous(memory_format=torch.channels_last)
