@@ -13,7 +13,6 @@ from gioada_fast.models import (
 from gioada_fast.models.layers import (
     GroupNormReLU,
     InstanceNormAct,
-    MaxPool2x2,
     interior,
     normalise,
 )
