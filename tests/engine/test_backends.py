@@ -78,7 +78,9 @@ def test_fused_and_reference_train_alike(scenes, tmp_path, settings):
     slow = settings | SLOW
     found, plain = (losses_by_step(scenes, tmp_path / "slow", b, **slow) for b in BACKENDS)
     print(f"relative difference in {STEPS} slow updates: {apart(found, plain):.1e}")
-    assert apart(found, plain) < 5e-4
+    assert apart(found, plain, steps=1) < 1e-5
+    assert apart(found, plain) < 2e-4
     found, plain = (losses_by_step(scenes, tmp_path, b, **settings) for b in BACKENDS)
     print(f"in two usual ones {apart(found, plain, 2):.1e}, in {STEPS} {apart(found, plain):.1e}")
-    assert apart(found, plain, steps=2) < 5e-4
+    assert apart(found, plain, steps=1) < 1e-5  # the ops alone: no weight has moved yet
+    assert apart(found, plain, steps=2) < 1e-4
