@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .config import AdaptationConfig, ModelConfig
 from .data.labels import IGNORE
-from .depth import encode_depth
+from .depth import encode_depth, has_depth
 from .losses import depth_loss, segmentation_loss
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
 from .models.layers import normalise
@@ -58,9 +58,9 @@ class Share(NamedTuple):
     The task's losses are means over labelled pixels, of which each batch has another number.
     """
 
-    seg: Tensor | float = 1.0
-    depth: Tensor | float = 1.0
-    pairs: float = 1.0
+    seg: Tensor
+    depth: Tensor
+    pairs: float
     """Of the adversarial losses."""
 
 
@@ -106,7 +106,7 @@ class TwoLevelAdaptation(nn.Module):
 
     def pixel_weights(self, batch: Batch) -> Tensor:
         """Float64 [2]: what the means of L_seg and L_depth divide the batch's sums by."""
-        labels, (_, valid) = batch.source_labels, encode_depth(batch.source_depth)
+        labels, valid = batch.source_labels, has_depth(batch.source_depth)
         counted = labels != IGNORE
         if self.class_weights is not None:
             classes = torch.where(counted, labels, 0).long()

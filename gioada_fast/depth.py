@@ -29,6 +29,11 @@ _DECODE: dict[str, Callable[[Tensor], Tensor]] = {
 ENCODINGS = tuple(_ENCODE)
 
 
+def has_depth(depth: Tensor) -> Tensor:
+    """Bool, as ``depth`` in metres: where there is a depth that can be trained on."""
+    return (depth > 0) & (depth <= FAR)
+
+
 def encode_depth(depth: Tensor, encoding: str = "inverse") -> tuple[Tensor, Tensor]:
     """Encoded depth and its validity.
 
@@ -39,7 +44,7 @@ def encode_depth(depth: Tensor, encoding: str = "inverse") -> tuple[Tensor, Tens
     Returns:
         (encoded, valid): as ``depth`` in [0, 1], and bool; invalid pixels are encoded as 0.
     """
-    valid = (depth > 0) & (depth <= FAR)
+    valid = has_depth(depth)
     encoded = _ENCODE[encoding](depth.clamp(NEAR, FAR))
     return torch.where(valid, encoded, 0.0), valid
 

@@ -65,7 +65,10 @@ def start(config: Config, default_name: str, command: str, profile: bool = False
             if distributed.is_writer():
                 save_config(config, run / "config.yaml")
             session = _Session(config, run, command, device)
-        session.profile() if profile else session.train()
+        if profile:
+            session.profile()
+        else:
+            session.train()
     return run
 
 

@@ -139,9 +139,9 @@ class Trainer:
         self._build_step(phase)
         self._set_learning_rates(phase)
         batches = list(itertools.islice(self._batches(phase), warmup + updates))
-        for batch in batches[:warmup]:
-            self._update(batch)
-        left = iter(itertools.cycle(batches[warmup:]))
+        batches = itertools.cycle(batches)  # of a phase that may be shorter
+        for _ in range(warmup):
+            self._update(next(batches))
         networks = {
             "G_img": self.adaptation.translation,
             "D_img": self.adaptation.image_discriminator,
@@ -149,7 +149,7 @@ class Trainer:
             "D_out": self.adaptation.output_discriminator,
         }
         return profile_steps(
-            lambda: self._update(next(left)),
+            lambda: self._update(next(batches)),
             {name: network for name, network in networks.items() if network is not None},
             updates,
             trace if self._writes else None,

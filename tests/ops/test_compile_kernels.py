@@ -16,6 +16,10 @@ ARCHS = (80, 90)
 # op -> kernel -> (types of the arguments, constants), both at the flagship shape. A type with a
 # number behind it is a tuple of so many.
 TRITON = {
+    "_common": {
+        "total_kernel": ("*fp32 i32 *fp32 *fp32", {"BLOCK": 1024}),
+        "gradient_kernel": ("*fp32 *fp32 *fp32" + " i32" * 6, {"HAS_SCALE": True, "BLOCK": 1024}),
+    },
     "translation_input": {
         "fill_kernel": ("*u8 *fp32 *u8 *fp32" + " i32" * 11, {"BLOCK": 1024}),
     },
@@ -28,7 +32,6 @@ TRITON = {
             "*fp32 *fp32 *fp32" + " i32" * 13,
             {"WANTS_LOGITS": True, "WANTS_DEPTH": True, "BLOCK_P": 64, "BLOCK_C": 16},
         ),
-        "gradient_kernel": ("*fp32 *fp32 *fp32" + " i32" * 6, {"HAS_SCALE": False, "BLOCK": 1024}),
     },
     "upsample_confusion_matrix": {
         "count_kernel": (
@@ -77,8 +80,6 @@ TRITON = {
             "*fp32 *u8 *fp32 *fp32 *fp32" + " i32" * 10,
             {"HAS_WEIGHT": True, "WANTS_GRAD": True, "BLOCK_P": 64, "BLOCK_C": 16},
         ),
-        "total_kernel": ("*fp32 i32 *fp32 *fp32", {"BLOCK": 1024}),
-        "gradient_kernel": ("*fp32 *fp32 *fp32" + " i32" * 6, {"HAS_SCALE": True, "BLOCK": 1024}),
     },
     "upsample_depth_loss": {
         "cells_kernel": (

@@ -1,7 +1,7 @@
 """What Triton kernels share: the device of a launch, bilinear resizing, the end of a mean loss.
 
 Upsampling leaves, for each cell of the input's grid, what its pixels sum to: ``total_kernel`` makes
-a mean loss of that, ``gradient_kernel`` the gradient of the input.
+a mean loss of that, ``launch_gradient`` the gradient of the input.
 """
 
 import contextlib
@@ -10,6 +10,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+GRADIENT_BLOCK = 1024  # elements of a program of gradient_kernel
 
 
 def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
@@ -97,3 +99,35 @@ def gradient_kernel(
     if HAS_SCALE:
         total *= tl.load(scale)
     tl.store(grad + i, total, mask=i < elements)
+
+
+def launch_gradient(
+    partial: Tensor,
+    grad: Tensor,
+    scale: Tensor | None = None,
+    channels: int | None = None,
+    first: int = 0,
+) -> None:
+    """Fill ``grad`` [N, C, h, w], float32 and channels-last, from the sums of its cells.
+
+    Args:
+        partial: [N, cells, 4 corners, channels].
+        grad: channels ``first`` and on; at least one element.
+        scale: [1], a factor of the gradient.
+        channels: of ``partial``; those of ``grad`` by default.
+    """
+    _, c, h, w = grad.shape
+    elements = grad.numel()
+    gradient_kernel[(triton.cdiv(elements, GRADIENT_BLOCK),)](
+        partial,
+        partial if scale is None else scale,
+        grad,
+        elements,
+        c if channels is None else channels,
+        first,
+        c,
+        h,
+        w,
+        HAS_SCALE=scale is not None,
+        BLOCK=GRADIENT_BLOCK,
+    )

@@ -13,14 +13,13 @@ from torch import Tensor
 from gioada_fast.ops.triton._common import (
     cell_begin,
     cell_of,
-    gradient_kernel,
+    launch_gradient,
     on_device_of,
     upper_weight,
 )
 
 FORWARD_ELEMENTS = 1024  # of a block [pixels, classes]
 BACKWARD_ELEMENTS = 1024
-GRADIENT_BLOCK = 1024
 
 
 @triton.jit
@@ -264,20 +263,5 @@ def launch_backward(grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_dept
             BLOCK_C=block_c,
         )
         for result, first in ((grad_logits, 0), (grad_depth, channels - 1)):
-            elements = result.numel()
-            if elements:
-                grid = (triton.cdiv(elements, GRADIENT_BLOCK),)
-                of_result = result.shape[1]
-                gradient_kernel[grid](
-                    partial,
-                    partial,  # no scale
-                    result,
-                    elements,
-                    channels,
-                    first,
-                    of_result,
-                    h,
-                    w,
-                    HAS_SCALE=False,
-                    BLOCK=GRADIENT_BLOCK,
-                )
+            if result.numel():
+                launch_gradient(partial, result, channels=channels, first=first)

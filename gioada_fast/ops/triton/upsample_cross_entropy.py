@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gioada_fast.ops.triton._common import (
     cell_begin,
-    gradient_kernel,
+    launch_gradient,
     on_device_of,
     total_kernel,
     upper_weight,
@@ -19,7 +19,6 @@ from gioada_fast.ops.triton._common import (
 
 ELEMENTS = 1024  # of a block [pixels, classes]
 TOTAL_BLOCK = 1024
-GRADIENT_BLOCK = 1024
 
 
 @triton.jit
@@ -160,18 +159,4 @@ def launch(
         )
         total_kernel[(1,)](sums, programs, loss, scale, BLOCK=TOTAL_BLOCK)
         if grad is not None:
-            elements = grad.numel()
-            grid = (triton.cdiv(elements, GRADIENT_BLOCK),)
-            gradient_kernel[grid](
-                partial,
-                scale,
-                grad,
-                elements,
-                c,
-                0,
-                c,
-                h,
-                w,
-                HAS_SCALE=True,
-                BLOCK=GRADIENT_BLOCK,
-            )
+            launch_gradient(partial, grad, scale)

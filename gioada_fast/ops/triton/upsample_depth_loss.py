@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gioada_fast.ops.triton._common import (
     cell_begin,
-    gradient_kernel,
+    launch_gradient,
     on_device_of,
     total_kernel,
     upper_weight,
@@ -22,7 +22,6 @@ from gioada_fast.ops.triton._common import (
 CELLS = 16  # of a program
 PIXELS = 32  # of a cell at once
 TOTAL_BLOCK = 1024
-GRADIENT_BLOCK = 1024
 
 
 @triton.jit
@@ -205,18 +204,4 @@ def launch(
         cells(find_largest=False)
         total_kernel[(1,)](sums, programs, loss, scale, BLOCK=TOTAL_BLOCK)
         if grad is not None:
-            elements = grad.numel()
-            grid = (triton.cdiv(elements, GRADIENT_BLOCK),)
-            gradient_kernel[grid](
-                partial,
-                scale,
-                grad,
-                elements,
-                1,
-                0,
-                1,
-                h,
-                w,
-                HAS_SCALE=True,
-                BLOCK=GRADIENT_BLOCK,
-            )
+            launch_gradient(partial, grad, scale)
