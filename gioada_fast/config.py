@@ -26,44 +26,83 @@ def _not_negative(owner: str, **values: float) -> None:
             raise InputError(f"{owner}.{name} is {value}, must not be negative")
 
 
+SCENES_CACHE = "~/.cache/gioada_fast"
+"""Where street scenes are rendered to unless a root is set."""
+
+
 @dataclass
-class SourceConfig:
+class _FramesConfig:
+    """What the sources and targets have in common."""
+
+    root: str | None = None
+    """Folder of the data set. Unset: ~/.cache/gioada_fast for street scenes, which are rendered
+    into it once."""
+    height: int | None = None
+    """Height in pixels that images are resized to, before they are cropped at random to
+    data.height. Unset: data.height, nothing is cropped."""
+    width: int | None = None
+    """Width in pixels that images are resized to, before they are cropped at random to
+    data.width. Unset: data.width, nothing is cropped."""
+    images: str | None = None
+    """folder, carla: pattern of the images under the root, with one * for the frame's name. Unset:
+    images/* (folder), rgb/* (carla)."""
+    labels: str | None = None
+    """folder, carla: pattern of the label maps. Unset: none (folder), semantic/* (carla)."""
+    depth: str | None = None
+    """folder, carla: pattern of the depth maps. Unset: none (folder), depth/* (carla)."""
+    classes: str | None = None
+    """folder: YAML file that maps ids, or colours such as "128 64 128", to classes of
+    data.label_space, and null to ignored. carla: carla_0_9_10 (tags of 0.9.10 to 0.9.13, the
+    default), carla_0_9_14 or shift."""
+    depth_per_metre: float = 100.0
+    """folder: what 16-bit depth maps count in a metre, 100 in centimetres; 0 and 65535 are none."""
+
+
+@dataclass
+class SourceConfig(_FramesConfig):
     """Where synthetic images, labels and depth come from."""
 
-    name: Literal["street_scenes"] = "street_scenes"
+    name: Literal["street_scenes", "vkitti", "vkitti2", "synthia", "carla", "folder"] = (
+        "street_scenes"
+    )
     """Data set."""
-    root: str = "~/.cache/gioada_fast"
-    """Folder of the data set; street scenes are rendered into it once."""
+    include: str = "*"
+    """Take the frames whose image's path under the root matches this, such as */clone/*."""
     look: str = "day"
-    """Look of the street scenes."""
+    """street_scenes: look."""
     frames: int = 320
-    """Number of street scenes, seeds 0, 1, ..."""
+    """street_scenes: number of frames, seeds 0, 1, ..."""
 
     def __post_init__(self):
-        _positive("data.source", frames=self.frames)
+        _positive("data.source", frames=self.frames, depth_per_metre=self.depth_per_metre)
 
 
 @dataclass
-class TargetConfig:
+class TargetConfig(_FramesConfig):
     """Where target images come from, and the labelled frames that score the result."""
 
-    name: Literal["street_scenes", "camvid"] = "street_scenes"
+    name: Literal["street_scenes", "kitti", "cityscapes", "camvid", "folder"] = "street_scenes"
     """Data set. street_scenes in a second look is a stand-in for real images."""
-    root: str | None = "~/.cache/gioada_fast"
-    """Folder of the data set; street scenes are rendered into it once."""
+    train_split: str | None = None
+    """Images to train on, whose labels are never read. Unset: train (cityscapes, camvid), testing
+    (kitti). folder: what stands for {split} in the patterns."""
+    evaluation_split: str | None = None
+    """Labelled images to score on. Unset: val (cityscapes, camvid), training (kitti). folder: what
+    stands for {split} in the patterns."""
     look: str = "overcast"
-    """Look of the street scenes."""
+    """street_scenes: look."""
     frames: int = 200
-    """Number of street scenes to train on, without labels."""
+    """street_scenes: number of frames to train on, without labels."""
     evaluation_frames: int = 60
-    """Number of further street scenes to score on, with labels."""
-    train_split: str = "train"
-    """CamVid: folder of the images to train on; its labels are never read."""
-    evaluation_split: str = "val"
-    """CamVid: folder of the images to score on; labels lie in the folder of this name + "annot"."""
+    """street_scenes: number of further frames to score on, with labels."""
 
     def __post_init__(self):
-        _positive("data.target", frames=self.frames, evaluation_frames=self.evaluation_frames)
+        _positive(
+            "data.target",
+            frames=self.frames,
+            evaluation_frames=self.evaluation_frames,
+            depth_per_metre=self.depth_per_metre,
+        )
 
 
 @dataclass
@@ -72,25 +111,51 @@ class DataConfig:
 
     source: SourceConfig = field(default_factory=SourceConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
-    label_space: Literal["camvid11", "cityscapes16"] = "camvid11"
+    label_space: Literal["camvid11", "cityscapes19", "cityscapes16", "cityscapes13", "kitti10"] = (
+        "camvid11"
+    )
     """Classes that are trained and scored."""
     height: int = 180
-    """Height of the training images in pixels; other sizes are resized to it."""
+    """Height of the training images in pixels."""
     width: int = 240
     """Width of the training images in pixels."""
     flip: bool = True
     """Mirror half of the training images."""
     class_weights: Literal["none", "sqrt_inverse"] = "sqrt_inverse"
     """Weights of the cross-entropy: none, or one over the square root of the class's frequency in
-    the source's labels (mean 1), which keeps small classes from being forgotten."""
+    the source's labels (mean 1), which keeps small classes from being forgotten; they are counted
+    in all of the source's label maps first."""
+    packs: str | None = None
+    """Folder of packs, which python -m gioada_fast.data pack has written with these settings:
+    training reads them instead of the data sets' own files."""
     workers: int = 1
     """Processes that load images; 0 loads in the training process."""
+    max_unreadable: int = 10
+    """Files that cannot be read in training are reported and other frames taken instead, up to so
+    many; one more ends the run."""
 
     def __post_init__(self):
-        _not_negative("data", workers=self.workers)
+        _not_negative("data", workers=self.workers, max_unreadable=self.max_unreadable)
         for name, value in (("height", self.height), ("width", self.width)):
             if value < 64:
                 raise InputError(f"data.{name} is {value}, must be at least 64 pixels")
+            for side in ("source", "target"):
+                resized = getattr(getattr(self, side), name)
+                if resized is not None and resized < value:
+                    raise InputError(
+                        f"data.{side}.{name} is {resized}, must be at least data.{name}, {value}: "
+                        "crops are taken out of it"
+                    )
+
+    @property
+    def source_size(self) -> tuple[int, int]:
+        """(H, W) that the source's frames are resized to."""
+        return self.source.height or self.height, self.source.width or self.width
+
+    @property
+    def target_size(self) -> tuple[int, int]:
+        """(H, W) that the target's images are resized to, and predicted at."""
+        return self.target.height or self.height, self.target.width or self.width
 
 
 @dataclass
@@ -100,7 +165,8 @@ class ModelConfig:
     backbone: Literal["vgg16", "resnet101"] = "vgg16"
     """Trunk of the task network."""
     pretrained: str | None = None
-    """File of ImageNet weights with torchvision's key names (.pth or .safetensors)."""
+    """ImageNet weights with torchvision's key names: a file (.pth or .safetensors), a URL with its
+    SHA-256 (URL#sha256=..., or as in vgg16-397923af.pth), or imagenet for torchvision's own."""
     width: float | None = None
     """Factor on the trunk's channels. Unset: 1 with pretrained weights, 0.25 without."""
     norm: Literal["group", "none"] | None = None

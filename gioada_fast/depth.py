@@ -10,9 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .data.frames import FAR
+
 NEAR = 2.0
-FAR = 655.34
-"""Metres; depths outside are clamped. ``FAR`` is the last value of 16-bit centimetres."""
+"""Metres; what is nearer is clamped."""
 
 _LOG_RANGE = math.log(FAR / NEAR)
 

@@ -15,8 +15,9 @@ LAYERS = (
     {"losses"},
     {"models"},
     {"ops"},
+    {"depth"},
     {"data"},
-    {"config", "depth"},
+    {"config"},
     {"errors"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

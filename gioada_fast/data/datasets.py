@@ -6,17 +6,22 @@ a label, and no function here hands the trainer one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from ..config import DataConfig
+from ..config import SCENES_CACHE, DataConfig
 from ..errors import InputError
-from . import camvid, street_scenes
-from .frames import read_depth_centimetres, read_image, read_labels
-from .labels import LABEL_SPACES, LabelSpace, camvid_table, street_table
+from . import camvid, carla, cityscapes, folder, kitti, street_scenes, synthia, vkitti, vkitti2
+from .frames import CENTIMETRES, DataSet, FrameFiles, id_labels, read_image
+from .labels import LABEL_SPACES, STREET, LabelSpace
+
+_SOURCES = {"vkitti": vkitti, "vkitti2": vkitti2, "synthia": synthia, "carla": carla}
+_TARGETS = {"kitti": kitti, "cityscapes": cityscapes, "camvid": camvid}
+"""Data sets with a file of their own; street_scenes and folder are for both sides."""
 
 
 class LabelledFrame(NamedTuple):
@@ -31,34 +36,28 @@ class LabelledFrame(NamedTuple):
 class SourceFrames:
     """Synthetic frames with labels and depth, resized to ``size``."""
 
-    paths: Sequence[tuple[Path, Path, Path]]
-    """(image, label map, depth map)."""
-    table: np.ndarray
-    read_depth: Callable[[Path], np.ndarray]
+    data: DataSet
     size: tuple[int, int]
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.data.frames)
 
     def __getitem__(self, index: int) -> LabelledFrame:
-        image_path, labels_path, depth_path = self.paths[index]
-        image = read_image(image_path)
-        labels = read_labels(labels_path, self.table)
-        depth = self.read_depth(depth_path)
-        for array, path in ((labels, labels_path), (depth, depth_path)):
-            _check_same_size(image, array, image_path, path)
+        files = self.data.frames[index]
+        image = read_image(files.image)
+        labels = self.data.read_labels(files.labels)
+        depth = self.data.depth.read(files.depth)
+        for array, path in ((labels, files.labels), (depth, files.depth)):
+            check_same_size(image, array, files.image, path)
         return LabelledFrame(
             resize_image(image, self.size),
             resize_nearest(labels, self.size),
             resize_nearest(depth, self.size),
         )
 
-    def class_frequencies(self, num_classes: int) -> np.ndarray:
-        """Share of each class in the labelled pixels of all frames, float64 [C]."""
-        counts = np.zeros(256, np.int64)
-        for _, labels_path, _ in self.paths:
-            counts += np.bincount(read_labels(labels_path, self.table).ravel(), minlength=256)
-        return counts[:num_classes] / max(1, counts[:num_classes].sum())
+    def labels(self, index: int) -> np.ndarray:
+        """Labels alone, uint8 [H, W] train ids."""
+        return resize_nearest(self.data.read_labels(self.data.frames[index].labels), self.size)
 
 
 @dataclass(frozen=True)
@@ -77,79 +76,197 @@ class TargetImages:
 
 
 class EvaluationFrame(NamedTuple):
-    """image uint8 [H, W, 3] RGB at the networks' size, labels uint8 [H', W'] at their own size."""
+    """A frame that scores: the image at the networks' size, what is true at its own."""
 
     image: np.ndarray
+    """uint8 [H, W, 3] RGB."""
     labels: np.ndarray
+    """uint8 [H', W'] train ids."""
+    depth: np.ndarray | None
+    """float32 [H', W'] metres, 0 where there is none; None where the data set has no depth."""
 
 
 @dataclass(frozen=True)
 class EvaluationFrames:
     """Labelled target frames, for scoring alone."""
 
-    paths: Sequence[tuple[Path, Path]]
-    """(image, label map)."""
-    table: np.ndarray
+    data: DataSet
     size: tuple[int, int]
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.data.frames)
 
     def __getitem__(self, index: int) -> EvaluationFrame:
-        image_path, labels_path = self.paths[index]
-        image, labels = read_image(image_path), read_labels(labels_path, self.table)
-        _check_same_size(image, labels, image_path, labels_path)
-        return EvaluationFrame(resize_image(image, self.size), labels)
+        files = self.data.frames[index]
+        image, labels = read_image(files.image), self.data.read_labels(files.labels)
+        check_same_size(image, labels, files.image, files.labels)
+        depth = None
+        if self.data.depth is not None:
+            depth = self.data.depth.read(files.depth)
+            check_same_size(image, depth, files.image, files.depth)
+        return EvaluationFrame(resize_image(image, self.size), labels, depth)
+
+    def name(self, index: int) -> str:
+        """Name of a frame's image, without suffix."""
+        return self.data.frames[index].image.stem
+
+
+def source_frames(config: DataConfig) -> SourceFrames:
+    """The synthetic set that the settings name; street scenes that are missing are rendered."""
+    return SourceFrames(_complete(source_set(config)), config.source_size)
+
+
+def target_images(config: DataConfig) -> TargetImages:
+    """The unlabelled images that the settings name."""
+    data = target_set(config, "train")
+    return TargetImages([frame.image for frame in data.frames], config.target_size)
+
+
+def evaluation_frames(config: DataConfig) -> EvaluationFrames:
+    """The labelled target frames that the settings name; none where the target has no labels."""
+    data = target_set(config, "evaluation")
+    if data.read_labels is None:
+        data = DataSet(data.name, data.root, [])
+    return EvaluationFrames(_complete(data), config.target_size)
 
 
 # Seeds of the street scenes; the three sets never share one.
 _SOURCE_SEEDS, _TARGET_SEEDS, _EVALUATION_SEEDS = 0, 1_000_000, 2_000_000
 
 
-def source_frames(config: DataConfig) -> SourceFrames:
-    """The synthetic set that the settings name; street scenes that are missing are rendered."""
-    source, size = config.source, (config.height, config.width)
-    paths = street_scenes.ensure(
-        Path(source.root).expanduser(), source.look, _seeds(_SOURCE_SEEDS, source.frames), size
-    )
-    table = street_table(label_space(config))
-    return SourceFrames(paths, table, read_depth_centimetres, size)
+def source_set(config: DataConfig) -> DataSet:
+    """The files of the source; some may be missing."""
+    source, space = config.source, label_space(config)
+    if source.name == "street_scenes":
+        data = _scenes(source, _SOURCE_SEEDS, source.frames, config.source_size, space)
+    elif source.name == "folder":
+        data = folder.data_set(source, "data.source", space)
+        for kind, reader in (("labels", data.read_labels), ("depth", data.depth)):
+            if reader is None:
+                raise InputError(
+                    f"data.source.{kind} is not set: a source needs labels and depth, each by a "
+                    f"pattern such as {kind}/*"
+                )
+    else:
+        _check_serves(source.name, _spaces_of_source(config), space)
+        data = _SOURCES[source.name].data_set(source, space)
+    if source.include == "*":
+        return data
+    frames = [
+        files
+        for files in data.frames
+        if fnmatch(files.image.relative_to(data.root).as_posix(), source.include)
+    ]
+    if not frames:
+        raise InputError(
+            f"data.source.include is {source.include!r}, which none of the {len(data.frames)} "
+            f"images matches; the first is {data.frames[0].image.relative_to(data.root)}"
+        )
+    return DataSet(data.name, data.root, frames, data.read_labels, data.depth)
 
 
-def target_images(config: DataConfig) -> TargetImages:
-    """The unlabelled images that the settings name."""
-    target, size = config.target, (config.height, config.width)
-    if target.name == "camvid":
-        return TargetImages(camvid.images(target.root, target.train_split), size)
-    paths = street_scenes.ensure(
-        _scenes_root(config), target.look, _seeds(_TARGET_SEEDS, target.frames), size
-    )
-    return TargetImages([frame.image for frame in paths], size)
-
-
-def evaluation_frames(config: DataConfig) -> EvaluationFrames:
-    """The labelled target frames that the settings name."""
-    target, size, space = config.target, (config.height, config.width), label_space(config)
-    if target.name == "camvid":
-        pairs = camvid.labelled_images(target.root, target.evaluation_split)
-        return EvaluationFrames(pairs, camvid_table(space), size)
-    seeds = _seeds(_EVALUATION_SEEDS, target.evaluation_frames)
-    paths = street_scenes.ensure(_scenes_root(config), target.look, seeds, size)
-    pairs = [(frame.image, frame.labels) for frame in paths]
-    return EvaluationFrames(pairs, street_table(space), size)
+def target_set(config: DataConfig, part: str) -> DataSet:
+    """The files of the target's part ``train`` or ``evaluation``; some may be missing."""
+    target, space = config.target, label_space(config)
+    split = target.train_split if part == "train" else target.evaluation_split
+    if target.name == "street_scenes":
+        first, count = (
+            (_TARGET_SEEDS, target.frames)
+            if part == "train"
+            else (_EVALUATION_SEEDS, target.evaluation_frames)
+        )
+        return _scenes(target, first, count, config.target_size, space)
+    if target.name == "folder":
+        return folder.data_set(target, "data.target", space, split or "")
+    reader = _TARGETS[target.name]
+    _check_serves(target.name, reader.LABELLING.spaces, space)
+    return reader.data_set(target, split or _default_split(target.name, part), space)
 
 
 def describe_target(config: DataConfig) -> str:
     """What the target is, in words for a table's caption."""
     target = config.target
-    if target.name == "camvid":
-        return f"CamVid, real frames ({target.evaluation_split})"
-    return f"street scenes in the look {target.look!r}: rendered, a stand-in for real images"
+    if target.name == "street_scenes":
+        return f"street scenes in the look {target.look!r}: rendered, a stand-in for real images"
+    if target.name == "folder":
+        return f"the images of {target.root}"
+    split = target.evaluation_split or _default_split(target.name, "evaluation")
+    return f"{_TARGETS[target.name].NAME}, real frames ({split})"
 
 
 def label_space(config: DataConfig) -> LabelSpace:
     """The classes that are trained and scored."""
     return LABEL_SPACES[config.label_space]
+
+
+def check_label_space(config: DataConfig) -> None:
+    """Refuse a source and a target that cannot both be mapped to the label space.
+
+    Raises:
+        InputError: shows the label spaces of both.
+    """
+    source, target = _spaces_of_source(config), _spaces_of_target(config)
+    if config.label_space in source and config.label_space in target:
+        return
+    shared = [name for name in source if name in target]
+    raise InputError(
+        f"source {config.source.name} can be labelled in {', '.join(source)}; target "
+        f"{config.target.name} in {', '.join(target)}; data.label_space is {config.label_space}: "
+        + (f"set it to {' or '.join(shared)}" if shared else "they have none in common")
+    )
+
+
+class Unreadable:
+    """Files that could not be read: each is told once, and more than ``limit`` are an error."""
+
+    def __init__(self, limit: int, tell: Callable[[str], None]):
+        self.limit, self.tell = limit, tell
+        self._messages: set[str] = set()
+
+    def add(self, message: str) -> None:
+        """Take note of a file's error.
+
+        Raises:
+            InputError: there are more than ``limit`` now.
+        """
+        if message in self._messages:
+            return
+        self._messages.add(message)
+        if len(self._messages) > self.limit:
+            raise InputError(
+                f"{message}\n{len(self._messages)} files cannot be read, data.max_unreadable is "
+                f"{self.limit}; python -m gioada_fast.data check names them all"
+            )
+        self.tell(f"{message}: left out ({len(self._messages)} of at most {self.limit})")
+
+
+def first_readable(frames: Sequence, count: int) -> list:
+    """The first ``count`` frames, without those that cannot be read."""
+    found = []
+    for index in range(len(frames)):
+        if len(found) == count:
+            break
+        try:
+            found.append(frames[index])
+        except InputError:
+            continue
+    return found
+
+
+def class_weights(frames: SourceFrames, num_classes: int, unreadable: Unreadable) -> np.ndarray:
+    """1 / sqrt(frequency in the source's labels), mean 1, float32 [C]; absent classes weigh 1."""
+    counts = np.zeros(256, np.int64)
+    for index in range(len(frames)):
+        try:
+            counts += np.bincount(frames.labels(index).ravel(), minlength=256)
+        except InputError as error:
+            unreadable.add(str(error))
+    counts = counts[:num_classes]
+    present = counts > 0
+    weights = np.ones(num_classes)
+    weights[present] = 1 / np.sqrt(counts[present] / counts.sum())
+    weights[present] /= weights[present].mean()
+    return weights.astype(np.float32)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -168,40 +285,57 @@ def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(array, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def class_weights(frames: SourceFrames, num_classes: int) -> np.ndarray:
-    """1 / sqrt(frequency in the source's labels), mean 1, float32 [C]; absent classes weigh 1."""
-    frequency = frames.class_frequencies(num_classes)
-    present = frequency > 0
-    weights = np.ones(num_classes)
-    weights[present] = 1 / np.sqrt(frequency[present])
-    weights[present] /= weights[present].mean()
-    return weights.astype(np.float32)
-
-
-def _scenes_root(config: DataConfig) -> Path:
-    if config.target.root is None:
-        raise InputError("data.target.root is not set: street scenes are rendered into it")
-    return Path(config.target.root).expanduser()
-
-
-def _seeds(first: int, count: int) -> range:
-    return range(first, first + count)
-
-
-def _check_same_size(image: np.ndarray, other: np.ndarray, path: Path, other_path: Path) -> None:
+def check_same_size(image: np.ndarray, other: np.ndarray, path: Path, other_path: Path) -> None:
+    """Refuse a label or depth map whose size is not its image's."""
     if image.shape[:2] != other.shape[:2]:
         (h, w), (other_h, other_w) = image.shape[:2], other.shape[:2]
         raise InputError(f"{other_path}: {other_w}x{other_h}, but its image {path} is {w}x{h}")
 
 
-__all__ = [
-    "EvaluationFrames",
-    "SourceFrames",
-    "TargetImages",
-    "class_weights",
-    "describe_target",
-    "evaluation_frames",
-    "label_space",
-    "source_frames",
-    "target_images",
-]
+def _scenes(config, first: int, count: int, size: tuple[int, int], space: LabelSpace) -> DataSet:
+    _check_serves("street_scenes", STREET.spaces, space)
+    root = Path(config.root or SCENES_CACHE).expanduser()
+    paths = street_scenes.ensure(root, config.look, range(first, first + count), size)
+    frames = [FrameFiles(*files) for files in paths]
+    return DataSet("street scenes", root, frames, id_labels(STREET.table(space)), CENTIMETRES)
+
+
+def _spaces_of_source(config: DataConfig) -> tuple[str, ...]:
+    source = config.source
+    if source.name == "street_scenes":
+        return STREET.spaces
+    if source.name == "folder":
+        return tuple(LABEL_SPACES)
+    if source.name == "carla":
+        return carla.labelling(source).spaces
+    return _SOURCES[source.name].LABELLING.spaces
+
+
+def _spaces_of_target(config: DataConfig) -> tuple[str, ...]:
+    name = config.target.name
+    if name == "street_scenes":
+        return STREET.spaces
+    return tuple(LABEL_SPACES) if name == "folder" else _TARGETS[name].LABELLING.spaces
+
+
+def _check_serves(name: str, spaces: Sequence[str], space: LabelSpace) -> None:
+    if space.name not in spaces:
+        raise InputError(
+            f"{name} can be labelled in {', '.join(spaces)}, not in {space.name} "
+            f"({', '.join(space.classes)}): set data.label_space, or take another data set"
+        )
+
+
+def _default_split(name: str, part: str) -> str:
+    reader = _TARGETS[name]
+    return reader.TRAIN_SPLIT if part == "train" else reader.EVALUATION_SPLIT
+
+
+def _complete(data: DataSet) -> DataSet:
+    missing = data.missing()
+    if missing:
+        raise InputError(
+            f"{data.name}: {len(missing)} files that belong to images are missing, first "
+            f"{missing[0]}; python -m gioada_fast.data check names them all"
+        )
+    return data

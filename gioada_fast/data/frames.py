@@ -1,6 +1,10 @@
-"""Reading frames from disk: images, label maps and depth maps, each checked as it is read."""
+"""Frames on disk: which files a data set has, and how images, labels and depth are read."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,31 +15,129 @@ from .labels import UNKNOWN
 # Parallelism is over images, in the loader's processes.
 cv2.setNumThreads(0)
 
+FAR = 655.34
+"""Metres, the last value of 16-bit centimetres; what lies beyond has no depth."""
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class FrameFiles(NamedTuple):
+    """Files of one frame; None is what the data set does not have."""
+
+    image: Path
+    labels: Path | None = None
+    depth: Path | None = None
+
+
+LabelReader = Callable[[Path], np.ndarray]
+"""Train ids uint8 [H, W] of a label map, IGNORE included."""
+
+
+@dataclass(frozen=True)
+class DepthReader:
+    """How the depth maps of a data set are read."""
+
+    read: Callable[[Path], np.ndarray]
+    """Metres float32 [H, W] of a file; what has no depth, or more than ``FAR``, is 0."""
+    per_metre: float | None
+    """Counts per metre of 16-bit maps; None where a file holds more than 16 bits."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Frames in the order of their names, and how they are read."""
+
+    name: str
+    """As people call it."""
+    root: Path
+    frames: Sequence[FrameFiles]
+    read_labels: LabelReader | None = None
+    depth: DepthReader | None = None
+
+    def missing(self) -> list[Path]:
+        """Files that belong to an image and are not there."""
+        return [
+            path
+            for frame in self.frames
+            for path in frame
+            if path is not None and not path.is_file()
+        ]
+
+
+def find_root(root: str | None, setting: str, layout: str) -> Path:
+    """The folder of a data set.
+
+    Args:
+        root: as it was set.
+        setting: its name.
+        layout: what to download, and which folders are expected.
+    """
+    if root is None:
+        raise InputError(f"{setting} is not set: {layout}")
+    folder = Path(root).expanduser()
+    if folder.is_dir():
+        return folder
+    found = "is a file, not a folder" if folder.exists() else "no such folder"
+    raise InputError(f"{folder}: {found}; set {setting}: {layout}")
+
+
+def find_images(root: Path, pattern: str, layout: str) -> list[Path]:
+    """Images under ``root`` that match a glob pattern without suffix, sorted by path."""
+    found = sorted(
+        path for path in root.glob(pattern + ".*") if path.suffix.lower() in IMAGE_SUFFIXES
+    )
+    if not found:
+        raise InputError(f"{root}: no PNG or JPEG image matches {pattern}; {layout}")
+    return found
+
+
+def list_images(folder: Path) -> list[Path]:
+    """PNG and JPEG files of a folder, sorted by name."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise InputError(f"{folder}: no PNG or JPEG image in it")
+    return found
+
 
 def read_image(path: Path) -> np.ndarray:
     """RGB uint8 [H, W, 3] of a PNG or JPEG file."""
     return cv2.cvtColor(_read(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def read_labels(path: Path, table: np.ndarray) -> np.ndarray:
-    """Train ids uint8 [H, W] of a single-channel 8-bit file of ids.
+def id_labels(table: np.ndarray, in_red: bool = False) -> LabelReader:
+    """Reader of maps of ids.
 
     Args:
-        path: the file.
-        table: int16 [256] from ``labels.lookup_table``.
-
-    Raises:
-        InputError: the file has ids that the data set does not define.
+        table: int16 [256] from ``Labelling.table`` or ``lookup_table``.
+        in_red: the ids are the first channel (R) of an image, 8 or 16 bits; otherwise they are the
+            only one, 8 bits.
     """
+    return partial(_read_ids, table=table, in_red=in_red)
+
+
+def colour_labels(train_ids: Callable[[Path], Mapping[tuple[int, int, int], int]]) -> LabelReader:
+    """Reader of maps of colours.
+
+    Args:
+        train_ids: of a file, the train id of each colour (R, G, B), IGNORE included.
+    """
+    return partial(_read_colours, train_ids=train_ids)
+
+
+def _read_ids(path: Path, table: np.ndarray, in_red: bool) -> np.ndarray:
     ids = _read(path, cv2.IMREAD_UNCHANGED)
-    if ids.ndim != 2 or ids.dtype != np.uint8:
-        raise InputError(
-            f"{path}: label map is {ids.dtype} {list(ids.shape)}, expected uint8 with one channel"
-        )
-    labels = table[ids]
-    if (labels == UNKNOWN).any():
-        found = int(ids[labels == UNKNOWN].max())
-        known = np.flatnonzero(table != UNKNOWN)
+    if in_red and ids.ndim == 3:
+        ids = ids[:, :, 2]  # OpenCV's order is BGR
+    elif in_red or ids.ndim != 2 or ids.dtype != np.uint8:
+        expected = "ids in R, G and B" if in_red else "uint8 with one channel"
+        raise InputError(f"{path}: label map is {ids.dtype} {list(ids.shape)}, expected {expected}")
+    known = np.flatnonzero(table != UNKNOWN)
+    largest = int(ids.max(initial=0))
+    labels = table[np.minimum(ids, 255)]
+    if largest > 255 or (labels == UNKNOWN).any():
+        found = largest if largest > 255 else int(ids[labels == UNKNOWN].max())
         raise InputError(
             f"{path}: labels has values up to {found}, the data set defines {known.min()} to "
             f"{known.max()}: is it labelled with other classes?"
@@ -43,25 +145,77 @@ def read_labels(path: Path, table: np.ndarray) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
-def read_depth_centimetres(path: Path) -> np.ndarray:
-    """Metres float32 [H, W] of a 16-bit file of centimetres; 0 and 65535 become 0, "no depth"."""
-    depth = _read(path, cv2.IMREAD_UNCHANGED)
-    if depth.ndim != 2 or depth.dtype != np.uint16:
+def _read_colours(
+    path: Path, train_ids: Callable[[Path], Mapping[tuple[int, int, int], int]]
+) -> np.ndarray:
+    image = _read(path, cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint8 or image.ndim != 3:
         raise InputError(
-            f"{path}: depth map is {depth.dtype} {list(depth.shape)}, expected uint16 with one "
-            "channel"
+            f"{path}: label map is {image.dtype} {list(image.shape)}, expected uint8 with colours"
         )
-    return np.where(depth == 65535, 0, depth).astype(np.float32) / 100
+    colours = train_ids(path)
+    codes = np.array(sorted(r << 16 | g << 8 | b for r, g, b in colours), np.int32)
+    values = {r << 16 | g << 8 | b: train_id for (r, g, b), train_id in colours.items()}
+    table = np.array([values[int(code)] for code in codes], np.uint8)
+    b, g, r = (image[:, :, channel].astype(np.int32) for channel in range(3))
+    pixels = r << 16 | g << 8 | b
+    # frames have far fewer colours than pixels
+    distinct, inverse = np.unique(pixels, return_inverse=True)
+    places = np.minimum(np.searchsorted(codes, distinct), len(codes) - 1)
+    unknown = distinct[codes[places] != distinct]
+    if unknown.size:
+        code = int(unknown[0])
+        raise InputError(
+            f"{path}: colour ({code >> 16}, {code >> 8 & 255}, {code & 255}) belongs to no class"
+        )
+    return table[places][inverse].reshape(pixels.shape)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """PNG and JPEG files of a folder, sorted by name."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".png", ".jpg", ".jpeg"})
-    if not found:
-        raise InputError(f"{folder}: no PNG or JPEG image in it")
-    return found
+def depth_counts(per_metre: float) -> DepthReader:
+    """Reader of 16-bit maps, 0 and 65535 for none; several channels have to be equal."""
+    return DepthReader(partial(_read_counts, per_metre=per_metre), per_metre)
+
+
+def metres(counts: np.ndarray, per_metre: float) -> np.ndarray:
+    """Metres float32 of 16-bit counts; 0, 65535 and what lies beyond ``FAR`` is 0."""
+    depth = np.where(counts == 65535, 0, counts).astype(np.float32) / np.float32(per_metre)
+    return np.where(depth > FAR, np.float32(0), depth)
+
+
+def _read_counts(path: Path, per_metre: float) -> np.ndarray:
+    counts = _read(path, cv2.IMREAD_UNCHANGED)
+    if counts.ndim == 3 and (counts == counts[:, :, :1]).all():
+        counts = counts[:, :, 0]
+    if counts.ndim != 2 or counts.dtype != np.uint16:
+        raise InputError(
+            f"{path}: depth map is {counts.dtype} {list(counts.shape)}, expected uint16 with one "
+            "channel, or equal ones"
+        )
+    return _with_depth(metres(counts, per_metre), path)
+
+
+def _read_24_bits(path: Path) -> np.ndarray:
+    image = _read(path, cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint8 or image.ndim != 3:
+        raise InputError(
+            f"{path}: depth map is {image.dtype} {list(image.shape)}, expected uint8 with the "
+            "depth's 24 bits in R, G and B"
+        )
+    b, g, r = (image[:, :, channel].astype(np.float64) for channel in range(3))
+    depth = (r + 256 * g + 65536 * b) * (1000 / (2**24 - 1))
+    return _with_depth(np.where(depth > FAR, 0, depth).astype(np.float32), path)
+
+
+CENTIMETRES = depth_counts(100)
+
+CARLA_DEPTH = DepthReader(_read_24_bits, None)
+"""24 bits in R + 256 G + 65536 B, of 1000 metres."""
+
+
+def _with_depth(depth: np.ndarray, path: Path) -> np.ndarray:
+    if not depth.any():
+        raise InputError(f"{path}: no pixel has a depth: is it a depth map of another format?")
+    return depth
 
 
 def _read(path: Path, flags: int) -> np.ndarray:

@@ -5,62 +5,90 @@ with the very pairs that an unbroken one would have seen, whatever the number of
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..errors import InputError
-from .datasets import SourceFrames, TargetImages
+from .datasets import SourceFrames, TargetImages, Unreadable
 
-_SOURCE, _TARGET, _FLIP = range(3)
+_SOURCE, _TARGET, _FLIP, _CROP = range(4)
 
 
 class PairStream(Dataset):
     """Endless stream of (source, target) pairs; every epoch is a new permutation of each set.
 
+    A frame that cannot be read is replaced by the next one of its epoch that can.
+
     Args:
         source: synthetic frames.
         target: unlabelled images, or None for the source alone.
-        seed: of the order and the flips.
+        seed: of the order, the flips and the crops.
         flip: mirror half of the images, source and target each for itself.
+        size: (H, W) of the crops; frames of that size are taken whole.
+        unreadable: how many frames in a row may be unreadable.
     """
 
-    def __init__(self, source: SourceFrames, target: TargetImages | None, seed: int, flip: bool):
+    def __init__(
+        self,
+        source: SourceFrames,
+        target: TargetImages | None,
+        seed: int,
+        flip: bool,
+        size: tuple[int, int],
+        unreadable: int = 0,
+    ):
         self.source, self.target, self.seed, self.flip = source, target, seed, flip
+        self.size, self.unreadable = size, unreadable
 
-    def __getitem__(self, k: int) -> dict[str, torch.Tensor] | InputError:
-        """Pair k; an error is returned, for a loader process would wrap what it raises."""
-        try:
-            return self._pair(k)
-        except InputError as error:
-            return error
+    def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Pair k, and what was wrong with files that stood in its place.
 
-    def _pair(self, k: int) -> dict[str, torch.Tensor]:
+        The pair is empty where too many were unreadable.
+        """
+        errors: list[str] = []
+        frame = self._read(self.source, _SOURCE, k, errors)
+        image = None if self.target is None else self._read(self.target, _TARGET, k, errors)
+        if frame is None or (image is None and self.target is not None):
+            return {}, errors
         flip_source, flip_target = self._flips(k)
-        frame = self.source[self._index(_SOURCE, len(self.source), k)]
-        image, labels, depth = (_mirror(array, flip_source) for array in frame)
-        pair = {
-            "source_image": _planes(image),
-            "source_labels": torch.from_numpy(labels),
-            "source_depth": torch.from_numpy(depth).unsqueeze(0),
-        }
-        if self.target is not None:
-            image = self.target[self._index(_TARGET, len(self.target), k)]
-            pair["target_image"] = _planes(_mirror(image, flip_target))
-        return pair
+        image_s, labels, depth = self._augment(frame, _SOURCE, k, flip_source)
+        pair = {"source_image": image_s, "source_labels": labels, "source_depth": depth[None]}
+        if image is not None:
+            (pair["target_image"],) = self._augment([image], _TARGET, k, flip_target)
+        return pair, errors
 
-    def _index(self, stream: int, length: int, k: int) -> int:
-        epoch, position = divmod(k, length)
-        return int(_permutation(self.seed, stream, epoch, length)[position])
+    def _read(self, frames, stream: int, k: int, errors: list[str]) -> Any | None:
+        epoch, position = divmod(k, len(frames))
+        order = _permutation(self.seed, stream, epoch, len(frames))
+        for attempt in range(min(len(frames), self.unreadable + 1)):
+            try:
+                return frames[int(order[(position + attempt) % len(frames)])]
+            except InputError as error:  # a loader process would wrap what it raises
+                errors.append(str(error))
+        return None
 
     def _flips(self, k: int) -> tuple[bool, bool]:
         if not self.flip:
             return False, False
         source, target = np.random.default_rng((self.seed, _FLIP, k)).random(2) < 0.5
         return bool(source), bool(target)
+
+    def _augment(
+        self, arrays: Sequence[np.ndarray], stream: int, k: int, flip: bool
+    ) -> list[np.ndarray]:
+        """Views of the same crop of each array, mirrored or not."""
+        h, w = self.size
+        (height, width), top, left = arrays[0].shape[:2], 0, 0
+        if (height, width) != (h, w):
+            rng = np.random.default_rng((self.seed, _CROP, stream, k))
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+        step = -1 if flip else 1
+        return [array[top : top + h, left : left + w][:, ::step] for array in arrays]
 
 
 class _Shard(Sampler[int]):
@@ -86,6 +114,7 @@ def pair_batches(
     batch_size: int,
     workers: int,
     pin_memory: bool,
+    unreadable: Unreadable,
     rank: int = 0,
     processes: int = 1,
 ) -> Iterator[dict[str, torch.Tensor]]:
@@ -96,10 +125,11 @@ def pair_batches(
 
     Yields:
         ``batches`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
-        source_depth float32 [N, 1, H, W], and target_image uint8 [N, 3, H, W] where there is one.
+        source_depth float32 [N, 1, H, W], and target_image uint8 [N, 3, H, W] where there is one;
+        images are channels-last.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: more files cannot be read than ``unreadable`` takes.
     """
     loader = DataLoader(
         stream,
@@ -107,21 +137,40 @@ def pair_batches(
         sampler=_Shard(first, batches, batch_size, rank, processes),
         collate_fn=_collate,
         num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=pin_memory,
         # its own generator: drawing the workers' base seed must not move the global one, or a
         # resumed run would go on from another state
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=_leave_signals_to_the_trainer,
     )
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
+    for batch, errors in loader:
+        for message in errors:
+            unreadable.add(message)
+        if not batch:
+            raise InputError(f"{errors[-1]}: no frame is left that can be read")
         yield batch
 
 
-def _collate(pairs: list) -> dict[str, torch.Tensor] | InputError:
-    errors = [pair for pair in pairs if isinstance(pair, InputError)]
-    return errors[0] if errors else default_collate(pairs)
+def _collate(pairs: list) -> tuple[dict[str, torch.Tensor], list[str]]:
+    errors = [message for _, messages in pairs for message in messages]
+    if not all(pair for pair, _ in pairs):
+        return {}, errors
+    batch = {key: _stack([pair[key] for pair, _ in pairs]) for key in pairs[0][0]}
+    for key in ("source_image", "target_image"):
+        if key in batch:
+            batch[key] = batch[key].permute(0, 3, 1, 2)
+    return batch, errors
+
+
+def _stack(arrays: list[np.ndarray]) -> torch.Tensor:
+    """[N, ...] of equal arrays, in memory that loader processes share with the trainer's."""
+    shape = (len(arrays), *arrays[0].shape)
+    stacked = torch.empty(shape, dtype=torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype)
+    if get_worker_info() is not None:
+        stacked.share_memory_()
+    np.stack(arrays, out=stacked.numpy())
+    return stacked
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
@@ -134,11 +183,3 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
 @lru_cache(maxsize=4)
 def _permutation(seed: int, stream: int, epoch: int, length: int) -> np.ndarray:
     return np.random.default_rng((seed, stream, epoch)).permutation(length)
-
-
-def _mirror(array: np.ndarray, flip: bool) -> np.ndarray:
-    return np.ascontiguousarray(array[:, ::-1]) if flip else array
-
-
-def _planes(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1)

@@ -1,13 +1,11 @@
 """Checkpoints and weights on disk: written whole or not at all, read without running any code.
 
 A checkpoint (``.pt``) holds a run's state and is read with ``weights_only=True``. Weights
-(``.safetensors``) hold one network and, in their header, how to build it. ImageNet weights are read
-from either, by torchvision's key names.
+(``.safetensors``) hold one network and, in their header, how to build it.
 """
 
 import json
 import os
-import pickle
 import zipfile
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
@@ -22,16 +20,6 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 FORMAT = 1
-
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-)
-"""What ``torch.load`` raises for files that it cannot or will not read."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -58,7 +46,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 def load_checkpoint(path: Path, keys: Set[str] = frozenset()) -> dict[str, Any]:
     """Read what ``save_checkpoint`` wrote, onto the CPU; it must have ``keys``."""
-    state = _load_pickle_free(path)
+    state = load_pickle_free(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= keys:
         raise InputError(f"{path}: not a checkpoint of gioada_fast (format {FORMAT})")
     return state
@@ -80,7 +68,7 @@ def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, Any]) ->
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(state dict, metadata) of a file that ``save_weights`` wrote."""
-    tensors, header = _load_safetensors(path)
+    tensors, header = load_safetensors(path)
     if "gioada_fast" not in header:
         raise InputError(f"{path}: weights without a description of their network")
     metadata = json.loads(header["gioada_fast"])
@@ -107,37 +95,13 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: Path, na
     if problems:
         raise InputError(
             f"{origin}: made by another architecture of the {name} network: "
-            f"{_first(problems)}; the settings of the model must be those it was trained with"
+            f"{first_of(problems)}; the settings of the model must be those it was trained with"
         )
     network.load_state_dict(state)
 
 
-def load_pretrained(trunk: nn.Module, path: Path) -> None:
-    """Load ImageNet weights into a trunk; what the trunk has no use for (classifiers) is left out.
-
-    Args:
-        trunk: ``VGG16`` or ``ResNet101`` of width 1.
-        path: ``.pth`` or ``.safetensors`` with torchvision's key names, any floating dtype.
-    """
-    state = _load_safetensors(path)[0] if path.suffix == ".safetensors" else _load_pickle_free(path)
-    if not isinstance(state, dict):
-        raise InputError(f"{path}: holds a {type(state).__name__}, expected a dict of weights")
-    own, keys = trunk.state_dict(), trunk.pretrained_keys()
-    problems = [f"{key} is missing" for key in sorted(keys) if key not in state]
-    problems += [
-        f"{key} is {list(state[key].shape)}, expected {list(own[key].shape)}"
-        for key in sorted(keys & state.keys())
-        if state[key].shape != own[key].shape
-    ]
-    if problems:
-        raise InputError(
-            f"{path}: not weights of {type(trunk).__name__} with torchvision's key names: "
-            f"{_first(problems)}"
-        )
-    trunk.load_state_dict({key: state[key].float() for key in keys}, strict=False)
-
-
-def _load_pickle_free(path: Path) -> Any:
+def load_pickle_free(path: Path) -> Any:
+    """What ``torch.save`` wrote, onto the CPU; a file that would run code is refused."""
     _check_file(path)
     try:
         # torch does not look at the checksums that the archive holds
@@ -147,14 +111,15 @@ def _load_pickle_free(path: Path) -> Any:
             if broken is not None:
                 raise ValueError(f"checksum of {broken} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except Exception as error:  # the unpickler raises anything at bytes that are no pickle
         raise InputError(
             f"{path}: not a file of plain tensors and numbers: it is damaged, or holds objects "
             "that would run code, which are not loaded"
         ) from error
 
 
-def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, header) of any safetensors file."""
     _check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -168,6 +133,7 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: no such file")
 
 
-def _first(problems: list[str], count: int = 3) -> str:
-    more = f" and {len(problems) - count} more" if len(problems) > count else ""
-    return ", ".join(problems[:count]) + more
+def first_of(items: list[str], count: int = 3) -> str:
+    """The first few items, and how many more there are."""
+    more = f" and {len(items) - count} more" if len(items) > count else ""
+    return ", ".join(items[:count]) + more

@@ -1,8 +1,10 @@
 """Where the networks run, and in which precision."""
 
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from ..errors import InputError
 
@@ -34,3 +36,35 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     if precision == "fp32" or (precision == "auto" and not has_fast_bf16(device)):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def to_device(
+    batches: Iterable[dict[str, Tensor]], device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    """Batches on the device; on a GPU, each is copied while the one before is computed on.
+
+    Args:
+        batches: tensors by name, in pinned memory where the device is a GPU.
+        device: where they go.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield {name: tensor.to(device) for name, tensor in batch.items()}
+        return
+    stream, ahead = torch.cuda.Stream(device), None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            copied = {name: t.to(device, non_blocking=True) for name, t in batch.items()}
+        if ahead is not None:
+            yield _arrived(ahead, stream)
+        ahead = copied
+    if ahead is not None:
+        yield _arrived(ahead, stream)
+
+
+def _arrived(batch: dict[str, Tensor], stream: torch.cuda.Stream) -> dict[str, Tensor]:
+    current = torch.cuda.current_stream(stream.device)
+    current.wait_stream(stream)
+    for tensor in batch.values():
+        tensor.record_stream(current)
+    return batch

@@ -1,46 +1,76 @@
-"""Scores on labelled frames: IoU of each class, mean IoU, pixel accuracy."""
+"""Scores on labelled frames: IoU of each class, mean IoU, pixel accuracy; errors of depth."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.datasets import EvaluationFrames
-from ..data.labels import LabelSpace
+from ..data.labels import LABEL_SPACES, LabelSpace
+from ..depth import decode_depth
 from ..models import TaskNet
-from ..models.layers import normalise
+from ..models.layers import normalise, upsample
 from ..ops import upsample_confusion_matrix
 from . import distributed
 from .device import autocast
 
+FARTHEST_SCORED = 80.0
+"""Metres. Depth is scored up to there, as is usual in driving (Eigen et al., NIPS 2014)."""
+
+
+@dataclass(frozen=True)
+class DepthScores:
+    """Errors of depth in metres: each a mean over the frames of a frame's mean over its pixels."""
+
+    abs_rel: float
+    """|d - d*| / d*."""
+    rmse: float
+    """Root of the mean of (d - d*)^2, in metres."""
+    delta_1_25: float
+    """Share of the pixels where max(d / d*, d* / d) is below 1.25."""
+
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores from a confusion matrix, as fractions."""
+    """Scores as fractions."""
 
     iou: dict[str, float | None]
     """By class; None for a class that neither the labels nor the predictions have."""
-    miou: float
-    """Mean over the classes that have an IoU."""
-    pixel_accuracy: float
+    miou: float | None
+    """Mean over the classes that have an IoU; None where no class has one."""
+    pixel_accuracy: float | None
+    miou_of: dict[str, float | None] = field(default_factory=dict)
+    """Mean over the classes of another label space that are among these, by its name."""
+    depth: DepthScores | None = None
+    """None where the frames have no depth."""
 
     @classmethod
-    def from_confusion(cls, confusion: np.ndarray, classes: Iterable[str]) -> "Scores":
+    def from_confusion(
+        cls, confusion: np.ndarray, space: LabelSpace, depth: DepthScores | None = None
+    ) -> "Scores":
         """Scores of int64 [C, C] counts, rows ground truth."""
         hits = np.diag(confusion).astype(np.float64)
         union = confusion.sum(0) + confusion.sum(1) - hits
         iou = {
             name: float(hit / total) if total else None
-            for name, hit, total in zip(classes, hits, union, strict=True)
+            for name, hit, total in zip(space.classes, hits, union, strict=True)
         }
-        present = [value for value in iou.values() if value is not None]
+        others = [LABEL_SPACES[space.also_scored]] if space.also_scored else []
         total = confusion.sum()
         return cls(
             iou,
-            float(np.mean(present)) if present else 0.0,
-            float(hits.sum() / total) if total else 0.0,
+            _mean(iou.values()),
+            float(hits.sum() / total) if total else None,
+            {other.name: _mean(iou[name] for name in other.classes) for other in others},
+            depth,
         )
+
+
+def _mean(values) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else None
 
 
 @torch.no_grad()
@@ -50,21 +80,62 @@ def evaluate(
     space: LabelSpace,
     device: torch.device,
     precision: str = "auto",
+    depth_encoding: str = "inverse",
+    on_prediction: Callable[[int, np.ndarray], None] | None = None,
 ) -> Scores:
     """Score a task network: predicted at the frames' size, compared at the labels' own size.
 
     Several processes share the frames, and get the scores on all of them.
+
+    Args:
+        task: the network.
+        frames: what is true.
+        space: classes of the network.
+        device: where the network is.
+        precision: see ``device.autocast``.
+        depth_encoding: what the network predicts as depth.
+        on_prediction: called with each frame's index and train ids uint8 [H', W'], the very ones
+            that are scored.
     """
     was_training = task.training
     task.eval()
     confusion = torch.zeros(space.num_classes, space.num_classes, dtype=torch.int64, device=device)
+    # sums over the frames of the three errors, and how many frames have depth
+    errors = torch.zeros(4, dtype=torch.float64, device=device)
     for index in range(distributed.rank(), len(frames), distributed.world_size()):
         frame = frames[index]
         image = torch.from_numpy(frame.image).permute(2, 0, 1).unsqueeze(0).to(device)
         with autocast(device, precision):
-            logits, _ = task(normalise(image))
+            logits, depth = task(normalise(image))
         labels = torch.from_numpy(frame.labels).unsqueeze(0).to(device)
+        if on_prediction is not None:
+            logits = upsample(logits.float(), labels.shape[1:])
+            on_prediction(index, logits.argmax(1)[0].to(torch.uint8).cpu().numpy())
         confusion += upsample_confusion_matrix(logits, labels)
+        if frame.depth is not None:
+            true = torch.from_numpy(frame.depth).to(device)
+            errors += _depth_errors(depth, true, depth_encoding)
     task.train(was_training)
     distributed.sum_over_processes(confusion)
-    return Scores.from_confusion(confusion.cpu().numpy(), space.classes)
+    *sums, scored = distributed.sum_over_processes(errors).tolist()
+    depth_scores = DepthScores(*(value / scored for value in sums)) if scored else None
+    return Scores.from_confusion(confusion.cpu().numpy(), space, depth_scores)
+
+
+def _depth_errors(encoded: Tensor, true: Tensor, encoding: str) -> Tensor:
+    """Float64 [4]: abs_rel, rmse and delta of a frame, and 1; zeros where nothing is scored."""
+    scored = (true > 0) & (true <= FARTHEST_SCORED)
+    if not scored.any():
+        return true.new_zeros(4, dtype=torch.float64)
+    full = upsample(encoded.float(), true.shape)[0, 0]
+    d = decode_depth(full, encoding).clamp(max=FARTHEST_SCORED)[scored].double()
+    true = true[scored].double()
+    ratio = torch.maximum(d / true, true / d)
+    return torch.stack(
+        [
+            ((d - true).abs() / true).mean(),
+            (d - true).square().mean().sqrt(),
+            (ratio < 1.25).double().mean(),
+            torch.ones_like(ratio[0]),
+        ]
+    )

@@ -12,7 +12,8 @@ from ..config import Config
 from ..data.labels import LABEL_SPACES, LabelSpace
 from ..errors import InputError
 from ..models import TaskNet, TranslationNet
-from .checkpoint import load_pretrained, load_state, load_weights, save_weights
+from .checkpoint import load_state, load_weights, save_weights
+from .pretrained import load_pretrained, pretrained_file
 
 
 def build_adaptation(config: Config, pretrained: bool = True) -> TwoLevelAdaptation:
@@ -27,7 +28,7 @@ def build_adaptation(config: Config, pretrained: bool = True) -> TwoLevelAdaptat
     adaptation = TwoLevelAdaptation(space.num_classes, config.adaptation, config.model)
     if pretrained and config.model.pretrained:
         trunk = adaptation.task.trunk
-        load_pretrained(trunk, Path(config.model.pretrained).expanduser())
+        load_pretrained(trunk, pretrained_file(config.model.pretrained, config.model.backbone))
         trunk.scale_to_unit_variance()
     return adaptation.to(memory_format=torch.channels_last)
 
@@ -112,7 +113,7 @@ def load_translation(path: Path) -> tuple[TranslationNet, dict[str, Any]]:
 
 def _input(config: Config) -> dict[str, Any]:
     return {
-        "size": [config.data.height, config.data.width],
+        "size": list(config.data.target_size),
         "depth_encoding": config.adaptation.depth_encoding,
     }
 

@@ -23,9 +23,12 @@ from ..data.datasets import (
     EvaluationFrames,
     SourceFrames,
     TargetImages,
+    Unreadable,
+    check_label_space,
     class_weights,
     describe_target,
     evaluation_frames,
+    first_readable,
     label_space,
     resize_nearest,
     source_frames,
@@ -110,7 +113,10 @@ class _Session:
                 f"cuda_graphs needs one process on a GPU, found {distributed.world_size()} on "
                 f"{device.type}: leave it out"
             )
+        check_label_space(config.data)
         self.space = label_space(config.data)
+        self.console = Console()
+        self.unreadable = Unreadable(config.data.max_unreadable, self._warn)
         # before the data, which may take minutes to render: a wrong weights file is told at once
         self.adaptation = build_adaptation(config, pretrained=checkpoint is None)
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
@@ -118,7 +124,6 @@ class _Session:
         self.source: SourceFrames = source_frames(config.data)
         self.adaptation.class_weights = self._class_weights()
         self.adaptation.to(self.device)
-        self.console = Console()
         self.log: MetricsLog | None = None
         if distributed.is_writer():
             for folder in ("checkpoints", "panels"):
@@ -134,6 +139,7 @@ class _Session:
             score=self._score,
             on_panel=self._write_panel,
             on_phase_end=self._finish_phase,
+            unreadable=self.unreadable,
             log=self.log,
             checkpoint=checkpoint,
         )
@@ -170,10 +176,22 @@ class _Session:
     def _class_weights(self) -> Tensor | None:
         if self.config.data.class_weights == "none":
             return None
-        return torch.from_numpy(class_weights(self.source, self.space.num_classes))
+        weights = class_weights(self.source, self.space.num_classes, self.unreadable)
+        return torch.from_numpy(weights)
+
+    def _warn(self, message: str) -> None:
+        self.console.print("[yellow]warning:[/]", end=" ")
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def _score(self, task: TaskNet) -> Scores:
-        return evaluate(task, self.evaluation, self.space, self.device, self.config.precision)
+        return evaluate(
+            task,
+            self.evaluation,
+            self.space,
+            self.device,
+            self.config.precision,
+            self.config.adaptation.depth_encoding,
+        )
 
     def _finish_phase(self, phase: Phase, scores: Scores) -> None:
         name = "task_source_only" if phase.name == "source_only" else "task"
@@ -201,9 +219,10 @@ class _Session:
         write_atomically(path, lambda temporary: temporary.write_text(text))
 
     def _write_panel(self, step: int, phase: str) -> None:
-        frames = [self.source[i] for i in range(min(PANEL_PAIRS, len(self.source)))]
-        images = np.stack([frame.image for frame in frames])
-        targets = np.stack([self.target[i % len(self.target)] for i in range(len(frames))])
+        frames = first_readable(self.source, PANEL_PAIRS)
+        targets = first_readable(self.target, PANEL_PAIRS)
+        frames, targets = (each[: min(len(frames), len(targets))] for each in (frames, targets))
+        images, targets = np.stack([frame.image for frame in frames]), np.stack(targets)
         depth = torch.from_numpy(np.stack([frame.depth for frame in frames])).unsqueeze(1)
         depth, valid = encode_depth(depth, self.config.adaptation.depth_encoding)
         labels = torch.from_numpy(np.stack([frame.labels for frame in frames]))
@@ -234,10 +253,11 @@ class _Session:
         self.log.picture(step, "panel", panel)
 
     def _write_comparison(self) -> None:
-        """Target frames with their labels and the prediction of each column of the result."""
+        """Target frames, their labels where they have any, and each column's prediction."""
         chosen = np.linspace(0, len(self.evaluation) - 1, min(4, len(self.evaluation))).astype(int)
         frames = [self.evaluation[int(i)] for i in chosen]
-        images = image_tensor(np.stack([frame.image for frame in frames]))
+        pictures = [frame.image for frame in frames] or first_readable(self.target, 4)
+        images = image_tensor(np.stack(pictures))
         predictions = {}
         for name, file in (("source_only", "task_source_only"), ("adapted", "task")):
             path = self.run / f"{file}.safetensors"
@@ -245,9 +265,11 @@ class _Session:
                 task = load_task(path)[0].to(self.device)
                 predictions[name], _ = predict_maps(task, images, self.config.precision)
         rows = []
-        for i, frame in enumerate(frames):
-            labels = resize_nearest(frame.labels, frame.image.shape[:2])
-            row = {"target": frame.image, "label": self.space.colourise(labels)}
+        for i, picture in enumerate(pictures):
+            row = {"target": picture}
+            if frames:
+                labels = resize_nearest(frames[i].labels, picture.shape[:2])
+                row["label"] = self.space.colourise(labels)
             for name, predicted in predictions.items():
                 row[name] = self.space.colourise(predicted[i])
             rows.append(row)
@@ -272,7 +294,16 @@ def command_line() -> str:
     return shlex.join(["python", "-m", f"gioada_fast.{module}", *sys.argv[1:]])
 
 
-_MAY_CHANGE = ("name", "runs_dir", "device", "data.workers", "data.source.root", "data.target.root")
+_MAY_CHANGE = (
+    "name",
+    "runs_dir",
+    "device",
+    "data.workers",
+    "data.packs",
+    "data.max_unreadable",
+    "data.source.root",
+    "data.target.root",
+)
 """Settings that a run may be resumed with other values of."""
 
 

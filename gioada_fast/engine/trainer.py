@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from ..adaptation import Batch, TwoLevelAdaptation
 from ..config import Config
-from ..data.datasets import SourceFrames, TargetImages
+from ..data.datasets import SourceFrames, TargetImages, Unreadable
 from ..data.loader import PairStream, pair_batches
 from ..errors import Interrupted, NonFiniteLoss
 from ..models import TaskNet
 from . import distributed
 from .checkpoint import load_state, save_checkpoint
+from .device import to_device
 from .evaluator import Scores
 from .logging import MetricsLog
 from .profiling import StepProfile, profile_steps
@@ -68,6 +69,7 @@ class Trainer:
         score: scores of a task network on the labelled target frames.
         on_panel: called with (step, phase name) when a panel of pictures is due.
         on_phase_end: called with (phase, scores) at the end of each phase.
+        unreadable: files that cannot be read.
         log: where numbers and pictures go; None in processes that do not write.
         checkpoint: state to go on from, from ``load_checkpoint``.
     """
@@ -82,12 +84,14 @@ class Trainer:
         score: Callable[[TaskNet], Scores],
         on_panel: Callable[[int, str], None],
         on_phase_end: Callable[[Phase, Scores], None],
+        unreadable: Unreadable,
         log: MetricsLog | None,
         checkpoint: dict[str, Any] | None = None,
     ):
         self.config, self.run, self.adaptation = config, run, adaptation
         self.source, self.target, self.score = source, target, score
         self.on_panel, self.on_phase_end, self.log = on_panel, on_phase_end, log
+        self.unreadable = unreadable
         self.device = next(adaptation.parameters()).device
         self.step = 0
         self._started = time.time()
@@ -209,26 +213,29 @@ class Trainer:
     def _batches(self, phase: Phase) -> Iterator[list[Batch]]:
         """For each update, the batches whose gradients it accumulates."""
         adapts, schedule = phase.name == "adaptation", self.config.schedule
+        data = self.config.data
         stream = PairStream(
-            self.source, self.target if adapts else None, self.config.seed, self.config.data.flip
+            self.source,
+            self.target if adapts else None,
+            self.config.seed,
+            data.flip,
+            (data.height, data.width),
+            data.max_unreadable,
         )
         loaded = pair_batches(
             stream,
             first=self.step * schedule.accumulate,
             batches=(phase.end - self.step) * schedule.accumulate,
             batch_size=schedule.batch_size,
-            workers=self.config.data.workers,
+            workers=data.workers,
             pin_memory=self._on_cuda,
+            unreadable=self.unreadable,
             rank=distributed.rank(),
             processes=distributed.world_size(),
         )
-        batches = map(self._on_device, loaded)
+        batches = map(_as_batch, to_device(loaded, self.device))
         while update := list(itertools.islice(batches, schedule.accumulate)):
             yield update
-
-    def _on_device(self, batch: dict[str, Tensor]) -> Batch:
-        tensors = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-        return Batch(target_image=tensors.pop("target_image", None), **tensors)
 
     def _set_learning_rates(self, phase: Phase) -> None:
         settings, done = self.config.optimiser, self.step - phase.first
@@ -263,10 +270,11 @@ class Trainer:
             return scores
         values = {f"eval/{name}": value for name, value in asdict(scores).items()}
         self.log.write(self.step, phase.name, values)
-        self._bar.console.print(
-            f"step {self.step:5d}  {phase.name:12s}  mIoU {100 * scores.miou:5.2f}  "
-            f"pixel accuracy {100 * scores.pixel_accuracy:5.2f}"
-        )
+        if scores.miou is not None:
+            self._bar.console.print(
+                f"step {self.step:5d}  {phase.name:12s}  mIoU {100 * scores.miou:5.2f}  "
+                f"pixel accuracy {100 * scores.pixel_accuracy:5.2f}"
+            )
         return scores
 
     def _check_weights(self) -> None:
@@ -345,6 +353,10 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _as_batch(tensors: dict[str, Tensor]) -> Batch:
+    return Batch(**{"target_image": None, **tensors})
 
 
 class LossWindow:

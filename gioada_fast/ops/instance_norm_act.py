@@ -15,6 +15,8 @@ default; what follows it is that of the networks of Johnson et al. (arXiv 1603.0
 (arXiv 1703.10593).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,8 +39,11 @@ def reference(
 ) -> Tensor:
     """The same in plain PyTorch; arguments as for ``instance_norm_act``."""
     y = x if x.dtype == torch.float64 else x.float()
-    # F.instance_norm calls it, and refuses images of one pixel
-    y = torch.instance_norm(y, None, None, None, None, True, 0.0, eps, False)
+    # not F.instance_norm: on CPU (2.13) its gradient is wrong for one image where the gradient of
+    # the result is channels-last, and it refuses images of one pixel
+    y = y - y.mean((2, 3), keepdim=True)
+    squared = y.square().mean((2, 3), keepdim=True) + eps
+    y = y * torch.rsqrt(squared.masked_fill(squared == 0, math.inf))
     if activation != "none":
         y = F.relu(y) if activation == "relu" else F.leaky_relu(y, negative_slope)
     if residual is not None:

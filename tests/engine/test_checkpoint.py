@@ -8,7 +8,6 @@ from safetensors.torch import save_file
 from gioada_fast.config import Config
 from gioada_fast.engine.checkpoint import (
     load_checkpoint,
-    load_pretrained,
     load_weights,
     save_checkpoint,
     write_atomically,
@@ -16,7 +15,6 @@ from gioada_fast.engine.checkpoint import (
 from gioada_fast.engine.networks import load_task, load_translation, save_task
 from gioada_fast.errors import InputError
 from gioada_fast.models import TaskNet
-from gioada_fast.models.vgg import VGG16
 
 
 class Bomb:
@@ -50,8 +48,6 @@ def test_a_pickle_bomb_does_not_go_off(tmp_path, writer):
     writer({"format": 1, "networks": Bomb(trigger)}, tmp_path / "c.pt")
     with pytest.raises(InputError, match=r"c\.pt.*not loaded"):
         load_checkpoint(tmp_path / "c.pt")
-    with pytest.raises(InputError, match=r"c\.pt.*not loaded"):
-        load_pretrained(VGG16(width=1, norm="none"), tmp_path / "c.pt")
     with pytest.raises(InputError, match=r"c\.pt"):
         load_task(tmp_path / "c.pt")
     assert not trigger.exists()
@@ -132,29 +128,3 @@ def test_foreign_safetensors_are_refused(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(InputError, match="not a readable safetensors"):
         load_weights(tmp_path / "w.safetensors")
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_pretrained_vgg_by_torchvision_keys(tmp_path, suffix, dtype):
-    donor, trunk = VGG16(width=1, norm="none"), VGG16(width=1, norm="none")
-    state = {key: donor.state_dict()[key].to(dtype) for key in donor.pretrained_keys()}
-    state["classifier.0.weight"] = torch.zeros(2, 2)
-    path = tmp_path / f"vgg16{suffix}"
-    (save_file if suffix == ".safetensors" else torch.save)(state, path)
-    fc_before = trunk.fc[0].weight.clone()
-    load_pretrained(trunk, path)
-    for key in donor.pretrained_keys():
-        assert torch.equal(trunk.state_dict()[key], state[key].float())
-    assert torch.equal(trunk.fc[0].weight, fc_before)
-
-
-def test_pretrained_weights_that_do_not_fit_are_named(tmp_path):
-    state = {key: value for key, value in VGG16(width=1, norm="none").state_dict().items()}
-    del state["features.28.bias"]
-    state["features.0.weight"] = torch.zeros(32, 3, 3, 3)
-    torch.save(state, tmp_path / "v.pth")
-    with pytest.raises(InputError) as error:
-        load_pretrained(VGG16(width=1, norm="none"), tmp_path / "v.pth")
-    assert "features.28.bias is missing" in str(error.value)
-    assert "features.0.weight is [32, 3, 3, 3], expected [64, 3, 3, 3]" in str(error.value)

@@ -1,12 +1,11 @@
 """Scores of a network whose mistakes are known."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
-from gioada_fast.data.labels import LABEL_SPACES
+from gioada_fast.data.datasets import EvaluationFrame
+from gioada_fast.data.labels import LABEL_SPACES, LabelSpace
 from gioada_fast.engine.evaluator import Scores, evaluate
 
 SPACE = LABEL_SPACES["camvid11"]
@@ -25,13 +24,14 @@ class Fixed(torch.nn.Module):
         return self.logits, image[:, :1]
 
 
-def frame(labels: np.ndarray) -> SimpleNamespace:
-    return SimpleNamespace(image=np.zeros((8, 8, 3), np.uint8), labels=labels)
+def frame(labels: np.ndarray) -> EvaluationFrame:
+    return EvaluationFrame(np.zeros((8, 8, 3), np.uint8), labels, None)
 
 
 def test_scores_from_counts():
     counts = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
-    scores = Scores.from_confusion(counts, ["road", "sky", "car"])
+    space = LabelSpace("three", ("road", "sky", "car"), ((0, 0, 0),) * 3, (7, 23, 26))
+    scores = Scores.from_confusion(counts, space)
     assert scores.iou == {"road": 6 / 9, "sky": 3 / 6, "car": None}
     assert scores.miou == pytest.approx((6 / 9 + 3 / 6) / 2)
     assert scores.pixel_accuracy == pytest.approx(9 / 12)

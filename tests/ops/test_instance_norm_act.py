@@ -164,6 +164,22 @@ def test_values_rise_through_the_image(device):
     assert_as_good_as_eager(instance_norm_act, reference, (x.requires_grad_(),))
 
 
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("function", [instance_norm_act, reference])
+def test_the_gradient_s_layout_does_not_matter(device, function, n):
+    """PyTorch's own instance norm fails here: one image, no activation, channels-last gradient."""
+    x = image(device, n, 6, 8, 7)
+    centred = (x - x.mean((2, 3), keepdim=True)).detach().requires_grad_()
+    exact = centred * torch.rsqrt(centred.square().mean((2, 3), keepdim=True) + 1e-5)
+    grad = torch.randn(x.shape, device=device)
+    (expected,) = torch.autograd.grad(exact, centred, grad)
+    expected = expected - expected.mean((2, 3), keepdim=True)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        result = function(x)
+        (found,) = torch.autograd.grad(result, x, grad.contiguous(memory_format=memory_format))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("eps", [1e-5, 0.0])
 @pytest.mark.parametrize("activation", module.ACTIVATIONS)
 def test_one_pixel(device, activation, eps):

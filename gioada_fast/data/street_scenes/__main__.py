@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gioada_fast.data.labels import CITYSCAPES16, STREET_IDS, street_table
+from gioada_fast.data.labels import CITYSCAPES16, STREET, STREET_IDS
 from gioada_fast.data.street_scenes.frames import Frame, render
 from gioada_fast.data.street_scenes.looks import LOOKS
 from gioada_fast.errors import InputError
@@ -17,7 +17,7 @@ EXTRA_COLOURS = {"terrain": (152, 251, 152), "lorry": (0, 0, 70), "void": (0, 0,
 
 def colourise(labels: np.ndarray) -> np.ndarray:
     """Ids of ``STREET_IDS`` [H, W] to RGB uint8 [H, W, 3] in the colours of Cityscapes."""
-    image = CITYSCAPES16.colourise(street_table(CITYSCAPES16)[labels])
+    image = CITYSCAPES16.colourise(STREET.table(CITYSCAPES16)[labels])
     for name, colour in EXTRA_COLOURS.items():
         image[labels == STREET_IDS[name]] = colour
     return image

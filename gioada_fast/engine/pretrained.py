@@ -1,0 +1,138 @@
+"""ImageNet weights for a trunk: from a file, or from a URL whose SHA-256 is checked."""
+
+import hashlib
+import re
+import sys
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+from urllib.request import Request
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .checkpoint import first_of, load_pickle_free, load_safetensors
+
+CACHE = "~/.cache/gioada_fast/weights"
+"""Where downloads are kept."""
+
+# torchvision's IMAGENET1K_V1; its ResNet-101 has an IMAGENET1K_V2 too
+IMAGENET = {
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+}
+"""What the name ``imagenet`` stands for, by backbone."""
+
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")
+
+
+def pretrained_file(pretrained: str, backbone: str) -> Path:
+    """The file that ``model.pretrained`` names, downloaded first where that is needed.
+
+    Processes that download at the same time do not disturb each other, but each downloads:
+    ``distributed.writer_first`` spares that.
+
+    Args:
+        pretrained: a path; an https, http or file URL with the SHA-256 of its content, whole
+            (``URL#sha256=...``) or its first 8 or more digits in the file's name
+            (``vgg16-397923af.pth``); or ``imagenet``.
+        backbone: a key of ``IMAGENET``.
+    """
+    if pretrained == "imagenet":
+        return _download(IMAGENET[backbone])
+    if "://" in pretrained:
+        return _download(pretrained)
+    path = Path(pretrained).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; model.pretrained is a path, a URL with a SHA-256, or imagenet"
+        )
+    return path
+
+
+def load_pretrained(trunk: nn.Module, path: Path) -> None:
+    """Load ImageNet weights into a trunk; what the trunk has no use for (classifiers) is left out.
+
+    Args:
+        trunk: ``VGG16`` or ``ResNet101`` of width 1.
+        path: ``.pth`` or ``.safetensors`` with torchvision's key names, any floating dtype.
+    """
+    state = load_safetensors(path)[0] if path.suffix == ".safetensors" else load_pickle_free(path)
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: holds a {type(state).__name__}, expected a dict of weights")
+    own, keys = trunk.state_dict(), trunk.pretrained_keys()
+    # in the trunk's order: the first layer's keys tell most
+    keys = [key for key in own if key in keys]
+    missing = [f"{key} is missing" for key in keys if key not in state]
+    misfits = [
+        f"{key} is {what}, expected {list(own[key].shape)}"
+        for key in keys
+        if key in state and (what := _misfit(state[key], own[key])) is not None
+    ]
+    if missing or misfits:
+        problems = "; ".join(first_of(found) for found in (missing, misfits) if found)
+        raise InputError(
+            f"{path}: not weights of {type(trunk).__name__} with torchvision's key names: "
+            f"{problems}; the file has {first_of([str(key) for key in state]) or 'no keys'}"
+        )
+    trunk.load_state_dict({key: state[key].float() for key in keys}, strict=False)
+
+
+def _misfit(value: object, own: Tensor) -> str | None:
+    """What ``value`` is, if it cannot take the place of ``own``."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    if not value.is_floating_point():
+        return f"of {value.dtype}"
+    return None if value.shape == own.shape else str(list(value.shape))
+
+
+def _download(url: str) -> Path:
+    """The file behind ``url`` in ``CACHE``; one that is damaged there is replaced."""
+    location, _, fragment = url.partition("#")
+    if location.partition("://")[0].lower() not in ("https", "http", "file"):
+        raise InputError(f"{url}: expected an https, http or file URL")
+    name = PurePosixPath(unquote(location.partition("?")[0].rpartition("/")[2]))
+    sha256 = _sha256_of_url(url, fragment, name.stem)
+    stem = _HASH_IN_NAME.sub("", name.stem)
+    # the hash in the name keeps files of several URLs apart
+    path = Path(CACHE).expanduser() / f"{stem}-{sha256[:8]}{name.suffix}"
+    by_hand = "download it by hand and give model.pretrained its path"
+    try:
+        Request(location)  # refuses what torch.hub would refuse with its temporary file left behind
+        if not (path.is_file() and _sha256_of_file(path).startswith(sha256)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(location, str(path), sha256, sys.stderr.isatty())
+    except RuntimeError as error:
+        raise InputError(
+            f"{url}: not the file that its SHA-256 stands for: {error}; try again, correct the "
+            f"hash if that is wrong, or {by_hand}"
+        ) from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise InputError(f"{url}: cannot be downloaded to {path}: {error}; {by_hand}") from error
+    return path
+
+
+def _sha256_of_url(url: str, fragment: str, stem: str) -> str:
+    """The SHA-256 that a URL gives, or the start of it."""
+    if fragment:
+        whole = re.fullmatch(r"sha256=([0-9a-f]{64})", fragment, re.IGNORECASE)
+        if whole is None:
+            raise InputError(f"{url}: ends in #{fragment}, expected #sha256=<64 hex digits>")
+        return whole[1].lower()
+    prefix = _HASH_IN_NAME.search(stem)
+    if prefix is None:
+        raise InputError(
+            f"{url}: without a SHA-256 to check the download by: add #sha256=<64 hex digits> "
+            "(sha256sum FILE prints them)"
+        )
+    return prefix[1]
+
+
+def _sha256_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,277 @@
+"""Miniatures of the public data sets, written from the format descriptions alone.
+
+Nothing here calls the package's readers: what a writer returns is the truth they are held to.
+Every pixel is random, so a shifted, resampled or mirrored frame shows, and the same
+seed gives the same files.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+SIZE = (40, 56)
+FAR = 655.34
+"""Metres; a depth beyond this is no depth."""
+
+VKITTI_CLASSES = (
+    *("Terrain", "Sky", "Tree", "Vegetation", "Building", "Road", "GuardRail"),
+    *("TrafficSign", "TrafficLight", "Pole", "Misc", "Truck", "Car", "Van"),
+)
+"""Names behind ``classes`` of ``write_vkitti``."""
+VKITTI_OBJECTS = (
+    *VKITTI_CLASSES[:11],
+    *("Truck:0", "Car:0", "Car:3", "Car:12", "Van:1", "Van:3"),
+)
+"""What has a colour of its own in a world of Virtual KITTI 1.3.1."""
+VKITTI2_CLASSES = (*VKITTI_CLASSES, "Undefined")
+"""Names behind ``classes`` of ``write_vkitti2``."""
+VKITTI2_PALETTE = (
+    *((210, 0, 200), (90, 200, 255), (0, 199, 0), (90, 240, 0), (140, 140, 140)),
+    *((100, 60, 100), (250, 100, 255), (255, 255, 0), (200, 200, 0), (255, 130, 0)),
+    *((80, 80, 80), (160, 60, 60), (255, 127, 80), (0, 139, 139), (0, 0, 0)),
+)
+"""(R, G, B) of each of ``VKITTI2_CLASSES``."""
+SYNTHIA_IDS = range(23)
+CITYSCAPES_IDS = range(34)
+
+
+class Written(NamedTuple):
+    """One frame as it lies on disk."""
+
+    image: Path
+    """File of the image."""
+    pixels: np.ndarray
+    """uint8 [H, W, 3] RGB; for a JPEG what OpenCV decodes again."""
+    classes: np.ndarray | None
+    """uint8 [H, W]: for Virtual KITTI the index in the tuple of names, else the raw native id."""
+    metres: np.ndarray | None
+    """float64 [H, W] depth in metres; 0 where there is none (0, 65535 in 16 bits, past ``FAR``)."""
+
+
+def write_vkitti(
+    root, scenes=("0001", "0002"), variations=("clone", "fog"), frames=2, size=SIZE, seed=0
+) -> list[Written]:
+    """Virtual KITTI 1.3.1, by scene, variation and frame; ``classes`` index ``VKITTI_CLASSES``.
+
+    All worlds share one set of colours but deal it differently: with the wrong encoding file a
+    colour is still known, and means something else. Up to ``len(VKITTI_OBJECTS)`` worlds differ.
+    """
+    root, rng, written = Path(root), np.random.default_rng(seed), []
+    codes = rng.choice(2**24, len(VKITTI_OBJECTS), replace=False)
+    class_of = [VKITTI_CLASSES.index(name.split(":")[0]) for name in VKITTI_OBJECTS]
+    worlds = [(scene, variation) for scene in scenes for variation in variations]
+    for shift, (scene, variation) in enumerate(worlds):
+        colours = _bytes(np.roll(codes, shift))
+        encoding = f"vkitti_1.3.1_scenegt/{scene}_{variation}_scenegt_rgb_encoding.txt"
+        _write_colours(root / encoding, "Category(:id) r g b", VKITTI_OBJECTS, colours)
+        for frame in range(frames):
+            name = f"{scene}/{variation}/{frame:05d}.png"
+            image = root / "vkitti_1.3.1_rgb" / name
+            pixels = _write_noise(image, size, rng)
+            objects = _scatter(range(len(VKITTI_OBJECTS)), size, rng)
+            _write(root / "vkitti_1.3.1_scenegt" / name, colours[objects])
+            depth = _stored_depth(size, rng)
+            _write(root / "vkitti_1.3.1_depthgt" / name, depth)
+            classes = np.array(class_of, np.uint8)[objects]
+            written.append(Written(image, pixels, classes, _metres(depth, 0.01)))
+    return written
+
+
+def write_vkitti2(
+    root,
+    scenes=("Scene01",),
+    variations=("clone",),
+    cameras=("Camera_0", "Camera_1"),
+    frames=2,
+    colours="{scene}/{variation}/colors.txt",
+    size=SIZE,
+    seed=0,
+) -> list[Written]:
+    """Virtual KITTI 2, by scene, variation, camera, frame; ``classes`` index ``VKITTI2_CLASSES``.
+
+    ``colours`` is where the list of colours lies under ``root``.
+    """
+    root, rng, written = Path(root), np.random.default_rng(seed), []
+    palette = np.array(VKITTI2_PALETTE, np.uint8)
+    for scene, variation in ((s, v) for s in scenes for v in variations):
+        path = root / colours.format(scene=scene, variation=variation)
+        _write_colours(path, "Category r g b", VKITTI2_CLASSES, palette)
+        for camera, frame in ((c, f) for c in cameras for f in range(frames)):
+            folder = root / scene / variation / "frames"
+            image = folder / "rgb" / camera / f"rgb_{frame:05d}.jpg"
+            pixels = _write_noise(image, size, rng)
+            classes = _scatter(range(len(VKITTI2_CLASSES)), size, rng)
+            _write(
+                folder / "classSegmentation" / camera / f"classgt_{frame:05d}.png", palette[classes]
+            )
+            depth = _stored_depth(size, rng)
+            _write(folder / "depth" / camera / f"depth_{frame:05d}.png", depth)
+            written.append(Written(image, pixels, classes, _metres(depth, 0.01)))
+    return written
+
+
+def write_synthia(
+    root,
+    frames=3,
+    parsed=False,
+    depth_folder="Depth/Depth",
+    parsed_folder="parsed_LABELS",
+    size=SIZE,
+    seed=0,
+) -> list[Written]:
+    """SYNTHIA-RAND-CITYSCAPES; ``classes`` are raw ids 0 to 22.
+
+    ``parsed`` puts 8-bit ids into ``parsed_folder`` instead of 16-bit (id, instance, 0) into
+    ``GT/LABELS``; a second call on the same root adds the other folder to the same frames.
+    """
+    root, rng, written = Path(root), np.random.default_rng(seed), []
+    for frame in range(frames):
+        name = f"{frame:07d}.png"
+        pixels = _write_noise(root / "RGB" / name, size, rng)
+        classes = _scatter(SYNTHIA_IDS, size, rng)
+        instances = rng.integers(0, 2**16, size, np.uint16)
+        if parsed:
+            _write(root / parsed_folder / name, classes)
+        else:
+            labels = np.dstack([classes.astype(np.uint16), instances, np.zeros_like(instances)])
+            _write(root / "GT" / "LABELS" / name, labels)
+        depth = _stored_depth(size, rng)
+        _write(root / depth_folder / name, np.dstack([depth] * 3))
+        written.append(Written(root / "RGB" / name, pixels, classes, _metres(depth, 0.01)))
+    return written
+
+
+def write_carla(
+    root,
+    images="rgb/{}.png",
+    labels="semantic/{}.png",
+    depth="depth/{}.png",
+    ids=range(23),
+    frames=2,
+    size=SIZE,
+    seed=0,
+) -> list[Written]:
+    """CARLA and SHIFT: raw id in R, 24-bit depth; sky lies at 1000 m, so it has no depth.
+
+    The depth holds each of the 24 bits alone, both ends, 65535 (3.9 m: an ordinary value here)
+    and 655 and 656 m on either side of ``FAR``.
+    """
+    root, rng, written = Path(root), np.random.default_rng(seed), []
+    last = 2**24 - 1
+    edges = [0, 65535, last, last * 655 // 1000, last * 656 // 1000, *(1 << np.arange(24))]
+    for frame in range(frames):
+        image = root / images.format(f"{frame:06d}")
+        pixels = _write_noise(image, size, rng)
+        classes = _scatter(ids, size, rng)
+        zero = np.zeros_like(classes)
+        _write(root / labels.format(f"{frame:06d}"), np.dstack([classes, zero, zero]))
+        codes = _with_edges(edges, 2**24, size, rng)
+        _write(root / depth.format(f"{frame:06d}"), _bytes(codes)[..., ::-1])  # lowest byte in R
+        metres = codes * 1000 / last
+        written.append(Written(image, pixels, classes, np.where(metres > FAR, 0, metres)))
+    return written
+
+
+def write_cityscapes(
+    root, splits=("train", "val"), cities=("aachen", "bochum"), frames=1, size=(64, 128), seed=0
+) -> dict[str, list[Written]]:
+    """Cityscapes, every city in every split; ``classes`` are raw ids 0 to 33, there is no depth."""
+    root, rng, written = Path(root), np.random.default_rng(seed), {split: [] for split in splits}
+    for number, split in enumerate(splits):
+        for city, frame in ((c, f) for c in cities for f in range(frames)):
+            name = f"{split}/{city}/{city}_{number * frames + frame:06d}_000019"
+            image = root / "leftImg8bit" / f"{name}_leftImg8bit.png"
+            pixels = _write_noise(image, size, rng)
+            classes = _scatter(CITYSCAPES_IDS, size, rng)
+            _write(root / "gtFine" / f"{name}_gtFine_labelIds.png", classes)
+            written[split].append(Written(image, pixels, classes, None))
+    return written
+
+
+def write_kitti(root, frames=3, size=SIZE, seed=0) -> dict[str, list[Written]]:
+    """KITTI semantics; ``classes`` are raw Cityscapes ids in "training", None in "testing"."""
+    root, rng, written = Path(root), np.random.default_rng(seed), {"training": [], "testing": []}
+    for split, name in ((s, f"{f:06d}_10.png") for s in written for f in range(frames)):
+        image = root / split / "image_2" / name
+        pixels, classes = _write_noise(image, size, rng), None
+        if split == "training":
+            classes = _scatter(CITYSCAPES_IDS, size, rng)
+            _write(root / split / "semantic" / name, classes)
+        written[split].append(Written(image, pixels, classes, None))
+    return written
+
+
+def write_folder(
+    root,
+    images="images/{}.png",
+    labels="labels/{}.png",
+    depth="depth/{}.png",
+    ids=(0, 1, 2, 7),
+    frames=3,
+    scale=0.001,
+    size=SIZE,
+    seed=0,
+) -> list[Written]:
+    """A folder of one's own: 8-bit raw ids and 16-bit depth in units of ``scale`` metres."""
+    root, rng, written = Path(root), np.random.default_rng(seed), []
+    for frame in range(frames):
+        image = root / images.format(f"{frame:06d}")
+        pixels = _write_noise(image, size, rng)
+        classes = _scatter(ids, size, rng)
+        _write(root / labels.format(f"{frame:06d}"), classes)
+        stored = _stored_depth(size, rng)
+        _write(root / depth.format(f"{frame:06d}"), stored)
+        written.append(Written(image, pixels, classes, _metres(stored, scale)))
+    return written
+
+
+def _scatter(values, size, rng) -> np.ndarray:
+    """uint8 [H, W] with each of ``values`` equally often, in random places."""
+    pixels = np.resize(np.array(values, np.uint8), size[0] * size[1])
+    return rng.permutation(pixels).reshape(size)
+
+
+def _with_edges(edges, stop: int, size, rng) -> np.ndarray:
+    """int64 [H, W] of random values below ``stop``, among them each of ``edges``."""
+    values = rng.integers(0, stop, size[0] * size[1])
+    values[: len(edges)] = edges
+    return rng.permutation(values).reshape(size)
+
+
+def _stored_depth(size, rng) -> np.ndarray:
+    """uint16 [H, W]: none, the smallest, small, the far plane in centimetres, beyond it."""
+    return _with_edges((0, 1, 2, 99, 150, 256, 65533, 65534, 65535), 2**16, size, rng).astype("u2")
+
+
+def _metres(stored: np.ndarray, unit: float) -> np.ndarray:
+    """Metres [H, W] of 16-bit depth in units of ``unit`` metres, 0 where there is none."""
+    metres = stored * unit
+    # 65534 cm lies on the far plane, whichever way the product rounds
+    nothing = (stored == 0) | (stored == 65535) | (metres > FAR + 1e-6)
+    return np.where(nothing, 0, metres)
+
+
+def _bytes(codes: np.ndarray) -> np.ndarray:
+    """The three bytes of 24-bit numbers, highest first: [...] to uint8 [..., 3]."""
+    return (codes[..., None] >> np.array([16, 8, 0]) & 255).astype(np.uint8)
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    """Write [H, W] or RGB [H, W, 3] of 8 or 16 bits; OpenCV wants BGR."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), array if array.ndim == 2 else array[..., ::-1]), path
+
+
+def _write_noise(path: Path, size, rng) -> np.ndarray:
+    """Write a random image; uint8 [H, W, 3] RGB as it decodes."""
+    _write(path, rng.integers(0, 256, (*size, 3), np.uint8))
+    return cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1].copy()
+
+
+def _write_colours(path: Path, header: str, names, colours: np.ndarray) -> None:
+    """Write a header line, then ``name R G B`` a line."""
+    lines = [f"{name} {r} {g} {b}" for name, (r, g, b) in zip(names, colours, strict=True)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *lines]) + "\n")
