@@ -1,7 +1,10 @@
 """Score: ``python -m gioada_fast.evaluate runs/NAME``.
 
 Takes a run's folder, or the weights file of a task network, and prints IoU by class on labelled
-target frames: those of the run's settings, or any others by --target, --root and --split.
+target frames, and errors of depth where they have depth: the frames of the run's settings, or any
+others by --target, --root, --split, and for a folder --images, --labels, --depth and --classes.
+--save-predictions FOLDER writes the segmentation of each frame at its own size as a PNG of official
+ids under the image's name, as cityscapesscripts and the servers of Cityscapes and KITTI take them.
 """
 
 import json
@@ -14,13 +17,23 @@ from rich.table import Table
 
 from . import cli
 from .config import Config, DataConfig, TargetConfig
-from .data.datasets import describe_target, evaluation_frames
+from .data.datasets import TARGETS, describe_target, evaluation_frames
 from .engine.device import choose_device
-from .engine.evaluator import Scores, evaluate
+from .engine.evaluator import FARTHEST_SCORED, Scores, evaluate
 from .engine.networks import find_weights, load_task
+from .engine.panels import save_image
 from .engine.report import percent
+from .errors import InputError
 
 PROG = "python -m gioada_fast.evaluate"
+_OF_TARGET = {
+    "root": "folder of the data set (unset: the run's)",
+    "split": "val, ... (unset: the run's)",
+    "images": "folder: pattern of the images",
+    "labels": "folder: pattern of the label maps",
+    "depth": "folder: pattern of the depth maps",
+    "classes": "folder: YAML file of the labels' ids",
+}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,10 +41,15 @@ def main(arguments: Sequence[str]) -> None:
     parser = cli.Parser(prog=PROG)
     parser.add_argument("model", type=str, help="folder of a run, or a task.safetensors")
     parser.add_argument("--weights", default="task", help="which of a run: task, task_source_only")
-    parser.add_argument("--target", help="data set: street_scenes or camvid (unset: the run's)")
-    parser.add_argument("--root", help="folder of the data set (unset: the run's)")
-    parser.add_argument("--split", help="CamVid: val, ... (unset: the run's)")
+    parser.add_argument("--target", help=f"data set: {', '.join(TARGETS)} (unset: the run's)")
+    for name, text in _OF_TARGET.items():
+        parser.add_argument(f"--{name}", help=text)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--save-predictions",
+        metavar="FOLDER",
+        help="write PNGs of official ids to a folder, which must not exist yet",
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], help="unset: the run's")
     options = parser.parse_args(list(arguments))
@@ -39,27 +57,47 @@ def main(arguments: Sequence[str]) -> None:
     path = Path(options.model).expanduser()
     task, space, metadata = load_task(find_weights(path, options.weights))
     config = cli.read_config(path / "config.yaml", PROG) if path.is_dir() else Config()
-    target = config.data.target
-    if options.target not in (None, target.name):
-        # another data set's folder is not the run's
-        roots = {"street_scenes": TargetConfig().root, "camvid": None}
-        target.name = cli.choice("--target", options.target, tuple(roots))
-        target.root = roots[target.name]
-    if options.root is not None:
-        target.root = options.root
-    if options.split is not None:
-        target.evaluation_split = options.split
-    height, width = metadata["size"]
+    target = _target(config.data.target, options)
+    # the networks' size, whatever the images are resized to elsewhere
+    target.height, target.width = height, width = metadata["size"]
     data = DataConfig(target=target, label_space=space.name, height=height, width=width)
 
     device = choose_device(options.device)
     frames = evaluation_frames(data)
-    precision = options.precision or config.precision
-    scores = evaluate(task.to(device), frames, space, device, precision)
+    if not len(frames):
+        raise InputError(f"{describe_target(data)}: there are no labels to score with")
+    save = None
+    if options.save_predictions is not None:
+        folder = cli.output_folder(options.save_predictions, new=True)
+
+        def save(index, labels):
+            save_image(folder / f"{frames.name(index)}.png", space.official_ids(labels))
+
+    scores = evaluate(
+        task.to(device),
+        frames,
+        space,
+        device,
+        options.precision or config.precision,
+        metadata["depth_encoding"],
+        save,
+    )
     if options.json:
         print(json.dumps({"frames": len(frames), **asdict(scores)}))
     else:
         Console().print(_table(scores, f"{describe_target(data)}: {len(frames)} frames"))
+
+
+def _target(target: TargetConfig, options) -> TargetConfig:
+    """The run's target, with what the flags change of it."""
+    if options.target not in (None, target.name):
+        # another data set's folder is not the run's
+        target = TargetConfig(name=cli.choice("--target", options.target, TARGETS))
+    for name in _OF_TARGET:
+        value = getattr(options, name)
+        if value is not None:
+            setattr(target, "evaluation_split" if name == "split" else name, value)
+    return target
 
 
 def _table(scores: Scores, caption: str) -> Table:
@@ -70,6 +108,13 @@ def _table(scores: Scores, caption: str) -> Table:
     table.add_section()
     table.add_row("pixel accuracy", percent(scores.pixel_accuracy))
     table.add_row("mIoU", percent(scores.miou))
+    for name, miou in scores.miou_of.items():
+        table.add_row(f"mIoU of {name}", percent(miou))
+    if scores.depth is not None:
+        table.add_section()
+        table.add_row(f"depth up to {FARTHEST_SCORED:g} m: abs rel", f"{scores.depth.abs_rel:.3f}")
+        table.add_row("depth: RMSE, m", f"{scores.depth.rmse:.2f}")
+        table.add_row("depth: δ < 1.25", percent(scores.depth.delta_1_25))
     return table
 
 

@@ -11,6 +11,13 @@ if not HAS_CUDA:
     # Must be set before triton is imported: its kernels then run in the interpreter, on CPU.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test draws the same numbers, alone or after others."""
+    torch.manual_seed(0)
+
+
 op_cases: set[tuple[str, str, str, str]] = set()
 
 

@@ -23,6 +23,9 @@ _SOURCES = {"vkitti": vkitti, "vkitti2": vkitti2, "synthia": synthia, "carla": c
 _TARGETS = {"kitti": kitti, "cityscapes": cityscapes, "camvid": camvid}
 """Data sets with a file of their own; street_scenes and folder are for both sides."""
 
+TARGETS = ("street_scenes", *_TARGETS, "folder")
+"""Names of all targets."""
+
 
 class LabelledFrame(NamedTuple):
     """image uint8 [H, W, 3] RGB, labels uint8 [H, W] train ids, depth float32 [H, W] metres."""

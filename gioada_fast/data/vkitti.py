@@ -9,7 +9,7 @@ Every object of a world and variation has a colour of its own; the text file tel
 is 16-bit centimetres, 655.35 m where there is none.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 

@@ -30,6 +30,7 @@ from ..data.datasets import (
     evaluation_frames,
     first_readable,
     label_space,
+    resize_image,
     resize_nearest,
     source_frames,
     target_images,
@@ -247,7 +248,9 @@ class _Session:
             }
             if translated is not None:
                 row["translated"] = translated[i]
-            rows.append(row)
+            # source and target may be resized to different sizes; a panel has one
+            size = self.config.data.target_size
+            rows.append({name: resize_image(picture, size) for name, picture in row.items()})
         panel = training_panel(rows)
         save_image(self.run / "panels" / f"step_{step:06d}.jpg", panel)
         self.log.picture(step, "panel", panel)

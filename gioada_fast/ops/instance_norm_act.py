@@ -15,8 +15,6 @@ default; what follows it is that of the networks of Johnson et al. (arXiv 1603.0
 (arXiv 1703.10593).
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,11 +37,10 @@ def reference(
 ) -> Tensor:
     """The same in plain PyTorch; arguments as for ``instance_norm_act``."""
     y = x if x.dtype == torch.float64 else x.float()
-    # not F.instance_norm: on CPU (2.13) its gradient is wrong for one image where the gradient of
-    # the result is channels-last, and it refuses images of one pixel
-    y = y - y.mean((2, 3), keepdim=True)
-    squared = y.square().mean((2, 3), keepdim=True) + eps
-    y = y * torch.rsqrt(squared.masked_fill(squared == 0, math.inf))
+    # F.instance_norm calls it, and refuses images of one pixel. Flat, for on CPU (2.13) the gradient
+    # of one image is wrong where that of the result is channels-last.
+    y = torch.instance_norm(y.flatten(2), None, None, None, None, True, 0.0, eps, False)
+    y = y.view(x.shape)
     if activation != "none":
         y = F.relu(y) if activation == "relu" else F.leaky_relu(y, negative_slope)
     if residual is not None:

@@ -6,6 +6,7 @@ import torch
 
 from gioada_fast.data.datasets import EvaluationFrame
 from gioada_fast.data.labels import LABEL_SPACES, LabelSpace
+from gioada_fast.depth import NEAR
 from gioada_fast.engine.evaluator import Scores, evaluate
 
 SPACE = LABEL_SPACES["camvid11"]
@@ -17,11 +18,12 @@ class Fixed(torch.nn.Module):
     def __init__(self, classes: np.ndarray):
         super().__init__()
         one_hot = torch.nn.functional.one_hot(torch.from_numpy(classes), SPACE.num_classes)
+        self.depth = torch.ones(1, 1, *classes.shape)
         self.logits = one_hot.permute(2, 0, 1)[None].float()
 
     def forward(self, image):
         assert not self.training
-        return self.logits, image[:, :1]
+        return self.logits, self.depth
 
 
 def frame(labels: np.ndarray) -> EvaluationFrame:
@@ -52,3 +54,25 @@ def test_evaluate_adds_up_frames_of_any_size():
     assert scores.iou[names[1]] == pytest.approx(100 / 109)
     assert scores.iou[names[2]] == 0 and scores.iou[names[3]] is None
     assert scores.miou == pytest.approx((100 / 109 * 2 + 0) / 3)
+
+
+def test_errors_of_depth_are_those_of_valid_pixels_up_to_80_metres():
+    """Predicted 10 m everywhere; of the truth, 8 and 20 m count, none and 100 m do not."""
+    task = Fixed(np.array([[0, 1]]))
+    task.depth = torch.full((1, 1, 4, 4), NEAR / 10)
+    truth = np.array([[8, 20], [0, 100]], np.float32)
+    labels = np.zeros((2, 2), np.uint8)
+    frames = [EvaluationFrame(np.zeros((8, 8, 3), np.uint8), labels, truth), frame(labels)]
+    scores = evaluate(task, frames, SPACE, torch.device("cpu"), "fp32", "inverse")
+    assert scores.depth.abs_rel == pytest.approx((2 / 8 + 10 / 20) / 2, rel=1e-5)
+    assert scores.depth.rmse == pytest.approx(np.sqrt((2**2 + 10**2) / 2), rel=1e-5)
+    assert scores.depth.delta_1_25 == 0
+    frames[0].depth[0] = 9, 11
+    assert evaluate(task, frames, SPACE, torch.device("cpu"), "fp32").depth.delta_1_25 == 1
+    assert evaluate(task, frames[1:], SPACE, torch.device("cpu"), "fp32").depth is None
+
+
+def test_without_labels_there_are_no_scores():
+    scores = evaluate(Fixed(np.array([[0, 1]])), [], SPACE, torch.device("cpu"), "fp32")
+    assert scores.miou is None and scores.pixel_accuracy is None
+    assert set(scores.iou.values()) == {None}

@@ -53,11 +53,11 @@ TRITON = {
             {"HAS_RESIDUAL": True, "PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64},
         ),
         "sums_kernel": (
-            "*fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 4,
+            "*fp32 *fp32 *fp32 *fp32 *fp64 fp32" + " i32" * 4,
             {"WANTS_RESIDUAL": True, "PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64, "CHUNK": 128},
         ),
         "totals_kernel": (
-            "*fp32 *fp32 *fp32" + " i32" * 3,
+            "*fp64 *fp32 *fp32" + " i32" * 3,
             {"BLOCK_C": 32, "BLOCK_CHUNKS": 16},
         ),
         "gradient_kernel": (

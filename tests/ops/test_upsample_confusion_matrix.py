@@ -115,11 +115,6 @@ class TestUpsampleConfusionMatrix(OpChecks):
             assert difference.abs().sum() <= 2 * moved
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
 def device(request):
     """A device, with one back end after the other chosen for it."""

@@ -1,0 +1,341 @@
+"""Every format, written by ``formats`` and read back value for value."""
+
+import cv2
+import numpy as np
+import pytest
+
+from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
+from gioada_fast.data import datasets
+from gioada_fast.data.labels import IGNORE, LABEL_SPACES
+from gioada_fast.errors import InputError
+
+from . import formats
+
+# FORMATS: the 16 classes of SYNTHIA and Cityscapes, and KITTI's 10; train ids by native id or name.
+SYNTHIA16 = {3: 0, 4: 1, 2: 2, 21: 3, 5: 4, 7: 5, 15: 6, 9: 7, 6: 8, 1: 9, 10: 10, 17: 11, 8: 12,
+             19: 13, 12: 14, 11: 15}  # fmt: skip
+CITYSCAPES16 = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 23: 9, 24: 10, 25: 11,
+                26: 12, 28: 13, 32: 14, 33: 15}  # fmt: skip
+CITYSCAPES19 = {
+    label: i
+    for i, label in enumerate(
+        (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+    )
+}
+KITTI10_OF_CITYSCAPES = {7: 0, 11: 1, 17: 2, 19: 3, 20: 4, 21: 5, 22: 6, 23: 7, 26: 8, 27: 9}
+KITTI10_OF_VKITTI = {
+    "Road": 0, "Building": 1, "Pole": 2, "TrafficLight": 3, "TrafficSign": 4, "Tree": 5,
+    "Vegetation": 5, "Terrain": 6, "Sky": 7, "Car": 8, "Van": 8, "Truck": 9,
+}  # fmt: skip
+THIRTEEN_OF_SIXTEEN = [i for i in range(16) if i not in (3, 4, 5)]  # wall, fence, pole
+# CARLA's tags to Cityscapes's 19 train ids
+CARLA19 = {1: 2, 2: 4, 4: 11, 5: 5, 6: 0, 7: 0, 8: 1, 9: 8, 10: 13, 11: 3, 12: 7, 13: 10, 18: 6,
+           22: 9}  # fmt: skip
+CARLA19_SINCE_14 = {**{i: i - 1 for i in range(1, 20)}, 24: 0}
+
+# Counted with OpenCV and NumPy alone.
+CITYSCAPES_SAMPLE = {
+    "road": 9740, "sidewalk": 2628, "building": 12744, "fence": 44, "pole": 396,
+    "traffic sign": 188, "vegetation": 664, "sky": 581, "person": 107, "car": 1802,
+}  # fmt: skip
+CAMVID_VAL = {
+    "sky": 0.092, "building": 0.26, "pole": 0.006, "road": 0.29, "pavement": 0.087, "tree": 0.163,
+    "sign": 0.009, "fence": 0.031, "car": 0.017, "pedestrian": 0.007, "bicyclist": 0.022,
+}  # fmt: skip
+
+
+def mapped(classes, train_ids):
+    table = np.full(256, IGNORE, np.uint8)
+    for native, train_id in train_ids.items():
+        table[native] = train_id
+    return table[classes]
+
+
+def by_name(names, train_ids):
+    return {i: train_ids[name] for i, name in enumerate(names) if name in train_ids}
+
+
+def source_config(root, name, space, size=formats.SIZE, **settings):
+    source = SourceConfig(name=name, root=str(root), height=size[0], width=size[1], **settings)
+    return _data(space, size, source=source)
+
+
+def _data(space, size, **sides):
+    """Settings whose images keep their size, however small."""
+    data = DataConfig(label_space=space)
+    data.height, data.width = size
+    for name, side in sides.items():
+        setattr(data, name, side)
+    return data
+
+
+def assert_source(config, written, train_ids):
+    frames = datasets.source_frames(config)
+    assert len(frames) == len(written)
+    for frame, truth in zip((frames[i] for i in range(len(frames))), written, strict=True):
+        np.testing.assert_array_equal(frame.image, truth.pixels)
+        np.testing.assert_array_equal(frame.labels, mapped(truth.classes, train_ids))
+        assert frame.depth.dtype == np.float32
+        np.testing.assert_allclose(frame.depth, truth.metres, rtol=1e-6)
+        np.testing.assert_array_equal(frame.depth == 0, truth.metres == 0)
+
+
+def test_vkitti_has_colours_of_its_own_in_every_world_and_variation(tmp_path):
+    written = formats.write_vkitti(tmp_path)
+    train_ids = by_name(formats.VKITTI_CLASSES, KITTI10_OF_VKITTI)
+    assert_source(source_config(tmp_path, "vkitti", "kitti10"), written, train_ids)
+
+
+def test_vkitti2(tmp_path):
+    written = formats.write_vkitti2(tmp_path)
+    train_ids = by_name(formats.VKITTI2_CLASSES, KITTI10_OF_VKITTI)
+    config = source_config(tmp_path, "vkitti2", "kitti10")
+    assert_source(config, written, train_ids)
+    for path in tmp_path.rglob("colors.txt"):
+        path.unlink()
+    assert_source(config, written, train_ids)
+
+
+def test_some_variations_alone(tmp_path):
+    written = formats.write_vkitti(tmp_path)
+    config = source_config(tmp_path, "vkitti", "kitti10", include="*/0002/fog/*")
+    frames = datasets.source_frames(config)
+    expected = [w.image for w in written if "0002" in w.image.parts and "fog" in w.image.parts]
+    assert [files.image for files in frames.data.frames] == expected and expected
+    config.source.include = "*/0007/*"
+    with pytest.raises(InputError, match=r"include is '\*/0007/\*', which none of the 8 images"):
+        datasets.source_frames(config)
+
+
+@pytest.mark.parametrize("parsed", [None, "parsed_LABELS", "GT/parsed_LABELS"])
+@pytest.mark.parametrize("depth_folder", ["Depth/Depth", "Depth"])
+def test_synthia(tmp_path, parsed, depth_folder):
+    settings = {} if parsed is None else {"parsed": True, "parsed_folder": parsed}
+    written = formats.write_synthia(tmp_path, depth_folder=depth_folder, **settings)
+    config = source_config(tmp_path, "synthia", "cityscapes16")
+    assert_source(config, written, SYNTHIA16)
+    config.label_space = "cityscapes13"
+    thirteen = {k: THIRTEEN_OF_SIXTEEN.index(v) for k, v in SYNTHIA16.items()
+                if v in THIRTEEN_OF_SIXTEEN}  # fmt: skip
+    assert_source(config, written, thirteen)
+
+
+def test_carla(tmp_path):
+    written = formats.write_carla(tmp_path)
+    assert_source(source_config(tmp_path, "carla", "cityscapes19"), written, CARLA19)
+    later = formats.write_carla(tmp_path / "later", ids=range(29))
+    config = source_config(tmp_path / "later", "carla", "cityscapes19", classes="carla_0_9_14")
+    assert_source(config, later, CARLA19_SINCE_14)
+
+
+def test_shift_has_its_own_layout(tmp_path):
+    patterns = {
+        "images": "img/{}_img_front.jpg",
+        "labels": "semseg/{}_semseg_front.png",
+        "depth": "depth/{}_depth_front.png",
+    }
+    nested = {name: pattern.replace("{}", "c6ae-003a/{}") for name, pattern in patterns.items()}
+    written = formats.write_carla(tmp_path, **nested)
+    settings = {name: pattern.replace("{}", "*") for name, pattern in patterns.items()}
+    config = source_config(tmp_path, "carla", "cityscapes19", classes="shift", **settings)
+    assert_source(config, written, CARLA19)
+
+
+def assert_target(config, written, train_ids):
+    images, frames = datasets.target_images(config), datasets.evaluation_frames(config)
+    assert len(images) == len(written["train"]) and len(frames) == len(written["evaluation"])
+    for index, truth in enumerate(written["train"]):
+        np.testing.assert_array_equal(images[index], truth.pixels)
+    for index, truth in enumerate(written["evaluation"]):
+        np.testing.assert_array_equal(frames[index].image, truth.pixels)
+        np.testing.assert_array_equal(frames[index].labels, mapped(truth.classes, train_ids))
+        assert frames.name(index) == truth.image.stem
+
+
+@pytest.mark.parametrize(
+    ("space", "train_ids"),
+    [("cityscapes19", CITYSCAPES19), ("cityscapes16", CITYSCAPES16),
+     ("kitti10", KITTI10_OF_CITYSCAPES)],
+)  # fmt: skip
+def test_cityscapes(tmp_path, space, train_ids):
+    written = formats.write_cityscapes(tmp_path)
+    config = _data(space, (64, 128), target=TargetConfig(name="cityscapes", root=str(tmp_path)))
+    assert_target(config, {"train": written["train"], "evaluation": written["val"]}, train_ids)
+    config.target.train_split, config.target.evaluation_split = "val", "train"
+    assert_target(config, {"train": written["val"], "evaluation": written["train"]}, train_ids)
+
+
+def test_kitti_scores_on_training_and_trains_on_testing(tmp_path):
+    written = formats.write_kitti(tmp_path)
+    config = _data("kitti10", formats.SIZE, target=TargetConfig(name="kitti", root=str(tmp_path)))
+    parts = {"train": written["testing"], "evaluation": written["training"]}
+    assert_target(config, parts, KITTI10_OF_CITYSCAPES)
+
+
+def test_a_folder_as_source_and_as_target(tmp_path):
+    written = formats.write_folder(tmp_path, scale=1 / 256)
+    (tmp_path / "classes.yaml").write_text("0: road\n1: sky\n2: null\n7: car\n")
+    settings = {
+        "name": "folder", "root": str(tmp_path), "labels": "labels/*", "depth": "depth/*.png",
+        "classes": str(tmp_path / "classes.yaml"), "depth_per_metre": 256.0,
+        "height": formats.SIZE[0], "width": formats.SIZE[1],
+    }  # fmt: skip
+    config = _data("cityscapes16", formats.SIZE, source=SourceConfig(**settings),
+                   target=TargetConfig(**settings))  # fmt: skip
+    train_ids = {0: 0, 1: 9, 7: 12}
+    assert_source(config, written, train_ids)
+    assert_target(config, {"train": written, "evaluation": written}, train_ids)
+    depth = datasets.evaluation_frames(config)[0].depth
+    np.testing.assert_allclose(depth, written[0].metres, rtol=1e-6)
+
+
+def test_a_folder_of_images_alone_is_a_target_without_scores(tmp_path):
+    written = formats.write_folder(tmp_path, images="deep/er/{}.jpg")
+    target = TargetConfig(name="folder", root=str(tmp_path), images="deep/*")
+    config = _data("camvid11", formats.SIZE, target=target)
+    images = datasets.target_images(config)
+    np.testing.assert_array_equal(images[0], written[0].pixels)
+    assert len(images) == 3 and len(datasets.evaluation_frames(config)) == 0
+
+
+def test_splits_and_colours_of_a_folder(tmp_path):
+    for split, colour in (("a", (128, 64, 128)), ("b", (0, 0, 142))):
+        for kind, value in (("images", 90), ("labels", colour[::-1])):
+            path = tmp_path / split / kind / "1.png"
+            path.parent.mkdir(parents=True)
+            cv2.imwrite(str(path), np.full((64, 64, 3), value, np.uint8))
+    (tmp_path / "c.yaml").write_text('"128 64 128": road\n"0 0 142": car\n')
+    target = TargetConfig(
+        name="folder", root=str(tmp_path), images="{split}/images/*", labels="{split}/labels/*",
+        classes=str(tmp_path / "c.yaml"), train_split="a", evaluation_split="b",
+    )  # fmt: skip
+    config = _data("cityscapes19", (64, 64), target=target)
+    assert datasets.target_images(config).paths == [tmp_path / "a" / "images" / "1.png"]
+    assert (datasets.evaluation_frames(config)[0].labels == 13).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0: street", r"0: 'street' is no class of cityscapes16 \(road"),
+        ("300: road", "'?300'?.* is neither an id"),
+        ("0: road\n'1 2 3': sky", "mixes ids and colours"),
+        ("[1, 2]", "no entries"),
+        ("{0: road", "not readable as YAML"),
+    ],
+)
+def test_a_class_map_that_is_none(tmp_path, text, words):
+    formats.write_folder(tmp_path)
+    (tmp_path / "c.yaml").write_text(text)
+    target = TargetConfig(
+        name="folder", root=str(tmp_path), labels="labels/*", classes=str(tmp_path / "c.yaml")
+    )
+    with pytest.raises(InputError, match=words):
+        datasets.evaluation_frames(_data("cityscapes16", formats.SIZE, target=target))
+
+
+def test_the_real_cityscapes_frame(shared):
+    root = shared / "data" / "cityscapes_sample"
+    target = TargetConfig(name="cityscapes", root=str(root), train_split="val")
+    config = _data("cityscapes19", (128, 256), target=target)
+    frames = datasets.evaluation_frames(config)
+    assert len(frames) == 1 and frames.name(0) == "frankfurt_000000_000294_leftImg8bit"
+    (path,) = root.rglob("*_gtFine_labelTrainIds.png")
+    official = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    # the sample's two maps were shrunk each for itself, and differ at edges
+    assert (frames[0].labels == official).mean() > 0.997
+    counts = np.bincount(frames[0].labels.ravel(), minlength=256)
+    classes = LABEL_SPACES["cityscapes19"].classes
+    found = {name: int(count) for name, count in zip(classes, counts[:19], strict=True) if count}
+    assert found == CITYSCAPES_SAMPLE and counts[IGNORE] == 32768 - sum(found.values())
+
+
+def test_all_real_camvid_frames(shared):
+    config = _data(
+        "camvid11", (360, 480), target=TargetConfig(name="camvid", root=str(shared / "data/camvid"))
+    )
+    frames = datasets.evaluation_frames(config)
+    counts = sum(np.bincount(frames[i].labels.ravel(), minlength=256) for i in range(len(frames)))
+    shares = dict(zip(LABEL_SPACES["camvid11"].classes, counts / counts.sum(), strict=False))
+    assert {name: round(float(share), 3) for name, share in shares.items()} == CAMVID_VAL
+
+
+def test_a_source_and_a_target_without_a_common_label_space(tmp_path):
+    formats.write_synthia(tmp_path)
+    config = source_config(tmp_path, "synthia", "cityscapes16")
+    config.target = TargetConfig(name="camvid", root=str(tmp_path))
+    with pytest.raises(
+        InputError,
+        match=r"synthia can be labelled in cityscapes16, cityscapes13; target camvid in camvid11.*"
+        "none in common",
+    ):
+        datasets.check_label_space(config)
+    config.target = TargetConfig(name="cityscapes", root=str(tmp_path))
+    datasets.check_label_space(config)
+    config.label_space = "cityscapes19"
+    with pytest.raises(InputError, match="set it to cityscapes16 or cityscapes13"):
+        datasets.check_label_space(config)
+    with pytest.raises(InputError, match="synthia can be labelled in cityscapes16"):
+        datasets.source_frames(config)
+
+
+@pytest.mark.parametrize("name", ["vkitti", "vkitti2", "synthia", "carla", "folder"])
+def test_a_missing_source_says_what_to_download_and_where_it_goes(tmp_path, name):
+    space = "kitti10" if name.startswith("vkitti") else "cityscapes16"
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    for root, words in (
+        (None, "data.source.root is not set"),
+        (tmp_path / "no", "no: no such folder"),
+        (tmp_path / "file", "file: is a file, not a folder"),
+        (tmp_path / "empty", "empty: no "),
+    ):
+        config = source_config(tmp_path, name, space, labels="labels/*", depth="depth/*")
+        config.source.root = None if root is None else str(root)
+        with pytest.raises(InputError, match=words) as error:
+            datasets.source_frames(config)
+        assert ("download" in str(error.value)) == (name.startswith("v") or name == "synthia")
+        assert ".png" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["kitti", "cityscapes", "camvid", "folder"])
+def test_a_missing_target_says_so_too(tmp_path, name):
+    space = {"kitti": "kitti10", "camvid": "camvid11"}.get(name, "cityscapes16")
+    for root in (None, str(tmp_path / "no"), str(tmp_path)):
+        config = _data(space, formats.SIZE, target=TargetConfig(name=name, root=root))
+        with pytest.raises(InputError) as error:
+            datasets.target_images(config)
+        assert "data.target.root" in str(error.value) or str(tmp_path) in str(error.value)
+        assert name == "folder" or "download" in str(error.value)
+
+
+def test_a_missing_label_map_is_named(tmp_path):
+    written = formats.write_synthia(tmp_path)
+    (tmp_path / "GT" / "LABELS" / written[1].image.name).unlink()
+    with pytest.raises(InputError, match=rf"1 files .*LABELS/{written[1].image.name}"):
+        datasets.source_frames(source_config(tmp_path, "synthia", "cityscapes16"))
+
+
+def test_an_unknown_colour_and_an_unknown_id_are_named(tmp_path):
+    vkitti = formats.write_vkitti2(tmp_path / "v")
+    (path,) = [p for p in (tmp_path / "v").rglob("classgt_00000.png") if "Camera_0" in p.parts]
+    cv2.imwrite(str(path), np.full((*formats.SIZE, 3), (3, 2, 1), np.uint8))
+    frames = datasets.source_frames(source_config(tmp_path / "v", "vkitti2", "kitti10"))
+    assert len(vkitti) == len(frames)
+    with pytest.raises(InputError, match=r"classgt_00000\.png: colour \(1, 2, 3\)"):
+        frames[0]
+    formats.write_synthia(tmp_path / "s")
+    path = sorted((tmp_path / "s" / "GT" / "LABELS").iterdir())[0]
+    cv2.imwrite(str(path), np.full((*formats.SIZE, 3), 300, np.uint16))
+    frames = datasets.source_frames(source_config(tmp_path / "s", "synthia", "cityscapes16"))
+    with pytest.raises(InputError, match=rf"{path.name}: labels has values up to 300"):
+        frames[0]
+
+
+def test_depth_that_is_nowhere_valid_is_named(tmp_path):
+    formats.write_synthia(tmp_path)
+    path = sorted((tmp_path / "Depth" / "Depth").iterdir())[0]
+    cv2.imwrite(str(path), np.full((*formats.SIZE, 3), 65535, np.uint16))
+    frames = datasets.source_frames(source_config(tmp_path, "synthia", "cityscapes16"))
+    with pytest.raises(InputError, match=rf"{path.name}: no pixel has a depth"):
+        frames[0]
