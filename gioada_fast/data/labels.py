@@ -5,9 +5,8 @@ a data set's own classes is, a ``LabelSpace`` which of them each of its classes 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import yaml
@@ -31,8 +30,9 @@ class LabelSpace:
     """RGB, one for each class."""
     ids: tuple[int, ...]
     """Ids by which the official evaluators know the classes."""
-    merged: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Cityscapes's names that are part of a class of another name."""
+    merged: tuple[tuple[str, str], ...] = ()
+    """Cityscapes's names that are part of a class of another name, with that name. A tuple, for a
+    space is hashed and sent to other processes."""
     also_scored: str | None = None
     """Label space whose classes are some of these, with a mean of its own in the field's tables."""
 
@@ -42,7 +42,7 @@ class LabelSpace:
 
     def train_id(self, name: str | None) -> int:
         """Train id of Cityscapes's class ``name``; IGNORE where no class takes it in."""
-        name = self.merged.get(name, name)
+        name = dict(self.merged).get(name, name)
         return self.classes.index(name) if name in self.classes else IGNORE
 
     def colourise(self, labels: np.ndarray) -> np.ndarray:
@@ -134,12 +134,12 @@ CAMVID11 = LabelSpace(
     ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
      (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
     ids=tuple(range(11)),
-    merged=MappingProxyType({
-        "wall": "building", "sidewalk": "pavement", "vegetation": "tree", "terrain": "tree",
-        "traffic sign": "sign", "traffic light": "sign", "truck": "car", "bus": "car",
-        "person": "pedestrian", "rider": "bicyclist", "bicycle": "bicyclist",
-        "motorcycle": "bicyclist",
-    }),
+    merged=(
+        ("wall", "building"), ("sidewalk", "pavement"), ("vegetation", "tree"), ("terrain", "tree"),
+        ("traffic sign", "sign"), ("traffic light", "sign"), ("truck", "car"), ("bus", "car"),
+        ("person", "pedestrian"), ("rider", "bicyclist"), ("bicycle", "bicyclist"),
+        ("motorcycle", "bicyclist"),
+    ),
 )  # fmt: skip
 
 LABEL_SPACES = {
