@@ -4,10 +4,12 @@
       L_seg + lambda_depth L_depth     on the translated source
     + lambda_img L_img                 D_img: translated source against target
     + lambda_out L_out                 D_out: output of translated source against that of target
+    + lambda_self L_self               beyond the paper, off by default: see self_training.py
 
 Source: Chen, Li, Chen, Van Gool (CVPR 2019, arXiv 1812.05040).
 """
 
+import copy
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from .losses import depth_loss, segmentation_loss
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
 from .models.layers import normalise
 from .ops import gan_loss, semantic_depth_concat
+from .self_training import class_mix, self_training_loss
 
 Patches = dict[str, list[tuple[Tensor, bool]]]
 """For each adversarial term, maps of a discriminator's logits and whether they shall be real."""
@@ -39,6 +42,8 @@ class Batch(NamedTuple):
     """float32 [N, 1, H, W] metres, 0 where there is none."""
     target_image: Tensor | None
     """uint8 [N, 3, H, W]; there are no target labels. None: source only."""
+    class_draws: Tensor | None = None
+    """float32 [N, C] random numbers, by which self-training chooses classes; None without it."""
 
 
 class GeneratorStep(NamedTuple):
@@ -74,7 +79,8 @@ class TwoLevelAdaptation(nn.Module):
 
     ``class_weights`` is a buffer to set: [C] weights of the cross-entropy, None for equal ones.
     ``translation`` and ``image_discriminator`` are None where the input level is off,
-    ``output_discriminator`` where the output level is.
+    ``output_discriminator`` where the output level is. ``teacher``, None without self-training, has
+    no gradient: ``start_teacher`` makes it equal to ``task``, ``update_teacher`` lets it follow.
     """
 
     def __init__(
@@ -102,7 +108,22 @@ class TwoLevelAdaptation(nn.Module):
         if config.output_level != "none":
             in_channels = num_classes + (config.output_level == "joint")
             self.output_discriminator = OutputDiscriminator(in_channels, model.discriminator_width)
+        self.teacher: TaskNet | None = None
+        if config.self_training:
+            self.teacher = copy.deepcopy(self.task).requires_grad_(False)
         self.register_buffer("class_weights", None)
+
+    def start_teacher(self) -> None:
+        """Make the teacher equal to the task network, where there is one."""
+        if self.teacher is not None:
+            self.teacher.load_state_dict(self.task.state_dict())
+
+    @torch.no_grad()
+    def update_teacher(self) -> None:
+        """Move the teacher's weights towards the task network's; to be called after an update."""
+        if self.teacher is not None:
+            ours, theirs = list(self.teacher.parameters()), list(self.task.parameters())
+            torch._foreach_lerp_(ours, theirs, 1 - self.config.teacher_decay)
 
     def pixel_weights(self, batch: Batch) -> Tensor:
         """Float64 [2]: what the means of L_seg and L_depth divide the batch's sums by."""
@@ -114,11 +135,11 @@ class TwoLevelAdaptation(nn.Module):
         return torch.stack([counted.sum(dtype=torch.float64), valid.sum(dtype=torch.float64)])
 
     def generators_loss(self, batch: Batch, share: Share | None = None) -> GeneratorStep:
-        """L_seg + lambda_depth L_depth + lambda_img L_img + lambda_out L_out.
+        """L_seg + lambda_depth L_depth + lambda_img L_img + lambda_out L_out + lambda_self L_self.
 
         To be called with the discriminators ``frozen``: their weights get no gradient here. The
         target goes through no network whose level is off; with ``batch.target_image`` None both
-        levels are off, whatever the settings.
+        levels and self-training are off, whatever the settings.
 
         Args:
             batch: the frames.
@@ -131,6 +152,7 @@ class TwoLevelAdaptation(nn.Module):
         x_t = None if target is None else normalise(target)
         input_level = self.translation is not None and x_t is not None
         output_level = self.output_discriminator is not None and x_t is not None
+        self_training = self.teacher is not None and x_t is not None
 
         losses: dict[str, Tensor] = {}
         patches: Patches = {}
@@ -142,17 +164,24 @@ class TwoLevelAdaptation(nn.Module):
         else:
             x_s = normalise(batch.source_image)
         n = x_s.shape[0]
-        logits, depth = self.task(torch.cat([x_s, x_t]) if output_level else x_s)
+        seen = [x_s, *([x_t] if output_level else [])]
+        if self_training:
+            draws, threshold = batch.class_draws, config.confidence
+            mixed = class_mix(x_s, y_s, x_t, draws, self.teacher, threshold)
+            seen.append(mixed.image)
+        logits, depth = self.task(torch.cat(seen) if len(seen) > 1 else x_s)
         losses["seg"] = segmentation_loss(logits[:n], y_s, self.class_weights)
         losses["depth"] = depth_loss(depth[:n], d_s, valid, config.depth_loss)
         if output_level:
             joint = config.output_level == "joint"
-            o = semantic_depth_concat(logits, depth if joint else None, size)
+            o = semantic_depth_concat(logits[: 2 * n], depth[: 2 * n] if joint else None, size)
             p = self.output_discriminator(o)
             # both sides of the minimum: the target's output shall look like the source's, and
             # through G_task and G_img the translated source's like the target's
             patches["out"] = [(p[n:], True), (p[:n], False)]
             outputs = o[:n].detach(), o[n:].detach()
+        if self_training:
+            losses["self"] = self_training_loss(logits[-n:], mixed)
         losses |= self._gan_losses(patches, generator=True)
         if share is not None:
             shares = {"seg": share.seg, "depth": share.depth}
@@ -163,6 +192,8 @@ class TwoLevelAdaptation(nn.Module):
             losses["total"] = losses["total"] + config.lambda_img * losses["img"]
         if output_level:
             losses["total"] = losses["total"] + config.lambda_out * losses["out"]
+        if self_training:
+            losses["total"] = losses["total"] + config.lambda_self * losses["self"]
         return GeneratorStep(losses, images, outputs)
 
     def discriminators_loss(

@@ -213,7 +213,7 @@ class ModelConfig:
 
 @dataclass
 class AdaptationConfig:
-    """The two levels and the weights of the objective; each row of the ablation is one setting."""
+    """The levels, self-training and the weights of the objective: the rows of the ablation."""
 
     input_level: Literal["none", "image", "geometry"] = "geometry"
     """Translation of the source: off, from the image alone, or guided by depth and semantics."""
@@ -233,6 +233,15 @@ class AdaptationConfig:
     """Loss on the encoded depth."""
     gan_loss: Literal["lsgan", "bce", "hinge"] = "lsgan"
     """Loss of both discriminators."""
+    self_training: bool = False
+    """Beyond the paper: train on the target with a teacher's labels, too, mixed with the source."""
+    lambda_self: float = 1.0
+    """Weight of the self-training loss (1 in DACS)."""
+    teacher_decay: float = 0.99
+    """What the teacher's weights keep of themselves in an update (0.99 in DACS)."""
+    confidence: float = 0.968
+    """Probability from which on the teacher is confident of a pixel; the share of such pixels is
+    the weight of its labels (0.968 in DACS)."""
 
     def __post_init__(self):
         _not_negative(
@@ -240,7 +249,13 @@ class AdaptationConfig:
             lambda_depth=self.lambda_depth,
             lambda_img=self.lambda_img,
             lambda_out=self.lambda_out,
+            lambda_self=self.lambda_self,
         )
+        for name in ("teacher_decay", "confidence"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(
+                    f"adaptation.{name} is {getattr(self, name)}, must be between 0 and 1"
+                )
 
 
 @dataclass

@@ -26,7 +26,8 @@ def make_batch(target=True):
     labels[:, :4] = 255
     depth = torch.rand(2, 1, 64, 96, generator=generator) * 100
     depth[:, :, :8] = 0
-    return Batch(images[0], labels, depth, images[1] if target else None)
+    draws = torch.rand(2, CLASSES, generator=generator)
+    return Batch(images[0], labels, depth, images[1] if target else None, draws)
 
 
 @pytest.mark.parametrize(("input_level", "output_level"), ROWS)

@@ -8,10 +8,11 @@ import gioada_fast
 PACKAGE = Path(gioada_fast.__file__).parent
 # Each layer may import itself and what stands below it.
 LAYERS = (
-    {"train", "evaluate", "predict", "translate", "info"},
+    {"train", "ablate", "evaluate", "predict", "translate", "info"},
     {"cli"},
     {"engine"},
     {"adaptation"},
+    {"self_training"},
     {"losses"},
     {"models"},
     {"ops"},

@@ -386,6 +386,7 @@ def _charts(
         "loss/total": "Total loss of the generators",
         "loss/seg": "Segmentation loss",
         "loss/depth": "Depth loss",
+        "loss/self": "Self-training loss",
     }
     losses = [key for key in keys if key.startswith("loss/") and key not in paired]
     plan: dict[str, dict[str, str]] = {

@@ -41,6 +41,7 @@ class Step:
     ):
         self.adaptation, self.optimisers, self.precision = adaptation, optimisers, precision
         self.device = next(adaptation.parameters()).device
+        self._adapts = adapts
         trained = [adaptation.task, *([adaptation.translation] if adapts else [])]
         judges = [adaptation.image_discriminator, adaptation.output_discriminator]
         self._judges = judges
@@ -60,6 +61,8 @@ class Step:
         losses = self.gradients(batches)
         for optimiser in self.optimisers.values():
             optimiser.step()
+        if self._adapts:
+            self.adaptation.update_teacher()
         return losses
 
     def gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..adaptation import Batch, TwoLevelAdaptation
 from ..config import Config
 from ..data.datasets import SourceFrames, TargetImages, Unreadable
+from ..data.labels import LABEL_SPACES
 from ..data.loader import PairStream, pair_batches
 from ..errors import Interrupted, NonFiniteLoss
 from ..models import TaskNet
@@ -93,6 +94,7 @@ class Trainer:
         self.on_panel, self.on_phase_end, self.log = on_panel, on_phase_end, log
         self.unreadable = unreadable
         self.device = next(adaptation.parameters()).device
+        self._classes = LABEL_SPACES[config.data.label_space].num_classes
         self.step = 0
         self._started = time.time()
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
@@ -150,6 +152,7 @@ class Trainer:
             "G_img": self.adaptation.translation,
             "D_img": self.adaptation.image_discriminator,
             "G_task": self.adaptation.task,
+            "teacher": self.adaptation.teacher,
             "D_out": self.adaptation.output_discriminator,
         }
         return profile_steps(
@@ -170,6 +173,8 @@ class Trainer:
             adapts=phase.name == "adaptation",
         )
         self._update = GraphedStep(step) if self.config.cuda_graphs else step
+        if self.step == phase.first:  # later, the checkpoint has it
+            self.adaptation.start_teacher()
 
     def _train_phase(self, phase: Phase) -> None:
         schedule = self.config.schedule
@@ -221,6 +226,7 @@ class Trainer:
             data.flip,
             (data.height, data.width),
             data.max_unreadable,
+            class_draws=self._classes if adapts and self.config.adaptation.self_training else 0,
         )
         loaded = pair_batches(
             stream,

@@ -108,6 +108,28 @@ def test_killed_and_resumed_is_the_unbroken_run_to_the_bit(unbroken, tmp_path, s
     assert steps == sorted(steps) and steps.count(12) == 2 and steps[-1] == 24
 
 
+def test_self_training_resumes_to_the_bit(unbroken, tmp_path, monkeypatch):
+    """The teacher is in the checkpoint, and what is mixed depends on the pair alone."""
+    settings = {"adaptation.self_training": "true", "schedule.checkpoint_every": 1000}
+    original = Trainer._log_losses
+
+    def interrupted(self, *args):
+        if self.step == 6:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *args)
+
+    finish(*flags(unbroken / "scenes", tmp_path, **settings))
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_log_losses", interrupted)
+        arguments = flags(unbroken / "scenes", tmp_path, **settings, name="stopped")
+        assert command("train", *arguments, cwd=tmp_path).returncode == 130
+    finish("--resume", tmp_path / "stopped")
+    assert_same_run(tmp_path / "stopped", tmp_path / "mini")
+    networks = load_checkpoint(tmp_path / "mini" / "checkpoints" / "last.pt")["networks"]
+    key = "trunk.features.0.weight"
+    assert not torch.equal(networks[f"teacher.{key}"], networks[f"task.{key}"])
+
+
 def test_ctrl_c_saves_and_says_how_to_resume(unbroken, tmp_path):
     settings = {**STEPS, "data.workers": 1, "schedule.checkpoint_every": 1000}
     process = start(*flags(unbroken / "scenes", tmp_path, **settings))
@@ -219,6 +241,7 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(unbroken, tmp_pat
         {"adaptation.input_level": "none", "adaptation.output_level": "none"},
         {"adaptation.gan_loss": "hinge", "precision": "bf16", "optimiser.task": "sgd"},
         {"data.label_space": "cityscapes16", "model.backbone": "resnet101"},
+        {"adaptation.self_training": "true", "schedule.accumulate": 2},
     ],
 )
 def test_settings_train(unbroken, tmp_path, settings):

@@ -1,0 +1,150 @@
+"""Self-training: against its formula in plain PyTorch, and what its gradient reaches."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gioada_fast.adaptation import Batch, frozen
+from gioada_fast.engine.step import Step
+from gioada_fast.models.layers import normalise, upsample
+from gioada_fast.self_training import class_mix, self_training_loss
+
+from .engine.test_step import assert_same, gradients, unequal_batch
+from .test_adaptation import CLASSES, make, make_batch
+
+THRESHOLD = 0.3
+
+
+def make_trained(*levels, **settings):
+    """Networks that are sure of some pixels, with a teacher that is not the task network."""
+    adaptation = make(*levels, self_training=True, confidence=THRESHOLD, **settings)
+    torch.manual_seed(3)
+    if adaptation.translation is not None:
+        torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
+    for branch in adaptation.teacher.segmentation.branches:
+        torch.nn.init.normal_(branch.weight, std=0.05)
+    return adaptation
+
+
+def mix(adaptation, batch, x_s=None):
+    x_s = normalise(batch.source_image) if x_s is None else x_s
+    x_t, draws = normalise(batch.target_image), batch.class_draws
+    return class_mix(x_s, batch.source_labels, x_t, draws, adaptation.teacher, THRESHOLD)
+
+
+def test_the_loss_is_that_of_the_formula():
+    adaptation, batch = make_trained("none", "none"), unequal_batch()
+    mixed = mix(adaptation, batch)
+    logits = torch.randn(2, CLASSES, 9, 13, requires_grad=True)
+    found = self_training_loss(logits, mixed)
+
+    with torch.no_grad():
+        teachers, _ = adaptation.teacher(normalise(batch.target_image))
+        p_t, y_t = upsample(teachers, (64, 96)).softmax(1).max(1)
+    expected = 0
+    for i in range(2):
+        y_s = batch.source_labels[i].long()
+        present = [c for c in range(CLASSES) if (y_s == c).any()]
+        order = sorted(present, key=lambda c: float(batch.class_draws[i, c]))
+        chosen = order[: (len(order) + 1) // 2]
+        pasted = torch.stack([y_s == c for c in chosen]).any(0)
+        q = (p_t[i] > THRESHOLD).float().mean()
+        assert 0 < q < 1
+        labels = torch.where(pasted, y_s, y_t[i])
+        pixels = F.cross_entropy(
+            upsample(logits[i : i + 1], (64, 96)), labels[None], reduction="none"
+        )
+        expected = expected + (pixels[0] * torch.where(pasted, 1, q)).mean() / 2
+        x_s, x_t = (normalise(x[i : i + 1])[0] for x in (batch.source_image, batch.target_image))
+        assert torch.equal(mixed.image[i], torch.where(pasted, x_s, x_t))
+    torch.testing.assert_close(found, expected)
+    grads = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
+    torch.testing.assert_close(*grads)
+
+
+def test_half_of_the_classes_of_each_image_are_pasted_and_ignored_pixels_never():
+    adaptation, batch = make_trained("none", "none"), make_batch()
+    batch.source_labels[0] = 255
+    batch.source_labels[1, :32], batch.source_labels[1, 32:60] = 0, 3
+    batch.source_labels[1, 60:] = 255
+    mixed = mix(adaptation, batch)
+    assert not mixed.pasted[0].any()
+    first = 0 if batch.class_draws[1, 0] < batch.class_draws[1, 3] else 3
+    assert torch.equal(mixed.pasted[1], batch.source_labels[1] == first)
+    batch.source_labels[1] = 2  # the only class
+    assert mix(adaptation, batch).pasted[1].all()
+
+
+@pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
+def test_no_gradient_for_the_teacher_or_through_the_mixed_image(levels):
+    adaptation = make_trained(*levels)
+    with frozen(adaptation.image_discriminator, adaptation.output_discriminator):
+        losses = adaptation.generators_loss(make_batch()).losses
+    total = losses["seg"] + 0.1 * losses["depth"] + losses["self"]
+    total = total + 10 * losses.get("img", 0) + 0.05 * losses.get("out", 0)
+    torch.testing.assert_close(losses["total"], total)
+    losses["self"].backward()
+    assert all(p.grad is None and not p.requires_grad for p in adaptation.teacher.parameters())
+    trunk = next(adaptation.task.trunk.parameters())
+    assert float(trunk.grad.abs().sum()) > 0
+    if adaptation.translation is not None:
+        # zeros: source and mixed image go through the task network in one batch
+        assert all(not p.grad.any() for p in adaptation.translation.parameters())
+
+
+def test_the_mixed_image_has_the_translated_source(monkeypatch):
+    adaptation, seen = make_trained(), []
+    adaptation.task.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    batch = make_batch()
+    adaptation.generators_loss(batch)
+    x_s, _, x_m = seen[0].chunk(3)
+    assert not torch.allclose(x_s, normalise(batch.source_image))
+    assert torch.equal(x_m, mix(adaptation, batch, x_s).image)
+
+
+def test_the_teacher_is_the_moving_average_of_the_task_network():
+    adaptation = make("none", "joint", self_training=True, teacher_decay=0.9)
+    adaptation.start_teacher()
+    expected = {name: p.clone() for name, p in adaptation.task.named_parameters()}
+    optimiser = torch.optim.SGD(adaptation.task.parameters(), lr=0.1)
+    update = Step(adaptation, {"task": optimiser}, "fp32")
+    for _ in range(3):
+        update([make_batch()])
+        for name, p in adaptation.task.named_parameters():
+            expected[name] = 0.9 * expected[name] + 0.1 * p.detach()
+    for name, p in adaptation.teacher.named_parameters():
+        torch.testing.assert_close(p, expected[name])
+    task = dict(adaptation.task.named_parameters())
+    assert any(not torch.equal(p, task[name]) for name, p in adaptation.teacher.named_parameters())
+
+
+def test_without_a_target_there_is_no_self_training():
+    adaptation = make_trained()
+    before = adaptation.teacher.trunk.state_dict()
+    assert set(adaptation.generators_loss(make_batch(target=False)).losses) == {
+        "seg", "depth", "total",
+    }  # fmt: skip
+    optimiser = torch.optim.SGD(adaptation.task.parameters(), lr=0.1)
+    Step(adaptation, {"task": optimiser}, "fp32", adapts=False)([make_batch(target=False)])
+    for name, value in adaptation.teacher.trunk.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
+def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
+    """Though the images have different numbers of pasted pixels and of confident ones."""
+    adaptation, batch = make_trained(*levels), unequal_batch()
+    whole = gradients(adaptation, [batch])
+    halves = [Batch(*(tensor[i : i + 1] for tensor in batch)) for i in range(2)]
+    assert_same(gradients(adaptation, halves), whole)
+
+
+@pytest.mark.slow
+def test_compiled_it_has_no_graph_break_and_the_same_gradient():
+    adaptation, batch = make_trained("none", "joint"), make_batch()
+    plain = gradients(adaptation, [batch])
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = gradients(adaptation, [batch], compile=True)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert_same(compiled, plain)
