@@ -31,7 +31,7 @@ SCENES_CACHE = "~/.cache/gioada_fast"
 
 
 @dataclass
-class _FramesConfig:
+class FramesConfig:
     """What the sources and targets have in common."""
 
     root: str | None = None
@@ -59,26 +59,41 @@ class _FramesConfig:
 
 
 @dataclass
-class SourceConfig(_FramesConfig):
-    """Where synthetic images, labels and depth come from."""
+class SourceConfig(FramesConfig):
+    """Where images with labels and depth come from."""
 
-    name: Literal["street_scenes", "vkitti", "vkitti2", "synthia", "carla", "folder"] = (
-        "street_scenes"
-    )
-    """Data set."""
+    name: Literal[
+        "street_scenes",
+        "vkitti",
+        "vkitti2",
+        "synthia",
+        "carla",
+        "folder",
+        "kitti",
+        "cityscapes",
+        "camvid",
+    ] = "street_scenes"
+    """Data set. The last three are real frames, without depth: an upper bound to compare with."""
+    split: str | None = None
+    """Of kitti, cityscapes, camvid. Unset: train (cityscapes, camvid). folder: what stands for
+    {split} in the patterns."""
     include: str = "*"
     """Take the frames whose image's path under the root matches this, such as */clone/*."""
     look: str = "day"
     """street_scenes: look."""
     frames: int = 320
-    """street_scenes: number of frames, seeds 0, 1, ..."""
+    """street_scenes: number of frames."""
+    first_seed: int = 0
+    """street_scenes: seed of the first frame; the others follow. The target's start from 1000000,
+    those that are scored from 2000000."""
 
     def __post_init__(self):
         _positive("data.source", frames=self.frames, depth_per_metre=self.depth_per_metre)
+        _not_negative("data.source", first_seed=self.first_seed)
 
 
 @dataclass
-class TargetConfig(_FramesConfig):
+class TargetConfig(FramesConfig):
     """Where target images come from, and the labelled frames that score the result."""
 
     name: Literal["street_scenes", "kitti", "cityscapes", "camvid", "folder"] = "street_scenes"
@@ -167,6 +182,9 @@ class ModelConfig:
     pretrained: str | None = None
     """ImageNet weights with torchvision's key names: a file (.pth or .safetensors), a URL with its
     SHA-256 (URL#sha256=..., or as in vgg16-397923af.pth), or imagenet for torchvision's own."""
+    start: str | None = None
+    """Weights of a whole task network to start from, a task.safetensors of another run of the same
+    model and classes; they take the place of the pretrained ones."""
     width: float | None = None
     """Factor on the trunk's channels. Unset: 1 with pretrained weights, 0.25 without."""
     norm: Literal["group", "none"] | None = None

@@ -1,7 +1,6 @@
 """Show what runs here: ``python -m gioada_fast.info``: versions, processor, back ends, data."""
 
 import os
-import platform
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from . import cli, ops
 from .config import shipped_configs
-from .engine.device import has_fast_bf16
+from .engine.device import device_name, has_fast_bf16
 from .engine.run import versions
 
 PROG = "python -m gioada_fast.info"
@@ -25,7 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     machine = Table("machine", "", show_edge=False)
     for name, version in versions().items():
         machine.add_row(name, version)
-    machine.add_row("processor", f"{_processor()}, {os.cpu_count()} cores")
+    machine.add_row("processor", f"{device_name(torch.device('cpu'))}, {os.cpu_count()} cores")
     machine.add_row("bf16 in hardware", "yes" if has_fast_bf16(torch.device("cpu")) else "no")
     for index in range(torch.cuda.device_count()):
         machine.add_row(f"cuda:{index}", torch.cuda.get_device_name(index))
@@ -49,14 +48,6 @@ def main(arguments: Sequence[str]) -> None:
     chosen = f"GIOADA_BACKEND={forced} holds for all" if forced else "the first of each is used"
     console.print(f"{chosen}; see gioada_fast.ops.backend\n", highlight=False)
     console.print(f"configurations: {', '.join(shipped_configs())}", highlight=False)
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

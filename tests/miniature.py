@@ -23,7 +23,7 @@ SMALL_MODEL = {
 def write_street_scenes(root: Path, source: int = 6, target: int = 5, evaluation: int = 3) -> None:
     """Fill the cache of street scenes, so that nothing is rendered."""
     sets = (
-        ("day", datasets._SOURCE_SEEDS, source),
+        ("day", 0, source),
         ("overcast", datasets._TARGET_SEEDS, target),
         ("overcast", datasets._EVALUATION_SEEDS, evaluation),
     )

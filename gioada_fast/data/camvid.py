@@ -5,7 +5,7 @@
 The label map of ``val/name.png`` is ``valannot/name.png``.
 """
 
-from ..config import TargetConfig
+from ..config import SourceConfig, TargetConfig
 from .frames import DataSet, FrameFiles, find_images, find_root, id_labels
 from .labels import CAMVID, LabelSpace
 
@@ -18,9 +18,11 @@ LAYOUT = (
 )
 
 
-def data_set(config: TargetConfig, split: str, space: LabelSpace) -> DataSet:
+def data_set(
+    config: SourceConfig | TargetConfig, split: str, space: LabelSpace, side: str = "data.target"
+) -> DataSet:
     """The frames of a split."""
-    root = find_root(config.root, "data.target.root", LAYOUT)
+    root = find_root(config.root, f"{side}.root", LAYOUT)
     images = find_images(root, f"{split}/*", LAYOUT)
     labels = root / f"{split}annot"
     frames = [FrameFiles(image, labels / f"{image.stem}.png") for image in images]

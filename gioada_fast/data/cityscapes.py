@@ -6,7 +6,7 @@
 
 from pathlib import Path
 
-from ..config import TargetConfig
+from ..config import SourceConfig, TargetConfig
 from .frames import DataSet, FrameFiles, find_images, find_root, id_labels
 from .labels import CITYSCAPES, LabelSpace
 
@@ -20,9 +20,11 @@ LAYOUT = (
 )
 
 
-def data_set(config: TargetConfig, split: str, space: LabelSpace) -> DataSet:
+def data_set(
+    config: SourceConfig | TargetConfig, split: str, space: LabelSpace, side: str = "data.target"
+) -> DataSet:
     """All cities of a split."""
-    root = find_root(config.root, "data.target.root", LAYOUT)
+    root = find_root(config.root, f"{side}.root", LAYOUT)
     images = find_images(root, f"leftImg8bit/{split}/*/*_leftImg8bit", LAYOUT)
     frames = [FrameFiles(image, _labels(root, split, image)) for image in images]
     return DataSet(NAME, root, frames, id_labels(CITYSCAPES.table(space)))

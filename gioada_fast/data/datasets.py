@@ -1,11 +1,12 @@
 """The three sets of a run: labelled source, unlabelled target, labelled frames that score.
 
 The target that is trained on is a list of image files and nothing else: its class has no place for
-a label, and no function here hands the trainer one.
+a label. Labels of real frames reach the trainer where the settings name them as the source alone,
+as those of an oracle do, see ``supervised``.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ..config import SCENES_CACHE, DataConfig
+from ..config import SCENES_CACHE, DataConfig, FramesConfig, SourceConfig
 from ..errors import InputError
 from . import camvid, carla, cityscapes, folder, kitti, street_scenes, synthia, vkitti, vkitti2
 from .frames import CENTIMETRES, DataSet, FrameFiles, id_labels, read_image
@@ -21,7 +22,8 @@ from .labels import LABEL_SPACES, STREET, LabelSpace
 
 _SOURCES = {"vkitti": vkitti, "vkitti2": vkitti2, "synthia": synthia, "carla": carla}
 _TARGETS = {"kitti": kitti, "cityscapes": cityscapes, "camvid": camvid}
-"""Data sets with a file of their own; street_scenes and folder are for both sides."""
+"""Data sets with a file of their own; street_scenes and folder are for both sides, and any target
+may be a source, too."""
 
 TARGETS = ("street_scenes", *_TARGETS, "folder")
 """Names of all targets."""
@@ -37,10 +39,15 @@ class LabelledFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class SourceFrames:
-    """Synthetic frames with labels and depth, resized to ``size``."""
+    """Frames with labels and depth, resized to ``size``; without depth, it is 0 everywhere."""
 
     data: DataSet
     size: tuple[int, int]
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether the data set has depth maps."""
+        return self.data.depth is not None
 
     def __len__(self) -> int:
         return len(self.data.frames)
@@ -49,9 +56,11 @@ class SourceFrames:
         files = self.data.frames[index]
         image = read_image(files.image)
         labels = self.data.read_labels(files.labels)
-        depth = self.data.depth.read(files.depth)
-        for array, path in ((labels, files.labels), (depth, files.depth)):
-            check_same_size(image, array, files.image, path)
+        check_same_size(image, labels, files.image, files.labels)
+        depth = np.zeros(labels.shape, np.float32)
+        if self.has_depth:
+            depth = self.data.depth.read(files.depth)
+            check_same_size(image, depth, files.image, files.depth)
         return LabelledFrame(
             resize_image(image, self.size),
             resize_nearest(labels, self.size),
@@ -115,7 +124,7 @@ class EvaluationFrames:
 
 
 def source_frames(config: DataConfig) -> SourceFrames:
-    """The synthetic set that the settings name; street scenes that are missing are rendered."""
+    """The labelled set that the settings name; street scenes that are missing are rendered."""
     return SourceFrames(_complete(source_set(config)), config.source_size)
 
 
@@ -133,23 +142,26 @@ def evaluation_frames(config: DataConfig) -> EvaluationFrames:
     return EvaluationFrames(_complete(data), config.target_size)
 
 
-# Seeds of the street scenes; the three sets never share one.
-_SOURCE_SEEDS, _TARGET_SEEDS, _EVALUATION_SEEDS = 0, 1_000_000, 2_000_000
+# First seeds of the target's street scenes; the source's start from 0, and no two sets share one.
+_TARGET_SEEDS, _EVALUATION_SEEDS = 1_000_000, 2_000_000
 
 
 def source_set(config: DataConfig) -> DataSet:
     """The files of the source; some may be missing."""
     source, space = config.source, label_space(config)
     if source.name == "street_scenes":
-        data = _scenes(source, _SOURCE_SEEDS, source.frames, config.source_size, space)
+        data = _scenes(source, source.first_seed, source.frames, config.source_size, space)
     elif source.name == "folder":
-        data = folder.data_set(source, "data.source", space)
-        for kind, reader in (("labels", data.read_labels), ("depth", data.depth)):
-            if reader is None:
-                raise InputError(
-                    f"data.source.{kind} is not set: a source needs labels and depth, each by a "
-                    f"pattern such as {kind}/*"
-                )
+        data = folder.data_set(source, "data.source", space, source.split or "")
+        if data.read_labels is None:
+            raise InputError(
+                "data.source.labels is not set: a source needs labels, by a pattern such as "
+                "labels/*"
+            )
+    elif source.name in _TARGETS:
+        reader = _TARGETS[source.name]
+        _check_serves(source.name, reader.LABELLING.spaces, space)
+        data = reader.data_set(source, source.split or reader.TRAIN_SPLIT, space, "data.source")
     else:
         _check_serves(source.name, _spaces_of_source(config), space)
         data = _SOURCES[source.name].data_set(source, space)
@@ -184,6 +196,20 @@ def target_set(config: DataConfig, part: str) -> DataSet:
     reader = _TARGETS[target.name]
     _check_serves(target.name, reader.LABELLING.spaces, space)
     return reader.data_set(target, split or _default_split(target.name, part), space)
+
+
+def supervised(config: DataConfig) -> DataConfig:
+    """The same with the target's training images, and their labels, as the source: an oracle's."""
+    target = config.target
+    source = SourceConfig(
+        **{field.name: getattr(target, field.name) for field in fields(FramesConfig)},
+        name=target.name,
+        split=target.train_split,
+        look=target.look,
+        frames=target.frames,
+        first_seed=_TARGET_SEEDS,
+    )
+    return replace(config, source=source, packs=None)
 
 
 def describe_target(config: DataConfig) -> str:
@@ -311,7 +337,7 @@ def _spaces_of_source(config: DataConfig) -> tuple[str, ...]:
         return tuple(LABEL_SPACES)
     if source.name == "carla":
         return carla.labelling(source).spaces
-    return _SOURCES[source.name].LABELLING.spaces
+    return (_SOURCES | _TARGETS)[source.name].LABELLING.spaces
 
 
 def _spaces_of_target(config: DataConfig) -> tuple[str, ...]:

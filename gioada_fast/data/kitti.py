@@ -5,7 +5,7 @@
 <root>/testing/image_2/000000_10.png
 """
 
-from ..config import TargetConfig
+from ..config import SourceConfig, TargetConfig
 from .frames import DataSet, FrameFiles, find_images, find_root, id_labels
 from .labels import CITYSCAPES, LabelSpace
 
@@ -20,9 +20,11 @@ LAYOUT = (
 )
 
 
-def data_set(config: TargetConfig, split: str, space: LabelSpace) -> DataSet:
+def data_set(
+    config: SourceConfig | TargetConfig, split: str, space: LabelSpace, side: str = "data.target"
+) -> DataSet:
     """The frames of ``training`` or ``testing``."""
-    root = find_root(config.root, "data.target.root", LAYOUT)
+    root = find_root(config.root, f"{side}.root", LAYOUT)
     images = find_images(root, f"{split}/image_2/*", LAYOUT)
     labels = root / split / "semantic"
     frames = [FrameFiles(image, labels / f"{image.stem}.png") for image in images]

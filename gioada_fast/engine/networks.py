@@ -16,21 +16,50 @@ from .checkpoint import load_state, load_weights, save_weights
 from .pretrained import load_pretrained, pretrained_file
 
 
-def build_adaptation(config: Config, pretrained: bool = True) -> TwoLevelAdaptation:
+def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptation:
     """The networks of a run with their first weights, which the seed decides.
 
     Args:
         config: all settings.
-        pretrained: whether to read ``model.pretrained``; not needed where a checkpoint follows.
+        from_files: whether to read ``model.start`` or ``model.pretrained``; not needed where a
+            checkpoint follows.
     """
     torch.manual_seed(config.seed)
     space = LABEL_SPACES[config.data.label_space]
     adaptation = TwoLevelAdaptation(space.num_classes, config.adaptation, config.model)
-    if pretrained and config.model.pretrained:
+    if from_files and config.model.start:
+        path = Path(config.model.start).expanduser()
+        adaptation.task.load_state_dict(_load_start(path, config).state_dict())
+    elif from_files and config.model.pretrained:
         trunk = adaptation.task.trunk
         load_pretrained(trunk, pretrained_file(config.model.pretrained, config.model.backbone))
         trunk.scale_to_unit_variance()
     return adaptation.to(memory_format=torch.channels_last)
+
+
+def _load_start(path: Path, config: Config) -> TaskNet:
+    """The task network of a file, which must be built as the settings say."""
+    task, _, metadata = load_task(path)
+    wanted = _task_metadata(config)
+    for setting in ("data.label_space", "model.backbone", "model.width", "model.norm"):
+        name = setting.partition(".")[2]
+        if metadata[name] != wanted[name]:
+            raise InputError(
+                f"model.start: {path} was trained with {setting} = {metadata[name]}, here it is "
+                f"{wanted[name]}: set it, or start from other weights"
+            )
+    return task
+
+
+def _task_metadata(config: Config) -> dict[str, Any]:
+    return {
+        "network": "task",
+        "label_space": config.data.label_space,
+        "backbone": config.model.backbone,
+        "width": config.model.trunk_width,
+        "norm": config.model.trunk_norm,
+        **_input(config),
+    }
 
 
 def find_weights(model: Path, name: str) -> Path:
@@ -50,18 +79,7 @@ def find_weights(model: Path, name: str) -> Path:
 
 def save_task(path: Path, task: TaskNet, config: Config) -> None:
     """Write the task network's weights and how to build it."""
-    save_weights(
-        path,
-        task,
-        {
-            "network": "task",
-            "label_space": config.data.label_space,
-            "backbone": config.model.backbone,
-            "width": config.model.trunk_width,
-            "norm": config.model.trunk_norm,
-            **_input(config),
-        },
-    )
+    save_weights(path, task, _task_metadata(config))
 
 
 def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:

@@ -36,10 +36,11 @@ from ..data.datasets import (
     target_images,
 )
 from ..depth import encode_depth
-from ..errors import InputError
+from ..errors import InputError, Interrupted
 from ..models import TaskNet
 from . import distributed
 from .checkpoint import load_checkpoint, remove_unfinished, write_atomically
+from .device import device_name
 from .evaluator import Scores, evaluate
 from .inference import image_tensor, predict_maps, translate_images
 from .logging import MetricsLog
@@ -119,10 +120,11 @@ class _Session:
         self.console = Console()
         self.unreadable = Unreadable(config.data.max_unreadable, self._warn)
         # before the data, which may take minutes to render: a wrong weights file is told at once
-        self.adaptation = build_adaptation(config, pretrained=checkpoint is None)
+        self.adaptation = build_adaptation(config, from_files=checkpoint is None)
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
         self.target: TargetImages = target_images(config.data)
         self.source: SourceFrames = source_frames(config.data)
+        self._check_depth()
         self.adaptation.class_weights = self._class_weights()
         self.adaptation.to(self.device)
         self.log: MetricsLog | None = None
@@ -157,6 +159,8 @@ class _Session:
         report = write_report(self.run)
         self.console.print(result_table(json.loads((self.run / "result.json").read_text())))
         self.console.print(f"report: {report}", soft_wrap=True, highlight=False)
+        if self.trainer.stopping:  # since the last update: who asked does not want more than this
+            raise Interrupted(f"asked to stop after the last update; {self.run} is finished")
 
     def profile(self) -> None:
         trace = self.run / "trace.json.gz"
@@ -173,6 +177,19 @@ class _Session:
             return "source only"
         levels = self.config.adaptation.input_level, self.config.adaptation.output_level
         return "source only, longer" if levels == ("none", "none") else "adapted"
+
+    def _check_depth(self) -> None:
+        levels = self.config.adaptation
+        needs = {
+            "adaptation.input_level": levels.input_level == "geometry",
+            "adaptation.output_level": levels.output_level == "joint",
+        }
+        for setting, needed in needs.items():
+            if needed and not self.source.has_depth:
+                raise InputError(
+                    f"data.source.{self.config.data.source.name} has no depth, which {setting} "
+                    "needs: set data.source.depth where there are maps, or another level"
+                )
 
     def _class_weights(self) -> Tensor | None:
         if self.config.data.class_weights == "none":
@@ -214,7 +231,7 @@ class _Session:
             "seconds": self.trainer.seconds,
             # the command that makes the run, not the one that resumes it
             "command": before.get("command", self.command),
-            "versions": versions(),
+            "versions": {**versions(), "device": device_name(self.device)},
         }
         text = json.dumps(result, indent=1)
         write_atomically(path, lambda temporary: temporary.write_text(text))
@@ -306,8 +323,23 @@ _MAY_CHANGE = (
     "data.max_unreadable",
     "data.source.root",
     "data.target.root",
+    "model.start",
 )
 """Settings that a run may be resumed with other values of."""
+
+
+def changed_setting(saved: dict[str, Any], now: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """(name, saved, now) of the first setting that a run must keep and that differs, or None.
+
+    Args:
+        saved: settings as ``dataclasses.asdict`` gives them.
+        now: the same.
+    """
+    saved, now = _flat(saved), _flat(now)
+    for name in sorted(saved.keys() | now.keys()):
+        if name not in _MAY_CHANGE and saved.get(name) != now.get(name):
+            return name, saved.get(name), now.get(name)
+    return None
 
 
 def _check_same_settings(checkpoint: dict[str, Any], config: Config, path: Path) -> None:
@@ -317,13 +349,13 @@ def _check_same_settings(checkpoint: dict[str, Any], config: Config, path: Path)
             f"{path} was written by a run of {checkpoint['processes']} processes, now there are "
             f"{distributed.world_size()}: each update would have other pairs; start as many as then"
         )
-    saved, now = _flat(checkpoint["config"]), _flat(asdict(config))
-    for name in sorted(saved.keys() | now.keys()):
-        if name not in _MAY_CHANGE and saved.get(name) != now.get(name):
-            raise InputError(
-                f"{path} was written with {name} = {saved.get(name)}, config.yaml says "
-                f"{now.get(name)}: a run keeps its settings; start a new one to change them"
-            )
+    changed = changed_setting(checkpoint["config"], asdict(config))
+    if changed is not None:
+        name, saved, now = changed
+        raise InputError(
+            f"{path} was written with {name} = {saved}, config.yaml says {now}: a run keeps its "
+            "settings; start a new one to change them"
+        )
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

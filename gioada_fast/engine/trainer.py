@@ -121,6 +121,11 @@ class Trainer:
         return self.device.type == "cuda"
 
     @property
+    def stopping(self) -> bool:
+        """Whether Ctrl-C or SIGTERM came while it trained."""
+        return self._stop
+
+    @property
     def seconds(self) -> float:
         """Time spent on the run, that before the last checkpoint included."""
         return time.time() - self._started
