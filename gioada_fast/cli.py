@@ -2,13 +2,14 @@
 
 import signal
 import sys
+from argparse import Action
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 from rich.console import Console
 
-from .config import Config, find_config
+from .config import Config, find_config, find_preset
 from .errors import InputError, RunStopped
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -88,6 +89,17 @@ def output_folder(name: str, new: bool = False) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be made: {error.strerror}") from error
     return path
+
+
+class PresetFile(Action):
+    """One more configuration file, that may be named by what ``shipped_presets`` calls it.
+
+    What comes after it overrides its settings, and it those that came before.
+    """
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Read the file into the namespace."""
+        ActionConfigFile.apply_config(parser, namespace, "config", str(find_preset(values)))
 
 
 class _ConfigFile(ActionConfigFile):

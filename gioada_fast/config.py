@@ -410,18 +410,36 @@ class Config:
 
 def shipped_configs() -> dict[str, Path]:
     """Names and files of the configurations that come with the package."""
-    folder = Path(str(resources.files("gioada_fast") / "configs"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return _shipped("configs")
+
+
+def shipped_presets() -> dict[str, Path]:
+    """Names and files of the sizes and schedules that go with any configuration."""
+    return _shipped("configs/presets")
 
 
 def find_config(name: str) -> Path:
     """The YAML file that ``--config`` names: a path, or a name from ``shipped_configs``."""
-    path, shipped = Path(name).expanduser(), shipped_configs()
+    return _find("configuration", name, shipped_configs())
+
+
+def find_preset(name: str) -> Path:
+    """The YAML file that ``--preset`` names: a path, or a name from ``shipped_presets``."""
+    return _find("preset", name, shipped_presets())
+
+
+def _shipped(folder: str) -> dict[str, Path]:
+    path = Path(str(resources.files("gioada_fast"))) / folder
+    return {file.stem: file for file in sorted(path.glob("*.yaml"))}
+
+
+def _find(kind: str, name: str, shipped: dict[str, Path]) -> Path:
+    path = Path(name).expanduser()
     if path.is_file():
         return path
     if name in shipped:
         return shipped[name]
-    raise InputError(f"no configuration {name!r}: neither a file nor one of {', '.join(shipped)}")
+    raise InputError(f"no {kind} {name!r}: neither a file nor one of {', '.join(shipped)}")
 
 
 def save_config(config: Config, path: Path) -> None:

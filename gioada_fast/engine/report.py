@@ -137,7 +137,7 @@ def write_report(run: Path) -> Path:
         InputError: the folder has no readable ``config.yaml``, a ``result.json`` that is no JSON,
             or cannot be written.
     """
-    config = _read_config(run / "config.yaml")
+    config = read_settings(run / "config.yaml")
     result = _read_result(run / "result.json")
     records, unreadable = read_metrics(run / "metrics.jsonl")
     phases = _phase_ends(records)
@@ -146,10 +146,10 @@ def write_report(run: Path) -> Path:
     for step, path in _choose_panels(run / "panels", phases):
         phase = _phase_of(step, phases)
         caption = f"Step {step}" + (f", {phase}" if phase else "")
-        _embed_into(panels, broken, path, caption)
+        embed_into(panels, broken, path, caption)
     comparison: list[dict[str, str | int]] = []
     if (run / "comparison.jpg").exists():
-        _embed_into(
+        embed_into(
             comparison,
             broken,
             run / "comparison.jpg",
@@ -161,15 +161,8 @@ def write_report(run: Path) -> Path:
         notes.append(f"Unreadable lines of metrics.jsonl that are left out: {unreadable}.")
     rows = [] if result is None else result_rows(result)
     largest = max((abs(row.difference) for row in rows if row.difference is not None), default=0)
-    environment = Environment(
-        loader=PackageLoader("gioada_fast", "engine"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, points=points, duration=_duration)
-    html = environment.get_template("report.html").render(
+    html = render(
+        "report.html",
         name=run.resolve().name,
         verdict=_verdict(result, records, phases, config),
         result=result,
@@ -179,12 +172,25 @@ def write_report(run: Path) -> Path:
         comparison=comparison,
         charts=_charts(records, phases),
         panels=panels,
-        settings=_settings(config),
+        settings=settings_by_section(config),
         notes=notes,
     )
     path = run / "report.html"
     write_atomically(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
     return path
+
+
+def render(template: str, **values: Any) -> str:
+    """HTML from a template of this folder; what goes in is escaped."""
+    environment = Environment(
+        loader=PackageLoader("gioada_fast", "engine"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, points=points, duration=_duration)
+    return environment.get_template(template).render(**values)
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -209,7 +215,8 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
     return sorted(records.values(), key=lambda record: record["step"]), unreadable
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a run's ``config.yaml``."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -310,7 +317,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+def settings_by_section(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """Settings with dotted names by their section; those of no section come first, as ``run``."""
 
     def flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
@@ -341,7 +348,7 @@ def _choose_panels(folder: Path, phases: Mapping[str, int]) -> list[tuple[int, P
     return [(step, panels[step]) for step in sorted(chosen)]
 
 
-def _embed_into(
+def embed_into(
     images: list[dict[str, str | int]], broken: list[str], path: Path, caption: str
 ) -> None:
     """Add a JPEG file to ``images`` as a data URI, or its name to ``broken``."""

@@ -1,0 +1,408 @@
+"""The ablation: each row a run of the trainer, all from the same start and on the same pairs.
+
+    <runs_dir>/<name>/seed<k>/<row>/    a run's folder for each row and seed
+    <runs_dir>/<name>/ablation.json     all figures
+    <runs_dir>/<name>/report.html       the same for people, with pictures
+
+The row ``source_only`` is trained first; every other row starts from its weights, takes as many
+updates as the others, and at each update sees the pairs that the others see. Which rows are
+finished is read from their folders.
+"""
+
+import gc
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..config import Config
+from ..data.datasets import describe_target, evaluation_frames, source_set, supervised
+from ..errors import InputError, Interrupted
+from .checkpoint import write_atomically
+from .report import (
+    NO_VALUE,
+    embed_into,
+    percent,
+    points,
+    read_settings,
+    render,
+    settings_by_section,
+)
+from .run import changed_setting, resume, start
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row trains with."""
+
+    caption: str
+    input_level: str = "none"
+    output_level: str = "none"
+    self_training: bool = False
+
+
+SOURCE_ONLY, CONTROL, ORACLE = "source_only", "control", "oracle"
+
+ROWS = {
+    SOURCE_ONLY: Row("source only"),
+    CONTROL: Row("source only, trained on"),
+    "input_image": Row("input level without geometry", "image"),
+    "input": Row("input level with geometry", "geometry"),
+    "output_semantics": Row("output level on semantics", "none", "semantics"),
+    "output": Row("output level on semantics and depth", "none", "joint"),
+    "both": Row("both levels: GIO-Ada", "geometry", "joint"),
+    "self_training": Row("both levels and self-training", "geometry", "joint", True),
+    ORACLE: Row("oracle: supervised on the target"),
+}
+"""By the name of a row's folder, in the order of the table."""
+
+
+def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
+    """All settings of a row's run.
+
+    Args:
+        config: settings of the ablation.
+        name: key of ``ROWS``.
+        seed: of the weights and the data order.
+        folder: of the ablation.
+    """
+    row, runs = ROWS[name], folder / f"seed{seed}"
+    data, model, schedule = config.data, config.model, config.schedule
+    if name == SOURCE_ONLY:
+        schedule = replace(schedule, adaptation_steps=0)
+    else:
+        schedule = replace(schedule, source_only_steps=0)
+        model = replace(model, start=str(runs / SOURCE_ONLY / "task_source_only.safetensors"))
+    if name == ORACLE:
+        data = supervised(data)
+    adaptation = replace(
+        config.adaptation,
+        input_level=row.input_level,
+        output_level=row.output_level,
+        self_training=row.self_training,
+    )
+    return replace(
+        config,
+        name=name,
+        runs_dir=str(runs),
+        seed=seed,
+        data=data,
+        model=model,
+        adaptation=adaptation,
+        schedule=schedule,
+    )
+
+
+def ablate(config: Config, seeds: Sequence[int], rows: Collection[str], command: str) -> Path:
+    """Run the rows that are not finished, and show all that are.
+
+    Args:
+        config: settings of the ablation, ``name`` among them; levels, self-training and seed are
+            the rows' own.
+        seeds: one run of each row for each.
+        rows: names out of ``ROWS``.
+        command: what was typed.
+
+    Returns:
+        The ablation's folder.
+
+    Raises:
+        InputError: settings are not usable or not those of the rows that are kept, or a row's start
+            is missing.
+        RunStopped: a run was stopped or failed; the rows before are kept.
+    """
+    folder = Path(config.runs_dir).expanduser() / config.name
+    _check_steps(config)
+    _check_kept(config, folder)
+    pending = [
+        (seed, name)
+        for seed in dict.fromkeys(seeds)
+        for name in ROWS
+        if name in rows and not _is_finished(config, name, seed, folder)
+    ]
+    _check_pending(config, pending, folder)
+    console = Console()
+    for number, (seed, name) in enumerate(pending, start=1):
+        console.rule(Text(f"{number}/{len(pending)}  {ROWS[name].caption}, seed {seed}"))
+        try:
+            _train_row(config, name, seed, folder, command)
+        finally:
+            if folder.is_dir():
+                write_summary(config, folder, command)
+    summary = write_summary(config, folder, command)
+    for table in tables(summary):
+        console.print(table)
+    report = folder / "report.html"
+    console.print(f"report: {report}", soft_wrap=True, highlight=False)
+    return folder
+
+
+def _train_row(config: Config, name: str, seed: int, folder: Path, command: str) -> None:
+    settings = row_config(config, name, seed, folder)
+    run = folder / f"seed{seed}" / name
+    try:
+        if run.exists():
+            resume(settings, run, command)
+        else:
+            start(settings, name, command)
+    except Interrupted as stopped:
+        raise Interrupted(f"stopped, {run} is kept; go on with the same command: {command}") from (
+            stopped
+        )
+    finally:
+        # a row's networks and what was compiled for them are of no use to the next
+        gc.collect()
+        torch.cuda.empty_cache()
+        if config.compile:
+            torch.compiler.reset()
+
+
+def _check_steps(config: Config) -> None:
+    if torch.distributed.is_torchelastic_launched():
+        raise InputError("the ablation runs in one process: start it without torchrun")
+    for name in ("source_only_steps", "adaptation_steps"):
+        if not getattr(config.schedule, name):
+            raise InputError(f"schedule.{name} is 0: the ablation needs updates of both phases")
+
+
+def _check_kept(config: Config, folder: Path) -> None:
+    """Refuse settings that are not those of the rows that are there."""
+    for path in sorted(folder.glob("seed*/*/config.yaml")):
+        name, seed = path.parent.name, path.parent.parent.name.removeprefix("seed")
+        if name not in ROWS or not seed.isdecimal():
+            continue
+        wanted = asdict(row_config(config, name, int(seed), folder))
+        changed = changed_setting(read_settings(path), wanted)
+        if changed is not None:
+            setting, kept, now = changed
+            raise InputError(
+                f"{path} has {setting} = {kept}, now it is {now}: the rows of an ablation have the "
+                "same settings; give another --name to change them"
+            )
+
+
+def _check_pending(config: Config, pending: Sequence[tuple[int, str]], folder: Path) -> None:
+    """Tell before the first run what would stop a later one."""
+    starts = {seed for seed, name in pending if name == SOURCE_ONLY}
+    for seed, name in pending:
+        if seed not in starts and not _is_finished(config, SOURCE_ONLY, seed, folder):
+            raise InputError(
+                f"{name} starts from {SOURCE_ONLY}, which has not been trained with seed {seed}: "
+                f"add {SOURCE_ONLY} to --rows"
+            )
+    if pending and not len(evaluation_frames(config.data)):
+        raise InputError(f"{describe_target(config.data)}: there are no labels to score with")
+    if any(name == ORACLE for _, name in pending):
+        missing = source_set(supervised(config.data)).missing()
+        if missing:
+            raise InputError(
+                f"the oracle trains on labels of the target's training images, of which "
+                f"{len(missing)} are missing, first {missing[0]}: name the other rows by --rows"
+            )
+
+
+def _result(config: Config, name: str, seed: int, folder: Path) -> dict[str, Any] | None:
+    """The result of a row, or None where it is not finished."""
+    run = folder / f"seed{seed}" / name
+    if not (run / "report.html").is_file():  # a run's last file
+        return None
+    result = json.loads((run / "result.json").read_text())
+    schedule = row_config(config, name, seed, folder).schedule
+    steps = schedule.source_only_steps + schedule.adaptation_steps
+    return result if result["columns"][-1]["updates"] == steps else None
+
+
+def _is_finished(config: Config, name: str, seed: int, folder: Path) -> bool:
+    return _result(config, name, seed, folder) is not None
+
+
+def write_summary(config: Config, folder: Path, command: str) -> dict[str, Any]:
+    """Write ``ablation.json`` and ``report.html`` of what is finished; returns the former."""
+    summary = summarise(config, folder, command)
+    text = json.dumps(summary, indent=1)
+    path = folder / "ablation.json"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+    html = _report(summary, folder)
+    path = folder / "report.html"
+    write_atomically(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
+    return summary
+
+
+def summarise(config: Config, folder: Path, command: str) -> dict[str, Any]:
+    """All figures of the finished rows, of every seed that is in the folder; shares from 0 to 1.
+
+    ``difference`` is a row's mIoU less that of the control of the same seed, ``gap_closed`` that
+    over the oracle's: means over the seeds that have both, or all three. Standard deviations are
+    those of a sample, None for a single seed.
+    """
+    numbers = [path.name.removeprefix("seed") for path in folder.glob("seed*")]
+    seeds = sorted(int(number) for number in numbers if number.isdecimal())
+    results = {
+        name: {seed: found for seed in seeds if (found := _result(config, name, seed, folder))}
+        for name in ROWS
+    }
+    scores = {
+        name: {seed: result["columns"][-1]["miou"] for seed, result in of_seeds.items()}
+        for name, of_seeds in results.items()
+    }
+    rows = [_summarise_row(name, results[name], scores) for name in ROWS if results[name]]
+    some = next(iter(next(filter(None, results.values()), {}).values()), {})
+    return {
+        "name": config.name,
+        "target": describe_target(config.data),
+        "classes": some.get("classes", []),
+        "colours": some.get("colours", []),
+        "seeds": seeds,
+        "rows": rows,
+        "command": command,
+        "settings": asdict(config),
+    }
+
+
+def _summarise_row(
+    name: str,
+    results: Mapping[int, Mapping[str, Any]],
+    scores: Mapping[str, Mapping[int, float | None]],
+) -> dict[str, Any]:
+    own, control, oracle = (scores[key] for key in (name, CONTROL, ORACLE))
+    differences = {seed: _less(own[seed], control.get(seed)) for seed in results}
+    possible = {seed: _less(oracle.get(seed), control.get(seed)) for seed in results}
+    of_seeds = []
+    for seed, result in results.items():
+        column = result["columns"][-1]
+        of_seeds.append(
+            {
+                "seed": seed,
+                **{key: column[key] for key in ("updates", "miou", "iou", "pixel_accuracy")},
+                "difference": differences[seed],
+                "gap_closed": _share(differences[seed], possible[seed]),
+                "seconds": result["seconds"],
+                "versions": result["versions"],
+                "command": result["command"],
+            }
+        )
+    both = [s for s in results if None not in (differences[s], possible[s])]
+    classes = of_seeds[0]["iou"]
+    return {
+        "name": name,
+        **asdict(ROWS[name]),
+        "miou": _statistics(own[seed] for seed in results),
+        "iou": {c: _statistics(one["iou"][c] for one in of_seeds) for c in classes},
+        "difference": _statistics(differences.values()),
+        "gap_closed": _share(sum(differences[s] for s in both), sum(possible[s] for s in both)),
+        "seconds": _statistics(one["seconds"] for one in of_seeds),
+        "seeds": of_seeds,
+    }
+
+
+def _less(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _share(part: float | None, whole: float | None) -> float | None:
+    """None where there is no gap to close."""
+    return part / whole if part is not None and whole is not None and whole > 0 else None
+
+
+def _statistics(values: Iterable[float | None]) -> dict[str, float | None]:
+    present = [value for value in values if value is not None]
+    return {
+        "mean": float(np.mean(present)) if present else None,
+        "std": float(np.std(present, ddof=1)) if len(present) > 1 else None,
+    }
+
+
+def with_spread(statistics: Mapping[str, float | None], number=percent) -> str:
+    """Mean ± standard deviation, by ``report.percent`` or ``points``."""
+    mean, std = number(statistics["mean"]), statistics["std"]
+    return mean if std is None else f"{mean} ±{percent(std)}"
+
+
+def _gap(row: Mapping[str, Any]) -> str:
+    share = row["gap_closed"]
+    return NO_VALUE if share is None else f"{100 * share:.0f} %".replace("-", "−")
+
+
+def _minutes(row: Mapping[str, Any]) -> str:
+    return f"{row['seconds']['mean'] / 60:.1f}"
+
+
+def tables(summary: Mapping[str, Any]) -> list[Table]:
+    """The rows' mIoU, and their IoU by class with the rows as numbered columns."""
+    rows = summary["rows"]
+    seeds = ", ".join(map(str, summary["seeds"]))
+    rows_table = Table(
+        caption=Text(
+            f"mIoU in % on {summary['target']}; seeds {seeds}, ± standard deviation over them. "
+            f"Difference to '{ROWS[CONTROL].caption}' in points; gap: share of the way from there "
+            "to the oracle."
+        ),
+        caption_justify="left",
+    )
+    rows_table.add_column("")
+    rows_table.add_column("row")
+    for heading in ("mIoU", "difference", "gap", "minutes"):
+        rows_table.add_column(heading, justify="right")
+    classes = Table(caption=Text("IoU in %, by row."), caption_justify="left")
+    classes.add_column("class")
+    for number, row in enumerate(rows, start=1):
+        rows_table.add_row(
+            str(number),
+            Text(row["caption"]),
+            with_spread(row["miou"]),
+            with_spread(row["difference"], points),
+            _gap(row),
+            _minutes(row),
+        )
+        classes.add_column(str(number), justify="right")
+    for name in summary["classes"]:
+        classes.add_row(Text(name), *(with_spread(row["iou"][name]) for row in rows))
+    return [rows_table, classes]
+
+
+def _report(summary: Mapping[str, Any], folder: Path) -> str:
+    """One HTML file that needs nothing beside it; pictures are those of the first seed."""
+    comparisons: list[dict[str, str | int]] = []
+    translations: list[dict[str, str | int]] = []
+    broken: list[str] = []
+    for row in summary["rows"]:
+        run = folder / f"seed{row['seeds'][0]['seed']}" / row["name"]
+        caption = f"{row['caption'].capitalize()}, seed {row['seeds'][0]['seed']}"
+        pictures = [(comparisons, run / "comparison.jpg")]
+        panels = sorted((run / "panels").glob("step_*.jpg"))
+        if row["input_level"] != "none":
+            pictures += [(translations, panel) for panel in panels[-1:]]
+        for images, path in pictures:
+            if path.is_file():
+                embed_into(images, broken, path, caption)
+    return render(
+        "ablation.html",
+        summary=summary,
+        spread=with_spread,
+        points=points,
+        gap=_gap,
+        minutes=_minutes,
+        verdict=_verdict(summary),
+        comparisons=comparisons,
+        translations=translations,
+        notes=[f"{name} could not be read and is left out." for name in broken],
+        settings=settings_by_section(summary["settings"]),
+    )
+
+
+def _verdict(summary: Mapping[str, Any]) -> str:
+    rows = {row["name"]: row for row in summary["rows"]}
+    adapted = [rows[name] for name in rows if name not in (SOURCE_ONLY, CONTROL, ORACLE)]
+    scored = [row for row in adapted if row["difference"]["mean"] is not None]
+    if not scored:
+        return f"{len(rows)} of {len(ROWS)} rows are there; none to compare with the control yet."
+    best = max(scored, key=lambda row: row["difference"]["mean"])
+    change = with_spread(best["difference"], points)
+    return f"The largest difference to the control: {change} points, {best['caption']}."
