@@ -292,7 +292,7 @@ def test_info_tells_a_forced_back_end(world, monkeypatch):
 
 
 def test_help_of_every_command(world):
-    for module in ("train", "evaluate", "predict", "translate", "info"):
+    for module in ("train", "ablate", "evaluate", "predict", "translate", "info"):
         done = command(module, "--help", cwd=world)
         assert done.returncode == 0 and "usage" in done.stdout, (module, done.stderr)
 

@@ -24,7 +24,9 @@ COMPARISON_COLUMNS = {
     "target": "target",
     "label": "ground truth",
     "source_only": "source only",
+    "source_only_longer": "source only, longer",
     "adapted": "adapted",
+    "supervised": "supervised",
 }
 """Column's key in a row of pictures, and the caption above it."""
 

@@ -33,6 +33,7 @@ from ..data.datasets import (
     resize_image,
     resize_nearest,
     source_frames,
+    supervised,
     target_images,
 )
 from ..depth import encode_depth
@@ -47,9 +48,11 @@ from .logging import MetricsLog
 from .networks import build_adaptation, load_task, save_task, save_translation
 from .panels import colour_depth, comparison_panel, save_image, training_panel
 from .report import result_table, write_report
-from .trainer import Phase, Trainer
+from .trainer import Phase, Trainer, phases
 
 PANEL_PAIRS = 3
+_TASK_FILES = {"source_only": "task_source_only.safetensors", "adaptation": "task.safetensors"}
+"""The task network at the end of a phase."""
 
 
 def start(config: Config, default_name: str, command: str, profile: bool = False) -> Path:
@@ -175,8 +178,11 @@ class _Session:
     def _column_name(self, phase: Phase) -> str:
         if phase.name == "source_only":
             return "source only"
-        levels = self.config.adaptation.input_level, self.config.adaptation.output_level
-        return "source only, longer" if levels == ("none", "none") else "adapted"
+        settings, data = self.config.adaptation, self.config.data
+        levels = settings.input_level, settings.output_level
+        if levels != ("none", "none") or settings.self_training:
+            return "adapted"
+        return "supervised" if data.source == supervised(data).source else "source only, longer"
 
     def _check_depth(self) -> None:
         levels = self.config.adaptation
@@ -212,8 +218,7 @@ class _Session:
         )
 
     def _finish_phase(self, phase: Phase, scores: Scores) -> None:
-        name = "task_source_only" if phase.name == "source_only" else "task"
-        save_task(self.run / f"{name}.safetensors", self.adaptation.task, self.config)
+        save_task(self.run / _TASK_FILES[phase.name], self.adaptation.task, self.config)
         if phase.name == "adaptation" and self.adaptation.translation is not None:
             path = self.run / "translation.safetensors"
             save_translation(path, self.adaptation.translation, self.config)
@@ -279,11 +284,10 @@ class _Session:
         pictures = [frame.image for frame in frames] or first_readable(self.target, 4)
         images = image_tensor(np.stack(pictures))
         predictions = {}
-        for name, file in (("source_only", "task_source_only"), ("adapted", "task")):
-            path = self.run / f"{file}.safetensors"
-            if path.exists():
-                task = load_task(path)[0].to(self.device)
-                predictions[name], _ = predict_maps(task, images, self.config.precision)
+        for phase in phases(self.config):
+            name = self._column_name(phase).replace(",", "").replace(" ", "_")
+            task = load_task(self.run / _TASK_FILES[phase.name])[0].to(self.device)
+            predictions[name], _ = predict_maps(task, images, self.config.precision)
         rows = []
         for i, picture in enumerate(pictures):
             row = {"target": picture}

@@ -91,6 +91,11 @@ def test_a_row_each_with_all_figures(world):
         result = json.loads((ablation / "seed0" / name / "result.json").read_text())
         (column,) = result["columns"]
         (of_seed,) = row["seeds"]
+        assert column["name"] == {
+            "source_only": "source only",
+            "control": "source only, longer",
+            "oracle": "supervised",
+        }.get(name, "adapted")
         assert of_seed["updates"] == column["updates"] == UPDATES
         assert row["miou"] == {"mean": column["miou"], "std": None}
         assert {c: x["mean"] for c, x in row["iou"].items()} == column["iou"]
@@ -206,6 +211,8 @@ def test_street_scenes_as_their_own_oracle(world, tmp_path):
     folder, _ = world
     settings = {"target": "street_scenes", "data.source.frames": 4}
     ablate(folder, tmp_path, "source_only", "oracle", **settings)
+    result = json.loads((tmp_path / "ablation" / "seed0" / "oracle" / "result.json").read_text())
+    assert result["columns"][0]["name"] == "supervised"
     config = Config()
     config.data.target.root, config.data.height, config.data.width = str(folder), 64, 96
     config.data.target.frames = 5
