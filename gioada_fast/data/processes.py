@@ -69,7 +69,10 @@ def _in_processes(function, tasks, workers: int) -> Iterator:
     with _single_threaded_children():
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
         try:
-            for future in as_completed([pool.submit(function, task) for task in tasks]):
+            with _interrupts_ignored():  # the first task starts the processes, which inherit that
+                first = pool.submit(function, tasks[0])
+            others = [pool.submit(function, task) for task in tasks[1:]]
+            for future in as_completed([first, *others]):
                 yield future.result()
         except BaseException:
             processes = list((getattr(pool, "_processes", None) or {}).values())
@@ -96,9 +99,21 @@ def _single_threaded_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C means nothing to this process, and to those that it starts, for ever: it decides."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _start_worker() -> None:
-    # the parent decides what Ctrl-C means
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where they were started by another thread
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -18,6 +18,7 @@ def end_the_process(path: Path) -> np.ndarray:
 
 
 def wait_a_minute(path: Path) -> np.ndarray:
-    """Hangs."""
+    """Hangs, and leaves a file that tells so."""
+    path.with_suffix(".begun").touch()
     time.sleep(60)
     return np.zeros((1, 1), np.uint8)

@@ -431,10 +431,12 @@ check_set(DataSet("slow", Path(), files, wait_a_minute), "slow")
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     assert process.stdout.readline() == "begin\n"
-    time.sleep(2)
+    while not list(tmp_path.rglob("*.begun")):
+        assert process.poll() is None
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     # its output is open until the last of its processes has ended
-    process.communicate(timeout=10)
+    process.communicate(timeout=50)  # less than they hang
     assert process.returncode != 0
 
 
