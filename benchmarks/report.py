@@ -70,21 +70,24 @@ def environment(device: str) -> dict:
 
 
 def table(records: list[dict]) -> str:
-    """What ``pytest benchmarks`` prints: the races of ops, then those of the whole step."""
-    ops, steps = _by_kind(records)
-    return "\n\n".join(([ops_table(ops)] if ops else []) + [step_table(r) for r in steps])
+    """What ``pytest benchmarks`` prints: the races of ops, then the whole step, then the loader."""
+    ops, steps, loaders = _by_kind(records)
+    parts = [ops_table(ops)] if ops else []
+    return "\n\n".join([*parts, *map(step_table, steps), *map(loader_table, loaders)])
 
 
 def markdown(records: list[dict]) -> str:
     """The same for the README."""
-    ops, steps = _by_kind(records)
-    parts = ([ops_markdown(ops)] if ops else []) + ([step_markdown(steps)] if steps else [])
-    return "\n\n".join(parts)
+    tables = (ops_markdown, step_markdown, loader_markdown)
+    found = zip(tables, _by_kind(records), strict=True)
+    return "\n\n".join(write_table(kind) for write_table, kind in found if kind)
 
 
-def _by_kind(records: list[dict]) -> tuple[list[dict], list[dict]]:
-    steps = [r for r in records if "contenders" in r]
-    return [r for r in records if "contenders" not in r], steps
+def _by_kind(records: list[dict]) -> tuple[list[dict], list[dict], list[dict]]:
+    kinds: dict[str, list[dict]] = {"contenders": [], "loaders": [], "rivals_ms": []}
+    for record in records:
+        next(found for key, found in kinds.items() if key in record).append(record)
+    return kinds["rivals_ms"], kinds["contenders"], kinds["loaders"]
 
 
 def _aligned(rows: list[list[str]]) -> str:
@@ -142,6 +145,29 @@ def step_table(record: dict) -> str:
     return "\n".join([title, "", _aligned(rows), *failed, "", _aligned(judged)])
 
 
+def loader_table(record: dict) -> str:
+    """Pairs a second of files and packs, then the ratios that the loader is judged by."""
+    title = (
+        f"loader, {record['shape']}: pairs/s on {record['cores']} cores, best of "
+        f"{record['rounds']} rounds"
+    )
+    numbers = list(record["loaders"]["files"]["pairs_per_second"])
+    rows = [["from", *(f"{n} processes" for n in numbers), "MiB a pair"]]
+    for name, found in record["loaders"].items():
+        speeds = [f"{found['pairs_per_second'][n]:.4g}" for n in numbers]
+        rows.append([name, *speeds, f"{found['mib_per_pair']:.2f}"])
+    judged = [["ratio", "value", "target", "guard"]]
+    for name, ratio in record["ratios"].items():
+        judged.append([f"pack / {name}", f"{ratio['value']:.1f}"])
+        judged[-1] += [f">= {ratio['target']:g}", f"{ratio['guard']:g}"]
+    others = (
+        "pack in the first epoch, which compares checksums, 0 processes: "
+        f"{record['first_epoch_pairs_per_second']:.4g}; "
+        f"the step consumes {record['step_pairs_per_second']:.3g}"
+    )
+    return "\n".join([title, "", _aligned(rows), others, "", _aligned(judged)])
+
+
 def ops_markdown(records: list[dict]) -> str:
     """One line an op and shape: time, ratio to the best rival, memory added at the peak."""
     lines = [
@@ -176,6 +202,21 @@ def step_markdown(records: list[dict]) -> str:
                 cells = [f"{found['ms']:.3g}", f"{found['pairs_per_second']:.3g}"]
                 cells += [f"{found['mib']:.0f}", f"{found['share_of_peak']:.0%}"]
             lines.append(f"| {record['shape']} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def loader_markdown(records: list[dict]) -> str:
+    """One line a case: the best of files and packs, and what the step consumes."""
+    lines = [
+        "| loader | files, pairs/s | pack, pairs/s | ratio | first epoch | the step consumes |",
+        "|---|---|---|---|---|---|",
+    ]
+    for record in records:
+        best = (max(found["pairs_per_second"].values()) for found in record["loaders"].values())
+        cells = [record["shape"], *(f"{speed:.3g}" for speed in best)]
+        cells += [f"{record['ratios']['files']['value']:.1f}"]
+        cells += [f"{record[f'{name}_pairs_per_second']:.3g}" for name in ("first_epoch", "step")]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

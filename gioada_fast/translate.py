@@ -15,6 +15,7 @@ from rich.progress import track
 
 from . import cli
 from .data.datasets import source_frames
+from .data.frames import LabelledFrame
 from .depth import encode_depth
 from .engine.device import choose_device
 from .engine.inference import image_tensor, translate_images
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str]) -> None:
     console = Console(stderr=True)
     indices = range(len(source))
     for index in track(indices, description="translate", console=console, transient=True):
-        frame = source[index]
+        # copies: those of a pack cannot be written to, of which PyTorch warns
+        frame = LabelledFrame(*map(np.array, source[index]))
         depth, _ = encode_depth(
             torch.from_numpy(frame.depth)[None, None], metadata["depth_encoding"]
         )

@@ -21,8 +21,10 @@ def command(module: str, *arguments: object, cwd: Path) -> SimpleNamespace:
     Returns:
         returncode, stdout and stderr.
     """
-    main = importlib.import_module(f"gioada_fast.{module}").main
-    typed = [f"gioada_fast/{module}.py", *map(str, arguments)]
+    found = importlib.import_module(f"gioada_fast.{module}")
+    if hasattr(found, "__path__"):
+        found = importlib.import_module(f"gioada_fast.{module}.__main__")
+    typed = [found.__file__, *map(str, arguments)]
     stdout, stderr, status = io.StringIO(), io.StringIO(), 0
     before = os.getcwd()
     os.chdir(cwd)
@@ -32,7 +34,7 @@ def command(module: str, *arguments: object, cwd: Path) -> SimpleNamespace:
             contextlib.redirect_stderr(stderr),
             mock.patch.object(sys, "argv", typed),
         ):
-            cli.run(main)
+            cli.run(found.main)
     except SystemExit as stop:
         status = stop.code or 0
     finally:

@@ -8,7 +8,7 @@ import gioada_fast
 PACKAGE = Path(gioada_fast.__file__).parent
 # Each layer may import itself and what stands below it.
 LAYERS = (
-    {"train", "ablate", "evaluate", "predict", "translate", "info"},
+    {"train", "ablate", "evaluate", "predict", "translate", "info", "__main__"},
     {"cli"},
     {"engine"},
     {"adaptation"},
@@ -43,6 +43,9 @@ def imported(path: Path) -> set[str]:
 
 
 def owner(path: Path) -> str:
+    """A file's layer; a package's ``__main__`` is a command line, wherever it lies."""
+    if path.stem == "__main__":
+        return path.stem
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
@@ -66,7 +69,8 @@ def test_ops_and_data_know_nothing_of_each_other():
     for path in (PACKAGE / "ops").rglob("*.py"):
         assert imported(path) <= {"ops", "errors"}, path
     for path in (PACKAGE / "data").rglob("*.py"):
-        assert imported(path) <= {"data", "config", "errors"}, path
+        if owner(path) == "data":
+            assert imported(path) <= {"data", "config", "errors"}, path
 
 
 def test_csrc_knows_no_torch():

@@ -9,16 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from ..config import SCENES_CACHE, DataConfig, FramesConfig, SourceConfig
+from ..config import SCENES_CACHE, DataConfig, FramesConfig, SourceConfig, TargetConfig
 from ..errors import InputError
 from . import camvid, carla, cityscapes, folder, kitti, street_scenes, synthia, vkitti, vkitti2
-from .frames import CENTIMETRES, DataSet, FrameFiles, id_labels, read_image
-from .labels import LABEL_SPACES, STREET, LabelSpace
+from .frames import CENTIMETRES, DataSet, FrameFiles, LabelledFrame, id_labels, read_image
+from .labels import LABEL_SPACES, STREET, Labelling, LabelSpace, read_class_map
+from .pack import PackedSource, PackedTarget, folder_of, pack_command
 
 _SOURCES = {"vkitti": vkitti, "vkitti2": vkitti2, "synthia": synthia, "carla": carla}
 _TARGETS = {"kitti": kitti, "cityscapes": cityscapes, "camvid": camvid}
@@ -27,14 +28,6 @@ may be a source, too."""
 
 TARGETS = ("street_scenes", *_TARGETS, "folder")
 """Names of all targets."""
-
-
-class LabelledFrame(NamedTuple):
-    """image uint8 [H, W, 3] RGB, labels uint8 [H, W] train ids, depth float32 [H, W] metres."""
-
-    image: np.ndarray
-    labels: np.ndarray
-    depth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -123,13 +116,34 @@ class EvaluationFrames:
         return self.data.frames[index].image.stem
 
 
-def source_frames(config: DataConfig) -> SourceFrames:
-    """The labelled set that the settings name; street scenes that are missing are rendered."""
+def source_frames(config: DataConfig) -> SourceFrames | PackedSource:
+    """The labelled set that the settings name; street scenes that are missing are rendered.
+
+    Where ``packs`` is set, the same frames from their pack.
+    """
+    if config.packs is not None:
+        return PackedSource(
+            folder_of(config, "source"), source_settings(config), pack_command(config)
+        )
+    return source_files(config)
+
+
+def source_files(config: DataConfig) -> SourceFrames:
+    """The labelled set from its files."""
     return SourceFrames(_complete(source_set(config)), config.source_size)
 
 
-def target_images(config: DataConfig) -> TargetImages:
-    """The unlabelled images that the settings name."""
+def target_images(config: DataConfig) -> TargetImages | PackedTarget:
+    """The unlabelled images that the settings name; where ``packs`` is set, from their pack."""
+    if config.packs is not None:
+        return PackedTarget(
+            folder_of(config, "target"), target_settings(config), pack_command(config)
+        )
+    return target_files(config)
+
+
+def target_files(config: DataConfig) -> TargetImages:
+    """The unlabelled images from their files."""
     data = target_set(config, "train")
     return TargetImages([frame.image for frame in data.frames], config.target_size)
 
@@ -212,6 +226,59 @@ def supervised(config: DataConfig) -> DataConfig:
     return replace(config, source=source, packs=None)
 
 
+def source_settings(config: DataConfig) -> dict[str, Any]:
+    """What the source's frames depend on, wherever they lie: settings by their names."""
+    source, space = config.source, label_space(config)
+    settings = {
+        "data.source.name": source.name,
+        "data.source.include": source.include,
+        "data.label_space": space.name,
+        **_size_settings("source", config.source_size),
+        **_own_settings("source", source),
+    }
+    labelling = _labelling(source)
+    if labelling is not None:
+        train_ids = {name: space.train_id(c) for name, c in labelling.classes.items()}
+    elif source.classes is not None and (path := Path(source.classes).expanduser()).is_file():
+        train_ids = {str(key): value for key, value in read_class_map(path, space).items()}
+    else:
+        return settings  # the class map went where the data set did
+    return {**settings, "train id": train_ids}
+
+
+def target_settings(config: DataConfig) -> dict[str, Any]:
+    """The same for the target's images to train on."""
+    target = config.target
+    settings = {
+        "data.target.name": target.name,
+        **_size_settings("target", config.target_size),
+        **_own_settings("target", target),
+    }
+    if target.name in _TARGETS:
+        split = target.train_split or _default_split(target.name, "train")
+        settings["data.target.train_split"] = split
+    return settings
+
+
+def _size_settings(side: str, size: tuple[int, int]) -> dict[str, int]:
+    return {f"data.{side}.height": size[0], f"data.{side}.width": size[1]}
+
+
+def _own_settings(side: str, config: SourceConfig | TargetConfig) -> dict[str, Any]:
+    """Settings that only some data sets have; the target's labels are none of its images'."""
+    names = {
+        ("source", "street_scenes"): ("look", "frames", "first_seed"),
+        ("target", "street_scenes"): ("look", "frames"),
+        ("source", "carla"): ("images", "labels", "depth"),
+        ("source", "folder"): ("images", "labels", "depth", "depth_per_metre", "split"),
+        ("target", "folder"): ("images", "train_split"),
+    }.get((side, config.name), ())
+    settings = {f"data.{side}.{name}": getattr(config, name) for name in names}
+    if config.name == "street_scenes":
+        settings["version of street scenes"] = street_scenes.VERSION
+    return settings
+
+
 def describe_target(config: DataConfig) -> str:
     """What the target is, in words for a table's caption."""
     target = config.target
@@ -282,7 +349,9 @@ def first_readable(frames: Sequence, count: int) -> list:
     return found
 
 
-def class_weights(frames: SourceFrames, num_classes: int, unreadable: Unreadable) -> np.ndarray:
+def class_weights(
+    frames: SourceFrames | PackedSource, num_classes: int, unreadable: Unreadable
+) -> np.ndarray:
     """1 / sqrt(frequency in the source's labels), mean 1, float32 [C]; absent classes weigh 1."""
     counts = np.zeros(256, np.int64)
     for index in range(len(frames)):
@@ -330,14 +399,19 @@ def _scenes(config, first: int, count: int, size: tuple[int, int], space: LabelS
 
 
 def _spaces_of_source(config: DataConfig) -> tuple[str, ...]:
-    source = config.source
+    labelling = _labelling(config.source)
+    return tuple(LABEL_SPACES) if labelling is None else labelling.spaces
+
+
+def _labelling(source: SourceConfig) -> Labelling | None:
+    """What the source's label maps hold; None where a class map says so."""
     if source.name == "street_scenes":
-        return STREET.spaces
+        return STREET
     if source.name == "folder":
-        return tuple(LABEL_SPACES)
+        return None
     if source.name == "carla":
-        return carla.labelling(source).spaces
-    return (_SOURCES | _TARGETS)[source.name].LABELLING.spaces
+        return carla.labelling(source)
+    return (_SOURCES | _TARGETS)[source.name].LABELLING
 
 
 def _spaces_of_target(config: DataConfig) -> tuple[str, ...]:

@@ -29,6 +29,14 @@ class FrameFiles(NamedTuple):
     depth: Path | None = None
 
 
+class LabelledFrame(NamedTuple):
+    """image uint8 [H, W, 3] RGB, labels uint8 [H, W] train ids, depth float32 [H, W] metres."""
+
+    image: np.ndarray
+    labels: np.ndarray
+    depth: np.ndarray
+
+
 LabelReader = Callable[[Path], np.ndarray]
 """Train ids uint8 [H, W] of a label map, IGNORE included."""
 
@@ -177,21 +185,26 @@ def depth_counts(per_metre: float) -> DepthReader:
 
 
 def metres(counts: np.ndarray, per_metre: float) -> np.ndarray:
-    """Metres float32 of 16-bit counts; 0, 65535 and what lies beyond ``FAR`` is 0."""
-    depth = np.where(counts == 65535, 0, counts).astype(np.float32) / np.float32(per_metre)
-    return np.where(depth > FAR, np.float32(0), depth)
+    """Metres float32 of uint16 counts, each of which is a depth, or 0 for none."""
+    return np.divide(counts, np.float32(per_metre), dtype=np.float32)
+
+
+def counts(metres: np.ndarray, per_metre: float) -> np.ndarray:
+    """The uint16 counts that ``metres`` was called with."""
+    return np.rint(metres * np.float64(np.float32(per_metre))).astype(np.uint16)
 
 
 def _read_counts(path: Path, per_metre: float) -> np.ndarray:
-    counts = _read(path, cv2.IMREAD_UNCHANGED)
-    if counts.ndim == 3 and (counts == counts[:, :, :1]).all():
-        counts = counts[:, :, 0]
-    if counts.ndim != 2 or counts.dtype != np.uint16:
+    found = _read(path, cv2.IMREAD_UNCHANGED)
+    if found.ndim == 3 and (found == found[:, :, :1]).all():
+        found = found[:, :, 0]
+    if found.ndim != 2 or found.dtype != np.uint16:
         raise InputError(
-            f"{path}: depth map is {counts.dtype} {list(counts.shape)}, expected uint16 with one "
+            f"{path}: depth map is {found.dtype} {list(found.shape)}, expected uint16 with one "
             "channel, or equal ones"
         )
-    return _with_depth(metres(counts, per_metre), path)
+    depth = metres(np.where(found == 65535, 0, found), per_metre)
+    return _with_depth(np.where(depth > FAR, np.float32(0), depth), path)
 
 
 def _read_24_bits(path: Path) -> np.ndarray:

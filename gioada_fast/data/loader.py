@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..errors import InputError
 from .datasets import SourceFrames, TargetImages, Unreadable
+from .pack import PackedSource, PackedTarget
 
 _SOURCE, _TARGET, _FLIP, _CROP, _CLASSES = range(5)
 
@@ -36,8 +38,8 @@ class PairStream(Dataset):
 
     def __init__(
         self,
-        source: SourceFrames,
-        target: TargetImages | None,
+        source: SourceFrames | PackedSource,
+        target: TargetImages | PackedTarget | None,
         seed: int,
         flip: bool,
         size: tuple[int, int],
@@ -86,14 +88,15 @@ class PairStream(Dataset):
     def _augment(
         self, arrays: Sequence[np.ndarray], stream: int, k: int, flip: bool
     ) -> list[np.ndarray]:
-        """Views of the same crop of each array, mirrored or not."""
+        """The same crop of each array, mirrored or not."""
         h, w = self.size
         (height, width), top, left = arrays[0].shape[:2], 0, 0
         if (height, width) != (h, w):
             rng = np.random.default_rng((self.seed, _CROP, stream, k))
             top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-        step = -1 if flip else 1
-        return [array[top : top + h, left : left + w][:, ::step] for array in arrays]
+        crops = [array[top : top + h, left : left + w] for array in arrays]
+        # NumPy takes 20 times as long to copy a mirrored view of an image
+        return [cv2.flip(crop, 1) for crop in crops] if flip else crops
 
 
 class _Shard(Sampler[int]):

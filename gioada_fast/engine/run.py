@@ -21,8 +21,6 @@ from .. import __version__
 from ..config import Config, save_config
 from ..data.datasets import (
     EvaluationFrames,
-    SourceFrames,
-    TargetImages,
     Unreadable,
     check_label_space,
     class_weights,
@@ -125,8 +123,8 @@ class _Session:
         # before the data, which may take minutes to render: a wrong weights file is told at once
         self.adaptation = build_adaptation(config, from_files=checkpoint is None)
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
-        self.target: TargetImages = target_images(config.data)
-        self.source: SourceFrames = source_frames(config.data)
+        self.target = target_images(config.data)
+        self.source = source_frames(config.data)
         self._check_depth()
         self.adaptation.class_weights = self._class_weights()
         self.adaptation.to(self.device)

@@ -25,6 +25,7 @@ from ..config import Config
 from ..data.datasets import SourceFrames, TargetImages, Unreadable
 from ..data.labels import LABEL_SPACES
 from ..data.loader import PairStream, pair_batches
+from ..data.pack import PackedSource, PackedTarget
 from ..errors import Interrupted, NonFiniteLoss
 from ..models import TaskNet
 from . import distributed
@@ -80,8 +81,8 @@ class Trainer:
         config: Config,
         run: Path,
         adaptation: TwoLevelAdaptation,
-        source: SourceFrames,
-        target: TargetImages,
+        source: SourceFrames | PackedSource,
+        target: TargetImages | PackedTarget,
         score: Callable[[TaskNet], Scores],
         on_panel: Callable[[int, str], None],
         on_phase_end: Callable[[Phase, Scores], None],

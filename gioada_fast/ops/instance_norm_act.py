@@ -37,8 +37,8 @@ def reference(
 ) -> Tensor:
     """The same in plain PyTorch; arguments as for ``instance_norm_act``."""
     y = x if x.dtype == torch.float64 else x.float()
-    # F.instance_norm calls it, and refuses images of one pixel. Flat, for on CPU (2.13) the gradient
-    # of one image is wrong where that of the result is channels-last.
+    # F.instance_norm calls it, and refuses images of one pixel. Flat, for on CPU (2.13) one image's
+    # gradient is wrong where that of the result is channels-last.
     y = torch.instance_norm(y.flatten(2), None, None, None, None, True, 0.0, eps, False)
     y = y.view(x.shape)
     if activation != "none":

@@ -241,12 +241,12 @@ def test_unit_variance_keeps_the_function_up_to_a_factor():
 @pytest.mark.parametrize(("h", "w"), [(30, 40), (9, 20), (5, 4), (1, 1)])
 def test_heads_at_once_are_the_sums_of_their_branches(h, w):
     """The output and all gradients; where the image is small, taps lie outside of all of it."""
-    heads = AtrousHead(6, 5), AtrousHead(6, 1)
+    heads = AtrousHead(6, 5).double(), AtrousHead(6, 1).double()
     for head in heads:
         for branch in head.branches:
             torch.nn.init.normal_(branch.bias)
     parameters = [p for head in heads for p in head.parameters()]
-    x = torch.randn(2, 6, h, w, requires_grad=True)
+    x = torch.randn(2, 6, h, w, dtype=torch.float64, requires_grad=True)
     found = atrous_heads(x, heads)
     expected = [sum(branch(x) for branch in head.branches) for head in heads]
     weights = [torch.randn_like(out) for out in expected]
@@ -256,7 +256,8 @@ def test_heads_at_once_are_the_sums_of_their_branches(h, w):
         [*expected, *torch.autograd.grad(expected, [x, *parameters], weights)],
         strict=True,
     ):
-        torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-5)
+        # the bias goes through float32
+        torch.testing.assert_close(f, e, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(heads[0](x), expected[0], rtol=1e-4, atol=1e-5)
 
 

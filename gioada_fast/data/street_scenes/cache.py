@@ -1,19 +1,15 @@
 """Frames on disk: rendered once, in parallel, and never half-written."""
 
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from gioada_fast.data.processes import run_in_processes
 from gioada_fast.data.street_scenes.frames import VERSION, Frame, check, render
 from gioada_fast.errors import InputError
 
@@ -79,92 +75,14 @@ def ensure(
         raise InputError(
             f"cannot write street scenes under {root}: {error.strerror}; choose another folder"
         ) from error
-    if workers is None:
-        workers = (
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        )
-    workers = max(1, min(workers or 1, len(missing)))
-    _render_all(Path(root), look, missing, size, workers)
+    render_one = partial(_render_to_cache, Path(root), look, size)
+    # running frames can be cut off: files appear only when they are complete
+    for _ in run_in_processes(render_one, missing, f"street scenes, {look}", workers):
+        pass
     return paths
 
 
-def _render_all(root: Path, look: str, seeds: list[int], size, workers: int) -> None:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        task = progress.add_task(f"street scenes, {look}", total=len(seeds), rate="")
-
-        def advance() -> None:
-            progress.advance(task)
-            speed = progress.tasks[task].speed
-            progress.update(task, rate=f"{speed:.1f} frames/s" if speed else "")
-
-        # spawn: a fork of a process that already runs threads (torch, BLAS) may hang
-        context = multiprocessing.get_context("spawn")
-        with _single_threaded_children():
-            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-            _run(pool, root, look, seeds, size, advance)
-
-
-def _run(pool: ProcessPoolExecutor, root: Path, look: str, seeds, size, advance) -> None:
-    try:
-        pending = [pool.submit(_render_to_cache, root, look, seed, size) for seed in seeds]
-        for future in as_completed(pending):
-            future.result()
-            advance()
-    except BaseException:
-        # Ctrl-C included: files appear only when complete, so running frames can be cut off
-        processes = list((getattr(pool, "_processes", None) or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        raise
-    pool.shutdown()
-
-
-@contextmanager
-def _single_threaded_children() -> Iterator[None]:
-    """One thread for OpenMP and BLAS in processes that start meanwhile."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _start_worker() -> None:
-    # the parent decides what Ctrl-C means
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this process when its parent is killed: the pool's queue alone would wait for ever."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
-
-
-def _render_to_cache(root: Path, look: str, seed: int, size: tuple[int, int]) -> None:
+def _render_to_cache(root: Path, look: str, size: tuple[int, int], seed: int) -> None:
     write(render(seed, look, size), frame_paths(root, look, size, seed))
 
 

@@ -1,0 +1,234 @@
+"""Pairs a second that the loader gives, from the data sets' own files and from packs.
+
+The frames are made up: images of structure on every scale with a camera's noise, for which PNG
+needs about as much as for those of SYNTHIA (1.3 MiB) and Cityscapes (2.5 MiB); labels and depth in
+patches. They lie in the page cache, so what is measured is decoding, resizing, mirroring and
+copying; from a slow disk both ways are slower. Every batch is read once, as training does.
+Checksums of a pack are compared when a process first reads a frame: that is measured apart, as the
+first epoch.
+"""
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.conftest import clock, records
+from gioada_fast.adaptation import Batch, TwoLevelAdaptation
+from gioada_fast.config import Config, DataConfig, SourceConfig, TargetConfig
+from gioada_fast.data import datasets, packing, street_scenes
+from gioada_fast.data.labels import STREET
+from gioada_fast.data.loader import PairStream, pair_batches
+from gioada_fast.engine.step import Step
+from gioada_fast.engine.trainer import Phase, build_optimisers
+
+FRAMES = 8
+WORKERS = (0, 1, 2)
+ROUNDS = 3
+SECONDS = 3.0  # of measurement for each way, number of workers and round
+
+
+def _write_synthia(root: Path) -> SourceConfig:
+    for index in range(FRAMES):
+        rng = np.random.default_rng(index)
+        patches, depth = _patches((760, 1280), 23, rng)
+        ids = patches.astype(np.uint16)
+        _write_png(root / f"RGB/{index:07d}.png", _image(patches, rng))
+        _write_png(root / f"GT/LABELS/{index:07d}.png", np.dstack([ids, ids * 7, ids * 0]))
+        _write_png(root / f"Depth/Depth/{index:07d}.png", np.dstack([depth] * 3))
+    return SourceConfig(name="synthia", root=str(root))
+
+
+def _write_cityscapes(root: Path) -> TargetConfig:
+    for index in range(FRAMES):
+        rng = np.random.default_rng(1000 + index)
+        patches, _ = _patches((1024, 2048), 23, rng)
+        name = f"leftImg8bit/train/aachen/aachen_{index:06d}_000019_leftImg8bit.png"
+        _write_png(root / name, _image(patches, rng, noise=0.3))
+    return TargetConfig(name="cityscapes", root=str(root))
+
+
+def _write_scenes(root: Path) -> tuple[SourceConfig, TargetConfig]:
+    """Frames as the cache of street scenes holds them."""
+    for look, first in (("day", 0), ("overcast", 1_000_000)):
+        for seed in range(first, first + FRAMES):
+            rng = np.random.default_rng(seed)
+            paths = street_scenes.frame_paths(root, look, (180, 240), seed)
+            labels, depth = _patches((180, 240), len(STREET.classes), rng)
+            for path, array in zip(paths, (_image(labels, rng), labels, depth), strict=True):
+                _write_png(path, array)
+    return (
+        SourceConfig(root=str(root), frames=FRAMES),
+        TargetConfig(root=str(root), frames=FRAMES),
+    )
+
+
+def _patches(size: tuple[int, int], classes: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """(classes uint8 [H, W] in patches, a depth uint16 [H, W] in centimetres that bends there)."""
+    h, w = size
+    coarse = cv2.resize(rng.random((h // 40, w // 40)), (w, h), interpolation=cv2.INTER_CUBIC)
+    fine = cv2.resize(rng.random((h // 8, w // 8)), (w, h), interpolation=cv2.INTER_LINEAR)
+    patches = (np.clip(coarse + 0.05 * fine, 0, 1) * (classes - 1)).astype(np.uint8)
+    rows = np.linspace(60000, 300, h)[:, None]
+    return patches, (rows * (0.5 + rng.random(classes)[patches] / 2)).astype(np.uint16)
+
+
+def _image(patches: np.ndarray, rng, noise: float = 0.5) -> np.ndarray:
+    """uint8 [H, W, 3]: a colour for each patch, texture on all scales, pixels' ``noise``."""
+    h, w = patches.shape
+    image = rng.integers(40, 200, (256, 3)).astype(np.float32)[patches]
+    scale = 64
+    while scale >= 4:
+        texture = rng.standard_normal((h // scale + 1, w // scale + 1, 3)).astype(np.float32)
+        image += 2 * cv2.resize(texture, (w, h), interpolation=cv2.INTER_LINEAR)
+        scale //= 2
+    image += noise * rng.standard_normal(image.shape).astype(np.float32)
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def _write_png(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # filters as most writers have them; those of OpenCV make larger files
+    assert cv2.imwrite(
+        str(path), array, [cv2.IMWRITE_PNG_COMPRESSION, 4, cv2.IMWRITE_PNG_STRATEGY, 0]
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is loaded, and what has to be reached."""
+
+    write: Callable[[Path], tuple[SourceConfig, TargetConfig]]
+    label_space: str
+    size: tuple[int, int]
+    batch_size: int
+    guards: dict[str, float]
+
+
+CASES = {
+    "SYNTHIA, Cityscapes 1x512x1024": Case(
+        lambda root: (_write_synthia(root / "s"), _write_cityscapes(root / "t")),
+        "cityscapes16",
+        (512, 1024),
+        1,
+        {"files": 20.0, "step": 1.5},
+    ),
+    "street scenes 4x180x240": Case(
+        _write_scenes, "camvid11", (180, 240), 4, {"files": 6.0, "step": 1.5}
+    ),
+}
+TARGETS = {"files": 8.0, "step": 1.5}
+"""What is meant to be reached at 1024x512: pairs a second from packs over those from files, and
+over those that the step of the demo's networks consumes. Each way with the number of processes that
+suits it best."""
+
+
+def _batches(source, target, case: Case, workers: int, count: int):
+    """``count`` batches, each read once; its pairs."""
+    stream = PairStream(source, target, 0, True, case.size)
+    unreadable = datasets.Unreadable(0, print)
+    loaded = pair_batches(stream, 0, count, case.batch_size, workers, False, unreadable)
+    for batch in loaded:
+        for tensor in batch.values():
+            tensor.clone()
+        yield batch
+
+
+def _pairs_per_second(frames, case: Case, workers: int, ms: float) -> float:
+    """In the middle of an epoch, where a batch was found to take about ``ms``."""
+    warm = 4 * workers + FRAMES // case.batch_size
+    count = max(12, min(2000, int(SECONDS * 1e3 / ms)))
+    batches = _batches(*frames, case, workers, warm + count)
+    next(itertools.islice(batches, warm - 1, None))
+    start = time.perf_counter()
+    for _ in batches:
+        pass
+    return count * case.batch_size / (time.perf_counter() - start)
+
+
+def _first_epoch(config: DataConfig, case: Case) -> float:
+    """Pairs a second in one process that has not read the pack before: checksums are compared."""
+    frames = datasets.source_frames(config), datasets.target_images(config)
+    count = FRAMES // case.batch_size
+    batches = _batches(*frames, case, 0, count)
+    start = time.perf_counter()
+    for _ in batches:
+        pass
+    return count * case.batch_size / (time.perf_counter() - start)
+
+
+def _step(frames, case: Case) -> float:
+    """Pairs a second that a full update of the demo's networks consumes."""
+    torch.manual_seed(0)
+    config = Config()
+    classes = datasets.LABEL_SPACES[case.label_space].num_classes
+    adaptation = TwoLevelAdaptation(classes, config.adaptation, config.model)
+    adaptation = adaptation.to(memory_format=torch.channels_last)
+    step = Step(adaptation, build_optimisers(config, adaptation, Phase("adaptation", 0, 1000)))
+    batch = Batch(**next(_batches(*frames, case, 0, 1)))
+    step([batch])
+    return case.batch_size * 1e3 / min(clock(lambda: step([batch]), "cpu") for _ in range(3))
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", CASES)
+def bench_loader(name, device, tmp_path):
+    if device != "cpu":
+        pytest.skip("loads on the CPU")
+    case = CASES[name]
+    source, target = case.write(tmp_path / "files")
+    h, w = case.size
+    config = DataConfig(source, target, case.label_space, h, w, packs=str(tmp_path / "packs"))
+    packing.pack(config)
+    frames = {
+        "files": (datasets.source_files(config), datasets.target_files(config)),
+        "pack": (datasets.source_frames(config), datasets.target_images(config)),
+    }
+    ways = [(way, workers) for way in frames for workers in WORKERS]
+    once = {
+        way: clock(lambda both=both: next(_batches(*both, case, 0, 1)), "cpu")
+        for way, both in frames.items()
+    }
+    speeds: dict[tuple[str, int], list[float]] = {key: [] for key in ways}
+    for _ in range(ROUNDS):
+        for way, workers in ways:
+            speeds[way, workers].append(_pairs_per_second(frames[way], case, workers, once[way]))
+    fastest = {key: max(found) for key, found in speeds.items()}
+    best = {way: max(fastest[way, workers] for workers in WORKERS) for way in frames}
+    step = _step(frames["pack"], case)
+    ratios = {"files": best["pack"] / best["files"], "step": best["pack"] / step}
+    record = {
+        "op": "loader",
+        "shape": name,
+        "cores": len(os.sched_getaffinity(0)),
+        "rounds": ROUNDS,
+        "loaders": {
+            way: {
+                "pairs_per_second": {str(n): fastest[way, n] for n in WORKERS},
+                "mib_per_pair": _bytes(tmp_path / folder) / FRAMES / 2**20,
+            }
+            for way, folder in (("files", "files"), ("pack", "packs"))
+        },
+        "first_epoch_pairs_per_second": max(_first_epoch(config, case) for _ in range(5)),
+        "step_pairs_per_second": step,
+        "ratios": {
+            key: {"value": value, "target": TARGETS[key], "guard": case.guards[key]}
+            for key, value in ratios.items()
+        },
+    }
+    records.append(record)
+    for key, ratio in record["ratios"].items():
+        assert ratio["value"] >= ratio["guard"], (
+            f"{name}: packs give {ratio['value']:.2f} times the pairs of the {key}, "
+            f"guard is {ratio['guard']}"
+        )

@@ -1,0 +1,135 @@
+"""Data sets: ``python -m gioada_fast.data check --config NAME``, ``... pack --config NAME ...``.
+
+check   read every file of the source, the target's images and the labelled frames that score: what
+        is missing or wrong, sizes, classes, depth, and a contact sheet; status 1 where it finds a
+        file that is missing or wrong
+        --only source|target|evaluation, --sheet FILE.png, --json
+pack    decode, resize and map the frames that are trained on, once, into a folder of packs, which
+        training with the same --data.packs reads; the same command goes on with a pack that is
+        not finished
+
+--config NAME_OR_FILE      settings, as for training; the flags after it override single ones
+--data.target.root FOLDER  ... any setting by its dotted name
+--print_config             show all settings and stop
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from rich.console import Console
+
+from .. import cli
+from ..config import Config
+from ..errors import InputError
+from . import datasets
+from .check import PARTS, SetReport, check_set, list_set
+
+PROG = "python -m gioada_fast.data"
+_TOLD = 20
+"""Files named of each kind of error; --json names all."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command that the first argument names."""
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        print(__doc__)
+        return
+    COMMANDS[cli.choice("command", name, tuple(COMMANDS))](rest)
+
+
+def _check(arguments: Sequence[str]) -> None:
+    parser = cli.config_parser(f"{PROG} check")
+    parser.add_argument("--only", choices=PARTS, help="one set (unset: all three)")
+    parser.add_argument(
+        "--sheet", default="data_check.png", metavar="FILE", help="contact sheet (.png or .jpg)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    options = parser.parse_args(list(arguments))
+    only, sheet, as_json = (options.pop(name) for name in ("only", "sheet", "json"))
+    config = cli.instantiate(parser, options).data
+    sheet = Path(sheet).expanduser()
+    if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg") or not sheet.parent.is_dir():
+        raise InputError(f"--sheet is {sheet}, expected a .png or .jpg in a folder that exists")
+    if only is None:
+        datasets.check_label_space(config)
+    space = datasets.label_space(config)
+
+    reports, not_listed = {}, {}
+    # progress bars are no part of the JSON
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        for part in PARTS if only is None else (only,):
+            try:
+                data = list_set(config, part)
+            except (InputError, OSError) as error:
+                not_listed[part] = str(error)
+                continue
+            reports[part] = check_set(data, part)
+
+    # here, for these import torch
+    from ..engine.data_report import as_dict, contact_sheet, tables
+    from ..engine.panels import save_image
+
+    picture = contact_sheet(reports, space)
+    if picture is not None:
+        save_image(sheet, picture)
+    errors = sum(len(report.errors) for report in reports.values())
+    if as_json:
+        sets = {part: as_dict(report, space) for part, report in reports.items()}
+        sets |= {part: {"error": message} for part, message in not_listed.items()}
+        document = {
+            "label_space": space.name,
+            "sound": not errors and not not_listed,
+            "sheet": None if picture is None else str(sheet),
+            "sets": {part: sets[part] for part in PARTS if part in sets},
+        }
+        print(json.dumps(document, indent=1))
+    elif reports:
+        console = Console()
+        for table in tables(reports, space):
+            console.print(table, "")
+        if picture is not None:
+            console.print(f"pictures: {sheet}", highlight=False, soft_wrap=True)
+    _tell(reports, not_listed)
+    wrong = [f"{part} cannot be read" for part in not_listed]
+    wrong += [f"{errors} files are missing or wrong"] if errors else []
+    if wrong:
+        cli.fail(", ".join(wrong), status=1)
+
+
+def _tell(reports: Mapping[str, SetReport], not_listed: Mapping[str, str]) -> None:
+    """Name what is wrong on standard error, of each kind the first files."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    for part, message in not_listed.items():
+        console.print(f"{part}: {message}")
+    for part, report in reports.items():
+        for kind in dict.fromkeys(error.kind for error in report.errors):
+            errors = [error for error in report.errors if error.kind == kind]
+            for error in errors[:_TOLD]:
+                console.print(f"{part}: {error.file}: {error.message}")
+            if len(errors) > _TOLD:
+                console.print(
+                    f"{part}: and {len(errors) - _TOLD} more of this kind ({kind}); --json shows "
+                    "them all"
+                )
+
+
+def _pack(arguments: Sequence[str]) -> None:
+    from .packing import pack
+
+    pack(_config("pack", arguments).data)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"check": _check, "pack": _pack}
+
+
+def _config(command: str, arguments: Sequence[str]) -> Config:
+    parser = cli.config_parser(f"{PROG} {command}")
+    return cli.instantiate(parser, parser.parse_args(list(arguments)))
+
+
+if __name__ == "__main__":
+    cli.run(main)

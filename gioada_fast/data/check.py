@@ -1,0 +1,261 @@
+"""Read a data set through, file by file: what is wrong with which, and what the rest holds."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..config import DataConfig
+from ..errors import InputError
+from .datasets import check_same_size, source_set, target_set
+from .frames import DataSet, DepthReader, FrameFiles, LabelReader, read_image
+from .labels import IGNORE
+from .processes import run_in_processes, usable_cores
+
+PARTS = ("source", "target", "evaluation")
+"""Sets of a run."""
+PERCENTILES = (5, 50, 95)
+
+# Depth is counted by its logarithm, from a millimetre to a kilometre.
+_DEPTH_UNIT, _DEPTH_STEP, _DEPTH_BINS = 1e-3, 0.01, 1400
+
+
+class FileError(NamedTuple):
+    """What is wrong with a file."""
+
+    file: Path
+    kind: str
+    """``missing``, ``unreadable`` (damaged, or not what the data set's format says) or ``size``
+    (another one than its image's)."""
+    message: str
+    """Without the file's name."""
+
+
+class LabelCounts(NamedTuple):
+    """Label maps that could be read, by train id."""
+
+    pixels: np.ndarray
+    """int64 [256]; at ``IGNORE`` are those that are neither trained nor scored."""
+    frames: np.ndarray
+    """int64 [256]: maps that have a pixel of the train id."""
+
+    @property
+    def labelled(self) -> int:
+        """Pixels of all classes together."""
+        return int(self.pixels.sum() - self.pixels[IGNORE])
+
+    @property
+    def ignored_share(self) -> float:
+        """Share of all pixels that has no class, 0 to 1."""
+        return float(self.pixels[IGNORE] / max(1, self.pixels.sum()))
+
+
+class DepthCounts(NamedTuple):
+    """Depth maps that could be read, in metres."""
+
+    nearest: float
+    farthest: float
+    percentiles: Mapping[int, float]
+    """Depth of ``PERCENTILES`` of the pixels that have one, to half a percent."""
+    share: float
+    """Share of all pixels that has a depth, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """A data set that was read through."""
+
+    data: DataSet
+    sound: tuple[int, ...]
+    """Indices of the frames without an error."""
+    sizes: Mapping[tuple[int, int], int]
+    """Images of each size (H, W), the most frequent first."""
+    labels: LabelCounts | None
+    """None where the data set has no labels, or none of its maps could be read."""
+    depth: DepthCounts | None
+    """The same of depth."""
+    errors: tuple[FileError, ...]
+    """In the order of the frames, of each its image, labels and depth."""
+
+
+def list_set(config: DataConfig, part: str) -> DataSet:
+    """What a run reads of one of ``PARTS``.
+
+    Of the target's images to train on that is the images alone. A target without labels has no
+    frame that scores.
+
+    Raises:
+        InputError: a setting that is missing or wrong, or a folder without its images.
+    """
+    if part == "source":
+        return source_set(config)
+    data = target_set(config, "train" if part == "target" else part)
+    frames = data.frames
+    if part == "target":
+        return DataSet(data.name, data.root, [FrameFiles(files.image) for files in frames])
+    return DataSet(data.name, data.root, []) if data.read_labels is None else data
+
+
+def check_set(data: DataSet, description: str, workers: int | None = None) -> SetReport:
+    """Read every file of a data set, in processes; what is wrong with a file is never raised.
+
+    Args:
+        data: frames, and how they are read.
+        description: before the progress bar.
+        workers: processes, on which the report does not depend; by default one for each core this
+            process may use.
+
+    Raises:
+        RuntimeError: the processes end wherever they begin.
+    """
+    read = partial(_read_frame, read_labels=data.read_labels, depth=data.depth)
+    sums = _Sums()
+    # where a process was killed, or a decoder failed, it was at one of the first frames that are
+    # left; a lone process takes them in their order, and what ends it a second time is found
+    attempts = ((len(data.frames), workers), (4 * (workers or usable_cores()), 1), (1, 1))
+    while left := sums.left(data):
+        for count, processes in attempts:
+            try:
+                for index, frame in run_in_processes(read, left[:count], description, processes):
+                    sums.add(index, frame)
+                break
+            except BrokenProcessPool:
+                left = sums.left(data)
+        else:
+            sums.died(*left[0])
+    return SetReport(
+        data,
+        tuple(index for index in range(len(data.frames)) if not sums.errors[index]),
+        dict(sorted(sums.sizes.items(), key=lambda size: (-size[1], size[0]))),
+        sums.labels(),
+        sums.depth(),
+        tuple(error for _, errors in sorted(sums.errors.items()) for error in errors),
+    )
+
+
+class _Depth(NamedTuple):
+    """Depth of one map, or of several."""
+
+    bins: np.ndarray
+    """int64 [_DEPTH_BINS] pixels by the logarithm of their depth."""
+    nearest: float
+    farthest: float
+    pixels: int
+    """With a depth and without."""
+
+
+class _Frame(NamedTuple):
+    """Files of one frame; None is what it has not, or what could not be read."""
+
+    size: tuple[int, int] | None = None
+    labels: np.ndarray | None = None
+    """int64 [256] pixels by train id."""
+    depth: _Depth | None = None
+    errors: tuple[FileError, ...] = ()
+
+
+class _Sums:
+    """Frames added up, in any order."""
+
+    def __init__(self):
+        self.errors: dict[int, tuple[FileError, ...]] = {}
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self._died = 0
+        self._labels = LabelCounts(np.zeros(256, np.int64), np.zeros(256, np.int64))
+        self._depth = _Depth(np.zeros(_DEPTH_BINS, np.int64), math.inf, 0.0, 0)
+
+    def left(self, data: DataSet) -> list[tuple[int, FrameFiles]]:
+        return [task for task in enumerate(data.frames) if task[0] not in self.errors]
+
+    def died(self, index: int, files: FrameFiles) -> None:
+        self._died += 1
+        if self._died == len(self.errors) + 1 == 3:
+            raise RuntimeError("the processes that read frames end wherever they begin")
+        message = "the process that read this frame ended: out of memory, or a decoder's fault"
+        self.add(index, _Frame(errors=(FileError(files.image, "unreadable", message),)))
+
+    def add(self, index: int, frame: _Frame) -> None:
+        self.errors[index] = frame.errors
+        if frame.size is not None:
+            self.sizes[frame.size] += 1
+        if frame.labels is not None:
+            self._labels.pixels[:] += frame.labels
+            self._labels.frames[:] += frame.labels > 0
+        if frame.depth is not None:
+            self._depth = _Depth(
+                self._depth.bins + frame.depth.bins,
+                min(self._depth.nearest, frame.depth.nearest),
+                max(self._depth.farthest, frame.depth.farthest),
+                self._depth.pixels + frame.depth.pixels,
+            )
+
+    def labels(self) -> LabelCounts | None:
+        return self._labels if self._labels.frames.any() else None
+
+    def depth(self) -> DepthCounts | None:
+        bins, nearest, farthest, pixels = self._depth
+        if not pixels:
+            return None
+        below = np.cumsum(bins)
+        percentiles = {}
+        for percentage in PERCENTILES:
+            place = np.searchsorted(below, percentage / 100 * below[-1])
+            metres = _DEPTH_UNIT * math.exp(place * _DEPTH_STEP)
+            percentiles[percentage] = min(max(metres, nearest), farthest)
+        return DepthCounts(nearest, farthest, percentiles, float(below[-1] / pixels))
+
+
+def _read_frame(
+    task: tuple[int, FrameFiles], read_labels: LabelReader | None, depth: DepthReader | None
+) -> tuple[int, _Frame]:
+    _silence_decoders()
+    index, files = task
+    arrays, errors = [], []
+    for path, read in zip(files, (read_image, read_labels, depth and depth.read), strict=True):
+        array = None
+        if path is not None and read is not None:
+            try:
+                array = read(path)
+                if path != files.image and arrays[0] is not None:
+                    check_same_size(arrays[0], array, files.image, path)
+            except Exception as error:  # whatever a decoder raises, the file's name goes with it
+                errors.append(_file_error(path, array is not None, error))
+        arrays.append(array)
+    image, labels, metres = arrays
+    return index, _Frame(
+        None if image is None else image.shape[:2],
+        None if labels is None else np.bincount(labels.ravel(), minlength=256),
+        None if metres is None else _count_depth(metres),
+        tuple(errors),
+    )
+
+
+@lru_cache(maxsize=1)
+def _silence_decoders() -> None:
+    """Decoders write to standard error themselves, without the file's name."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _file_error(path: Path, was_read: bool, error: Exception) -> FileError:
+    message = " ".join(str(error).split()).removeprefix(f"{path}: ")
+    if not isinstance(error, InputError):
+        message = f"{type(error).__name__}: {message}"
+    elif not path.is_file():
+        return FileError(path, "missing", message)
+    return FileError(path, "size" if was_read else "unreadable", message)
+
+
+def _count_depth(metres: np.ndarray) -> _Depth | None:
+    known = metres[metres > 0]
+    if not known.size:
+        return None
+    bins = np.rint(np.log(known / _DEPTH_UNIT) / _DEPTH_STEP).clip(0, _DEPTH_BINS - 1)
+    counts = np.bincount(bins.astype(np.int64), minlength=_DEPTH_BINS)
+    return _Depth(counts, float(known.min()), float(known.max()), metres.size)

@@ -1,0 +1,30 @@
+"""Batches reach the device whole and in order."""
+
+import pytest
+import torch
+
+from gioada_fast.engine.device import to_device
+
+
+def numbered(count, pin=False):
+    for k in range(count):
+        batch = {"image": torch.full((2, 3, 64, 64), k, dtype=torch.uint8), "k": torch.tensor([k])}
+        yield {name: tensor.pin_memory() if pin else tensor for name, tensor in batch.items()}
+
+
+def test_on_cpu_nothing_is_read_ahead():
+    batches = numbered(3)
+    first = next(to_device(batches, torch.device("cpu")))
+    assert int(first["k"]) == 0 and int(next(batches)["k"]) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_on_a_gpu_every_batch_is_copied_ahead_and_used_whole(count):
+    device, found = torch.device("cuda"), []
+    for batch in to_device(numbered(count, pin=True), device):
+        torch.cuda._sleep(1_000_000)  # the next copy is under way meanwhile
+        found.append((batch["image"].float().mean(), batch["k"]))
+    torch.cuda.synchronize()
+    assert [int(k) for _, k in found] == list(range(count))
+    assert [float(mean) for mean, _ in found] == list(range(count))
