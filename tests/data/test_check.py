@@ -417,10 +417,12 @@ def test_processes_that_cannot_work_at_all_end_it(tmp_path):
 def test_ctrl_c_ends_it_and_its_processes(tmp_path):
     written = formats.write_folder(tmp_path)
     program = f"""
+import signal
 from pathlib import Path
 from gioada_fast.data.check import check_set
 from gioada_fast.data.frames import DataSet, FrameFiles
 from tests.data.fatal_readers import wait_a_minute
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 images = {[str(w.image) for w in written]}
 files = [FrameFiles(Path(i), Path(i)) for i in images]
 print("begin", flush=True)
