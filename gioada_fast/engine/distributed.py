@@ -4,6 +4,7 @@ What differs among them is the pairs they see. One, the writer, owns the run's f
 terminal; the others compute, and wait where they need what it writes.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,11 @@ def joined(device: str) -> Iterator[torch.device]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield chosen
+        dist.barrier()  # nobody takes connections down that another still uses
     finally:
+        # what still holds the group would keep its threads to the end of the process, which they
+        # abort; networks wrapped for it are cycles
+        gc.collect()
         dist.destroy_process_group()
 
 

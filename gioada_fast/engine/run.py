@@ -62,7 +62,14 @@ def start(config: Config, default_name: str, command: str, profile: bool = False
     Raises:
         InputError: settings, data or folder are not usable; nothing is left behind then.
     """
-    with distributed.joined(config.device) as device, ExitStack() as held:
+    with distributed.joined(config.device) as device:
+        return _start(config, default_name, command, profile, device)
+
+
+def _start(
+    config: Config, default_name: str, command: str, profile: bool, device: torch.device
+) -> Path:
+    with ExitStack() as held:
         name = config.name or f"{default_name}-{datetime.now():%Y%m%d-%H%M%S}"
         run = Path(config.runs_dir).expanduser() / distributed.from_writer(name)
         with distributed.writer_first(), _claimed(run):
@@ -80,7 +87,12 @@ def start(config: Config, default_name: str, command: str, profile: bool = False
 
 def resume(config: Config, run: Path, command: str) -> Path:
     """Go on with a run from its last checkpoint, or from the start if it has none."""
-    with distributed.joined(config.device) as device, ExitStack() as held:
+    with distributed.joined(config.device) as device:
+        return _resume(config, run, command, device)
+
+
+def _resume(config: Config, run: Path, command: str, device: torch.device) -> Path:
+    with ExitStack() as held:
         with distributed.writer_first():
             held.enter_context(_locked(run))
             if distributed.is_writer():
