@@ -163,6 +163,7 @@ _TARGET_SEEDS, _EVALUATION_SEEDS = 1_000_000, 2_000_000
 def source_set(config: DataConfig) -> DataSet:
     """The files of the source; some may be missing."""
     source, space = config.source, label_space(config)
+    _check_serves(source.name, _spaces_of_source(config), space)
     if source.name == "street_scenes":
         data = _scenes(source, source.first_seed, source.frames, config.source_size, space)
     elif source.name == "folder":
@@ -174,10 +175,8 @@ def source_set(config: DataConfig) -> DataSet:
             )
     elif source.name in _TARGETS:
         reader = _TARGETS[source.name]
-        _check_serves(source.name, reader.LABELLING.spaces, space)
         data = reader.data_set(source, source.split or reader.TRAIN_SPLIT, space, "data.source")
     else:
-        _check_serves(source.name, _spaces_of_source(config), space)
         data = _SOURCES[source.name].data_set(source, space)
     if source.include == "*":
         return data
@@ -197,6 +196,7 @@ def source_set(config: DataConfig) -> DataSet:
 def target_set(config: DataConfig, part: str) -> DataSet:
     """The files of the target's part ``train`` or ``evaluation``; some may be missing."""
     target, space = config.target, label_space(config)
+    _check_serves(target.name, _spaces_of_target(config), space)
     split = target.train_split if part == "train" else target.evaluation_split
     if target.name == "street_scenes":
         first, count = (
@@ -208,7 +208,6 @@ def target_set(config: DataConfig, part: str) -> DataSet:
     if target.name == "folder":
         return folder.data_set(target, "data.target", space, split or "")
     reader = _TARGETS[target.name]
-    _check_serves(target.name, reader.LABELLING.spaces, space)
     return reader.data_set(target, split or _default_split(target.name, part), space)
 
 
@@ -391,7 +390,6 @@ def check_same_size(image: np.ndarray, other: np.ndarray, path: Path, other_path
 
 
 def _scenes(config, first: int, count: int, size: tuple[int, int], space: LabelSpace) -> DataSet:
-    _check_serves("street_scenes", STREET.spaces, space)
     root = Path(config.root or SCENES_CACHE).expanduser()
     paths = street_scenes.ensure(root, config.look, range(first, first + count), size)
     frames = [FrameFiles(*files) for files in paths]
