@@ -237,16 +237,19 @@ class AdaptationConfig:
     """Translation of the source: off, from the image alone, or guided by depth and semantics."""
     output_level: Literal["none", "semantics", "joint"] = "joint"
     """Output discriminator: off, on the segmentation, or on segmentation and depth jointly."""
-    lambda_depth: float = 0.1
-    """Weight of the depth loss."""
+    lambda_depth: float = 1.0
+    """Weight of the depth loss. With 0.1 the output discriminator, whose input depth is, moved the
+    depth on the target anywhere."""
     lambda_img: float = 10.0
     """Weight of the image discriminator in the generators' loss; it acts on the translation network
     alone, where it holds its own against the task loss: with 0.3 that network, which sees the
     labels, painted each class in a colour of its own for the task network to read."""
-    lambda_out: float = 0.05
-    """Weight of the output discriminator in the generators' loss."""
-    depth_encoding: Literal["inverse", "log", "linear"] = "inverse"
-    """What the networks see as depth."""
+    lambda_out: float = 1.0
+    """Weight of the output discriminator in the generators' loss; 0.05 changed nothing, 5 was no
+    better than 1 (docs/adaptation.md)."""
+    depth_encoding: Literal["inverse", "log", "linear"] = "log"
+    """What the networks see as depth; inverse leaves nearly nothing of the range for what is
+    farther than some metres."""
     depth_loss: Literal["l1", "berhu"] = "l1"
     """Loss on the encoded depth."""
     gan_loss: Literal["lsgan", "bce", "hinge"] = "lsgan"
@@ -282,11 +285,11 @@ class OptimiserConfig:
 
     task: Literal["adamw", "sgd"] = "adamw"
     """Optimiser of the task network (sgd has momentum 0.9)."""
-    task_lr: float | None = None
-    """Learning rate of the heads while training on the source only. Unset: 1e-3 with pretrained
-    weights (a wide network without norm), 4e-3 without."""
+    task_lr: float = 1e-3
+    """Learning rate of the heads while training on the source only. From scratch, 4e-3 left one
+    seed of two far behind (docs/adaptation.md)."""
     adaptation_lr: float | None = None
-    """Learning rate of the heads while adapting. Unset: a quarter of ``task_lr``."""
+    """Learning rate of the heads while adapting. Unset: that of the source."""
     trunk_lr_factor: float | None = None
     """Factor on it for the trunk. Unset: 0.1 with pretrained weights, 1 without."""
     weight_decay: float = 5e-4
@@ -305,7 +308,7 @@ class OptimiserConfig:
     def __post_init__(self):
         _positive(
             "optimiser",
-            task_lr=1 if self.task_lr is None else self.task_lr,
+            task_lr=self.task_lr,
             adaptation_lr=1 if self.adaptation_lr is None else self.adaptation_lr,
             translation_lr=self.translation_lr,
             image_discriminator_lr=self.image_discriminator_lr,
@@ -390,16 +393,10 @@ class Config:
             raise InputError(f"seed is {self.seed}, must be at least 0 and below 2**32")
 
     @property
-    def task_lr(self) -> float:
-        """``optimiser.task_lr``, or its default."""
-        lr = self.optimiser.task_lr
-        return (1e-3 if self.model.pretrained else 4e-3) if lr is None else lr
-
-    @property
     def adaptation_lr(self) -> float:
         """``optimiser.adaptation_lr``, or its default."""
-        lr = self.optimiser.adaptation_lr
-        return self.task_lr / 4 if lr is None else lr
+        settings = self.optimiser
+        return settings.task_lr if settings.adaptation_lr is None else settings.adaptation_lr
 
     @property
     def trunk_lr_factor(self) -> float:

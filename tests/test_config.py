@@ -49,9 +49,8 @@ def test_pretrained_weights_change_the_defaults():
     pretrained = Config(model=ModelConfig(pretrained="vgg.pth"))
     assert (pretrained.model.trunk_width, pretrained.model.trunk_norm) == (1.0, "none")
     assert Config().trunk_lr_factor == 1.0 and pretrained.trunk_lr_factor == 0.1
-    assert (Config().task_lr, Config().adaptation_lr) == (4e-3, 1e-3)
-    assert (pretrained.task_lr, pretrained.adaptation_lr) == (1e-3, 2.5e-4)
-    assert Config(optimiser=OptimiserConfig(task_lr=0.2)).adaptation_lr == 0.05
+    assert Config(optimiser=OptimiserConfig(task_lr=0.2)).adaptation_lr == 0.2
+    assert Config(optimiser=OptimiserConfig(adaptation_lr=0.1)).adaptation_lr == 0.1
     with pytest.raises(InputError, match="width 1 only"):
         ModelConfig(pretrained="vgg.pth", width=0.5)
     with pytest.raises(InputError, match="batch norm"):

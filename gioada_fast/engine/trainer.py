@@ -424,7 +424,7 @@ def build_optimisers(
     """One optimiser for each network that the phase trains."""
     settings, task, graphs = config.optimiser, adaptation.task, config.cuda_graphs
     adapts = phase.name == "adaptation"
-    lr = config.adaptation_lr if adapts else config.task_lr
+    lr = config.adaptation_lr if adapts else settings.task_lr
     heads = [*task.segmentation.parameters(), *task.depth.parameters()]
     groups = [
         _group(task.trunk.parameters(), lr * config.trunk_lr_factor, graphs),
