@@ -80,8 +80,10 @@ def test_no_gradient_for_the_teacher_or_through_the_mixed_image(levels):
     adaptation = make_trained(*levels)
     with frozen(adaptation.image_discriminator, adaptation.output_discriminator):
         losses = adaptation.generators_loss(make_batch()).losses
-    total = losses["seg"] + 0.1 * losses["depth"] + losses["self"]
-    total = total + 10 * losses.get("img", 0) + 0.05 * losses.get("out", 0)
+    weights = adaptation.config
+    total = losses["seg"] + weights.lambda_depth * losses["depth"] + losses["self"]
+    total = total + weights.lambda_img * losses.get("img", 0)
+    total = total + weights.lambda_out * losses.get("out", 0)
     torch.testing.assert_close(losses["total"], total)
     losses["self"].backward()
     assert all(p.grad is None and not p.requires_grad for p in adaptation.teacher.parameters())
