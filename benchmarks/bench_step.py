@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.conftest import clock, peak_flops, peak_mib, records
 from benchmarks.yardstick import Yardstick
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
-from gioada_fast.config import Config, ModelConfig, OptimiserConfig
+from gioada_fast.config import AdaptationConfig, Config, ModelConfig, OptimiserConfig
 from gioada_fast.engine.step import Step
 from gioada_fast.engine.trainer import Phase, build_optimisers
 
@@ -223,7 +223,8 @@ def bench_step(name, device):
         pytest.skip("larger than a CPU's patience")
     gc.collect()
     torch.compiler.reset()
-    config = Config(model=case.model, optimiser=STILL)
+    paper = AdaptationConfig(half_rendered=False)
+    config = Config(model=case.model, adaptation=paper, optimiser=STILL)
     # all contenders of a kind are one function to the compiler, with other networks each
     with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=1024):
         record = _race(name, case, config, device)

@@ -1,7 +1,7 @@
 """The two-level adaptation step: the objective of GIO-Ada, term by term.
 
     min over G_img, G_task   max over D_img, D_out
-      L_seg + lambda_depth L_depth     on the translated source
+      L_seg + lambda_depth L_depth     on the translated source, half of it left as rendered
     + lambda_img L_img                 D_img: translated source against target
     + lambda_out L_out                 D_out: output of translated source against that of target
     + lambda_self L_self               beyond the paper, off by default: see self_training.py
@@ -52,9 +52,11 @@ class GeneratorStep(NamedTuple):
     losses: dict[str, Tensor]
     """Terms of the objective by name, and their weighted ``total``."""
     images: tuple[Tensor, Tensor] | None
-    """(translated source, target), detached, where the input level is on."""
+    """(translated source, target), detached, where the input level is on; half of the batch's
+    pairs with ``half_rendered``."""
     outputs: tuple[Tensor, Tensor] | None
-    """Output maps of (translated source, target), detached, where the output level is on."""
+    """Output maps of (source as the task network saw it, target), detached, where the output level
+    is on."""
 
 
 class Share(NamedTuple):
@@ -157,12 +159,13 @@ class TwoLevelAdaptation(nn.Module):
         losses: dict[str, Tensor] = {}
         patches: Patches = {}
         images = outputs = None
+        x_s = normalise(batch.source_image)
         if input_level:
-            x_s = self.translation(batch.source_image, d_s, y_s)
-            patches["img"] = [(self.image_discriminator(x_s), True)]
-            images = x_s.detach(), x_t
-        else:
-            x_s = normalise(batch.source_image)
+            some = slice(None, None, 2 if config.half_rendered else 1)
+            translated = self.translation(batch.source_image[some], d_s[some], y_s[some])
+            patches["img"] = [(self.image_discriminator(translated), True)]
+            images = translated.detach(), x_t[some]
+            x_s[some] = translated
         n = x_s.shape[0]
         seen = [x_s, *([x_t] if output_level else [])]
         if self_training:

@@ -237,6 +237,10 @@ class AdaptationConfig:
     """Translation of the source: off, from the image alone, or guided by depth and semantics."""
     output_level: Literal["none", "semantics", "joint"] = "joint"
     """Output discriminator: off, on the segmentation, or on segmentation and depth jointly."""
+    half_rendered: bool = True
+    """Translate every other source image of a batch and leave the rest as rendered, which keeps
+    what the translation loses: bare trees went to buildings without. A batch of one is translated.
+    The paper translates all."""
     lambda_depth: float = 1.0
     """Weight of the depth loss. With 0.1 the output discriminator, whose input depth is, moved the
     depth on the target anywhere."""
@@ -294,10 +298,11 @@ class OptimiserConfig:
     """Factor on it for the trunk. Unset: 0.1 with pretrained weights, 1 without."""
     weight_decay: float = 5e-4
     """Of the task network."""
-    translation_lr: float = 1e-3
-    """Adam (0.5, 0.999) of the translation network."""
-    image_discriminator_lr: float = 5e-4
-    """Adam (0.5, 0.999) of the image discriminator."""
+    translation_lr: float = 2e-4
+    """Adam (0.5, 0.999) of the translation network, as in CycleGAN: with 1e-3 what the task network
+    sees changed faster than it could follow (docs/adaptation.md)."""
+    image_discriminator_lr: float = 2e-4
+    """Adam (0.5, 0.999) of the image discriminator, as in CycleGAN."""
     output_discriminator_lr: float = 1e-4
     """Adam (0.9, 0.99) of the output discriminator."""
     poly_power: float = 0.9

@@ -5,6 +5,8 @@ import torch
 
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation, frozen
 from gioada_fast.config import AdaptationConfig, ModelConfig
+from gioada_fast.depth import encode_depth
+from gioada_fast.models.layers import normalise
 from gioada_fast.ops import gan_loss
 
 from .miniature import SMALL_MODEL
@@ -19,14 +21,14 @@ def make(input_level="geometry", output_level="joint", **settings):
     return TwoLevelAdaptation(CLASSES, config, ModelConfig(**SMALL_MODEL))
 
 
-def make_batch(target=True):
+def make_batch(target=True, pairs=2):
     generator = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (2, 2, 3, 64, 96), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, CLASSES, (2, 64, 96), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (2, pairs, 3, 64, 96), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, CLASSES, (pairs, 64, 96), dtype=torch.uint8, generator=generator)
     labels[:, :4] = 255
-    depth = torch.rand(2, 1, 64, 96, generator=generator) * 100
+    depth = torch.rand(pairs, 1, 64, 96, generator=generator) * 100
     depth[:, :, :8] = 0
-    draws = torch.rand(2, CLASSES, generator=generator)
+    draws = torch.rand(pairs, CLASSES, generator=generator)
     return Batch(images[0], labels, depth, images[1] if target else None, draws)
 
 
@@ -123,6 +125,36 @@ def test_adversarial_losses_of_a_side_are_one_call(monkeypatch):
         torch.testing.assert_close(d_maps[3], adaptation.output_discriminator(target))
 
 
+@pytest.mark.parametrize("pairs", [1, 2, 3, 4])
+@pytest.mark.parametrize("input_level", ["image", "geometry"])
+def test_every_other_source_image_stays_as_rendered(input_level, pairs):
+    """By what the task network and the discriminators see; a batch of one is translated."""
+    adaptation, batch = make(input_level, "joint"), make_batch(pairs=pairs)
+    torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
+    seen = []
+    adaptation.task.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    step = adaptation.generators_loss(batch)
+    x_s, x_t = seen[0].split(pairs)
+    depth, _ = encode_depth(batch.source_depth, adaptation.config.depth_encoding)
+    with torch.no_grad():
+        translated = adaptation.translation(batch.source_image, depth, batch.source_labels)
+    rendered = normalise(batch.source_image)
+    assert float((translated - rendered).abs().max()) > 1e-3
+    torch.testing.assert_close(x_s[::2], translated[::2])
+    torch.testing.assert_close(x_s[1::2], rendered[1::2], rtol=0, atol=0)
+    fake, real = step.images
+    torch.testing.assert_close(fake, translated[::2])
+    torch.testing.assert_close(real, x_t[::2])
+    assert step.outputs[0].shape[0] == step.outputs[1].shape[0] == pairs
+
+    whole = make(input_level, "joint", half_rendered=False)
+    whole.load_state_dict(adaptation.state_dict())
+    whole.task.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    fake, real = whole.generators_loss(batch).images
+    torch.testing.assert_close(seen[1][:pairs], translated)
+    assert fake.shape[0] == real.shape[0] == pairs
+
+
 def test_without_a_target_both_levels_are_off():
     step = make().generators_loss(make_batch(target=False))
     assert set(step.losses) == {"seg", "depth", "total"}
@@ -132,8 +164,6 @@ def test_without_a_target_both_levels_are_off():
 def test_source_and_target_in_one_pass_give_what_two_passes_give():
     adaptation, batch = make("none", "joint").double(), make_batch()
     task = adaptation.task
-    from gioada_fast.models.layers import normalise
-
     x_s, x_t = normalise(batch.source_image).double(), normalise(batch.target_image).double()
     both = task(torch.cat([x_s, x_t]))
     for joint, source, target in zip(both, task(x_s), task(x_t), strict=True):

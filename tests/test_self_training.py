@@ -133,9 +133,9 @@ def test_without_a_target_there_is_no_self_training():
 @pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
     """Though the images have different numbers of pasted pixels and of confident ones."""
-    adaptation, batch = make_trained(*levels), unequal_batch()
+    adaptation, batch = make_trained(*levels), unequal_batch(pairs=4)
     whole = gradients(adaptation, [batch])
-    halves = [Batch(*(tensor[i : i + 1] for tensor in batch)) for i in range(2)]
+    halves = [Batch(*tensors) for tensors in zip(*(x.split(2) for x in batch), strict=True)]
     assert_same(gradients(adaptation, halves), whole)
 
 

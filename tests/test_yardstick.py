@@ -26,7 +26,8 @@ RTOL = 3e-2
 def make(input_level="geometry", output_level="joint", model=None, **settings):
     """Networks and batch; the objective's weights are such that no term is small beside others."""
     torch.manual_seed(0)
-    levels = {"lambda_depth": 1.0, "lambda_img": 1.0, "lambda_out": 1.0, **settings}
+    levels = {"lambda_depth": 1.0, "lambda_img": 1.0, "lambda_out": 1.0}
+    levels |= {"half_rendered": False, **settings}
     config = Config(
         model=ModelConfig(**{**SMALL_MODEL, **(model or {})}),
         adaptation=AdaptationConfig(input_level, output_level, **levels),
@@ -103,7 +104,14 @@ def test_an_update_moves_every_network_and_lowers_the_loss():
         assert not any(map(torch.equal, before[name], network.parameters())), name
 
 
-def test_losses_it_does_not_have_are_refused():
-    config, adaptation, _ = make(gan_loss="hinge")
-    with pytest.raises(NotImplementedError, match="hinge"):
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("gan_loss", "hinge", "hinge"),
+        ("half_rendered", True, "half_rendered"),
+    ],
+)
+def test_what_it_does_not_have_is_refused(name, value, found):
+    config, adaptation, _ = make(**{name: value})
+    with pytest.raises(NotImplementedError, match=found):
         Yardstick(adaptation, config)

@@ -22,9 +22,9 @@ def gradients(adaptation, batches, **settings):
     }
 
 
-def make_trained(*levels):
+def make_trained(*levels, **settings):
     """Networks whose translation changes the image, so that all of its weights get gradients."""
-    adaptation = make(*levels)
+    adaptation = make(*levels, **settings)
     if adaptation.translation is not None:
         torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
     return adaptation
@@ -46,9 +46,9 @@ def assert_same(found, expected, rtol=1e-4):
             assert difference <= rtol * scale, (name, difference, scale)
 
 
-def unequal_batch():
+def unequal_batch(pairs=2):
     """Frames with different numbers of labelled pixels and of pixels with depth."""
-    batch = make_batch()
+    batch = make_batch(pairs=pairs)
     batch.source_labels[0, 8:40] = 255
     batch.source_depth[1, :, 8:24] = 0
     return batch
@@ -56,10 +56,10 @@ def unequal_batch():
 
 @pytest.mark.parametrize("levels", ROWS)
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
-    adaptation, batch = make_trained(*levels), unequal_batch()
+    adaptation, batch = make_trained(*levels), unequal_batch(pairs=4)
     adaptation.class_weights = torch.tensor([0.5, 1.0, 1.5, 2.0])
     whole = gradients(adaptation, [batch])
-    halves = [Batch(*(tensor[i : i + 1] for tensor in batch)) for i in range(2)]
+    halves = [Batch(*tensors) for tensors in zip(*(x.split(2) for x in batch), strict=True)]
     assert_same(gradients(adaptation, halves), whole)
 
 
