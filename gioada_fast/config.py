@@ -249,8 +249,9 @@ class AdaptationConfig:
     alone, where it holds its own against the task loss: with 0.3 that network, which sees the
     labels, painted each class in a colour of its own for the task network to read."""
     lambda_out: float = 1.0
-    """Weight of the output discriminator in the generators' loss; 0.05 changed nothing, 5 was no
-    better than 1 (docs/adaptation.md)."""
+    """Weight of the output discriminator in the generators' loss. From a source of 1000 updates 1
+    gained most, of 0.05 to 5; from one that is trained out it costs a little
+    (docs/adaptation.md)."""
     depth_encoding: Literal["inverse", "log", "linear"] = "log"
     """What the networks see as depth; inverse leaves nearly nothing of the range for what is
     farther than some metres."""
