@@ -184,7 +184,7 @@ class TwoLevelAdaptation(nn.Module):
             patches["out"] = [(p[n:], True), (p[:n], False)]
             outputs = o[:n].detach(), o[n:].detach()
         if self_training:
-            losses["self"] = self_training_loss(logits[-n:], mixed)
+            losses["self"] = self_training_loss(logits[-n:], mixed, self.class_weights)
         losses |= self._gan_losses(patches, generator=True)
         if share is not None:
             shares = {"seg": share.seg, "depth": share.depth}

@@ -248,10 +248,9 @@ class AdaptationConfig:
     """Weight of the image discriminator in the generators' loss; it acts on the translation network
     alone, where it holds its own against the task loss: with 0.3 that network, which sees the
     labels, painted each class in a colour of its own for the task network to read."""
-    lambda_out: float = 1.0
-    """Weight of the output discriminator in the generators' loss. From a source of 1000 updates 1
-    gained most, of 0.05 to 5; from one that is trained out it costs a little
-    (docs/adaptation.md)."""
+    lambda_out: float = 0.1
+    """Weight of the output discriminator in the generators' loss: with 0.3 and 1 roads, cars and
+    cyclists lost what trees gained (docs/adaptation.md)."""
     depth_encoding: Literal["inverse", "log", "linear"] = "log"
     """What the networks see as depth; inverse leaves nearly nothing of the range for what is
     farther than some metres."""
@@ -304,8 +303,9 @@ class OptimiserConfig:
     sees changed faster than it could follow (docs/adaptation.md)."""
     image_discriminator_lr: float = 2e-4
     """Adam (0.5, 0.999) of the image discriminator, as in CycleGAN."""
-    output_discriminator_lr: float = 1e-4
-    """Adam (0.9, 0.99) of the output discriminator."""
+    output_discriminator_lr: float = 1e-3
+    """Adam (0.9, 0.99) of the output discriminator, that of the task network: with AdaptSegNet's
+    1e-4 it never told source from target, and its gradient was noise (docs/adaptation.md)."""
     poly_power: float = 0.9
     """Power of the decay."""
     warmup_steps: int = 50

@@ -4,7 +4,10 @@
     q    = share of an image's pixels with p_t above the threshold
     M    = pixels of half of the classes in y_s          chosen at random, for each pair
     x_m  = M x_s + (1 - M) x_t
-    L_self = (sum_M CE(G_task(x_m), y_s) + q sum_(1-M) CE(G_task(x_m), y_t)) / (H W)
+    L_self = m CE_M(G_task(x_m), y_s) + (1 - m) q CE_(1-M)(G_task(x_m), y_t)
+
+m is M's share of the image, CE_M the mean over its pixels, which has the class weights of L_seg:
+without them signs, fences and pedestrians, of which the teacher is rarely sure, were forgotten.
 
 The teacher's weights are an exponential moving average of G_task's. Only pixels and labels of the
 source and pixels of the target go in.
@@ -78,13 +81,19 @@ def _half_of_the_classes(labels: Tensor, draws: Tensor) -> Tensor:
     return (is_class & chosen[:, :, None, None]).any(1)
 
 
-def self_training_loss(logits: Tensor, mixed: Mixed) -> Tensor:
-    """L_self of G_task's logits [N, C, h, w] of ``mixed.image``: the mean over the images."""
+def self_training_loss(logits: Tensor, mixed: Mixed, weight: Tensor | None = None) -> Tensor:
+    """L_self: the mean over the images.
+
+    Args:
+        logits: [N, C, h, w] of G_task for ``mixed.image``.
+        mixed: what ``class_mix`` made.
+        weight: [C] class weights of the cross-entropy, or None.
+    """
     pasted = torch.where(mixed.pasted, mixed.labels, IGNORE)
     pseudo = torch.where(mixed.pasted, IGNORE, mixed.labels)
     share = mixed.pasted.flatten(1).mean(1, dtype=torch.float32)
     # the fused loss is a mean over its valid pixels, and has no weight for each image
     images = zip(*(x.split(1) for x in (logits, pasted, pseudo)), strict=True)
-    losses = [(segmentation_loss(z, y), segmentation_loss(z, y_t)) for z, y, y_t in images]
-    source, target = (torch.stack(part) for part in zip(*losses, strict=True))
+    losses = [torch.stack([segmentation_loss(z, y, weight) for y in ys]) for z, *ys in images]
+    source, target = torch.stack(losses, dim=1)
     return (share * source + (1 - share) * mixed.confidence * target).mean()

@@ -32,11 +32,13 @@ def mix(adaptation, batch, x_s=None):
     return class_mix(x_s, batch.source_labels, x_t, draws, adaptation.teacher, THRESHOLD)
 
 
-def test_the_loss_is_that_of_the_formula():
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_is_that_of_the_formula(weighted):
     adaptation, batch = make_trained("none", "none"), unequal_batch()
     mixed = mix(adaptation, batch)
     logits = torch.randn(2, CLASSES, 9, 13, requires_grad=True)
-    found = self_training_loss(logits, mixed)
+    weight = torch.rand(CLASSES) + 0.5 if weighted else None
+    found = self_training_loss(logits, mixed, weight)
 
     with torch.no_grad():
         teachers, _ = adaptation.teacher(normalise(batch.target_image))
@@ -51,10 +53,10 @@ def test_the_loss_is_that_of_the_formula():
         q = (p_t[i] > THRESHOLD).float().mean()
         assert 0 < q < 1
         labels = torch.where(pasted, y_s, y_t[i])
-        pixels = F.cross_entropy(
-            upsample(logits[i : i + 1], (64, 96)), labels[None], reduction="none"
-        )
-        expected = expected + (pixels[0] * torch.where(pasted, 1, q)).mean() / 2
+        z = upsample(logits[i : i + 1], (64, 96))[0].movedim(0, -1)
+        m = pasted.float().mean()
+        ce_s, ce_t = (F.cross_entropy(z[part], labels[part], weight) for part in (pasted, ~pasted))
+        expected = expected + (m * ce_s + (1 - m) * q * ce_t) / 2
         x_s, x_t = (normalise(x[i : i + 1])[0] for x in (batch.source_image, batch.target_image))
         assert torch.equal(mixed.image[i], torch.where(pasted, x_s, x_t))
     torch.testing.assert_close(found, expected)
@@ -90,6 +92,17 @@ def test_no_gradient_for_the_teacher_or_through_the_mixed_image(levels):
     if adaptation.translation is not None:
         # zeros: source and mixed image go through the task network in one batch
         assert all(not p.grad.any() for p in adaptation.translation.parameters())
+
+
+def test_the_mixed_image_is_learned_with_the_class_weights_of_the_source():
+    adaptation, batch = make_trained("none", "none"), make_batch()
+    equal = adaptation.generators_loss(batch).losses["self"]
+    adaptation.class_weights = torch.linspace(0.5, 1.5, CLASSES)
+    weighted = adaptation.generators_loss(batch).losses["self"]
+    logits, _ = adaptation.task(mix(adaptation, batch).image)
+    expected = self_training_loss(logits, mix(adaptation, batch), adaptation.class_weights)
+    assert weighted != equal
+    torch.testing.assert_close(weighted, expected)
 
 
 def test_the_mixed_image_has_the_translated_source(monkeypatch):
