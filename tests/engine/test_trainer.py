@@ -176,9 +176,9 @@ def test_changed_settings_and_a_second_process_are_refused(unbroken, tmp_path):
     run = tmp_path / "mini"
     shutil.copytree(unbroken / "runs" / "mini", run)
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("lambda_out: 0.1", "lambda_out: 0.5"))
+    config.write_text(config.read_text().replace("lambda_out: 0.03", "lambda_out: 0.5"))
     done = command("train", "--resume", run, cwd=tmp_path)
-    assert done.returncode == 2 and "adaptation.lambda_out = 0.1" in done.stderr
+    assert done.returncode == 2 and "adaptation.lambda_out = 0.03" in done.stderr
     with _locked(run):
         done = command("train", "--resume", run, cwd=tmp_path)
     assert done.returncode == 2 and "another process" in done.stderr
