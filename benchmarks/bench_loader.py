@@ -21,13 +21,14 @@ import pytest
 import torch
 
 from benchmarks.conftest import clock, records
+from gioada_fast import street_scenes
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
 from gioada_fast.config import Config, DataConfig, SourceConfig, TargetConfig
-from gioada_fast.data import datasets, packing, street_scenes
-from gioada_fast.data.labels import STREET
+from gioada_fast.data import pack_writer, sets
 from gioada_fast.data.loader import PairStream, pair_batches
 from gioada_fast.engine.step import Step
 from gioada_fast.engine.trainer import Phase, build_optimisers
+from gioada_fast.labels import STREET
 
 FRAMES = 8
 WORKERS = (0, 1, 2)
@@ -133,7 +134,7 @@ suits it best."""
 def _batches(source, target, case: Case, workers: int, count: int):
     """``count`` batches, each read once; its pairs."""
     stream = PairStream(source, target, 0, True, case.size)
-    unreadable = datasets.Unreadable(0, print)
+    unreadable = sets.Unreadable(0, print)
     loaded = pair_batches(stream, 0, count, case.batch_size, workers, False, unreadable)
     for batch in loaded:
         for tensor in batch.values():
@@ -155,7 +156,7 @@ def _pairs_per_second(frames, case: Case, workers: int, ms: float) -> float:
 
 def _first_epoch(config: DataConfig, case: Case) -> float:
     """Pairs a second in one process that has not read the pack before: checksums are compared."""
-    frames = datasets.source_frames(config), datasets.target_images(config)
+    frames = sets.source_frames(config), sets.target_images(config)
     count = FRAMES // case.batch_size
     batches = _batches(*frames, case, 0, count)
     start = time.perf_counter()
@@ -168,7 +169,7 @@ def _step(frames, case: Case) -> float:
     """Pairs a second that a full update of the demo's networks consumes."""
     torch.manual_seed(0)
     config = Config()
-    classes = datasets.LABEL_SPACES[case.label_space].num_classes
+    classes = sets.LABEL_SPACES[case.label_space].num_classes
     adaptation = TwoLevelAdaptation(classes, config.adaptation, config.model)
     adaptation = adaptation.to(memory_format=torch.channels_last)
     step = Step(adaptation, build_optimisers(config, adaptation, Phase("adaptation", 0, 1000)))
@@ -189,10 +190,10 @@ def bench_loader(name, device, tmp_path):
     source, target = case.write(tmp_path / "files")
     h, w = case.size
     config = DataConfig(source, target, case.label_space, h, w, packs=str(tmp_path / "packs"))
-    packing.pack(config)
+    pack_writer.pack(config)
     frames = {
-        "files": (datasets.source_files(config), datasets.target_files(config)),
-        "pack": (datasets.source_frames(config), datasets.target_images(config)),
+        "files": (sets.source_files(config), sets.target_files(config)),
+        "pack": (sets.source_frames(config), sets.target_images(config)),
     }
     ways = [(way, workers) for way in frames for workers in WORKERS]
     once = {

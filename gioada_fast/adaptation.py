@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from .config import AdaptationConfig, ModelConfig
-from .data.labels import IGNORE
 from .depth import encode_depth, has_depth
+from .labels import IGNORE
 from .losses import depth_loss, segmentation_loss
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
 from .models.layers import normalise

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .data.frames import FAR
+from .labels import FAR
 
 NEAR = 2.0
 """Metres; what is nearer is clamped."""

@@ -17,13 +17,13 @@ from rich.table import Table
 
 from . import cli
 from .config import Config, DataConfig, TargetConfig
-from .data.datasets import TARGETS, describe_target, evaluation_frames
+from .data.sets import TARGETS, describe_target, evaluation_frames
 from .engine.device import choose_device
 from .engine.evaluator import FARTHEST_SCORED, Scores, evaluate
 from .engine.networks import find_weights, load_task
-from .engine.panels import save_image
-from .engine.report import percent
 from .errors import InputError
+from .report.panels import save_image
+from .report.run_report import percent
 
 PROG = "python -m gioada_fast.evaluate"
 _OF_TARGET = {

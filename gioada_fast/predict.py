@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import track
 
 from . import cli
-from .data.datasets import resize_image
-from .data.frames import list_images, read_image
+from .data.files import list_images, read_image
+from .data.sets import resize_image
 from .engine.device import choose_device
 from .engine.inference import image_tensor, predict_maps
 from .engine.networks import find_weights, load_task
-from .engine.panels import colour_depth, overlay, save_image
 from .errors import InputError
+from .report.panels import colour_depth, overlay, save_image
 
 PROG = "python -m gioada_fast.predict"
 KINDS = ("ids", "colour", "overlay", "depth")

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .data.labels import IGNORE
+from .labels import IGNORE
 from .losses import segmentation_loss
 from .models import TaskNet
 from .models.layers import upsample

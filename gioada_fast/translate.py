@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import track
 
 from . import cli
-from .data.datasets import source_frames
-from .data.frames import LabelledFrame
+from .data.files import LabelledFrame
+from .data.sets import source_frames
 from .depth import encode_depth
 from .engine.device import choose_device
 from .engine.inference import image_tensor, translate_images
 from .engine.networks import find_weights, load_translation
-from .engine.panels import save_image
+from .report.panels import save_image
 
 PROG = "python -m gioada_fast.translate"
 

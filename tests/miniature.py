@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gioada_fast.data import datasets, street_scenes
-from gioada_fast.data.labels import STREET_IDS
+from gioada_fast import street_scenes
+from gioada_fast.data import sets
+from gioada_fast.labels import STREET_IDS
 
 SIZE = (64, 96)
 SMALL_MODEL = {
@@ -22,12 +23,12 @@ SMALL_MODEL = {
 
 def write_street_scenes(root: Path, source: int = 6, target: int = 5, evaluation: int = 3) -> None:
     """Fill the cache of street scenes, so that nothing is rendered."""
-    sets = (
+    parts = (
         ("day", 0, source),
-        ("overcast", datasets._TARGET_SEEDS, target),
-        ("overcast", datasets._EVALUATION_SEEDS, evaluation),
+        ("overcast", sets._TARGET_SEEDS, target),
+        ("overcast", sets._EVALUATION_SEEDS, evaluation),
     )
-    for look, first, count in sets:
+    for look, first, count in parts:
         for seed in range(first, first + count):
             paths = street_scenes.frame_paths(root, look, SIZE, seed)
             paths.image.parent.mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,9 @@ from gioada_fast.config import (
     find_config,
     shipped_configs,
 )
-from gioada_fast.data.labels import LABEL_SPACES
 from gioada_fast.depth import ENCODINGS
 from gioada_fast.errors import InputError
+from gioada_fast.labels import LABEL_SPACES
 from gioada_fast.losses import DEPTH_LOSSES
 from gioada_fast.models import BACKBONES
 from gioada_fast.ops.gan_loss import GAN_LOSSES

@@ -24,7 +24,7 @@ from rich.console import Console
 from .. import cli
 from ..config import Config
 from ..errors import InputError
-from . import datasets
+from . import sets
 from .check import PARTS, SetReport, check_set, list_set
 
 PROG = "python -m gioada_fast.data"
@@ -55,8 +55,8 @@ def _check(arguments: Sequence[str]) -> None:
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg") or not sheet.parent.is_dir():
         raise InputError(f"--sheet is {sheet}, expected a .png or .jpg in a folder that exists")
     if only is None:
-        datasets.check_label_space(config)
-    space = datasets.label_space(config)
+        sets.check_label_space(config)
+    space = sets.label_space(config)
 
     reports, not_listed = {}, {}
     # progress bars are no part of the JSON
@@ -70,21 +70,21 @@ def _check(arguments: Sequence[str]) -> None:
             reports[part] = check_set(data, part)
 
     # here, for these import torch
-    from ..engine.data_report import as_dict, contact_sheet, tables
-    from ..engine.panels import save_image
+    from ..report.data_report import as_dict, contact_sheet, tables
+    from ..report.panels import save_image
 
     picture = contact_sheet(reports, space)
     if picture is not None:
         save_image(sheet, picture)
     errors = sum(len(report.errors) for report in reports.values())
     if as_json:
-        sets = {part: as_dict(report, space) for part, report in reports.items()}
-        sets |= {part: {"error": message} for part, message in not_listed.items()}
+        parts = {part: as_dict(report, space) for part, report in reports.items()}
+        parts |= {part: {"error": message} for part, message in not_listed.items()}
         document = {
             "label_space": space.name,
             "sound": not errors and not not_listed,
             "sheet": None if picture is None else str(sheet),
-            "sets": {part: sets[part] for part in PARTS if part in sets},
+            "sets": {part: parts[part] for part in PARTS if part in parts},
         }
         print(json.dumps(document, indent=1))
     elif reports:
@@ -118,7 +118,7 @@ def _tell(reports: Mapping[str, SetReport], not_listed: Mapping[str, str]) -> No
 
 
 def _pack(arguments: Sequence[str]) -> None:
-    from .packing import pack
+    from .pack_writer import pack
 
     pack(_config("pack", arguments).data)
 

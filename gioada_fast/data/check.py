@@ -14,10 +14,10 @@ import numpy as np
 
 from ..config import DataConfig
 from ..errors import InputError
-from .datasets import check_same_size, source_set, target_set
-from .frames import DataSet, DepthReader, FrameFiles, LabelReader, read_image
-from .labels import IGNORE
-from .processes import run_in_processes, usable_cores
+from ..labels import IGNORE
+from ..processes import run_in_processes, usable_cores
+from .files import DataSet, DepthReader, FrameFiles, LabelReader, read_image
+from .sets import check_same_size, source_set, target_set
 
 PARTS = ("source", "target", "evaluation")
 """Sets of a run."""

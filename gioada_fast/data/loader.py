@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..errors import InputError
-from .datasets import SourceFrames, TargetImages, Unreadable
-from .pack import PackedSource, PackedTarget
+from .pack_reader import PackedSource, PackedTarget
+from .sets import SourceFrames, TargetImages, Unreadable
 
 _SOURCE, _TARGET, _FLIP, _CROP, _CLASSES = range(5)
 

@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..atomic_files import write_atomically
 from ..config import Config
-from ..data.datasets import describe_target, evaluation_frames, source_set, supervised
+from ..data.sets import describe_target, evaluation_frames, source_set, supervised
 from ..errors import InputError, Interrupted
-from .checkpoint import write_atomically
-from .report import (
+from ..report.run_report import (
     NO_VALUE,
     embed_into,
     percent,

@@ -5,10 +5,8 @@ A checkpoint (``.pt``) holds a run's state and is read with ``weights_only=True`
 """
 
 import json
-import os
 import zipfile
-from collections.abc import Callable, Mapping, Set
-from contextlib import suppress
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..atomic_files import write_atomically
 from ..errors import InputError
 
 FORMAT = 1
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a file beside ``path`` and put it in its place when it is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        # torch.save reports a full disk or a missing folder as RuntimeError
-        if isinstance(error, OSError | RuntimeError | SafetensorError):
-            raise InputError(f"{path}: cannot be written: {error}") from error
-        raise
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -50,13 +32,6 @@ def load_checkpoint(path: Path, keys: Set[str] = frozenset()) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= keys:
         raise InputError(f"{path}: not a checkpoint of gioada_fast (format {FORMAT})")
     return state
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder that nobody writes to."""
-    for path in folder.glob(".*.*"):
-        if path.suffix[1:].isdigit():
-            path.unlink(missing_ok=True)
 
 
 def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, Any]) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.datasets import EvaluationFrames
-from ..data.labels import LABEL_SPACES, LabelSpace
+from ..data.sets import EvaluationFrames
 from ..depth import decode_depth
+from ..labels import LABEL_SPACES, LabelSpace
 from ..models import TaskNet
 from ..models.layers import normalise, upsample
 from ..ops import upsample_confusion_matrix

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..adaptation import TwoLevelAdaptation
 from ..config import Config
-from ..data.labels import LABEL_SPACES, LabelSpace
 from ..errors import InputError
+from ..labels import LABEL_SPACES, LabelSpace
 from ..models import TaskNet, TranslationNet
 from .checkpoint import load_state, load_weights, save_weights
 from .pretrained import load_pretrained, pretrained_file

@@ -11,7 +11,7 @@ from torch import nn
 from torch.autograd.profiler_util import EventList, FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from .checkpoint import write_atomically
+from ..atomic_files import write_atomically
 
 OTHER = "losses and others"
 _BACKWARD = "autograd::engine::evaluate_function: "

@@ -18,8 +18,9 @@ from rich.console import Console
 from torch import Tensor
 
 from .. import __version__
+from ..atomic_files import remove_unfinished, write_atomically
 from ..config import Config, save_config
-from ..data.datasets import (
+from ..data.sets import (
     EvaluationFrames,
     Unreadable,
     check_label_space,
@@ -37,15 +38,15 @@ from ..data.datasets import (
 from ..depth import encode_depth
 from ..errors import InputError, Interrupted
 from ..models import TaskNet
+from ..report.panels import colour_depth, comparison_panel, save_image, training_panel
+from ..report.run_report import result_table, write_report
 from . import distributed
-from .checkpoint import load_checkpoint, remove_unfinished, write_atomically
+from .checkpoint import load_checkpoint
 from .device import device_name
 from .evaluator import Scores, evaluate
 from .inference import image_tensor, predict_maps, translate_images
-from .logging import MetricsLog
+from .metrics_log import MetricsLog
 from .networks import build_adaptation, load_task, save_task, save_translation
-from .panels import colour_depth, comparison_panel, save_image, training_panel
-from .report import result_table, write_report
 from .trainer import Phase, Trainer, phases
 
 PANEL_PAIRS = 3

@@ -22,17 +22,17 @@ from torch import Tensor, nn
 
 from ..adaptation import Batch, TwoLevelAdaptation
 from ..config import Config
-from ..data.datasets import SourceFrames, TargetImages, Unreadable
-from ..data.labels import LABEL_SPACES
 from ..data.loader import PairStream, pair_batches
-from ..data.pack import PackedSource, PackedTarget
+from ..data.pack_reader import PackedSource, PackedTarget
+from ..data.sets import SourceFrames, TargetImages, Unreadable
 from ..errors import Interrupted, NonFiniteLoss
+from ..labels import LABEL_SPACES
 from ..models import TaskNet
 from . import distributed
 from .checkpoint import load_state, save_checkpoint
 from .device import to_device
 from .evaluator import Scores
-from .logging import MetricsLog
+from .metrics_log import MetricsLog
 from .profiling import StepProfile, profile_steps
 from .step import GraphedStep, Step
 

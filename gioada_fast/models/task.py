@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .resnet import ResNet101
-from .vgg import VGG16
+from .trunks.resnet import ResNet101
+from .trunks.vgg import VGG16
 
 BACKBONES = {"vgg16": VGG16, "resnet101": ResNet101}
 

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
+from gioada_fast import street_scenes
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
-from gioada_fast.data import street_scenes
 from gioada_fast.data.check import check_set, list_set
-from gioada_fast.data.frames import CENTIMETRES, DataSet, FrameFiles, id_labels
-from gioada_fast.data.labels import (
+from gioada_fast.data.files import CENTIMETRES, DataSet, FrameFiles, id_labels
+from gioada_fast.labels import (
     CAMVID11,
     CITYSCAPES16,
     IGNORE,
@@ -25,7 +25,7 @@ from gioada_fast.data.labels import (
     STREET_IDS,
     lookup_table,
 )
-from gioada_fast.engine.data_report import as_dict, contact_sheet
+from gioada_fast.report.data_report import as_dict, contact_sheet
 
 from .. import miniature
 from ..commands import command
@@ -420,7 +420,7 @@ def test_ctrl_c_ends_it_and_its_processes(tmp_path):
 import signal
 from pathlib import Path
 from gioada_fast.data.check import check_set
-from gioada_fast.data.frames import DataSet, FrameFiles
+from gioada_fast.data.files import DataSet, FrameFiles
 from tests.data.fatal_readers import wait_a_minute
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 images = {[str(w.image) for w in written]}

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from gioada_fast.data.datasets import LabelledFrame, Unreadable
 from gioada_fast.data.loader import PairStream, pair_batches
+from gioada_fast.data.sets import LabelledFrame, Unreadable
 from gioada_fast.errors import InputError
 
 

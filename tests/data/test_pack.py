@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
-from gioada_fast.data import datasets, packing
-from gioada_fast.data.frames import counts, metres
+from gioada_fast.data import pack_writer, sets
+from gioada_fast.data.files import counts, metres
 from gioada_fast.data.loader import PairStream, pair_batches
 from gioada_fast.errors import InputError
 
@@ -73,7 +73,7 @@ def street_scenes(root):
 def pack(data, workers=0):
     """Lines that packing tells; without starting processes, each of which takes a second."""
     told = []
-    packing.pack(data, told.append, workers)
+    pack_writer.pack(data, told.append, workers)
     return told
 
 
@@ -110,8 +110,8 @@ def test_a_pack_gives_the_very_bits_of_the_files(tmp_path, write, depth):
     data = write(tmp_path)
     told = pack(data, workers=None)
     assert len(told) == 2 and "packs/source: " in told[0] and " frames of " in told[0]
-    source, target = datasets.source_frames(data), datasets.target_images(data)
-    source_files, target_files = datasets.source_files(data), datasets.target_files(data)
+    source, target = sets.source_frames(data), sets.target_images(data)
+    source_files, target_files = sets.source_files(data), sets.target_files(data)
     assert len(source) == len(source_files) and len(target) == len(target_files)
     for index in range(len(source)):
         a, b = source[index], source_files[index]
@@ -185,14 +185,14 @@ def test_frames_that_cannot_be_read_are_all_told_and_the_rest_goes_on(tmp_path):
         assert f"{path}: not a readable image" in str(error.value)
     assert not (tmp_path / "packs" / "source").exists()
     with pytest.raises(InputError, match=r"packs/source: not finished; go on with\n.* pack "):
-        datasets.source_frames(data)
+        sets.source_frames(data)
     for path, content in kept.items():
         path.write_bytes(content)
-    expected = datasets.source_files(data)[1]
+    expected = sets.source_files(data)[1]
     second.write_bytes(b"read no more")
     told = pack(data)
     assert "packs/source.partial: goes on, 1 of 3 frames are there" in told[0]
-    assert_same_pair(datasets.source_frames(data)[1]._asdict(), expected._asdict())
+    assert_same_pair(sets.source_frames(data)[1]._asdict(), expected._asdict())
 
 
 def test_a_frame_whose_bytes_did_not_reach_the_disk_is_packed_again(tmp_path):
@@ -205,7 +205,7 @@ def test_a_frame_whose_bytes_did_not_reach_the_disk_is_packed_again(tmp_path):
     path.write_bytes(content)
     change_byte(tmp_path / "packs" / "source.partial" / "depth.npy", 1000)
     pack(data)
-    frames, files = datasets.source_frames(data), datasets.source_files(data)
+    frames, files = sets.source_frames(data), sets.source_files(data)
     for index in range(3):
         assert_same_pair(frames[index]._asdict(), files[index]._asdict())
 
@@ -231,7 +231,7 @@ def test_killed_packing_goes_on(tmp_path):
     assert 0 < there < 60 and not (tmp_path / "packs" / "source").exists()
     told = pack(data)
     assert f"goes on, {there} of 60 frames are there" in told[0]
-    packed, files = datasets.source_frames(data), datasets.source_files(data)
+    packed, files = sets.source_frames(data), sets.source_files(data)
     for index in range(0, 60, 7):
         assert_same_pair(packed[index]._asdict(), files[index]._asdict())
 
@@ -255,9 +255,7 @@ def test_what_was_begun_with_other_settings_is_started_anew(tmp_path):
     line = next(line for line in pack(data) if "started anew" in line)
     assert f"{tmp_path / 'packs' / 'source.partial'}: begun with data.label_space = 'c" in line
     assert "= 'cityscapes16', the settings say 'cityscapes13'" in line
-    assert_same_pair(
-        datasets.source_frames(data)[0]._asdict(), datasets.source_files(data)[0]._asdict()
-    )
+    assert_same_pair(sets.source_frames(data)[0]._asdict(), sets.source_files(data)[0]._asdict())
 
 
 def test_two_do_not_pack_at_once(tmp_path):
@@ -294,7 +292,7 @@ def test_a_folder_that_cannot_be_written_or_has_no_room(tmp_path, monkeypatch):
 
 def test_packing_wants_a_folder():
     with pytest.raises(InputError, match=r"data\.packs is not set"):
-        packing.pack(DataConfig())
+        pack_writer.pack(DataConfig())
 
 
 @pytest.mark.parametrize(
@@ -320,8 +318,8 @@ def test_other_settings_are_refused(packs, setting, value, words):
     setattr(owner, name, value)
     before = sorted((path, path.stat().st_mtime) for path in folder.rglob("*"))
     side = "target" if "target" in setting else "source"
-    read = datasets.target_images if side == "target" else datasets.source_frames
-    for refuses in (read, packing.pack):
+    read = sets.target_images if side == "target" else sets.source_frames
+    for refuses in (read, pack_writer.pack):
         with pytest.raises(InputError) as error:
             refuses(data)
         assert words in str(error.value)
@@ -334,7 +332,7 @@ def test_settings_that_the_frames_do_not_depend_on_may_change(packs):
     data, _ = packs
     data.flip, data.workers, data.class_weights = False, 3, "none"
     data.source.look, data.source.root, data.target.evaluation_split = "dusk", "/nowhere", "test"
-    assert len(datasets.source_frames(data)) == 3 and len(datasets.target_images(data)) == 2
+    assert len(sets.source_frames(data)) == 3 and len(sets.target_images(data)) == 2
     told = pack(data)
     assert all("packed already" in line for line in told)
 
@@ -348,13 +346,13 @@ def test_the_class_map_of_a_folder_is_part_of_the_settings(tmp_path):
     data.source.labels, data.source.depth, data.source.classes = "labels/*", "depth/*", str(classes)
     data.source.depth_per_metre = 1000.0
     pack(data)
-    frames, files = datasets.source_frames(data), datasets.source_files(data)
+    frames, files = sets.source_frames(data), sets.source_files(data)
     assert_same_pair(frames[0]._asdict(), files[0]._asdict())
     classes.write_text("0: road\n1: building\n2: null\n7: null\n")
     with pytest.raises(InputError, match="with train id of 2 = 7, the settings say 255; remove "):
-        datasets.source_frames(data)
+        sets.source_frames(data)
     classes.unlink()
-    assert len(datasets.source_frames(data)) == 3
+    assert len(sets.source_frames(data)) == 3
 
 
 def change_byte(path, position):
@@ -371,16 +369,16 @@ def test_a_pack_cut_short_is_refused_before_training(packs, tmp_path, name):
     with path.open("r+b") as file:
         file.truncate(size - 1)
     with pytest.raises(InputError) as error:
-        datasets.source_frames(data)
+        sets.source_frames(data)
     assert f"{path}: cut short: it has {size - 1} bytes, the manifest says {size}" in str(
         error.value
     )
     path.write_bytes(path.read_bytes() + bytes(9))
     with pytest.raises(InputError, match=rf"{name}\.npy: not what was packed"):
-        datasets.source_frames(data)
+        sets.source_frames(data)
     path.unlink()
     with pytest.raises(InputError, match=rf"{name}\.npy: cannot be read: No such file"):
-        datasets.source_frames(data)
+        sets.source_frames(data)
 
 
 def test_the_command_line_refuses_a_pack_cut_short_and_leaves_nothing(tmp_path):
@@ -400,7 +398,7 @@ def test_a_changed_byte_is_found_and_its_frame_left_out(packs, name):
     data, folder = packs
     path = folder / "source" / f"{name}.npy"
     change_byte(path, path.stat().st_size // 2)  # the second of three
-    frames = datasets.source_frames(data)
+    frames = sets.source_frames(data)
     frames[0], frames[2]
     words = rf"{path}: frame 1 \(RGB/0000001\.png\) is damaged: its checksum is "
     for _ in range(2):
@@ -412,9 +410,9 @@ def test_a_changed_byte_is_found_and_its_frame_left_out(packs, name):
     else:
         frames.labels(1)
     told = []
-    stream = PairStream(frames, datasets.target_images(data), 0, True, CROP, unreadable=3)
+    stream = PairStream(frames, sets.target_images(data), 0, True, CROP, unreadable=3)
     batches = pair_batches(
-        stream, 0, 6, 1, 0, pin_memory=False, unreadable=datasets.Unreadable(1, told.append)
+        stream, 0, 6, 1, 0, pin_memory=False, unreadable=sets.Unreadable(1, told.append)
     )
     assert len(list(batches)) == 6
     assert len(told) == 1 and "frame 1" in told[0] and "left out" in told[0]
@@ -430,7 +428,7 @@ def test_a_changed_manifest_is_refused(packs):
     def refused(text, words):
         path.write_text(text)
         with pytest.raises(InputError) as error:
-            datasets.source_frames(data)
+            sets.source_frames(data)
         assert f"{path}: {words}" in str(error.value) and again in str(error.value)
 
     refused(json.dumps({**manifest, "depth_per_metre": 1000}), "was changed: its checksum is ")
@@ -439,11 +437,11 @@ def test_a_changed_manifest_is_refused(packs):
     refused("[]", "not the manifest of a pack")
     path.unlink()
     with pytest.raises(InputError, match=r"manifest\.json: cannot be read: No such file"):
-        datasets.source_frames(data)
+        sets.source_frames(data)
     path.write_text(content)
     change_byte(folder / "source" / "checksums.npy", -1)
     with pytest.raises(InputError, match=r"source/checksums\.npy: was changed since the pack"):
-        datasets.source_frames(data)
+        sets.source_frames(data)
 
 
 def test_one_side_is_no_pack_of_the_other(packs):
@@ -451,12 +449,12 @@ def test_one_side_is_no_pack_of_the_other(packs):
     shutil.rmtree(folder / "target")
     (folder / "source").rename(folder / "target")
     with pytest.raises(InputError, match=r"made with data\.target\.name = None, the settings say"):
-        datasets.target_images(data)
+        sets.target_images(data)
 
 
 def test_a_pack_goes_to_other_processes(packs):
     data, _ = packs
-    for frames in (datasets.source_frames(data), datasets.target_images(data)):
+    for frames in (sets.source_frames(data), sets.target_images(data)):
         expected = frames[1]
         sent = pickle.dumps(frames)
         assert len(sent) < 4000

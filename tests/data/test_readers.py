@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
-from gioada_fast.data import datasets
-from gioada_fast.data.labels import IGNORE, LABEL_SPACES
+from gioada_fast.data import sets
 from gioada_fast.errors import InputError
+from gioada_fast.labels import IGNORE, LABEL_SPACES
 
 from . import formats
 
@@ -70,7 +70,7 @@ def _data(space, size, **sides):
 
 
 def assert_source(config, written, train_ids):
-    frames = datasets.source_frames(config)
+    frames = sets.source_frames(config)
     assert len(frames) == len(written)
     for frame, truth in zip((frames[i] for i in range(len(frames))), written, strict=True):
         np.testing.assert_array_equal(frame.image, truth.pixels)
@@ -99,12 +99,12 @@ def test_vkitti2(tmp_path):
 def test_some_variations_alone(tmp_path):
     written = formats.write_vkitti(tmp_path)
     config = source_config(tmp_path, "vkitti", "kitti10", include="*/0002/fog/*")
-    frames = datasets.source_frames(config)
+    frames = sets.source_frames(config)
     expected = [w.image for w in written if "0002" in w.image.parts and "fog" in w.image.parts]
     assert [files.image for files in frames.data.frames] == expected and expected
     config.source.include = "*/0007/*"
     with pytest.raises(InputError, match=r"include is '\*/0007/\*', which none of the 8 images"):
-        datasets.source_frames(config)
+        sets.source_frames(config)
 
 
 @pytest.mark.parametrize("parsed", [None, "parsed_LABELS", "GT/parsed_LABELS"])
@@ -142,7 +142,7 @@ def test_shift_has_its_own_layout(tmp_path):
 
 
 def assert_target(config, written, train_ids):
-    images, frames = datasets.target_images(config), datasets.evaluation_frames(config)
+    images, frames = sets.target_images(config), sets.evaluation_frames(config)
     assert len(images) == len(written["train"]) and len(frames) == len(written["evaluation"])
     for index, truth in enumerate(written["train"]):
         np.testing.assert_array_equal(images[index], truth.pixels)
@@ -185,7 +185,7 @@ def test_a_folder_as_source_and_as_target(tmp_path):
     train_ids = {0: 0, 1: 9, 7: 12}
     assert_source(config, written, train_ids)
     assert_target(config, {"train": written, "evaluation": written}, train_ids)
-    depth = datasets.evaluation_frames(config)[0].depth
+    depth = sets.evaluation_frames(config)[0].depth
     np.testing.assert_allclose(depth, written[0].metres, rtol=1e-6)
 
 
@@ -193,9 +193,9 @@ def test_a_folder_of_images_alone_is_a_target_without_scores(tmp_path):
     written = formats.write_folder(tmp_path, images="deep/er/{}.jpg")
     target = TargetConfig(name="folder", root=str(tmp_path), images="deep/*")
     config = _data("camvid11", formats.SIZE, target=target)
-    images = datasets.target_images(config)
+    images = sets.target_images(config)
     np.testing.assert_array_equal(images[0], written[0].pixels)
-    assert len(images) == 3 and len(datasets.evaluation_frames(config)) == 0
+    assert len(images) == 3 and len(sets.evaluation_frames(config)) == 0
 
 
 def test_splits_and_colours_of_a_folder(tmp_path):
@@ -210,8 +210,8 @@ def test_splits_and_colours_of_a_folder(tmp_path):
         classes=str(tmp_path / "c.yaml"), train_split="a", evaluation_split="b",
     )  # fmt: skip
     config = _data("cityscapes19", (64, 64), target=target)
-    assert datasets.target_images(config).paths == [tmp_path / "a" / "images" / "1.png"]
-    assert (datasets.evaluation_frames(config)[0].labels == 13).all()
+    assert sets.target_images(config).paths == [tmp_path / "a" / "images" / "1.png"]
+    assert (sets.evaluation_frames(config)[0].labels == 13).all()
 
 
 @pytest.mark.parametrize(
@@ -231,14 +231,14 @@ def test_a_class_map_that_is_none(tmp_path, text, words):
         name="folder", root=str(tmp_path), labels="labels/*", classes=str(tmp_path / "c.yaml")
     )
     with pytest.raises(InputError, match=words):
-        datasets.evaluation_frames(_data("cityscapes16", formats.SIZE, target=target))
+        sets.evaluation_frames(_data("cityscapes16", formats.SIZE, target=target))
 
 
 def test_the_real_cityscapes_frame(shared):
     root = shared / "data" / "cityscapes_sample"
     target = TargetConfig(name="cityscapes", root=str(root), train_split="val")
     config = _data("cityscapes19", (128, 256), target=target)
-    frames = datasets.evaluation_frames(config)
+    frames = sets.evaluation_frames(config)
     assert len(frames) == 1 and frames.name(0) == "frankfurt_000000_000294_leftImg8bit"
     (path,) = root.rglob("*_gtFine_labelTrainIds.png")
     official = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -254,7 +254,7 @@ def test_all_real_camvid_frames(shared):
     config = _data(
         "camvid11", (360, 480), target=TargetConfig(name="camvid", root=str(shared / "data/camvid"))
     )
-    frames = datasets.evaluation_frames(config)
+    frames = sets.evaluation_frames(config)
     counts = sum(np.bincount(frames[i].labels.ravel(), minlength=256) for i in range(len(frames)))
     shares = dict(zip(LABEL_SPACES["camvid11"].classes, counts / counts.sum(), strict=False))
     assert {name: round(float(share), 3) for name, share in shares.items()} == CAMVID_VAL
@@ -269,14 +269,14 @@ def test_a_source_and_a_target_without_a_common_label_space(tmp_path):
         match=r"synthia can be labelled in cityscapes16, cityscapes13; target camvid in camvid11.*"
         "none in common",
     ):
-        datasets.check_label_space(config)
+        sets.check_label_space(config)
     config.target = TargetConfig(name="cityscapes", root=str(tmp_path))
-    datasets.check_label_space(config)
+    sets.check_label_space(config)
     config.label_space = "cityscapes19"
     with pytest.raises(InputError, match="set it to cityscapes16 or cityscapes13"):
-        datasets.check_label_space(config)
+        sets.check_label_space(config)
     with pytest.raises(InputError, match="synthia can be labelled in cityscapes16"):
-        datasets.source_frames(config)
+        sets.source_frames(config)
 
 
 @pytest.mark.parametrize("name", ["vkitti", "vkitti2", "synthia", "carla", "folder"])
@@ -293,7 +293,7 @@ def test_a_missing_source_says_what_to_download_and_where_it_goes(tmp_path, name
         config = source_config(tmp_path, name, space, labels="labels/*", depth="depth/*")
         config.source.root = None if root is None else str(root)
         with pytest.raises(InputError, match=words) as error:
-            datasets.source_frames(config)
+            sets.source_frames(config)
         assert ("download" in str(error.value)) == (name.startswith("v") or name == "synthia")
         assert ".png" in str(error.value)
 
@@ -304,7 +304,7 @@ def test_a_missing_target_says_so_too(tmp_path, name):
     for root in (None, str(tmp_path / "no"), str(tmp_path)):
         config = _data(space, formats.SIZE, target=TargetConfig(name=name, root=root))
         with pytest.raises(InputError) as error:
-            datasets.target_images(config)
+            sets.target_images(config)
         assert "data.target.root" in str(error.value) or str(tmp_path) in str(error.value)
         assert name == "folder" or "download" in str(error.value)
 
@@ -313,21 +313,21 @@ def test_a_missing_label_map_is_named(tmp_path):
     written = formats.write_synthia(tmp_path)
     (tmp_path / "GT" / "LABELS" / written[1].image.name).unlink()
     with pytest.raises(InputError, match=rf"1 files .*LABELS/{written[1].image.name}"):
-        datasets.source_frames(source_config(tmp_path, "synthia", "cityscapes16"))
+        sets.source_frames(source_config(tmp_path, "synthia", "cityscapes16"))
 
 
 def test_an_unknown_colour_and_an_unknown_id_are_named(tmp_path):
     vkitti = formats.write_vkitti2(tmp_path / "v")
     (path,) = [p for p in (tmp_path / "v").rglob("classgt_00000.png") if "Camera_0" in p.parts]
     cv2.imwrite(str(path), np.full((*formats.SIZE, 3), (3, 2, 1), np.uint8))
-    frames = datasets.source_frames(source_config(tmp_path / "v", "vkitti2", "kitti10"))
+    frames = sets.source_frames(source_config(tmp_path / "v", "vkitti2", "kitti10"))
     assert len(vkitti) == len(frames)
     with pytest.raises(InputError, match=r"classgt_00000\.png: colour \(1, 2, 3\)"):
         frames[0]
     formats.write_synthia(tmp_path / "s")
     path = sorted((tmp_path / "s" / "GT" / "LABELS").iterdir())[0]
     cv2.imwrite(str(path), np.full((*formats.SIZE, 3), 300, np.uint16))
-    frames = datasets.source_frames(source_config(tmp_path / "s", "synthia", "cityscapes16"))
+    frames = sets.source_frames(source_config(tmp_path / "s", "synthia", "cityscapes16"))
     with pytest.raises(InputError, match=rf"{path.name}: labels has values up to 300"):
         frames[0]
 
@@ -336,6 +336,6 @@ def test_depth_that_is_nowhere_valid_is_named(tmp_path):
     formats.write_synthia(tmp_path)
     path = sorted((tmp_path / "Depth" / "Depth").iterdir())[0]
     cv2.imwrite(str(path), np.full((*formats.SIZE, 3), 65535, np.uint16))
-    frames = datasets.source_frames(source_config(tmp_path, "synthia", "cityscapes16"))
+    frames = sets.source_frames(source_config(tmp_path, "synthia", "cityscapes16"))
     with pytest.raises(InputError, match=rf"{path.name}: no pixel has a depth"):
         frames[0]

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from gioada_fast.config import Config, shipped_presets
-from gioada_fast.data.datasets import source_frames, source_set, supervised
+from gioada_fast.data.sets import source_frames, source_set, supervised
 from gioada_fast.engine.ablation import ROWS, summarise
 from gioada_fast.engine.step import Step
 from gioada_fast.engine.trainer import Trainer

@@ -5,12 +5,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gioada_fast.atomic_files import write_atomically
 from gioada_fast.config import Config
 from gioada_fast.engine.checkpoint import (
     load_checkpoint,
     load_weights,
     save_checkpoint,
-    write_atomically,
 )
 from gioada_fast.engine.networks import load_task, load_translation, save_task
 from gioada_fast.errors import InputError

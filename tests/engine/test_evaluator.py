@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gioada_fast.data.datasets import EvaluationFrame
-from gioada_fast.data.labels import LABEL_SPACES, LabelSpace
+from gioada_fast.data.sets import EvaluationFrame
 from gioada_fast.depth import NEAR
 from gioada_fast.engine.evaluator import Scores, evaluate
+from gioada_fast.labels import LABEL_SPACES, LabelSpace
 
 SPACE = LABEL_SPACES["camvid11"]
 

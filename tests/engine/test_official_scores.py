@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from gioada_fast.config import Config, DataConfig, ModelConfig, TargetConfig
-from gioada_fast.data.datasets import evaluation_frames
-from gioada_fast.data.labels import LABEL_SPACES
+from gioada_fast.data.sets import evaluation_frames
 from gioada_fast.engine.evaluator import evaluate
 from gioada_fast.engine.networks import build_adaptation, save_task
-from gioada_fast.engine.panels import save_image
+from gioada_fast.labels import LABEL_SPACES
+from gioada_fast.report.panels import save_image
 
 from ..commands import command
 from ..data import formats

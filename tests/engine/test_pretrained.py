@@ -12,8 +12,8 @@ from gioada_fast.config import Config, ModelConfig
 from gioada_fast.engine.networks import build_adaptation
 from gioada_fast.engine.pretrained import load_pretrained, pretrained_file
 from gioada_fast.errors import InputError
-from gioada_fast.models.resnet import ResNet101
-from gioada_fast.models.vgg import VGG16
+from gioada_fast.models.trunks.resnet import ResNet101
+from gioada_fast.models.trunks.vgg import VGG16
 from tests.engine.test_checkpoint import Bomb
 
 CONTENT = b"weights"

@@ -16,9 +16,9 @@ from gioada_fast.models.layers import (
     interior,
     normalise,
 )
-from gioada_fast.models.resnet import ResNet101
 from gioada_fast.models.task import AtrousHead, atrous_heads
-from gioada_fast.models.vgg import VGG16, _photograph_like_noise
+from gioada_fast.models.trunks.resnet import ResNet101
+from gioada_fast.models.trunks.vgg import VGG16, _photograph_like_noise
 
 
 def image(*shape):

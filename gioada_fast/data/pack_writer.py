@@ -1,0 +1,355 @@
+"""Writing packs: in processes, beside their place, and put there when they are whole.
+
+``<packs>/<side>.partial`` holds what is there so far: a frame counts once its checksums stand in
+``checksums.npy`` and are those of its bytes. So packing may be killed at any time, the machine may
+lose its power, and the same command goes on from there.
+"""
+
+import fcntl
+import io
+import math
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..config import DataConfig
+from ..errors import InputError
+from ..processes import run_in_processes
+from .files import counts, metres
+from .pack_reader import (
+    CHECKSUMS,
+    MANIFEST,
+    ArrayFile,
+    Manifest,
+    PackedSource,
+    PackedTarget,
+    differences,
+    folder_of,
+    pack_command,
+    unfinished,
+)
+from .sets import (
+    SourceFrames,
+    TargetImages,
+    source_files,
+    source_settings,
+    target_set,
+    target_settings,
+)
+
+_LOCK = "lock"
+_GOES_ON = "the same command goes on where this one ended"
+
+
+def pack(
+    config: DataConfig, tell: Callable[[str], None] = print, workers: int | None = None
+) -> None:
+    """Pack the source's and the target's frames that are trained on, into ``config.packs``.
+
+    A pack that is there is left as it is, and one that is not finished is gone on with.
+
+    Args:
+        config: settings; ``packs`` has to be set.
+        tell: called with what is done, line by line.
+        workers: processes, 0 for this one; by default one for each core this process may use.
+
+    Raises:
+        InputError: settings or data sets are not usable; a pack is there that was made with other
+            settings; it cannot be written, or there is no room; or frames cannot be read: all of
+            these are told and the others written, but the pack is not finished without them.
+    """
+    if config.packs is None:
+        raise InputError("data.packs is not set: the folder to write packs to")
+    jobs = []
+    for side, settings, packed, list_frames in (
+        ("source", source_settings, PackedSource, _source),
+        ("target", target_settings, PackedTarget, _target),
+    ):
+        folder = folder_of(config, side)
+        if folder.exists():
+            found = packed(folder, settings(config), pack_command(config))
+            tell(f"{folder}: {len(found)} frames are packed already")
+        else:
+            jobs.append(_Job(folder, *list_frames(config)))
+    _check_room(jobs)
+    errors = [error for job in jobs for error in _write(job, tell, workers)]
+    if errors:
+        what = "frame" if len(errors) == 1 else "frames"
+        raise InputError(
+            "\n".join(errors)
+            + f"\n{len(errors)} {what} cannot be read, the others are packed: {_GOES_ON}"
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A pack to write."""
+
+    folder: Path
+    frames: SourceFrames | TargetImages
+    manifest: Manifest
+
+    @property
+    def partial(self) -> Path:
+        """Where it is written."""
+        return unfinished(self.folder)
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.bytes for array in self.manifest.arrays.values())
+
+    @property
+    def tasks(self) -> Iterator["_Task"]:
+        """Frame by frame: a process gets no more than it reads."""
+        for index, name in enumerate(self.manifest.frames):
+            one = slice(index, index + 1)
+            if isinstance(self.frames, SourceFrames):
+                data = replace(self.frames.data, frames=self.frames.data.frames[one])
+                yield _Task(index, name, replace(self.frames, data=data))
+            else:
+                yield _Task(index, name, replace(self.frames, paths=self.frames.paths[one]))
+
+
+class _Task(NamedTuple):
+    """A frame to pack."""
+
+    index: int
+    name: str
+    frames: SourceFrames | TargetImages
+    """This one alone."""
+    written: tuple[int, ...] | None = None
+    """Checksums of what is there already, if it is."""
+
+
+def _source(config: DataConfig) -> tuple[SourceFrames, Manifest]:
+    frames = source_files(config)
+    data, n, (h, w) = frames.data, len(frames), frames.size
+    if data.depth is None:
+        raise InputError(f"{data.name} has no depth, and a source is packed with depth alone")
+    per_metre = data.depth.per_metre
+    arrays = {
+        "images": _array_file((n, h, w, 3), np.uint8),
+        "labels": _array_file((n, h, w), np.uint8),
+        "depth": _array_file((n, h, w), np.float32 if per_metre is None else np.uint16),
+    }
+    names = _names([files.image for files in data.frames], data.root)
+    return frames, Manifest(source_settings(config), names, arrays, per_metre)
+
+
+def _target(config: DataConfig) -> tuple[TargetImages, Manifest]:
+    data = target_set(config, "train")
+    frames = TargetImages([files.image for files in data.frames], config.target_size)
+    arrays = {"images": _array_file((len(frames), *frames.size, 3), np.uint8)}
+    return frames, Manifest(target_settings(config), _names(frames.paths, data.root), arrays)
+
+
+def _names(images: Sequence[Path], root: Path) -> tuple[str, ...]:
+    return tuple(image.relative_to(root).as_posix() for image in images)
+
+
+def _array_file(shape: tuple[int, ...], dtype: type) -> ArrayFile:
+    dtype = np.dtype(dtype)
+    data = math.prod(shape) * dtype.itemsize
+    return ArrayFile(shape, dtype.str, len(_header(shape, dtype.str)) + data)
+
+
+def _header(shape: tuple[int, ...], dtype: str) -> bytes:
+    buffer = io.BytesIO()
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
+
+
+def _check_room(jobs: Sequence[_Job]) -> None:
+    """Refuse to begin what does not fit on the disk."""
+    if not jobs:
+        return
+    needed = sum(job.bytes for job in jobs)
+    for job in jobs:
+        for path in job.partial.glob("*.npy"):
+            needed -= min(needed, path.stat().st_blocks * 512)
+    packs = jobs[0].folder.absolute().parent
+    free = shutil.disk_usage(next(p for p in (packs, *packs.parents) if p.exists())).free
+    if needed > free:
+        raise InputError(
+            f"{packs}: packing needs {_size(needed)} there, {_size(free)} are free: make room, or "
+            "set data.packs to a folder on another disk"
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _write(job: _Job, tell: Callable[[str], None], workers: int | None) -> list[str]:
+    """Write a pack, and put it in its place unless frames cannot be read; what is wrong with them.
+
+    Raises:
+        InputError: it cannot be written, or another process writes it.
+    """
+    try:
+        with _locked(job.partial):
+            checksums = _begin(job, tell)
+            errors = _fill(job, checksums, workers)
+            if not errors:
+                _finish(job)
+                _, h, w, _ = job.manifest.arrays["images"].shape
+                tell(f"{job.folder}: {len(checksums)} frames of {w}x{h}, {_size(job.bytes)}")
+            return errors
+    except OSError as error:
+        raise InputError(
+            f"{job.partial}: cannot be written: {error.strerror}; {_GOES_ON}"
+        ) from error
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"{job.partial}: a process that packs was killed, for want of memory? {_GOES_ON}"
+        ) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other processes out; the lock goes when this process does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder} is in use: another process packs") from error
+        yield
+
+
+def _begin(job: _Job, tell: Callable[[str], None]) -> np.ndarray:
+    """Checksums uint32 [N, arrays] on disk of what was packed before, 0 for what was not."""
+    manifest, total = job.manifest, len(job.manifest.frames)
+    path = job.partial / MANIFEST
+    if path.exists():
+        before = _read_manifest(path)
+        if before == manifest and _has_files(job):
+            checksums = np.lib.format.open_memmap(job.partial / CHECKSUMS, "r+")
+            tell(f"{job.partial}: goes on, {checksums.any(1).sum()} of {total} frames are there")
+            return checksums
+        why = before and next(differences(before.settings, manifest.settings), None)
+        tell(f"{job.partial}: begun with {why or 'other files'}: started anew")
+        path.unlink()
+    for name, array in manifest.arrays.items():
+        with (job.partial / f"{name}.npy").open("wb") as file:
+            file.write(_header(array.shape, array.dtype))
+            file.truncate(array.bytes)
+    np.save(job.partial / CHECKSUMS, np.zeros((total, len(manifest.arrays)), np.uint32))
+    # last: with it, all is there that can be gone on with
+    _write_manifest(path, manifest)
+    return np.lib.format.open_memmap(job.partial / CHECKSUMS, "r+")
+
+
+def _read_manifest(path: Path) -> Manifest | None:
+    try:
+        return replace(Manifest.read(path), checksums=None)
+    except InputError:
+        return None
+
+
+def _write_manifest(path: Path, manifest: Manifest) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(manifest.to_json(), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _has_files(job: _Job) -> bool:
+    sizes = {f"{name}.npy": array.bytes for name, array in job.manifest.arrays.items()}
+    checksums = _array_file((len(job.manifest.frames), len(job.manifest.arrays)), np.uint32)
+    sizes[CHECKSUMS] = checksums.bytes
+    paths = {job.partial / name: size for name, size in sizes.items()}
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
+
+
+def _fill(job: _Job, checksums: np.ndarray, workers: int | None) -> list[str]:
+    """Pack all frames that are not there; errors of those that cannot be read, in their order."""
+    pack_one = partial(
+        _pack_frame,
+        folder=job.partial,
+        arrays=job.manifest.arrays,
+        per_metre=job.manifest.depth_per_metre,
+    )
+    tasks = [
+        task._replace(written=tuple(map(int, row))) if row.any() else task
+        for task, row in zip(job.tasks, checksums, strict=True)
+    ]
+    errors = {}
+    results = run_in_processes(pack_one, tasks, f"pack {job.folder.name}", workers)
+    with closing(results):
+        for index, found in results:
+            if isinstance(found, str):
+                errors[index] = found
+            else:
+                checksums[index] = found
+    return [errors[index] for index in sorted(errors)]
+
+
+def _pack_frame(
+    task: _Task, folder: Path, arrays: Mapping[str, ArrayFile], per_metre: float | None
+) -> tuple[int, tuple[int, ...] | str]:
+    """(index, checksums, or what is wrong with the frame's files)."""
+    files = {folder / f"{name}.npy": array for name, array in arrays.items()}
+    if task.written is not None:
+        found = tuple(_checksum(path, array, task.index) for path, array in files.items())
+        if found == task.written:
+            return task.index, found
+    try:
+        frame = task.frames[0]
+    except InputError as error:
+        return task.index, str(error)
+    except Exception as error:  # whatever a decoder raises
+        return task.index, f"{task.name}: {type(error).__name__}: {error}"
+    content = [frame]
+    if isinstance(task.frames, SourceFrames):
+        depth = frame.depth if per_metre is None else _lossless_counts(frame.depth, per_metre)
+        content = [frame.image, frame.labels, depth]
+    content = [np.ascontiguousarray(part) for part in content]
+    for (path, array), part in zip(files.items(), content, strict=True):
+        if (part.shape, part.dtype.str) != (array.shape[1:], array.dtype):
+            raise ValueError(f"{task.name}: {part.dtype} {part.shape} is no frame of {path.name}")
+        with path.open("r+b") as file:
+            file.seek(array.offset + task.index * array.frame_bytes)
+            file.write(part)
+    return task.index, tuple(map(zlib.crc32, content))
+
+
+def _checksum(path: Path, array: ArrayFile, index: int) -> int:
+    with path.open("rb") as file:
+        file.seek(array.offset + index * array.frame_bytes)
+        return zlib.crc32(file.read(array.frame_bytes))
+
+
+def _lossless_counts(depth: np.ndarray, per_metre: float) -> np.ndarray:
+    found = counts(depth, per_metre)
+    if not np.array_equal(metres(found, per_metre), depth):
+        raise ValueError(f"depth is not in counts of {per_metre} in a metre")
+    return found
+
+
+def _finish(job: _Job) -> None:
+    """Put a pack that has all its frames in its place, in one step."""
+    path = job.partial / MANIFEST
+    _write_manifest(path, job.manifest.finished((job.partial / CHECKSUMS).read_bytes()))
+    for name in (*(f"{name}.npy" for name in job.manifest.arrays), CHECKSUMS, MANIFEST, "."):
+        _to_disk(job.partial / name)
+    os.rename(job.partial, job.folder)
+    _to_disk(job.folder.parent)
+    (job.folder / _LOCK).unlink()
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,84 @@
+"""Virtual KITTI 1.3.1 (Gaidon et al., CVPR 2016) and the colours of both versions' label maps.
+
+    <root>/vkitti_1.3.1_rgb/<world>/<variation>/00000.png
+    <root>/vkitti_1.3.1_scenegt/<world>/<variation>/00000.png
+    <root>/vkitti_1.3.1_scenegt/<world>_<variation>_scenegt_rgb_encoding.txt
+    <root>/vkitti_1.3.1_depthgt/<world>/<variation>/00000.png
+
+Every object of a world and variation has a colour of its own; the text file tells its class. Depth
+is 16-bit centimetres, 655.35 m where there is none.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from ...config import SourceConfig
+from ...errors import InputError
+from ...labels import VKITTI, LabelSpace
+from ..files import CENTIMETRES, DataSet, FrameFiles, colour_labels, find_images, find_root
+
+NAME = "Virtual KITTI 1.3.1"
+LABELLING = VKITTI
+LAYOUT = (
+    "download vkitti_1.3.1_rgb.tar, vkitti_1.3.1_scenegt.tar and vkitti_1.3.1_depthgt.tar of "
+    "Virtual KITTI and unpack them into one folder, which then holds "
+    "vkitti_1.3.1_{rgb,scenegt,depthgt}/<world>/<variation>/00000.png and "
+    "vkitti_1.3.1_scenegt/<world>_<variation>_scenegt_rgb_encoding.txt"
+)
+Colours = Mapping[tuple[int, int, int], int]
+"""Train id of each colour (R, G, B) of a label map."""
+
+
+def data_set(config: SourceConfig, space: LabelSpace) -> DataSet:
+    """All worlds and variations; ``include`` selects among them."""
+    root = find_root(config.root, "data.source.root", LAYOUT)
+    images = find_images(root, "vkitti_1.3.1_rgb/*/*/*", LAYOUT)
+    frames = [FrameFiles(i, _beside(i, "scenegt"), _beside(i, "depthgt")) for i in images]
+    return DataSet(NAME, root, frames, colour_labels(_Encodings(space)), CENTIMETRES)
+
+
+def _beside(image: Path, kind: str) -> Path:
+    *_, world, variation, _ = image.parts
+    folder = image.parents[3] / f"vkitti_1.3.1_{kind}"
+    return folder / world / variation / f"{image.stem}.png"
+
+
+class _Encodings:
+    """Colours of a label map by its world and variation."""
+
+    def __init__(self, space: LabelSpace):
+        self.space = space
+
+    def __call__(self, labels: Path) -> Colours:
+        world, variation = labels.parts[-3:-1]
+        name = f"{world}_{variation}_scenegt_rgb_encoding.txt"
+        return read_colours(labels.parents[2] / name, self.space)
+
+
+@lru_cache(maxsize=256)
+def read_colours(path: Path, space: LabelSpace) -> Colours:
+    """Train ids by colour from a text file: a header, then ``Name[:instance] R G B``."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: colours of the classes: {error.strerror}") from error
+    colours = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        try:
+            name, *rgb = line.split()
+            r, g, b = map(int, rgb)
+        except ValueError:
+            raise InputError(f"{path}: line {number}: {line!r} is not 'Name R G B'") from None
+        category = name.partition(":")[0]
+        if category not in VKITTI.classes:
+            raise InputError(
+                f"{path}: line {number}: class {category!r}, expected one of "
+                f"{', '.join(VKITTI.classes)}"
+            )
+        colours[r, g, b] = space.train_id(VKITTI.classes[category])
+    if not colours:
+        raise InputError(f"{path}: names no colour")
+    return colours

@@ -1,0 +1,69 @@
+"""Virtual KITTI 2 (Cabon, Murray, Humenberger, arXiv 2001.10773).
+
+    <root>/<Scene>/<variation>/frames/rgb/Camera_0/rgb_00000.jpg
+    <root>/<Scene>/<variation>/frames/classSegmentation/Camera_0/classgt_00000.png
+    <root>/<Scene>/<variation>/frames/depth/Camera_0/depth_00000.png
+    <root>/<Scene>/<variation>/colors.txt
+
+Colours are the classes' own; ``colors.txt``, which is in a separate download, holds the same.
+Depth is 16-bit centimetres, 655.35 m where there is none.
+"""
+
+from pathlib import Path
+
+from ...config import SourceConfig
+from ...labels import VKITTI, LabelSpace
+from ..files import CENTIMETRES, DataSet, FrameFiles, colour_labels, find_images, find_root
+from .vkitti import Colours, read_colours
+
+NAME = "Virtual KITTI 2"
+LABELLING = VKITTI
+LAYOUT = (
+    "download vkitti_2.0.3_rgb.tar, vkitti_2.0.3_classSegmentation.tar and "
+    "vkitti_2.0.3_depth.tar of Virtual KITTI 2 and unpack them into one folder, which then holds "
+    "Scene01/clone/frames/{rgb,classSegmentation,depth}/Camera_0/"
+    "{rgb_00000.jpg,classgt_00000.png,depth_00000.png}"
+)
+_PALETTE = dict(
+    zip(
+        VKITTI.classes,
+        ((210, 0, 200), (90, 200, 255), (0, 199, 0), (90, 240, 0), (140, 140, 140), (100, 60, 100),
+         (250, 100, 255), (255, 255, 0), (200, 200, 0), (255, 130, 0), (80, 80, 80), (160, 60, 60),
+         (255, 127, 80), (0, 139, 139), (0, 0, 0)),
+        strict=True,
+    )
+)  # fmt: skip
+
+
+def data_set(config: SourceConfig, space: LabelSpace) -> DataSet:
+    """All scenes, variations and cameras; ``include`` selects among them."""
+    root = find_root(config.root, "data.source.root", LAYOUT)
+    images = find_images(root, "*/*/frames/rgb/*/rgb_*", LAYOUT)
+    frames = [
+        FrameFiles(i, _beside(i, "classSegmentation", "classgt"), _beside(i, "depth", "depth"))
+        for i in images
+    ]
+    return DataSet(NAME, root, frames, colour_labels(_Palette(space)), CENTIMETRES)
+
+
+def _beside(image: Path, folder: str, prefix: str) -> Path:
+    camera, number = image.parent.name, image.stem.removeprefix("rgb_")
+    return image.parents[2] / folder / camera / f"{prefix}_{number}.png"
+
+
+class _Palette:
+    """Colours of a label map: those that its variation declares, or the published ones."""
+
+    def __init__(self, space: LabelSpace):
+        self.space = space
+        self.published = {
+            colour: space.train_id(VKITTI.classes[name]) for name, colour in _PALETTE.items()
+        }
+
+    def __call__(self, labels: Path) -> Colours:
+        declared = labels.parents[3] / "colors.txt"
+        if not declared.is_file():
+            return self.published
+        return {_PALETTE["Undefined"]: self.published[_PALETTE["Undefined"]]} | read_colours(
+            declared, self.space
+        )

@@ -1,0 +1,57 @@
+"""Numbers of a run over time: ``metrics.jsonl`` for programs, TensorBoard for people."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from ..atomic_files import write_atomically
+
+
+class MetricsLog:
+    """Appends records to ``run/metrics.jsonl`` and mirrors them to TensorBoard.
+
+    Args:
+        run: the run's folder.
+        resume_step: on resuming, the step of the checkpoint, 0 without one; later records are
+            dropped, since the steps that made them are run again.
+    """
+
+    def __init__(self, run: Path, resume_step: int | None = None):
+        self.path = run / "metrics.jsonl"
+        if resume_step is not None and self.path.exists():
+            records = "".join(_up_to(resume_step, self.path.read_text()))
+            write_atomically(self.path, lambda temporary: temporary.write_text(records))
+        self._file = self.path.open("a", buffering=1)
+        purge = None if resume_step is None else resume_step + 1
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
+
+    def write(self, step: int, phase: str, values: dict[str, Any]) -> None:
+        """One record; nested values (IoU by class) become ``name/class`` in TensorBoard."""
+        self._file.write(json.dumps({"step": step, "phase": phase, **values}) + "\n")
+        for name, value in values.items():
+            scalars = value.items() if isinstance(value, dict) else ((None, value),)
+            for key, scalar in scalars:
+                if scalar is not None:
+                    self._board.add_scalar(name if key is None else f"{name}/{key}", scalar, step)
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """RGB uint8 [H, W, 3] for TensorBoard."""
+        self._board.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def _up_to(step: int, records: str) -> Iterator[str]:
+    """Lines of whole records up to ``step``; a kill can leave half a line behind."""
+    for line in records.splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step and line.endswith("\n"):
+                yield line
+        except (ValueError, KeyError):
+            continue

@@ -1,0 +1,100 @@
+"""ResNet-101 as DeepLab-v2 uses it: torchvision's key names, output stride 8."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers import channels, group_norm
+
+_STAGES = ((64, 3, 1, 1), (128, 4, 2, 1), (256, 23, 1, 2), (512, 3, 1, 4))
+"""(channels, blocks, stride, dilation) of layer1 to layer4."""
+_EXPANSION = 4
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm with fixed statistics and affine part: for pretrained weights, small batches."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_channels))
+        self.register_buffer("bias", torch.zeros(num_channels))
+        self.register_buffer("running_mean", torch.zeros(num_channels))
+        self.register_buffer("running_var", torch.ones(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        shift = self.bias - self.running_mean * scale
+        return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+
+
+def _norm(kind: str, num_channels: int) -> nn.Module:
+    return group_norm(num_channels) if kind == "group" else FrozenBatchNorm2d(num_channels)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (dilated), 1x1 with a shortcut; torchvision's names."""
+
+    def __init__(self, c_in: int, c: int, stride: int, dilation: int, norm: str):
+        super().__init__()
+        c_out = c * _EXPANSION
+        self.conv1 = nn.Conv2d(c_in, c, 1, bias=False)
+        self.bn1 = _norm(norm, c)
+        self.conv2 = nn.Conv2d(
+            c, c, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
+        )
+        self.bn2 = _norm(norm, c)
+        self.conv3 = nn.Conv2d(c, c_out, 1, bias=False)
+        self.bn3 = _norm(norm, c_out)
+        self.downsample = None
+        if stride != 1 or c_in != c_out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(c_in, c_out, 1, stride=stride, bias=False), _norm(norm, c_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        return F.relu(self.bn3(self.conv3(x)) + shortcut)
+
+
+class ResNet101(nn.Module):
+    """The trunk.
+
+    Args:
+        width: factor on the channels; 1 for pretrained weights.
+        norm: ``group`` (from scratch) or ``none``: batch norm frozen at the pretrained statistics.
+
+    Source: He et al. (arXiv 1512.03385); DeepLab-v2 (arXiv 1606.00915).
+    """
+
+    def __init__(self, width: float = 1.0, norm: str = "group"):
+        super().__init__()
+        c_in = channels(64, width)
+        self.conv1 = nn.Conv2d(3, c_in, 7, stride=2, padding=3, bias=False)
+        self.bn1 = _norm(norm, c_in)
+        for number, (base, blocks, stride, dilation) in enumerate(_STAGES, start=1):
+            c = channels(base, width)
+            stage: list[nn.Module] = []
+            for block in range(blocks):
+                stage.append(Bottleneck(c_in, c, stride if block == 0 else 1, dilation, norm))
+                c_in = c * _EXPANSION
+            self.add_module(f"layer{number}", nn.Sequential(*stage))
+        self.out_channels = c_in
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] with ImageNet's mean and deviation to [N, out_channels, ~H/8, ~W/8]."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def pretrained_keys(self) -> set[str]:
+        """Keys that a file of ImageNet weights must have: all of the trunk."""
+        return set(self.state_dict())
+
+    def scale_to_unit_variance(self) -> None:
+        """Nothing to do: batch norm with pretrained statistics has done it."""

@@ -1,0 +1,103 @@
+"""VGG-16 as DeepLab-v2 uses it: torchvision's key names, output stride 8."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import GroupNormReLU, channels
+
+# (index in torchvision's vgg16().features, output channels, dilation); None is a pooling layer.
+# The last two poolings are left out and the last stage is dilated instead: output stride 8.
+_LAYERS = (
+    (0, 64, 1), (2, 64, 1), None, (5, 128, 1), (7, 128, 1), None,
+    (10, 256, 1), (12, 256, 1), (14, 256, 1), None,
+    (17, 512, 1), (19, 512, 1), (21, 512, 1), (24, 512, 2), (26, 512, 2), (28, 512, 2),
+)  # fmt: skip
+
+
+class VGG16(nn.Module):
+    """The trunk: thirteen convolutions and the two dilated ones that stand for fc6 and fc7.
+
+    Args:
+        width: factor on the channels; 1 for pretrained weights.
+        norm: ``group`` (from scratch) or ``none`` (as published).
+
+    Source: Simonyan and Zisserman (arXiv 1409.1556); DeepLab-v2 (arXiv 1606.00915), in the form of
+    AdaptSegNet's ``DeeplabVGG``.
+    """
+
+    def __init__(self, width: float = 1.0, norm: str = "group"):
+        super().__init__()
+        self.norm = norm
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        c_in, pools = 3, 0
+        for layer in _LAYERS:
+            if layer is None:
+                pools += 1
+                layers[f"pool{pools}"] = nn.MaxPool2d(2)
+                continue
+            index, base, dilation = layer
+            c_out = channels(base, width)
+            layers[str(index)] = _conv(c_in, c_out, dilation)
+            layers[f"{index}_relu"] = _activation(norm)
+            c_in = c_out
+        self.features = nn.Sequential(layers)
+        self.out_channels = channels(1024, width)
+        fc: list[nn.Module] = []
+        for _ in range(2):
+            fc += [_conv(c_in, self.out_channels, 4), _activation(norm)]
+            c_in = self.out_channels
+        self.fc = nn.Sequential(*fc)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] with ImageNet's mean and deviation to [N, out_channels, H // 8, W // 8]."""
+        return self.fc(self.features(x))
+
+    def pretrained_keys(self) -> set[str]:
+        """Keys that a file of ImageNet weights must have: the convolutions, not fc6 and fc7."""
+        return {f"features.{key}" for key in self.features.state_dict()}
+
+    @torch.no_grad()
+    def scale_to_unit_variance(self) -> None:
+        """Scale every convolution so that its output has about unit variance.
+
+        VGG's activations are hundreds and more, which makes one learning rate for all layers hard
+        to find. ReLU and pooling are positively homogeneous: scaling a layer's weight by 1/s, and
+        the biases after it accordingly, multiplies its output by 1/s and changes nothing else. The
+        scales are measured on fixed noise with the spectrum of photographs. With a norm in between
+        there is nothing to do.
+        """
+        if self.norm != "none":
+            return
+        x = _photograph_like_noise()
+        scale = 1.0
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                layer.bias /= scale
+                deviation = float(layer(x).std())
+                layer.weight /= deviation
+                layer.bias /= deviation
+                scale *= deviation
+            x = layer(x)
+
+
+def _activation(norm: str) -> nn.Module:
+    return GroupNormReLU() if norm == "group" else nn.ReLU()
+
+
+def _conv(c_in: int, c_out: int, dilation: int) -> nn.Conv2d:
+    conv = nn.Conv2d(c_in, c_out, 3, padding=dilation, dilation=dilation)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _photograph_like_noise(size: int = 128) -> Tensor:
+    """[4, 3, size, size] with a 1/f spectrum and unit variance, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    spectrum = torch.fft.rfft2(torch.randn(4, 3, size, size, generator=generator))
+    frequency = torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None, :])
+    frequency[0, 0] = 1 / size
+    noise = torch.fft.irfft2(spectrum / frequency)
+    return noise / noise.std()

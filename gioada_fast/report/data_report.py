@@ -1,0 +1,195 @@
+"""What ``data.check`` has found, for people and programs: tables, a contact sheet, JSON."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from ..data.check import PERCENTILES, SetReport
+from ..data.files import read_image
+from ..data.sets import resize_image, resize_nearest
+from ..depth import NEAR
+from ..labels import LabelSpace
+from .panels import colour_depth, grid
+from .run_report import NO_VALUE, percent
+
+SHEET_ROWS = 4
+"""Frames of each set on a contact sheet."""
+SHEET_WIDTH = 256
+"""Pixels of each picture on it."""
+
+_SIZES_SHOWN = 3
+_PAPER = 255
+
+
+def tables(reports: Mapping[str, SetReport], space: LabelSpace) -> Iterator[Table]:
+    """A column for each set: what it holds, and, where there are labels, of which classes.
+
+    Args:
+        reports: by the set's name, at least one.
+        space: classes of the label maps' train ids.
+    """
+    summary = Table("", *reports, show_edge=False)
+    rows = [_summary(report) for report in reports.values()]
+    for name in rows[0]:
+        cells = [row[name] for row in rows]
+        if set(cells) != {NO_VALUE}:
+            summary.add_row(name, *(Text(cell, overflow="fold") for cell in cells))
+    yield summary
+
+    labelled = {name: report.labels for name, report in reports.items() if report.labels}
+    if not labelled:
+        return
+    classes = Table("", space.name, show_edge=False)
+    for name in labelled:
+        classes.add_column(f"{name}, %", justify="right")
+        classes.add_column("frames", justify="right")
+    for index, (name, colour) in enumerate(zip(space.classes, space.colours, strict=True)):
+        cells = []
+        for labels in labelled.values():
+            share = labels.pixels[index] / max(1, labels.labelled)
+            seen = bool(labels.frames[index])
+            cells += [_share(share) if seen else NO_VALUE, str(labels.frames[index])]
+        classes.add_row(Text("  ", style="on rgb({},{},{})".format(*colour)), name, *cells)
+    yield classes
+
+
+def as_dict(report: SetReport, space: LabelSpace) -> dict[str, Any]:
+    """A set as JSON has it; all errors, shares from 0 to 1, depth in metres."""
+    labels, depth = report.labels, report.depth
+    return {
+        "data_set": report.data.name,
+        "root": str(report.data.root),
+        "frames": len(report.data.frames),
+        "sound": len(report.sound),
+        "sizes": [
+            {"width": width, "height": height, "images": count}
+            for (height, width), count in report.sizes.items()
+        ],
+        "labels": labels
+        and {
+            "ignored_share": labels.ignored_share,
+            "classes": {
+                name: {
+                    "pixels": int(labels.pixels[index]),
+                    "share": float(labels.pixels[index] / max(1, labels.labelled)),
+                    "frames": int(labels.frames[index]),
+                }
+                for index, name in enumerate(space.classes)
+            },
+        },
+        "depth": depth
+        and {
+            "share": depth.share,
+            "nearest": depth.nearest,
+            "percentiles": {str(p): metres for p, metres in depth.percentiles.items()},
+            "farthest": depth.farthest,
+        },
+        "errors": [
+            {"file": str(error.file), "kind": error.kind, "message": error.message}
+            for error in report.errors
+        ],
+    }
+
+
+def contact_sheet(reports: Mapping[str, SetReport], space: LabelSpace) -> np.ndarray | None:
+    """A few sound frames of each set, evenly spaced, below each other; the sets side by side.
+
+    Of each frame the image, the labels in their colours and the depth, where the set has them.
+    Ignored pixels, and those without depth, are black; pictures of another shape have white
+    margins.
+
+    Args:
+        reports: by the set's name, which is the caption.
+        space: classes of the label maps' train ids.
+
+    Returns:
+        RGB uint8 [height, width, 3], or None where no frame is sound.
+
+    Raises:
+        InputError: a file has become unreadable since.
+    """
+    reports = {name: report for name, report in reports.items() if report.sound}
+    if not reports:
+        return None
+    shapes = [next(iter(report.sizes)) for report in reports.values()]
+    height = min(SHEET_WIDTH, max(round(SHEET_WIDTH * h / w) for h, w in shapes))
+    rows: list[dict[str, np.ndarray]] = [
+        {} for _ in range(max(min(SHEET_ROWS, len(report.sound)) for report in reports.values()))
+    ]
+    groups = []
+    for name, report in reports.items():
+        columns = {f"{name} image": f"{name}: image"}
+        columns |= {f"{name} labels": "labels"} if report.data.read_labels else {}
+        columns |= {f"{name} depth": "depth"} if report.data.depth else {}
+        groups.append(columns)
+        count = min(SHEET_ROWS, len(report.sound))
+        chosen = np.linspace(0, len(report.sound) - 1, count).round().astype(int)
+        for index, row in enumerate(rows):
+            pictures = (
+                _pictures(report, report.sound[chosen[index]], (height, SHEET_WIDTH), space)
+                if index < count
+                else [np.full((height, SHEET_WIDTH, 3), _PAPER, np.uint8)] * len(columns)
+            )
+            row.update(zip(columns, pictures, strict=True))
+    return grid(rows, *groups)
+
+
+def _pictures(
+    report: SetReport, index: int, size: tuple[int, int], space: LabelSpace
+) -> Iterator[np.ndarray]:
+    """Image, labels and depth of a frame, as far as its set has them, RGB uint8 [*size, 3]."""
+    data, files = report.data, report.data.frames[index]
+    image = read_image(files.image)
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    shape = tuple(max(1, round(scale * side)) for side in image.shape[:2])
+    yield _on_paper(resize_image(image, shape), size)
+    if data.read_labels is not None:
+        labels = resize_nearest(data.read_labels(files.labels), shape)
+        yield _on_paper(space.colourise(labels), size)
+    if data.depth is not None:
+        metres = resize_nearest(data.depth.read(files.depth), shape)
+        yield _on_paper(colour_depth(NEAR / np.maximum(metres, NEAR), metres > 0), size)
+
+
+def _on_paper(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """In the middle of white of a size that is no smaller."""
+    paper = np.full((*size, 3), _PAPER, np.uint8)
+    h, w = picture.shape[:2]
+    top, left = (size[0] - h) // 2, (size[1] - w) // 2
+    paper[top : top + h, left : left + w] = picture
+    return paper
+
+
+def _summary(report: SetReport) -> dict[str, str]:
+    kinds = [error.kind for error in report.errors]
+    labels, depth = report.labels, report.depth
+    sizes = [f"{w}x{h} ({count})" for (h, w), count in report.sizes.items()]
+    if len(sizes) > _SIZES_SHOWN:
+        sizes[_SIZES_SHOWN:] = [f"{len(sizes) - _SIZES_SHOWN} more"]
+    rows = {
+        "data set": report.data.name,
+        "folder": str(report.data.root),
+        "frames": str(len(report.data.frames)),
+        "files missing": str(kinds.count("missing")),
+        "files unreadable": str(kinds.count("unreadable")),
+        "size not the image's": str(kinds.count("size")),
+        "image sizes": "\n".join(sizes) or NO_VALUE,
+        "ignored, %": _share(labels and labels.ignored_share),
+        "with depth, %": _share(depth and depth.share),
+        "nearest depth, m": _metres(depth and depth.nearest),
+    }
+    for percentage in PERCENTILES:
+        rows[f"{percentage} % nearer than, m"] = _metres(depth and depth.percentiles[percentage])
+    return rows | {"farthest depth, m": _metres(depth and depth.farthest)}
+
+
+def _share(share: float | None) -> str:
+    """Percent, with what is little but not nothing told apart from nothing."""
+    return "< 0.1" if share is not None and 0 < share < 5e-4 else percent(share)
+
+
+def _metres(metres: float | None) -> str:
+    return NO_VALUE if metres is None else f"{metres:.2f}"

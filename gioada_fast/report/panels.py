@@ -1,0 +1,202 @@
+"""Pictures for people: coloured depth, overlays, and panels of captioned columns."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..atomic_files import write_atomically
+from ..errors import InputError
+
+SOURCE_COLUMNS = {
+    "source": "source",
+    "translated": "translated",
+    "label": "label",
+    "source_depth": "source depth",
+}
+TARGET_COLUMNS = {
+    "target": "target",
+    "segmentation": "segmentation",
+    "depth": "predicted depth",
+}
+COMPARISON_COLUMNS = {
+    "target": "target",
+    "label": "ground truth",
+    "source_only": "source only",
+    "source_only_longer": "source only, longer",
+    "adapted": "adapted",
+    "supervised": "supervised",
+}
+"""Column's key in a row of pictures, and the caption above it."""
+
+_GUTTER, _GROUP_GUTTER, _CAPTION = 3, 15, 24
+_PAPER, _INK = 255, (40, 40, 40)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_JPEG_QUALITY = 90
+
+
+def colour_depth(depth_encoded: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Encoded depth in the colours of ``plasma``: near is bright yellow, far is dark blue.
+
+    The square root spreads the far range, where inverse depth has next to no contrast.
+
+    Args:
+        depth_encoded: [H, W] float, 1 near to 0 far (``depth.encode_depth``); values beyond are
+            clamped.
+        valid: bool [H, W], or None for everywhere. Invalid pixels and NaN become black.
+
+    Returns:
+        RGB uint8 [H, W, 3].
+    """
+    known = ~np.isnan(depth_encoded)
+    if valid is not None:
+        known &= valid
+    unit = np.sqrt(np.clip(np.where(known, depth_encoded, 0), 0, 1))
+    colours = cv2.applyColorMap(np.rint(255 * unit).astype(np.uint8), cv2.COLORMAP_PLASMA)
+    return np.where(known[..., None], colours[..., ::-1], np.uint8(0))
+
+
+def overlay(image: np.ndarray, colours: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+    """``(1 - alpha) * image + alpha * colours``, rounded.
+
+    Args:
+        image: RGB uint8 [H, W, 3].
+        colours: RGB uint8 [H, W, 3], such as ``LabelSpace.colourise`` gives.
+        alpha: share of ``colours``, 0 to 1.
+
+    Returns:
+        RGB uint8 [H, W, 3].
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if image.shape != colours.shape:
+        raise ValueError(f"image is {list(image.shape)}, colours are {list(colours.shape)}")
+    return cv2.addWeighted(image, 1 - alpha, colours, alpha, 0)
+
+
+def training_panel(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    """One row a pair: the source with its truth on the left, the target's prediction on the right.
+
+    Args:
+        rows: for each pair, pictures by the keys of ``SOURCE_COLUMNS`` and ``TARGET_COLUMNS``; a
+            key that no row has (``translated`` while training on the source only) is left out.
+            See ``grid`` for the pictures.
+
+    Returns:
+        RGB uint8 [height, width, 3].
+    """
+    return grid(rows, SOURCE_COLUMNS, TARGET_COLUMNS)
+
+
+def comparison_panel(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    """One row an evaluation frame: target, ground truth, and segmentation before and after.
+
+    Args:
+        rows: for each frame, pictures by the keys of ``COMPARISON_COLUMNS``; a key that no row has
+            is left out. See ``grid`` for the pictures.
+
+    Returns:
+        RGB uint8 [height, width, 3].
+    """
+    return grid(rows, COMPARISON_COLUMNS)
+
+
+def grid(rows: Sequence[Mapping[str, np.ndarray]], *groups: Mapping[str, str]) -> np.ndarray:
+    """Captioned columns on white, in groups with a wider gutter between them.
+
+    Args:
+        rows: pictures by key, RGB uint8 [H, W, 3], all of one size.
+        groups: for each group, its columns' keys and captions (ASCII) in order.
+
+    Returns:
+        RGB uint8 [height, width, 3].
+
+    Raises:
+        ValueError: no row, a key that only some rows have or that no group names, or pictures of
+            different shape or dtype.
+    """
+    if not rows:
+        raise ValueError("a panel needs at least one row")
+    keys, named = set(rows[0]), {key for group in groups for key in group}
+    if any(set(row) != keys for row in rows) or not keys or not keys <= named:
+        raise ValueError(
+            f"rows have {[sorted(row) for row in rows]}, expected the same keys in every row, "
+            f"out of {sorted(named)}"
+        )
+    shape = next(iter(rows[0].values())).shape
+    for row in rows:
+        for key, picture in row.items():
+            if picture.shape != shape or picture.dtype != np.uint8 or shape[2:] != (3,):
+                raise ValueError(
+                    f"{key} is {picture.dtype} {list(picture.shape)}, expected uint8 [H, W, 3] "
+                    f"of one size, the first is {list(shape)}"
+                )
+
+    height, width = shape[:2]
+    captions, lefts = [], []
+    left = _GUTTER
+    for group in groups:
+        present = [(key, caption) for key, caption in group.items() if key in keys]
+        for key, caption in present:
+            captions.append((key, caption))
+            lefts.append(left)
+            left += width + _GUTTER
+        left += (_GROUP_GUTTER - _GUTTER) if present else 0
+    total_width = lefts[-1] + width + _GUTTER
+    total_height = _CAPTION + len(rows) * (height + _GUTTER)
+
+    panel = np.full((total_height, total_width, 3), _PAPER, np.uint8)
+    for (key, caption), left in zip(captions, lefts, strict=True):
+        _write_caption(panel[:_CAPTION, left : left + width], caption)
+        for index, row in enumerate(rows):
+            top = _CAPTION + index * (height + _GUTTER)
+            panel[top : top + height, left : left + width] = row[key]
+    return panel
+
+
+def save_image(path: Path, image: np.ndarray) -> None:
+    """Write an image as JPEG or PNG by the path's suffix, whole or not at all.
+
+    Args:
+        path: file in a folder that exists; an older one is replaced.
+        image: RGB uint8 [H, W, 3], or one channel [H, W] (ids uint8; as PNG also uint16).
+
+    Raises:
+        InputError: another suffix, or the path cannot be written.
+        ValueError: another shape or dtype.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in {".jpg", ".jpeg", ".png"}:
+        raise InputError(f"{path}: suffix is {path.suffix!r}, expected .jpg, .jpeg or .png")
+    data = encode_image(image, suffix)
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
+def encode_image(image: np.ndarray, suffix: str = ".jpg") -> bytes:
+    """The bytes of the file that ``save_image`` writes."""
+    png = suffix == ".png"
+    colour = image.ndim == 3 and image.shape[2] == 3
+    dtypes = (np.uint8, np.uint16) if png and not colour else (np.uint8,)
+    if image.dtype not in dtypes or not (colour or image.ndim == 2):
+        raise ValueError(
+            f"image is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3] or [H, W] "
+            "(uint16 [H, W] as PNG)"
+        )
+    options = [] if png else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    _, data = cv2.imencode(suffix, image[..., ::-1] if colour else image, options)
+    return data.tobytes()
+
+
+def _write_caption(strip: np.ndarray, caption: str) -> None:
+    """Draw ``caption`` centred in a white strip [h, w, 3]; shrunk where it is wider than that."""
+    scale = 0.5
+    (width, _), _ = cv2.getTextSize(caption, _FONT, scale, 1)
+    scale *= min(1, (strip.shape[1] - 2) / width)
+    (width, height), _ = cv2.getTextSize(caption, _FONT, scale, 1)
+    corner = (strip.shape[1] - width) // 2, (strip.shape[0] + height) // 2
+    # putText wants contiguous pixels, the strip is a window into the panel
+    drawn = np.ascontiguousarray(strip)
+    cv2.putText(drawn, caption, corner, _FONT, scale, _INK, 1, cv2.LINE_AA)
+    strip[:] = drawn

@@ -1,0 +1,67 @@
+"""Contact sheets: ``python -m gioada_fast.street_scenes --sheet out.png --seeds 1 2 3``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from gioada_fast.errors import InputError
+from gioada_fast.labels import CITYSCAPES16, STREET, STREET_IDS
+from gioada_fast.street_scenes.frames import Frame, render
+from gioada_fast.street_scenes.looks import LOOKS
+
+EXTRA_COLOURS = {"terrain": (152, 251, 152), "lorry": (0, 0, 70), "void": (0, 0, 0)}
+
+
+def colourise(labels: np.ndarray) -> np.ndarray:
+    """Ids of ``STREET_IDS`` [H, W] to RGB uint8 [H, W, 3] in the colours of Cityscapes."""
+    image = CITYSCAPES16.colourise(STREET.table(CITYSCAPES16)[labels])
+    for name, colour in EXTRA_COLOURS.items():
+        image[labels == STREET_IDS[name]] = colour
+    return image
+
+
+def depth_image(depth: np.ndarray) -> np.ndarray:
+    """Depth in metres [H, W] to RGB: logarithmic, near is bright, none is black."""
+    near = np.clip(1 - np.log(np.maximum(depth, 2) / 2) / np.log(150), 0, 1)
+    colours = cv2.applyColorMap((near * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return np.where(depth[..., None] > 0, colours[..., ::-1], 0)
+
+
+def sheet(frames: list[Frame], columns: int, rows_each: int = 3) -> np.ndarray:
+    """Image, labels and depth below each other; frames beside each other, in rows."""
+    tiles = [
+        np.vstack([f.image, colourise(f.labels), depth_image(f.depth)][:rows_each]) for f in frames
+    ]
+    while len(tiles) % columns:
+        tiles.append(np.zeros_like(tiles[0]))
+    rows = [np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)]
+    return np.vstack(rows)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m gioada_fast.street_scenes")
+    parser.add_argument("--sheet", type=Path, required=True, help="image file to write")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--look", choices=list(LOOKS), default="day")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), default=(180, 240))
+    parser.add_argument("--columns", type=int, default=3)
+    parser.add_argument("--images-only", action="store_true")
+    args = parser.parse_args()
+    try:
+        frames = [render(seed, args.look, tuple(args.size)) for seed in args.seeds]
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    picture = sheet(frames, args.columns, 1 if args.images_only else 3)
+    if not cv2.imwrite(str(args.sheet), picture[..., ::-1]):
+        print(f"cannot write {args.sheet}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

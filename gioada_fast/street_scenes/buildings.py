@@ -1,0 +1,689 @@
+"""Buildings with façades, roofs, shops and porches, garden boundaries and bus shelters.
+
+Everything stands in the frame of a frontage: x = distance from the kerb into the block, y = along
+the street, so a façade faces -x.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from gioada_fast.labels import STREET_IDS
+from gioada_fast.street_scenes import materials as m
+from gioada_fast.street_scenes.colours import choose, grey, hsv
+from gioada_fast.street_scenes.geometry import Mesh, Pose
+from gioada_fast.street_scenes.looks import Look
+
+BUILDING, WALL, FENCE = STREET_IDS["building"], STREET_IDS["wall"], STREET_IDS["fence"]
+TREE = STREET_IDS["tree"]
+CLADDINGS = ("plaster", "brick", "stone", "panel")
+"""Order of the ids in a façade's item row."""
+
+
+@dataclass
+class Style:
+    """What the walls of one building share."""
+
+    seed: int
+    cladding: str
+    colour: np.ndarray
+    """Linear RGB [3] of the wall."""
+    trim: np.ndarray
+    """Linear RGB [3] of cornices, bands, surrounds."""
+    storey: float
+    """Height of an upper storey, metres."""
+    ground: float
+    """Height of the ground floor."""
+    bay: float
+    """Distance between window axes."""
+    window_width: float
+    """Share of the bay."""
+    window_height: float
+    """Share of the storey."""
+    frame: float
+    """Albedo of the window frames."""
+    surround: float
+    """Width of the windows' surrounds, metres; 0 for none."""
+    panes: int
+    """0 one pane, 1 sash, 2 casement with a cross."""
+
+    @property
+    def trim_tone(self) -> float:
+        """Albedo of the trim."""
+        return float(self.trim.mean())
+
+
+def make_style(rng: np.random.Generator, look: Look, city: bool) -> Style:
+    """Draws a style from the look's palette."""
+    cladding = choose(rng, look.cladding)
+    if cladding == "panel" and not city:
+        cladding = "plaster"
+    colour = {
+        "plaster": lambda: hsv(
+            rng.choice([0.09, 0.11, 0.13, 0.13, 0.04, 0.55]) + rng.normal(0, 0.01),
+            rng.uniform(*look.plaster_saturation),
+            rng.uniform(0.6, 0.92),
+        ),
+        "brick": lambda: hsv(
+            rng.uniform(*look.brick_hue), rng.uniform(0.3, 0.62), rng.uniform(0.34, 0.64)
+        ),
+        "stone": lambda: hsv(
+            rng.uniform(0.08, 0.13), rng.uniform(0.06, 0.28), rng.uniform(0.42, 0.7)
+        ),
+        "panel": lambda: hsv(rng.uniform(0.5, 0.65), rng.uniform(0.02, 0.2), rng.uniform(0.3, 0.7)),
+    }[cladding]()
+    pale = hsv(0.11, rng.uniform(0.03, 0.2), rng.uniform(0.62, 0.9))
+    panel = cladding == "panel"
+    return Style(
+        seed=int(rng.integers(1, 30000)),
+        cladding=cladding,
+        colour=colour,
+        trim=pale if rng.random() < 0.7 else colour * 0.75,
+        storey=rng.uniform(2.7, 3.4) if city else rng.uniform(2.5, 2.8),
+        ground=rng.uniform(3.2, 4.2) if city else rng.uniform(2.6, 2.9),
+        bay=rng.uniform(1.5, 2.2) if panel else rng.uniform(1.7, 3.3),
+        window_width=rng.uniform(0.7, 0.92) if panel else rng.uniform(0.34, 0.58),
+        window_height=rng.uniform(0.45, 0.68),
+        frame=float(rng.choice([0.75, 0.65, 0.05, 0.12])),
+        surround=rng.uniform(0.08, 0.18) if rng.random() < 0.5 and not panel else 0.0,
+        panes=int(rng.integers(0, 3)),
+    )
+
+
+PLAIN_GROUND, SHOP_GROUND, BLANK = 0, 1, 2
+
+
+def wall(mesh: Mesh, at: Pose, style: Style, p, q, z0: float, z1: float, ground: int) -> None:
+    """A façade from ``p`` to ``q`` (x, y), with window bays between them."""
+    corners = [(*p, z0), (*q, z0), (*q, z1), (*p, z1)]
+    ends = at.apply([(*p, 0), (*q, 0)]).tolist()
+    # which world axis the wall runs along, and where it starts on it
+    axis = 0 if abs(ends[1][0] - ends[0][0]) > abs(ends[1][1] - ends[0][1]) else 1
+    start, stop = sorted((ends[0][axis], ends[1][axis]))
+    length = stop - start
+    bays = max(1, round(length / style.bay))
+    item = mesh.item(
+        style.seed,
+        CLADDINGS.index(style.cladding),
+        start,
+        length,
+        bays,
+        style.storey,
+        style.ground,
+        z1,
+        style.window_width,
+        style.window_height,
+        ground,
+        style.frame,
+        style.surround,
+        style.panes,
+        style.trim_tone,
+        z0,
+    )
+    mesh.quad(*corners, BUILDING, m.FACADE, style.colour, at=at, item=item, quads=0)
+
+
+def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
+    """Pitched roof, ridge along the street or across it, with chimneys and dormers."""
+    colour = hsv(rng.uniform(*look.roof_hue), rng.uniform(0.1, 0.5), rng.uniform(0.22, 0.42))
+    rise = rng.uniform(0.24, 0.42) * min(x1 - x0, 10)
+    over, xm, ym = 0.35, (x0 + x1) / 2, (y0 + y1) / 2
+    front, back = x0 - over, x1 + over
+    slate = (BUILDING, m.ROOF, colour)
+    across = rng.random() < 0.22
+    hip = 0.0 if rng.random() < 0.7 else (y1 - y0) * 0.25
+    if across:
+        mesh.quad(
+            (front, ym, z + rise),
+            (back, ym, z + rise),
+            (back, y0 - 0.2, z - 0.1),
+            (front, y0 - 0.2, z - 0.1),
+            *slate,
+            at=at,
+            quads=0,
+        )
+        mesh.quad(
+            (front, ym, z + rise),
+            (back, ym, z + rise),
+            (back, y1 + 0.2, z - 0.1),
+            (front, y1 + 0.2, z - 0.1),
+            *slate,
+            at=at,
+            quads=0,
+        )
+        for x in (x0, x1):
+            mesh.add(
+                [(x, y0, z), (x, y1, z), (x, ym, z + rise)],
+                [[0, 1, 2]],
+                BUILDING,
+                m.MASONRY,
+                style.colour,
+                at=at,
+                item=mesh.item(CLADDINGS.index(style.cladding)),
+            )
+    else:
+        ridge = [(xm, y0 + hip, z + rise), (xm, y1 - hip, z + rise)]
+        for x in (front, back):
+            mesh.quad(
+                (x, y0, z - 0.12), (x, y1, z - 0.12), ridge[1], ridge[0], *slate, at=at, quads=0
+            )
+        gable = slate if hip else (BUILDING, m.MASONRY, style.colour)
+        for y, top in ((y0, ridge[0]), (y1, ridge[1])):
+            mesh.add(
+                [(front, y, z - 0.12), (back, y, z - 0.12), top],
+                [[0, 1, 2]],
+                *gable,
+                at=at,
+                item=mesh.item(CLADDINGS.index(style.cladding)),
+            )
+        if rng.random() < 0.4 and y1 - y0 > 4 and not hip:
+            count = max(1, int((y1 - y0) / 4))
+            for y in y0 + (np.arange(count) + 0.5) * (y1 - y0) / count:
+                _dormer(mesh, at, style, x0 + 0.5, xm, y, z + 0.15, rise, colour)
+    if rng.random() < 0.7:
+        for y in [y0 + 0.4] + ([y1 - 1.2] if rng.random() < 0.4 else []):
+            x = xm + rng.uniform(-0.3, 0.6)
+            top = z + rise + rng.uniform(0.7, 1.5)
+            masonry = mesh.item(1)
+            mesh.box(
+                (x - 0.35, y, z),
+                (x + 0.35, y + 0.9, top),
+                BUILDING,
+                m.MASONRY,
+                style.colour * 0.9,
+                at=at,
+                item=masonry,
+            )
+            mesh.box(
+                (x - 0.42, y - 0.07, top - 0.2),
+                (x + 0.42, y + 0.97, top - 0.05),
+                BUILDING,
+                m.STONE,
+                style.trim * 0.7,
+                at=at,
+            )
+            for pot in (y + 0.22, y + 0.66):
+                mesh.cylinder(
+                    (x, pot, top),
+                    (x, pot, top + 0.4),
+                    0.12,
+                    0.1,
+                    5,
+                    BUILDING,
+                    m.FLAT,
+                    (0.3, 0.13, 0.07),
+                    at=at,
+                )
+
+
+def _dormer(mesh, at, style, x0, x1, y, z, rise, colour) -> None:
+    half, height = 0.75, 1.25
+    low, high = (x0, y - half, z), (x1, y + half, z + height)
+    mesh.box(low, high, BUILDING, m.STONE, style.trim * 0.85, at=at)
+    x = x0 - 0.02
+    glazed = [(x, y - 0.55, z + 0.3), (x, y + 0.55, z + 0.3), (x, y + 0.55, z + 1.15)]
+    mesh.quad(*glazed, (x, y - 0.55, z + 1.15), BUILDING, m.GLASS, grey(0.02), at=at, quads=0)
+    mesh.box(
+        (x - 0.02, y - 0.03, z + 0.3),
+        (x, y + 0.03, z + 1.15),
+        BUILDING,
+        m.FLAT,
+        grey(style.frame),
+        at=at,
+    )
+    for side in (-1, 1):
+        mesh.quad(
+            (x0 - 0.2, y + side * (half + 0.15), z + height - 0.02),
+            (x1, y + side * (half + 0.15), z + height - 0.02),
+            (x1, y, z + height + 0.5),
+            (x0 - 0.2, y, z + height + 0.5),
+            BUILDING,
+            m.ROOF,
+            colour,
+            at=at,
+            quads=0,
+        )
+    mesh.add(
+        [(x0, y - half, z + height), (x0, y + half, z + height), (x0, y, z + height + 0.5)],
+        [[0, 1, 2]],
+        BUILDING,
+        m.STONE,
+        style.trim * 0.8,
+        at=at,
+    )
+
+
+def add_building(
+    mesh: Mesh,
+    rng: np.random.Generator,
+    look: Look,
+    at: Pose,
+    x0: float,
+    y0: float,
+    length: float,
+    storeys: int,
+    city: bool,
+    shop: bool,
+    near: bool,
+) -> float:
+    """A building whose façade runs from y0 to y0 + length at x0; returns its depth.
+
+    ``near`` adds the relief that is too small to be seen from afar.
+    """
+    style = make_style(rng, look, city)
+    depth = rng.uniform(8, 13)
+    x1, y1 = x0 + depth, y0 + length
+    z = style.ground + (storeys - 1) * style.storey + (0.35 if storeys > 1 else 0.0)
+    ground = SHOP_GROUND if shop else PLAIN_GROUND
+    wall(mesh, at, style, (x0, y0), (x0, y1), 0, z, ground)
+    wall(mesh, at, style, (x1, y0), (x1, y1), 0, z, PLAIN_GROUND)
+    for y in (y0, y1):
+        side = PLAIN_GROUND if rng.random() < (0.65 if city else 0.35) else BLANK
+        wall(mesh, at, style, (x0, y), (x1, y), 0, z, side)
+    stone = (BUILDING, m.STONE)
+    pitched = not city or (style.cladding != "panel" and rng.random() < 0.55)
+    if pitched:
+        _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z)
+        mesh.box(
+            (x0 - 0.45, y0, z - 0.2),
+            (x0, y1, z - 0.06),
+            BUILDING,
+            m.FLAT,
+            grey(rng.choice([0.03, 0.6])),
+            at=at,
+        )
+    else:
+        rise = rng.uniform(0.4, 1.1)
+        mesh.box(
+            (x0, y0, z),
+            (x1, y1, z + rise),
+            BUILDING,
+            m.MASONRY,
+            style.colour,
+            at=at,
+            item=mesh.item(CLADDINGS.index(style.cladding)),
+        )
+        mesh.box((x0 - 0.32, y0, z - 0.1), (x0, y1, z + 0.18), *stone, style.trim, at=at)
+        mesh.box((x0 - 0.12, y0, z - 0.35), (x0, y1, z - 0.1), *stone, style.trim * 0.9, at=at)
+        mesh.box((x0 - 0.1, y0, z + rise), (x1, y1, z + rise + 0.12), *stone, style.trim, at=at)
+        if rng.random() < 0.4:
+            mesh.box(
+                (x0 + 3, y0 + length * 0.3, z),
+                (x0 + 6, y0 + length * 0.6, z + 2.6),
+                BUILDING,
+                m.FLAT,
+                grey(0.2),
+                at=at,
+            )
+    if not near:
+        return depth
+    if city and style.cladding != "panel" and rng.random() < 0.6:
+        for level in range(1, storeys):
+            band = style.ground + (level - 1) * style.storey - 0.08
+            if level == 1 or rng.random() < 0.25:
+                mesh.box((x0 - 0.1, y0, band), (x0, y1, band + 0.2), *stone, style.trim, at=at)
+    if rng.random() < 0.5:
+        y = y0 + 0.12
+        mesh.cylinder(
+            (x0 - 0.07, y, 0.1),
+            (x0 - 0.07, y, z - 0.1),
+            0.05,
+            0.05,
+            4,
+            BUILDING,
+            m.FLAT,
+            grey(rng.choice([0.03, 0.4])),
+            at=at,
+        )
+    if shop:
+        _shop_front(mesh, rng, at, style, x0, y0, y1)
+    elif city and storeys > 2 and rng.random() < 0.3:
+        _balconies(mesh, rng, at, style, x0, y0, length, storeys)
+    if not shop and (rng.random() < (0.15 if city else 0.6)):
+        _bay_window(mesh, rng, look, at, style, x0, y0, length, z if city else style.ground)
+    if not city and rng.random() < 0.6:
+        y = y0 + length * rng.uniform(0.6, 0.75)
+        mesh.box((x0 - 1.0, y - 0.8, 2.35), (x0, y + 0.8, 2.5), *stone, style.trim, at=at)
+        mesh.box((x0 - 1.0, y - 0.8, 0), (x0, y + 0.8, 0.25), *stone, grey(0.25), at=at)
+        for side in (-0.7, 0.7):
+            mesh.cylinder(
+                (x0 - 0.9, y + side, 0),
+                (x0 - 0.9, y + side, 2.4),
+                0.06,
+                0.06,
+                5,
+                BUILDING,
+                m.FLAT,
+                style.trim,
+                at=at,
+            )
+    return depth
+
+
+def _shop_front(mesh, rng, at, style, x0, y0, y1) -> None:
+    """Fascia boards, hanging signs, awnings and pilasters; one shop every 5 m or so."""
+    count = max(1, round((y1 - y0) / rng.uniform(4.5, 7)))
+    edges = np.linspace(y0, y1, count + 1)
+    for a, b in pairwise(edges):
+        board = hsv(rng.random(), rng.uniform(0.1, 0.8), rng.uniform(0.15, 0.65))
+        board = grey(rng.choice([0.02, 0.6])) if rng.random() < 0.3 else board
+        top = style.ground - 0.12
+        mesh.box(
+            (x0 - 0.18, a + 0.15, top - 0.62),
+            (x0, b - 0.15, top),
+            BUILDING,
+            m.SIGN,
+            board,
+            at=at,
+            item=mesh.item(rng.integers(1, 9999), 0.36, top - 0.31),
+        )
+        mesh.box((x0 - 0.26, a, top), (x0, b, top + 0.1), BUILDING, m.STONE, style.trim, at=at)
+        mesh.box(
+            (x0 - 0.12, a - 0.16, 0), (x0, a + 0.16, top), BUILDING, m.FLAT, board * 0.6, at=at
+        )
+        if rng.random() < 0.3:
+            out, drop = rng.uniform(1.0, 1.8), rng.uniform(0.4, 0.8)
+            cloth = hsv(rng.random(), rng.uniform(0.3, 0.9), rng.uniform(0.35, 0.85))
+            corners = [(x0 - 0.2, a + 0.3, top - 0.5), (x0 - 0.2, b - 0.3, top - 0.5)]
+            corners += [
+                (x0 - out, b - 0.3, top - 0.5 - drop),
+                (x0 - out, a + 0.3, top - 0.5 - drop),
+            ]
+            mesh.quad(*corners, BUILDING, m.AWNING, cloth, at=at, quads=0)
+        if rng.random() < 0.4:
+            y, low = rng.uniform(a + 0.3, b - 0.3), style.ground + rng.uniform(-0.1, 0.5)
+            mesh.box(
+                (x0 - 0.95, y, low),
+                (x0 - 0.15, y + 0.1, low + rng.uniform(0.5, 0.9)),
+                BUILDING,
+                m.SIGN,
+                hsv(rng.random(), 0.7, 0.6),
+                at=at,
+                item=mesh.item(rng.integers(1, 9999), 0.2, low + 0.3),
+            )
+
+
+def _balconies(mesh, rng, at, style, x0, y0, length, storeys) -> None:
+    bays = max(1, round(length / style.bay))
+    for level in range(1, storeys):
+        z = style.ground + (level - 1) * style.storey + 0.12
+        for bay in range(1, bays, 2):
+            y = y0 + (bay + 0.5) * length / bays
+            mesh.box(
+                (x0 - 1.0, y - 1.1, z),
+                (x0, y + 1.1, z + 0.14),
+                BUILDING,
+                m.STONE,
+                style.trim,
+                at=at,
+            )
+            railing(
+                mesh,
+                at,
+                (x0 - 0.96, y - 1.05),
+                (x0 - 0.96, y + 1.05),
+                z + 0.14,
+                0.95,
+                grey(0.03),
+                label=BUILDING,
+            )
+
+
+def _bay_window(mesh, rng, look, at, style, x0, y0, length, top) -> None:
+    width, out = min(2.6, length * 0.45), 0.8
+    a = y0 + length * rng.uniform(0.08, 0.2)
+    b = a + width
+    plan = [(x0, a), (x0 - out, a + 0.6), (x0 - out, b - 0.6), (x0, b)]
+    item_top = min(top, style.ground + 2 * style.storey)
+    for z0, z1 in ((0.0, 0.7), (2.25, item_top)):
+        for p, q in pairwise(plan):
+            mesh.quad(
+                (*p, z0),
+                (*q, z0),
+                (*q, z1),
+                (*p, z1),
+                BUILDING,
+                m.STONE,
+                style.trim,
+                at=at,
+                quads=0,
+            )
+    for p, q in pairwise(plan):
+        mesh.quad(
+            (*p, 0.7),
+            (*q, 0.7),
+            (*q, 2.25),
+            (*p, 2.25),
+            BUILDING,
+            m.GLASS,
+            grey(0.03),
+            at=at,
+            quads=0,
+        )
+        mesh.cylinder(
+            (*p, 0), (*p, item_top), 0.07, 0.07, 4, BUILDING, m.FLAT, grey(style.frame), at=at
+        )
+        middle = (np.array(p) + np.array(q)) / 2
+        mesh.cylinder(
+            (*middle, 0.7),
+            (*middle, 2.25),
+            0.04,
+            0.04,
+            4,
+            BUILDING,
+            m.FLAT,
+            grey(style.frame),
+            at=at,
+        )
+    lid = np.array([(x, y, item_top) for x, y in plan])
+    mesh.quad(*lid, BUILDING, m.FLAT, grey(0.1), at=at, quads=0)
+
+
+def add_church(
+    mesh: Mesh, rng: np.random.Generator, at: Pose, x0: float, y0: float, length: float
+) -> None:
+    """A nave along the street with lancet windows, buttresses and a tower, often with a spire."""
+    stone = hsv(rng.uniform(0.08, 0.12), rng.uniform(0.1, 0.3), rng.uniform(0.35, 0.6))
+    slate = hsv(0.6, 0.15, rng.uniform(0.2, 0.35))
+    masonry = {"at": at, "item": mesh.item(CLADDINGS.index("stone"))}
+    tower, height = 5.0, rng.uniform(15, 24)
+    a, b, eaves = y0 + tower, y0 + length, rng.uniform(6, 9)
+    x1, xm = x0 + 9, x0 + 4.5
+    mesh.box((x0, a, 0), (x1, b, eaves), BUILDING, m.MASONRY, stone, **masonry)
+    for x in (x0 - 0.3, x1 + 0.3):
+        ridge = (xm, b, eaves + 4.5), (xm, a, eaves + 4.5)
+        mesh.quad((x, a, eaves), (x, b, eaves), *ridge, BUILDING, m.ROOF, slate, at=at, quads=0)
+    gable = [(x0, b, eaves), (x1, b, eaves), (xm, b, eaves + 4.5)]
+    mesh.add(gable, [[0, 1, 2]], BUILDING, m.MASONRY, stone, **masonry)
+    for y in np.arange(a + 1.4, b - 0.8, 2.8):
+        x, top = x0 - 0.02, eaves * 0.75
+        lancet = [(x, y - 0.4, 2), (x, y + 0.4, 2), (x, y + 0.4, top), (x, y - 0.4, top)]
+        mesh.add(
+            np.array([*lancet, (x, y, top + 0.7)]), [[0, 1, 2], [0, 2, 3], [3, 2, 4]],
+            BUILDING, m.GLASS, grey(0.02), at=at,
+        )  # fmt: skip
+        low, high = (x0 - 0.6, y + 1.1, 0), (x0, y + 1.6, eaves * 0.8)
+        mesh.box(low, high, BUILDING, m.MASONRY, stone * 0.95, **masonry)
+    mesh.box((x0 + 1, y0, 0), (x0 + 6, a, height), BUILDING, m.MASONRY, stone, **masonry)
+    for dx, dy in ((0, 0), (4.3, 0), (0, 4.3), (4.3, 4.3)):
+        low = (x0 + 1 + dx, y0 + dy, height)
+        mesh.box(low, np.add(low, (0.7, 0.7, 1.8)), BUILDING, m.STONE, stone, at=at)
+    opening = (x0 + 0.98, y0 + 1.7, height - 4), (x0 + 1.1, y0 + 3.3, height - 1.2)
+    mesh.box(*opening, BUILDING, m.FLAT, grey(0.02), at=at)
+    if rng.random() < 0.5:
+        base = [
+            (x0 + 1, y0, height),
+            (x0 + 6, y0, height),
+            (x0 + 6, a, height),
+            (x0 + 1, a, height),
+        ]
+        spire = np.array([*base, (x0 + 3.5, y0 + 2.5, height + rng.uniform(6, 12))])
+        faces = [[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]]
+        mesh.add(spire, faces, BUILDING, m.ROOF, slate, at=at)
+
+
+def railing(
+    mesh: Mesh,
+    at: Pose,
+    p,
+    q,
+    z: float,
+    height: float,
+    colour,
+    label: int = FENCE,
+    material: int | None = None,
+) -> None:
+    """A see-through panel from ``p`` to ``q`` (x, y) with posts and rails as solid geometry."""
+    p, q = np.asarray(p, np.float32), np.asarray(q, np.float32)
+    material = m.RAILING if material is None else material
+    length = float(np.linalg.norm(q - p))
+    item = mesh.item(z, height, length)
+    mesh.quad(
+        (*p, z),
+        (*q, z),
+        (*q, z + height),
+        (*p, z + height),
+        label,
+        material,
+        colour,
+        at=at,
+        item=item,
+    )
+    posts = max(1, round(length / 2.4))
+    for share in np.linspace(0, 1, posts + 1):
+        x, y = p + (q - p) * share
+        mesh.box(
+            (x - 0.035, y - 0.035, z - 0.02),
+            (x + 0.035, y + 0.035, z + height + 0.06),
+            label,
+            m.FLAT,
+            colour,
+            at=at,
+        )
+
+
+def add_boundary(
+    mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y0: float, y1: float, kind: str
+) -> None:
+    """What closes a front garden along the pavement, by the kinds of ``Frequencies``."""
+    if y1 - y0 < 0.8 or kind == "open":
+        return
+    dark = grey(0.02) if rng.random() < 0.6 else hsv(0.38, 0.5, 0.2)
+    if kind == "wall":
+        height = rng.uniform(0.7, 1.9)
+        colour = hsv(rng.uniform(0.03, 0.1), rng.uniform(0.2, 0.5), rng.uniform(0.35, 0.6))
+        mesh.box(
+            (x, y0, 0),
+            (x + 0.25, y1, height),
+            WALL,
+            m.MASONRY,
+            colour,
+            at=at,
+            item=mesh.item(float(rng.choice([1, 1, 2]))),
+        )
+        mesh.box(
+            (x - 0.04, y0, height), (x + 0.29, y1, height + 0.08), WALL, m.STONE, grey(0.3), at=at
+        )
+        for y in np.arange(y0, y1, 3.2):
+            mesh.box(
+                (x - 0.06, y, 0),
+                (x + 0.31, y + 0.4, height + 0.15),
+                WALL,
+                m.MASONRY,
+                colour,
+                at=at,
+                item=mesh.item(1),
+            )
+    elif kind == "hedge":
+        height = rng.uniform(0.9, 2.1)
+        green = hsv(rng.uniform(0.22, 0.34), rng.uniform(0.35, 0.6), rng.uniform(0.26, 0.42))
+        mesh.box((x, y0, 0), (x + rng.uniform(0.6, 1.1), y1, height), TREE, m.HEDGE, green, at=at)
+    elif kind == "railing":
+        low = rng.uniform(0.2, 0.6) if rng.random() < 0.5 else 0.0
+        if low:
+            mesh.box(
+                (x, y0, 0),
+                (x + 0.22, y1, low),
+                WALL,
+                m.MASONRY,
+                hsv(0.06, 0.4, 0.45),
+                at=at,
+                item=mesh.item(1),
+            )
+        railing(mesh, at, (x + 0.1, y0), (x + 0.1, y1), low + 0.02, rng.uniform(0.9, 1.3), dark)
+    elif kind == "picket":
+        colour = grey(0.7) if rng.random() < 0.4 else hsv(0.08, rng.uniform(0.2, 0.5), 0.4)
+        height = rng.choice([0.95, 1.75])
+        material = m.PICKET if height < 1 else m.PLANKS
+        item = mesh.item(0, height, y1 - y0)
+        mesh.quad(
+            (x, y0, 0.06),
+            (x, y1, 0.06),
+            (x, y1, height),
+            (x, y0, height),
+            FENCE,
+            material,
+            colour,
+            at=at,
+            item=item,
+        )
+        for y in np.arange(y0, y1, 2.4):
+            mesh.box(
+                (x - 0.05, y - 0.05, 0),
+                (x + 0.05, y + 0.05, height + 0.05),
+                FENCE,
+                m.FLAT,
+                colour * 0.8,
+                at=at,
+            )
+    elif kind == "chain-link":
+        railing(
+            mesh,
+            at,
+            (x, y0),
+            (x, y1),
+            0.05,
+            rng.uniform(1.5, 2.2),
+            hsv(0.38, 0.3, 0.3),
+            material=m.CHAIN_LINK,
+        )
+
+
+def add_bus_shelter(mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y: float) -> None:
+    """Glass shelter with an advertisement, labelled as building throughout."""
+    for dy in (0, 3.6):
+        for dx in (0.0, 1.3):
+            mesh.box(
+                (x + dx, y + dy, 0),
+                (x + dx + 0.07, y + dy + 0.07, 2.4),
+                BUILDING,
+                m.FLAT,
+                grey(0.05),
+                at=at,
+            )
+    mesh.box(
+        (x - 0.2, y - 0.2, 2.4), (x + 1.5, y + 3.85, 2.52), BUILDING, m.FLAT, grey(0.12), at=at
+    )
+    mesh.quad(
+        (x + 1.34, y, 0.3),
+        (x + 1.34, y + 3.6, 0.3),
+        (x + 1.34, y + 3.6, 2.2),
+        (x + 1.34, y, 2.2),
+        BUILDING,
+        m.GLASS,
+        grey(0.06),
+        at=at,
+        quads=0,
+    )
+    poster = hsv(rng.random(), 0.6, 0.7)
+    mesh.box(
+        (x + 0.1, y + 3.62, 0.4),
+        (x + 1.3, y + 3.7, 2.15),
+        BUILDING,
+        m.SIGN,
+        poster,
+        at=at,
+        item=mesh.item(rng.integers(1, 9999), 0.5, 1.5),
+    )
+    mesh.box((x + 0.9, y + 0.4, 0.5), (x + 1.25, y + 3.2, 0.56), BUILDING, m.FLAT, grey(0.2), at=at)

@@ -1,0 +1,105 @@
+"""Pinhole rays and what optics and sensor do to the light."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from gioada_fast.street_scenes.looks import Look
+
+SUBSAMPLES = 2
+"""Rays along each side of a pixel for colour; labels and depth take the pixel's centre."""
+
+
+@dataclass
+class Camera:
+    """A pinhole on the car's roof or behind its windscreen."""
+
+    position: np.ndarray
+    """float32 [3] metres."""
+    rotation: np.ndarray
+    """float32 [3, 3], camera axes (right, forward, up) to the world."""
+    focal: float
+    """Focal length as a share of the image's width."""
+
+    def rays(self, size: tuple[int, int], samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Unit directions float32 [H * W * samples ** 2, 3] and their cosines to the optical axis.
+
+        The samples of a pixel follow each other.
+        """
+        height, width = size
+        focal = self.focal * width
+        offset = (np.arange(samples) + 0.5) / samples
+        x = (np.arange(width)[:, None] + offset - width / 2) / focal
+        z = (height / 2 - np.arange(height)[:, None] - offset) / focal
+        shape = (height, width, samples, samples)
+        x = np.broadcast_to(x.astype(np.float32)[None, :, None, :], shape).ravel()
+        z = np.broadcast_to(z.astype(np.float32)[:, None, :, None], shape).ravel()
+        cosine = 1 / np.sqrt(1 + x * x + z * z)
+        directions = np.empty((len(x), 3), np.float32)
+        for axis, (right, forward, up) in enumerate(self.rotation):
+            directions[:, axis] = (x * right + forward + z * up) * cosine
+        return directions, cosine
+
+
+def draw_camera(rng: np.random.Generator, look: Look, x: float) -> Camera:
+    """Draws the mounting and the field of view; ``x`` is the car's lateral position."""
+    turned = rng.random() < 0.12
+    yaw = rng.normal(0, np.deg2rad(18 if turned else 3.5))
+    pitch = np.deg2rad(rng.uniform(*look.pitch))
+    roll = rng.normal(0, np.deg2rad(0.6))
+    cy, sy, cp, sp, cr, sr = (f(a) for a in (yaw, pitch, roll) for f in (np.cos, np.sin))
+    rotation = (
+        np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+        @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+        @ np.array([[cr, 0, sr], [0, 1, 0], [-sr, 0, cr]])
+    )
+    field = np.deg2rad(rng.uniform(*look.field_of_view))
+    position = np.array([x, 0, rng.uniform(*look.camera_height)], np.float32)
+    return Camera(position, rotation.astype(np.float32), 0.5 / np.tan(field / 2))
+
+
+def develop(
+    rng: np.random.Generator, look: Look, radiance: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Linear radiance of the subsamples to an 8-bit image.
+
+    Args:
+        rng: draws exposure, optics and sensor noise.
+        look: their ranges.
+        radiance: float32 [H * W, SUBSAMPLES ** 2, 3].
+        size: (H, W).
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    height, width = size
+    scale = width / 240
+    # clip before averaging: a sensor's full well, and edges against a bright sky stay smooth
+    image = np.minimum(radiance, 3.0).mean(1).reshape(height, width, 3)
+    stops = rng.uniform(*look.exposure) - (rng.uniform(1, 2) if rng.random() < look.dusk else 0)
+    gains = np.array([rng.uniform(*channel) for channel in look.white_balance], np.float32)
+    image *= gains * np.float32(2.0**stops)
+    image += np.float32(0.05) * cv2.GaussianBlur(image, (0, 0), 6 * scale)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*look.blur) * scale)
+    y = (np.arange(height, dtype=np.float32)[:, None] / height - 0.5) * 2
+    x = (np.arange(width, dtype=np.float32)[None] / width - 0.5) * 2
+    falloff = 1 - np.float32(rng.uniform(*look.vignette)) * (x * x + y * y) / 2
+    image *= falloff[..., None]
+    # shoulder of the tone curve: linear up to 0.7, then towards 1
+    image = np.where(image < 0.7, image, 0.7 + 0.3 * np.tanh((image - 0.7) * np.float32(2.4)))
+    image = np.power(np.clip(image, 0, 1), np.float32(1 / 2.2))
+    middle = np.float32(0.45)
+    contrast = np.float32(rng.uniform(*look.contrast))
+    image = middle + (image - middle) * contrast
+    black = np.float32(rng.uniform(*look.black_level))
+    image = black + image * (1 - black)
+    luma = np.float32(0.3) * image[..., 0] + np.float32(0.59) * image[..., 1]
+    luma += np.float32(0.11) * image[..., 2]
+    image = luma[..., None] + (image - luma[..., None]) * np.float32(rng.uniform(*look.saturation))
+    sigma = np.float32(rng.uniform(*look.noise))
+    grain = rng.standard_normal((height, width, 3), np.float32)
+    # part of the noise is common to the channels, as after demosaicing
+    grain = 0.6 * grain + 0.8 * grain[..., :1]
+    image += grain * sigma
+    return (np.clip(image, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)

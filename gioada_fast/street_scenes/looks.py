@@ -1,0 +1,149 @@
+"""A look: everything that sets one rendered city apart from another, layout statistics aside."""
+
+from dataclasses import dataclass
+
+from gioada_fast.street_scenes.frequencies import FREQUENCIES, Frequencies
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Materials, light and sensor of one domain; ranges are drawn from uniformly for each frame."""
+
+    frequencies: Frequencies
+    """Layout statistics."""
+    texture_exponent: float
+    """Fall-off of the surface noise's spectrum with frequency; smaller is grainier."""
+    texture_contrast: float
+    """Strength of the surface noise, 1 is plain."""
+    cladding: dict[str, float]
+    """Share of plaster, brick, stone and panel façades."""
+    plaster_saturation: Range
+    """Saturation (HSV) of plaster colours."""
+    brick_hue: Range
+    """Hue of bricks, in turns."""
+    roof_hue: Range
+    """Hue of roof tiles, in turns."""
+    road_albedo: Range
+    """Albedo of the carriageway."""
+    cobbles: float
+    """Chance that the carriageway is cobbled."""
+    wetness: Range
+    """Mirror reflection of the carriageway, 0 is dry."""
+    leaf_hue: Range
+    """Hue of leaves, in turns."""
+    leaf_value: Range
+    """Brightness (HSV value) of leaves."""
+    yellow_lines: float
+    """Chance of yellow lines along the kerb."""
+    paint_colour: float
+    """Share of vehicles in a bright colour, not in black, grey or white."""
+    sunny: float
+    """Share of frames in sunshine."""
+    sun_elevation: Range
+    """Degrees."""
+    sun_strength: Range
+    """Irradiance of the sun relative to that of the sky."""
+    cloud: Range
+    """Cloud cover of frames without sun; sunny frames take half of it."""
+    sky_brightness: Range
+    """Radiance of the sky relative to the exposure's white point."""
+    haze: Range
+    """Extinction, 1 / metres."""
+    exposure: Range
+    """Stops around the automatic exposure."""
+    dusk: float
+    """Share of frames that are one to two stops darker."""
+    white_balance: tuple[Range, Range, Range]
+    """Gain of the red, green and blue channels."""
+    contrast: Range
+    """Exponent of the tone curve around middle grey."""
+    black_level: Range
+    """Lifts (above 0) or crushes (below 0) the shadows."""
+    saturation: Range
+    """1 keeps the colours, 0 is grey."""
+    noise: Range
+    """Standard deviation of the sensor's noise at middle grey, on a scale to 1."""
+    blur: Range
+    """Standard deviation of the optics' blur, in pixels of a frame 240 wide."""
+    vignette: Range
+    """Loss of light in the corners."""
+    field_of_view: Range
+    """Horizontal, degrees."""
+    camera_height: Range
+    """Metres above the road."""
+    pitch: Range
+    """Degrees, upwards."""
+
+
+LOOKS: dict[str, Look] = {
+    "day": Look(
+        frequencies=FREQUENCIES["day"],
+        texture_exponent=1.3,
+        texture_contrast=1.0,
+        cladding={"plaster": 0.3, "brick": 0.52, "stone": 0.12, "panel": 0.06},
+        plaster_saturation=(0.03, 0.25),
+        brick_hue=(0.02, 0.11),
+        roof_hue=(0.0, 0.08),
+        road_albedo=(0.09, 0.19),
+        cobbles=0.02,
+        wetness=(0.0, 0.0),
+        leaf_hue=(0.17, 0.33),
+        leaf_value=(0.42, 0.6),
+        yellow_lines=0.5,
+        paint_colour=0.4,
+        sunny=0.6,
+        sun_elevation=(14.0, 50.0),
+        sun_strength=(1.3, 2.8),
+        cloud=(0.6, 1.0),
+        sky_brightness=(0.9, 1.6),
+        haze=(0.0, 0.0012),
+        exposure=(-0.4, 0.4),
+        dusk=0.15,
+        white_balance=((0.97, 1.04), (0.98, 1.02), (0.96, 1.03)),
+        contrast=(0.95, 1.2),
+        black_level=(-0.06, 0.0),
+        saturation=(0.85, 1.1),
+        noise=(0.004, 0.014),
+        blur=(0.25, 0.5),
+        vignette=(0.0, 0.12),
+        field_of_view=(52.0, 64.0),
+        camera_height=(1.2, 1.6),
+        pitch=(-2.5, 1.0),
+    ),
+    "overcast": Look(
+        frequencies=FREQUENCIES["overcast"],
+        texture_exponent=0.85,
+        texture_contrast=1.35,
+        cladding={"plaster": 0.55, "brick": 0.08, "stone": 0.25, "panel": 0.12},
+        plaster_saturation=(0.1, 0.42),
+        brick_hue=(0.0, 0.06),
+        roof_hue=(0.55, 0.65),
+        road_albedo=(0.07, 0.24),
+        cobbles=0.25,
+        wetness=(0.0, 0.45),
+        leaf_hue=(0.09, 0.24),
+        leaf_value=(0.32, 0.55),
+        yellow_lines=0.0,
+        paint_colour=0.25,
+        sunny=0.0,
+        sun_elevation=(14.0, 50.0),
+        sun_strength=(0.0, 0.0),
+        cloud=(0.85, 1.25),
+        sky_brightness=(0.75, 1.15),
+        haze=(0.0006, 0.0045),
+        exposure=(-0.9, 0.1),
+        dusk=0.06,
+        white_balance=((0.78, 0.92), (0.97, 1.05), (1.05, 1.22)),
+        contrast=(0.75, 0.95),
+        black_level=(0.02, 0.1),
+        saturation=(0.5, 0.85),
+        noise=(0.010, 0.026),
+        blur=(0.6, 1.0),
+        vignette=(0.3, 0.55),
+        field_of_view=(58.0, 74.0),
+        camera_height=(1.15, 1.9),
+        pitch=(-4.5, 0.5),
+    ),
+}

@@ -1,0 +1,155 @@
+"""Trees, built from textured cards: a few quads hold hundreds of leaves or branches."""
+
+import numpy as np
+
+from gioada_fast.labels import STREET_IDS
+from gioada_fast.street_scenes import materials as m
+from gioada_fast.street_scenes.geometry import QUAD_FACES, QUAD_HALVES, Mesh
+from gioada_fast.street_scenes.textures import NUM_BRANCH_CARDS, NUM_LEAF_CARDS
+
+TREE = STREET_IDS["tree"]
+
+
+def _cards(mesh, centres, right, up, material, colours, items, normals) -> None:
+    """Quads [n] from centres and half axes [n, 3] in one go."""
+    corners = np.stack(
+        [centres - right - up, centres + right - up, centres + right + up, centres - right + up], 1
+    )
+    count = len(centres)
+    faces = (QUAD_FACES[None] + 4 * np.arange(count)[:, None, None]).reshape(-1, 3)
+    mesh.add(
+        corners.reshape(-1, 3),
+        faces,
+        TREE,
+        material,
+        np.repeat(colours, 2, 0),
+        item=np.repeat(items, 2),
+        normals=np.repeat(normals, 2, 0),
+        quads=np.tile(QUAD_HALVES, count),
+    )
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+
+
+def add_leafy_tree(
+    mesh: Mesh, rng: np.random.Generator, position, height: float, colour: np.ndarray, cards: int
+) -> None:
+    """A tree in leaf; ``position`` is the world foot (x, y, z), ``cards`` the number of clumps."""
+    foot = np.asarray(position, np.float32)
+    trunk = height * rng.uniform(0.2, 0.32)
+    bark = np.array([0.12, 0.1, 0.08]) * rng.uniform(0.5, 1.4)
+    radius = height * rng.uniform(0.22, 0.34)
+    tall = (height - trunk) / 2
+    centre = np.add(foot, (0, 0, trunk + tall * 0.95))
+    top = np.add(foot, (rng.normal(0, 0.15), rng.normal(0, 0.15), trunk + tall * 0.6))
+    mesh.cylinder(foot, top, 0.022 * height, 0.013 * height, 7, TREE, m.BARK, bark)
+    for _ in range(3):
+        end = centre + rng.normal(0, 0.4, 3) * [radius, radius, tall * 0.7]
+        mesh.cylinder(
+            np.subtract(top, (0, 0, tall * 0.4)),
+            end,
+            0.01 * height,
+            0.003 * height,
+            4,
+            TREE,
+            m.BARK,
+            bark,
+        )
+    # lobes keep the crown from being one smooth egg
+    lobes = np.clip(rng.normal(0, 0.42, (int(rng.integers(4, 7)), 3)), -0.6, 0.6)
+    for lobe in lobes:
+        mesh.ellipsoid(
+            centre + lobe * [radius, radius, tall],
+            np.array([radius, radius, tall]) * rng.uniform(0.14, 0.22),
+            1 if cards > 40 else 0,
+            TREE,
+            m.HEDGE,
+            colour * 0.35,
+        )
+    outward = _unit(rng.normal(size=(cards, 3)))
+    reach = rng.uniform(0.3, 0.62, (cards, 1)) * [radius, radius, tall]
+    local = lobes[rng.integers(0, len(lobes), cards)] * [radius, radius, tall] + outward * reach
+    right = _unit(np.cross(outward, rng.normal(size=(cards, 3))))
+    up = np.cross(outward, right)
+    half = radius * rng.uniform(0.34, 0.56, (cards, 1)) * (1.0 if cards > 40 else 1.3)
+    shades = rng.uniform(0.75, 1.3, (cards, 1)) * (0.8 + 0.25 * local[:, 2:] / tall)
+    first = [mesh.item(k, 2 * float(radius * 0.4)) for k in range(NUM_LEAF_CARDS)]
+    items = np.array(first)[rng.integers(0, NUM_LEAF_CARDS, cards)]
+    normals = _unit(_unit(local / [radius, radius, tall]) + 0.5 * np.add(outward, (0, 0, 0.3)))
+    _cards(
+        mesh,
+        centre + local,
+        right * half,
+        up * half,
+        m.LEAVES,
+        (colour * shades).astype(np.float32),
+        items,
+        normals,
+    )
+
+
+def add_bare_tree(mesh: Mesh, rng: np.random.Generator, position, height: float) -> None:
+    """A tree without leaves: trunk and limbs as geometry, the fine branches on crossed cards."""
+    foot = np.asarray(position, np.float32)
+    bark = np.array([0.11, 0.095, 0.08]) * rng.uniform(0.4, 1.3)
+    trunk = height * rng.uniform(0.2, 0.3)
+    top = np.add(foot, (rng.normal(0, 0.12), rng.normal(0, 0.12), trunk))
+    mesh.cylinder(foot, top, 0.02 * height, 0.015 * height, 7, TREE, m.BARK, bark)
+    spread = height * rng.uniform(0.27, 0.42)
+    count = 5
+    for k in range(count):
+        angle = k * 2 * np.pi / count + rng.uniform(-0.4, 0.4)
+        along = np.array([np.cos(angle), np.sin(angle), 0]) * spread * rng.uniform(0.35, 0.7)
+        end = top + np.add(along, (0, 0, (height - trunk) * rng.uniform(0.5, 0.8)))
+        middle = top + along * 0.4 + [0, 0, (height - trunk) * 0.3]
+        mesh.cylinder(
+            np.subtract(top, (0, 0, 0.1)),
+            middle,
+            0.012 * height,
+            0.007 * height,
+            4,
+            TREE,
+            m.BARK,
+            bark,
+        )
+        mesh.cylinder(middle, end, 0.007 * height, 0.002 * height, 3, TREE, m.BARK, bark)
+    planes = 3
+    angle = rng.uniform(0, np.pi) + np.arange(planes) * np.pi / planes
+    right = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1) * spread
+    tall = (height - trunk * 0.75) / 2
+    up = np.tile([0, 0, tall], (planes, 1)) + rng.normal(0, 0.06, (planes, 3)) * tall
+    centres = np.add(foot, (0, 0, trunk * 0.75 + tall)) + rng.normal(0, 0.05, (planes, 3)) * spread
+    items = np.array(
+        [mesh.item(rng.integers(0, NUM_BRANCH_CARDS), 2 * tall) for _ in range(planes)]
+    )
+    normals = np.tile([0.0, 0.0, 0.7], (planes, 1))
+    colours = np.tile(bark.astype(np.float32), (planes, 1))
+    _cards(mesh, centres, right, up, m.BRANCHES, colours, items, normals)
+
+
+def add_bush(mesh: Mesh, rng: np.random.Generator, position, size: float, colour) -> None:
+    """A shrub of leaf cards around a dark core."""
+    centre = np.add(position, (0, 0, size * 0.4))
+    mesh.ellipsoid(centre, (size * 0.55, size * 0.55, size * 0.42), 1, TREE, m.HEDGE, colour * 0.6)
+    cards = 14
+    outward = _unit(
+        np.abs(rng.normal(size=(cards, 3))) * [[1, 1, 1]] * rng.choice([-1, 1], (cards, 3))
+    )
+    outward[:, 2] = np.abs(outward[:, 2])
+    right = _unit(np.cross(outward, rng.normal(size=(cards, 3))))
+    up = np.cross(outward, right)
+    half = size * rng.uniform(0.3, 0.45, (cards, 1))
+    items = np.full(cards, mesh.item(rng.integers(0, NUM_LEAF_CARDS), size * 0.75))
+    shades = rng.uniform(0.75, 1.25, (cards, 1))
+    _cards(
+        mesh,
+        centre + outward * size * 0.45,
+        right * half,
+        up * half,
+        m.LEAVES,
+        (colour * shades).astype(np.float32),
+        items,
+        _unit(np.add(outward, (0, 0, 0.4))),
+    )

@@ -1,0 +1,158 @@
+"""Street scenes: same bytes for the same seed, consistent depth and labels, a cache that holds."""
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from gioada_fast.errors import InputError
+from gioada_fast.labels import LABEL_SPACES, STREET, STREET_IDS
+
+pytest.importorskip("embreex")
+
+from gioada_fast import street_scenes
+
+SIZE = (60, 80)
+SKY = STREET_IDS["sky"]
+
+
+@pytest.fixture(scope="module", params=list(street_scenes.LOOKS))
+def look(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def frames(look):
+    return [street_scenes.render(seed, look, SIZE) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cache")
+    return root, street_scenes.ensure(root, "day", [1, 0, 1], SIZE, workers=1)
+
+
+def test_shapes_dtypes_and_ranges(frames):
+    for frame in frames:
+        assert frame.image.shape == (*SIZE, 3)
+        assert frame.image.dtype == np.uint8
+        assert frame.depth.shape == frame.labels.shape == SIZE
+        assert frame.depth.dtype == np.float32
+        assert frame.labels.dtype == np.uint8
+        assert np.isfinite(frame.depth).all()
+        assert frame.depth.min() >= 0
+        assert frame.depth.max() < 655.35
+
+
+def test_image_is_exposed(frames):
+    for frame in frames:
+        assert frame.image.std() > 8
+    assert 40 < np.mean([frame.image.mean() for frame in frames]) < 200
+
+
+def test_sky_is_where_depth_is_zero(frames):
+    for frame in frames:
+        np.testing.assert_array_equal(frame.labels == SKY, frame.depth == 0)
+
+
+def test_labels_are_known_and_map_to_both_spaces(frames):
+    ids = np.unique(np.concatenate([np.unique(frame.labels) for frame in frames]))
+    assert set(ids) <= set(STREET_IDS.values())
+    assert {STREET_IDS[name] for name in ("sky", "building", "road", "pavement", "car")} <= set(ids)
+    for space in (LABEL_SPACES[name] for name in STREET.spaces):
+        train_ids = STREET.table(space)[ids]
+        assert ((train_ids == 255) | ((train_ids >= 0) & (train_ids < space.num_classes))).all()
+
+
+def test_road_at_the_bottom_is_a_few_metres_away(frames):
+    bottom = np.concatenate([frame.depth[-1] for frame in frames])
+    road = np.concatenate([frame.labels[-1] for frame in frames]) == STREET_IDS["road"]
+    assert road.mean() > 0.4
+    assert 1.5 < np.median(bottom[road]) < 6
+
+
+def test_same_seed_same_bytes(look, frames):
+    again = street_scenes.render(3, look, SIZE)
+    for first, second in zip(frames[3], again, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_seeds_and_looks_differ():
+    day, other, overcast = (
+        street_scenes.render(seed, look, SIZE)
+        for seed, look in ((3, "day"), (4, "day"), (3, "overcast"))
+    )
+    assert (day.labels != other.labels).mean() > 0.05
+    assert (day.labels != overcast.labels).mean() > 0.05
+
+
+def test_global_random_state_is_neither_read_nor_changed(frames, look):
+    np.random.seed(0)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    again = street_scenes.render(0, look, SIZE)
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    np.testing.assert_array_equal(again.image, frames[0].image)
+
+
+@pytest.mark.parametrize("size", [(37, 53), (1, 1), (50, 20)])
+def test_odd_sizes(size):
+    frame = street_scenes.render(5, "day", size)
+    assert frame.image.shape == (*size, 3)
+    assert frame.depth.shape == frame.labels.shape == size
+
+
+def test_cache_holds_what_render_returns(cache):
+    root, paths = cache
+    assert paths == [street_scenes.frame_paths(root, "day", SIZE, seed) for seed in (1, 0, 1)]
+    folder = root / "street_scenes" / f"v{street_scenes.VERSION}" / "day_80x60"
+    assert paths[0].image == folder / "0000001_image.png"
+    frame = street_scenes.render(1, "day", SIZE)
+    image, labels, depth = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths[0])
+    np.testing.assert_array_equal(image[..., ::-1], frame.image)
+    np.testing.assert_array_equal(labels, frame.labels)
+    assert depth.dtype == np.uint16
+    np.testing.assert_allclose(depth / 100, frame.depth, atol=0.0051)
+    np.testing.assert_array_equal(depth == 0, labels == SKY)
+    assert not [file for file in folder.iterdir() if file.suffix != ".png"]
+
+
+def test_cache_renders_only_what_is_missing(cache, capsys):
+    root, paths = cache
+    street_scenes.ensure(root, "day", [0, 1], SIZE)
+    assert capsys.readouterr() == ("", "")
+    before = paths[0].image.read_bytes()
+    untouched = paths[1].image.stat().st_mtime_ns
+    paths[0].depth.unlink()
+    # what a killed process leaves behind is not a frame
+    leftover = paths[0].depth.with_name(f".{paths[0].depth.name}.1.tmp")
+    leftover.write_bytes(before[:100])
+    street_scenes.ensure(root, "day", [0, 1], SIZE, workers=1)
+    assert cv2.imread(str(paths[0].depth), cv2.IMREAD_UNCHANGED).shape == SIZE
+    assert paths[0].image.read_bytes() == before
+    assert paths[1].image.stat().st_mtime_ns == untouched
+    leftover.unlink()
+
+
+def test_unwritable_root_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(InputError, match="file"):
+        street_scenes.ensure(file, "day", [0], SIZE)
+
+
+def test_unknown_look_and_empty_size(tmp_path):
+    with pytest.raises(InputError, match=r"dusk.*day, overcast"):
+        street_scenes.render(0, "dusk", SIZE)
+    with pytest.raises(InputError, match="dusk"):
+        street_scenes.ensure(tmp_path, "dusk", [0], SIZE)
+    with pytest.raises(InputError, match="size"):
+        street_scenes.render(0, "day", (0, 80))
+    with pytest.raises(InputError, match="seed"):
+        street_scenes.render(-1, "day", SIZE)
+
+
+def test_missing_embreex_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "embreex.mesh_construction", None)
+    with pytest.raises(InputError, match=r"gioada_fast\[scenes\]"):
+        street_scenes.render(0, "day", SIZE)
