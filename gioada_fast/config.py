@@ -177,8 +177,8 @@ class DataConfig:
 class ModelConfig:
     """Sizes of the four networks."""
 
-    backbone: Literal["vgg16", "resnet101"] = "vgg16"
-    """Trunk of the task network."""
+    backbone: str = "vgg16"
+    """Trunk of the task network: vgg16, resnet101, or another name in models.trunks.TRUNKS."""
     pretrained: str | None = None
     """ImageNet weights with torchvision's key names: a file (.pth or .safetensors), a URL with its
     SHA-256 (URL#sha256=..., or as in vgg16-397923af.pth), or imagenet for torchvision's own."""

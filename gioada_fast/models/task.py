@@ -7,10 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .trunks.resnet import ResNet101
-from .trunks.vgg import VGG16
-
-BACKBONES = {"vgg16": VGG16, "resnet101": ResNet101}
+from .trunks import Trunk, trunk_class
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,12 +18,15 @@ class TaskNet(nn.Module):
 
     Args:
         num_classes: C.
-        backbone: ``vgg16`` or ``resnet101``.
+        backbone: a key of ``trunks.TRUNKS``.
         width: factor on the trunk's channels.
-        norm: ``group`` or ``none``, see the backbones.
+        norm: one of the trunk's ``NORMS``.
 
     Source: Chen et al. (arXiv 1606.00915).
     """
+
+    input_scale: Tensor
+    input_shift: Tensor
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class TaskNet(nn.Module):
         norm: str = "group",
     ):
         super().__init__()
-        self.trunk = BACKBONES[backbone](width=width, norm=norm)
+        self.trunk: Trunk = trunk_class(backbone)(width, norm)
         self.segmentation = AtrousHead(self.trunk.out_channels, num_classes)
         self.depth = AtrousHead(self.trunk.out_channels, 1)
         mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
@@ -56,7 +56,8 @@ class TaskNet(nn.Module):
         """
         x = image * self.input_scale + self.input_shift
         features = self.trunk(x.contiguous(memory_format=torch.channels_last))
-        return atrous_heads(features, (self.segmentation, self.depth))
+        logits, depth = atrous_heads(features, (self.segmentation, self.depth))
+        return logits, depth
 
 
 class AtrousHead(nn.Module):
@@ -64,13 +65,12 @@ class AtrousHead(nn.Module):
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 3, padding=dilation, dilation=dilation)
-            for dilation in (6, 12, 18, 24)
-        )
-        for branch in self.branches:
-            nn.init.normal_(branch.weight, std=0.01)
-            nn.init.zeros_(branch.bias)
+        convs = [nn.Conv2d(c_in, c_out, 3, padding=d, dilation=d) for d in (6, 12, 18, 24)]
+        for conv in convs:
+            nn.init.normal_(conv.weight, std=0.01)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+        self.branches = nn.ModuleList(convs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, c_in, h, w] to [N, c_out, h, w]."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import GroupNormReLU, channels
+from .base import Trunk
 
 # (index in torchvision's vgg16().features, output channels, dilation); None is a pooling layer.
 # The last two poolings are left out and the last stage is dilated instead: output stride 8.
@@ -16,7 +17,7 @@ _LAYERS = (
 )  # fmt: skip
 
 
-class VGG16(nn.Module):
+class VGG16(Trunk):
     """The trunk: thirteen convolutions and the two dilated ones that stand for fc6 and fc7.
 
     Args:
@@ -27,8 +28,11 @@ class VGG16(nn.Module):
     AdaptSegNet's ``DeeplabVGG``.
     """
 
+    NORMS = ("group", "none")
+    IMAGENET_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"  # IMAGENET1K_V1
+
     def __init__(self, width: float = 1.0, norm: str = "group"):
-        super().__init__()
+        super().__init__(width, norm)
         self.norm = norm
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         c_in, pools = 3, 0
@@ -74,10 +78,11 @@ class VGG16(nn.Module):
         scale = 1.0
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
-                layer.bias /= scale
+                assert layer.bias is not None
+                layer.bias.div_(scale)
                 deviation = float(layer(x).std())
-                layer.weight /= deviation
-                layer.bias /= deviation
+                layer.weight.div_(deviation)
+                layer.bias.div_(deviation)
                 scale *= deviation
             x = layer(x)
 
@@ -89,6 +94,7 @@ def _activation(norm: str) -> nn.Module:
 def _conv(c_in: int, c_out: int, dilation: int) -> nn.Conv2d:
     conv = nn.Conv2d(c_in, c_out, 3, padding=dilation, dilation=dilation)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
 
