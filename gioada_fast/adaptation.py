@@ -6,14 +6,17 @@
     + lambda_out L_out                 D_out: output of translated source against that of target
     + lambda_self L_self               beyond the paper, off by default: see self_training.py
 
+The minimum is the table ``TERMS``; a new term is a function and a row there.
+
 Source: Chen, Li, Chen, Van Gool (CVPR 2019, arXiv 1812.05040).
 """
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +24,10 @@ from torch import Tensor, nn
 from .config import AdaptationConfig, ModelConfig
 from .depth import encode_depth, has_depth
 from .labels import IGNORE
-from .losses import depth_loss, segmentation_loss
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
 from .models.layers import normalise
-from .ops import gan_loss, semantic_depth_concat
-from .self_training import class_mix, self_training_loss
-
-Patches = dict[str, list[tuple[Tensor, bool]]]
-"""For each adversarial term, maps of a discriminator's logits and whether they shall be real."""
+from .ops import gan_loss, semantic_depth_concat, upsample_cross_entropy, upsample_depth_loss
+from .self_training import Mixed, class_mix, self_training_loss
 
 
 class Batch(NamedTuple):
@@ -42,8 +41,133 @@ class Batch(NamedTuple):
     """float32 [N, 1, H, W] metres, 0 where there is none."""
     target_image: Tensor | None
     """uint8 [N, 3, H, W]; there are no target labels. None: source only."""
-    class_draws: Tensor | None = None
+    class_mix_noise: Tensor | None = None
     """float32 [N, C] random numbers, by which self-training chooses classes; None without it."""
+
+
+class TaskOutput(NamedTuple):
+    """What the task network makes of N images."""
+
+    logits: Tensor
+    """[N, C, h, w]."""
+    depth: Tensor
+    """[N, 1, h, w], encoded."""
+
+
+class StepTensors(NamedTuple):
+    """What the terms of the generators' loss are computed from; None where a level is off."""
+
+    y_s: Tensor
+    """uint8 [N, H, W] labels of the source, 255 ignored."""
+    d_s: Tensor
+    """float32 [N, 1, H, W] encoded depth of the source."""
+    valid: Tensor
+    """bool [N, 1, H, W]: where the source has depth."""
+    class_weights: Tensor | None
+    """[C] weights of the cross-entropy."""
+    source: TaskOutput
+    """G_task's output for the source, translated where the input level is on."""
+    images: tuple[Tensor, Tensor] | None
+    """Input level: (translated source, target of the same pairs), [M, 3, H, W] in [-1, 1]."""
+    image_patches: Tensor | None
+    """Input level: D_img's logits for the translated source."""
+    target: TaskOutput | None
+    """Output level: G_task's output for the target."""
+    outputs: Tensor | None
+    """Output level: maps [2 N, C or C + 1, H, W] of the source, then of the target."""
+    output_patches: tuple[Tensor, Tensor] | None
+    """Output level: D_out's logits for the maps of (source, target)."""
+    mixed: Mixed | None
+    """Self-training: the mixed images and their labels."""
+    mixed_logits: Tensor | None
+    """Self-training: G_task's logits [N, C, h, w] for the mixed images."""
+
+
+Maps = list[tuple[Tensor, bool]]
+"""Patch logits of a discriminator, each with whether the loss wants them to say real."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of the generators' loss, a row of ``TERMS``."""
+
+    name: str
+    """As logged: ``loss/<name>``."""
+    symbol: str
+    """In the formula."""
+    weight: Callable[[AdaptationConfig], float]
+    """Its factor in the total."""
+    scale: Literal["seg", "depth", "pairs"]
+    """The field of ``LossScale`` that it is multiplied by: what its mean is over."""
+    loss: Callable[[StepTensors, AdaptationConfig], Tensor | Maps]
+    """Computes it: a scalar, or for a GAN loss the maps whose losses are averaged. The maps of all
+    terms go through one call of ``ops.gan_loss``."""
+    on: Callable[[StepTensors], bool] = lambda t: True
+    """Whether the step has the tensors that it needs."""
+
+
+def segmentation_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
+    """L_seg: cross-entropy of the upsampled logits, mean over the labelled pixels."""
+    return upsample_cross_entropy(t.source.logits, t.y_s, weight=t.class_weights)
+
+
+def depth_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
+    """L_depth: error of the upsampled depth, mean over the valid pixels; 0 if none is valid."""
+    return upsample_depth_loss(t.source.depth, t.d_s, config.depth_loss, t.valid)
+
+
+def image_loss(t: StepTensors, config: AdaptationConfig) -> Maps:
+    """L_img: D_img shall take the translated source for a target image."""
+    assert t.image_patches is not None
+    return [(t.image_patches, True)]
+
+
+def output_loss(t: StepTensors, config: AdaptationConfig) -> Maps:
+    """L_out: D_out shall take the target's output for the source's, and the other way round.
+
+    These are both sides of the minimum: G_task makes the target's output look like the source's,
+    and through G_task, G_img makes the translated source's output look like the target's.
+    """
+    assert t.output_patches is not None
+    source, target = t.output_patches
+    return [(target, True), (source, False)]
+
+
+def mixed_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
+    """L_self: cross-entropy on the mixed images against labels and pseudo-labels."""
+    assert t.mixed is not None and t.mixed_logits is not None
+    return self_training_loss(t.mixed_logits, t.mixed, t.class_weights)
+
+
+TERMS = [
+    Term("seg", "L_seg", lambda c: 1.0, "seg", segmentation_loss),
+    Term("depth", "L_depth", lambda c: c.lambda_depth, "depth", depth_loss),
+    Term(
+        "img",
+        "L_img",
+        lambda c: c.lambda_img,
+        "pairs",
+        image_loss,
+        on=lambda t: t.image_patches is not None,
+    ),
+    Term(
+        "out",
+        "L_out",
+        lambda c: c.lambda_out,
+        "pairs",
+        output_loss,
+        on=lambda t: t.output_patches is not None,
+    ),
+    Term(
+        "self",
+        "L_self",
+        lambda c: c.lambda_self,
+        "pairs",
+        mixed_loss,
+        on=lambda t: t.mixed is not None,
+    ),
+]
+"""The objective of the generators: the total is the sum of weight times loss over the rows."""
 
 
 class GeneratorStep(NamedTuple):
@@ -54,21 +178,23 @@ class GeneratorStep(NamedTuple):
     images: tuple[Tensor, Tensor] | None
     """(translated source, target), detached, where the input level is on; half of the batch's
     pairs with ``half_rendered``."""
-    outputs: tuple[Tensor, Tensor] | None
-    """Output maps of (source as the task network saw it, target), detached, where the output level
-    is on."""
+    outputs: Tensor | None
+    """Output maps of the source as the task network saw it, then of the target, detached, where the
+    output level is on."""
 
 
-class Share(NamedTuple):
-    """A batch's share in the means of an update that is made of several batches.
+class LossScale(NamedTuple):
+    """Factors that make accumulated per-batch means equal the mean over the whole update.
 
-    The task's losses are means over labelled pixels, of which each batch has another number.
+    Batches differ in how many pixels have a label and a depth.
     """
 
     seg: Tensor
+    """For means over labelled pixels."""
     depth: Tensor
+    """For means over pixels with depth."""
     pairs: float
-    """Of the adversarial losses."""
+    """For means over the pairs of a batch."""
 
 
 class TwoLevelAdaptation(nn.Module):
@@ -84,6 +210,8 @@ class TwoLevelAdaptation(nn.Module):
     ``output_discriminator`` where the output level is. ``teacher``, None without self-training, has
     no gradient: ``start_teacher`` makes it equal to ``task``, ``update_teacher`` lets it follow.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -124,7 +252,8 @@ class TwoLevelAdaptation(nn.Module):
     def update_teacher(self) -> None:
         """Move the teacher's weights towards the task network's; to be called after an update."""
         if self.teacher is not None:
-            ours, theirs = list(self.teacher.parameters()), list(self.task.parameters())
+            ours: list[Tensor] = list(self.teacher.parameters())
+            theirs: list[Tensor] = list(self.task.parameters())
             torch._foreach_lerp_(ours, theirs, 1 - self.config.teacher_decay)
 
     def pixel_weights(self, batch: Batch) -> Tensor:
@@ -136,8 +265,8 @@ class TwoLevelAdaptation(nn.Module):
             counted = torch.where(counted, self.class_weights[classes], 0)
         return torch.stack([counted.sum(dtype=torch.float64), valid.sum(dtype=torch.float64)])
 
-    def generators_loss(self, batch: Batch, share: Share | None = None) -> GeneratorStep:
-        """L_seg + lambda_depth L_depth + lambda_img L_img + lambda_out L_out + lambda_self L_self.
+    def generators_loss(self, batch: Batch, scale: LossScale | None = None) -> GeneratorStep:
+        """The sum of weight times loss over ``TERMS``, and each loss.
 
         To be called with the discriminators ``frozen``: their weights get no gradient here. The
         target goes through no network whose level is off; with ``batch.target_image`` None both
@@ -145,84 +274,101 @@ class TwoLevelAdaptation(nn.Module):
 
         Args:
             batch: the frames.
-            share: where an update is made of several batches, by how much each loss counts.
+            scale: where an update is made of several batches, by how much each loss counts.
         """
-        config, target = self.config, batch.target_image
-        size = batch.source_labels.shape[1:]
-        y_s = batch.source_labels
-        d_s, valid = encode_depth(batch.source_depth, config.depth_encoding)
-        x_t = None if target is None else normalise(target)
-        input_level = self.translation is not None and x_t is not None
-        output_level = self.output_discriminator is not None and x_t is not None
-        self_training = self.teacher is not None and x_t is not None
-
-        losses: dict[str, Tensor] = {}
-        patches: Patches = {}
-        images = outputs = None
-        x_s = normalise(batch.source_image)
-        if input_level:
-            some = slice(None, None, 2 if config.half_rendered else 1)
-            translated = self.translation(batch.source_image[some], d_s[some], y_s[some])
-            patches["img"] = [(self.image_discriminator(translated), True)]
-            images = translated.detach(), x_t[some]
-            x_s[some] = translated
-        n = x_s.shape[0]
-        seen = [x_s, *([x_t] if output_level else [])]
-        if self_training:
-            draws, threshold = batch.class_draws, config.confidence
-            mixed = class_mix(x_s, y_s, x_t, draws, self.teacher, threshold)
-            seen.append(mixed.image)
-        logits, depth = self.task(torch.cat(seen) if len(seen) > 1 else x_s)
-        losses["seg"] = segmentation_loss(logits[:n], y_s, self.class_weights)
-        losses["depth"] = depth_loss(depth[:n], d_s, valid, config.depth_loss)
-        if output_level:
-            joint = config.output_level == "joint"
-            o = semantic_depth_concat(logits[: 2 * n], depth[: 2 * n] if joint else None, size)
-            p = self.output_discriminator(o)
-            # both sides of the minimum: the target's output shall look like the source's, and
-            # through G_task and G_img the translated source's like the target's
-            patches["out"] = [(p[n:], True), (p[:n], False)]
-            outputs = o[:n].detach(), o[n:].detach()
-        if self_training:
-            losses["self"] = self_training_loss(logits[-n:], mixed, self.class_weights)
-        losses |= self._gan_losses(patches, generator=True)
-        if share is not None:
-            shares = {"seg": share.seg, "depth": share.depth}
-            losses = {name: loss * shares.get(name, share.pairs) for name, loss in losses.items()}
-
-        losses["total"] = losses["seg"] + config.lambda_depth * losses["depth"]
-        if input_level:
-            losses["total"] = losses["total"] + config.lambda_img * losses["img"]
-        if output_level:
-            losses["total"] = losses["total"] + config.lambda_out * losses["out"]
-        if self_training:
-            losses["total"] = losses["total"] + config.lambda_self * losses["self"]
+        t = self._run_networks(batch)
+        terms = [term for term in TERMS if term.on(t)]
+        losses = self._losses({term.name: term.loss(t, self.config) for term in terms}, True)
+        if scale is not None:
+            losses = {term.name: losses[term.name] * getattr(scale, term.scale) for term in terms}
+        first, *others = (term.weight(self.config) * losses[term.name] for term in terms)
+        losses["total"] = sum(others, start=first)
+        images = None if t.images is None else (t.images[0].detach(), t.images[1])
+        outputs = None if t.outputs is None else t.outputs.detach()
         return GeneratorStep(losses, images, outputs)
 
+    def _run_networks(self, batch: Batch) -> StepTensors:
+        """Every network of the generators' side once: G_img, D_img, G_task, D_out."""
+        config, y_s = self.config, batch.source_labels
+        d_s, valid = encode_depth(batch.source_depth, config.depth_encoding)
+        x_s = normalise(batch.source_image)
+        x_t = None if batch.target_image is None else normalise(batch.target_image)
+        n, (height, width) = y_s.shape[0], y_s.shape[1:]
+
+        images = image_patches = None
+        if self.translation is not None and x_t is not None:
+            assert self.image_discriminator is not None
+            some = slice(None, None, 2 if config.half_rendered else 1)
+            translated = self.translation(batch.source_image[some], d_s[some], y_s[some], x_s[some])
+            images, image_patches = (translated, x_t[some]), self.image_discriminator(translated)
+            if translated.shape[0] == n:
+                x_s = translated
+            else:
+                x_s[some] = translated
+
+        seen, mixed = [x_s], None
+        if self.output_discriminator is not None and x_t is not None:
+            seen.append(x_t)
+        if self.teacher is not None and x_t is not None:
+            assert batch.class_mix_noise is not None
+            noise, threshold = batch.class_mix_noise, config.confidence
+            mixed = class_mix(x_s, y_s, x_t, noise, self.teacher, threshold)
+            seen.append(mixed.image)
+        logits, depth = self.task(torch.cat(seen) if len(seen) > 1 else x_s)
+
+        target = outputs = output_patches = None
+        if self.output_discriminator is not None and x_t is not None:
+            target = TaskOutput(logits[n : 2 * n], depth[n : 2 * n])
+            joint = depth[: 2 * n] if config.output_level == "joint" else None
+            outputs = semantic_depth_concat(logits[: 2 * n], joint, (height, width))
+            patches = self.output_discriminator(outputs)
+            output_patches = patches[:n], patches[n:]
+        return StepTensors(
+            y_s,
+            d_s,
+            valid,
+            self.class_weights,
+            TaskOutput(logits[:n], depth[:n]),
+            images,
+            image_patches,
+            target,
+            outputs,
+            output_patches,
+            mixed,
+            mixed_logits=None if mixed is None else logits[-n:],
+        )
+
     def discriminators_loss(
-        self, step: GeneratorStep, share: Share | None = None
+        self, generated: GeneratorStep, scale: LossScale | None = None
     ) -> dict[str, Tensor]:
         """What D_img and D_out minimise: real against fake, on what the generators just made."""
-        patches: Patches = {}
-        if step.images is not None:
-            fake, real = self.image_discriminator(torch.cat(step.images)).chunk(2)
-            patches["d_img"] = [(real, True), (fake, False)]
-        if step.outputs is not None:
-            source, target = self.output_discriminator(torch.cat(step.outputs)).chunk(2)
-            patches["d_out"] = [(source, True), (target, False)]
-        losses = self._gan_losses(patches, generator=False)
-        if share is not None:
-            losses = {name: loss * share.pairs for name, loss in losses.items()}
+        maps: dict[str, Maps] = {}
+        if generated.images is not None:
+            assert self.image_discriminator is not None
+            fake, real = self.image_discriminator(torch.cat(generated.images)).chunk(2)
+            maps["d_img"] = [(real, True), (fake, False)]
+        if generated.outputs is not None:
+            assert self.output_discriminator is not None
+            source, target = self.output_discriminator(generated.outputs).chunk(2)
+            maps["d_out"] = [(source, True), (target, False)]
+        losses = self._losses(maps, generator=False)
+        if scale is not None:
+            losses = {name: loss * scale.pairs for name, loss in losses.items()}
         return losses
 
-    def _gan_losses(self, patches: Patches, generator: bool) -> dict[str, Tensor]:
-        """The mean over each term's maps; all maps of a side are small, and go in one call."""
-        if not patches:
-            return {}
-        maps, real = zip(*itertools.chain(*patches.values()), strict=True)
-        losses = gan_loss(maps, real, self.config.gan_loss, generator)
-        terms = losses.split([len(pairs) for pairs in patches.values()])
-        return {name: term.mean() for name, term in zip(patches, terms, strict=True)}
+    def _losses(self, values: Mapping[str, Tensor | Maps], generator: bool) -> dict[str, Tensor]:
+        """Scalars as they are; for maps, the mean GAN loss over them.
+
+        All maps of a side are small, and go in one call.
+        """
+        maps = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        losses = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        if not maps:
+            return losses
+        logits, real = zip(*itertools.chain(*maps.values()), strict=True)
+        means = gan_loss(logits, real, self.config.gan_loss, generator)
+        parts = means.split([len(pairs) for pairs in maps.values()])
+        return losses | {name: part.mean() for name, part in zip(maps, parts, strict=True)}
 
 
 @contextmanager

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from .labels import IGNORE
-from .losses import segmentation_loss
 from .models import TaskNet
 from .models.layers import upsample
+from .ops import upsample_cross_entropy
 
 
 class Mixed(NamedTuple):
@@ -44,7 +44,7 @@ class Mixed(NamedTuple):
 
 @torch.no_grad()
 def class_mix(
-    x_s: Tensor, y_s: Tensor, x_t: Tensor, draws: Tensor, teacher: TaskNet, threshold: float
+    x_s: Tensor, y_s: Tensor, x_t: Tensor, noise: Tensor, teacher: TaskNet, threshold: float
 ) -> Mixed:
     """Paste half of each source image's classes over the target image of its pair.
 
@@ -52,7 +52,7 @@ def class_mix(
         x_s: [N, 3, H, W] source images in [-1, 1].
         y_s: uint8 [N, H, W] their labels; ignored pixels are never pasted.
         x_t: [N, 3, H, W] target images in [-1, 1].
-        draws: float32 [N, C] a random number for each class: of the classes in an image, the half
+        noise: float32 [N, C] a random number for each class: of the classes in an image, the half
             with the smallest ones is pasted, rounded up.
         teacher: labels the target images as they are, without what is pasted.
         threshold: of the probability that makes a pixel of the target a confident one.
@@ -62,7 +62,7 @@ def class_mix(
     """
     logits, _ = teacher(x_t)
     probability, y_t = upsample(logits.float(), y_s.shape[1:]).softmax(1).max(1)
-    pasted = _half_of_the_classes(y_s, draws)
+    pasted = _half_of_the_classes(y_s, noise)
     return Mixed(
         torch.where(pasted.unsqueeze(1), x_s, x_t),
         pasted,
@@ -71,12 +71,12 @@ def class_mix(
     )
 
 
-def _half_of_the_classes(labels: Tensor, draws: Tensor) -> Tensor:
+def _half_of_the_classes(labels: Tensor, noise: Tensor) -> Tensor:
     """Bool [N, H, W]: pixels of the classes that are chosen. Nothing waits for the device."""
-    classes = torch.arange(draws.shape[1], device=labels.device).view(-1, 1, 1)
+    classes = torch.arange(noise.shape[1], device=labels.device).view(-1, 1, 1)
     is_class = labels.unsqueeze(1) == classes
     present = is_class.flatten(2).any(2)
-    rank = torch.where(present, draws, torch.inf).argsort(dim=1, stable=True).argsort(1)
+    rank = torch.where(present, noise, torch.inf).argsort(dim=1, stable=True).argsort(1)
     chosen = rank < (present.sum(1, keepdim=True) + 1) // 2
     return (is_class & chosen[:, :, None, None]).any(1)
 
@@ -94,6 +94,8 @@ def self_training_loss(logits: Tensor, mixed: Mixed, weight: Tensor | None = Non
     share = mixed.pasted.flatten(1).mean(1, dtype=torch.float32)
     # the fused loss is a mean over its valid pixels, and has no weight for each image
     images = zip(*(x.split(1) for x in (logits, pasted, pseudo)), strict=True)
-    losses = [torch.stack([segmentation_loss(z, y, weight) for y in ys]) for z, *ys in images]
+    losses = [
+        torch.stack([upsample_cross_entropy(z, y, weight=weight) for y in ys]) for z, *ys in images
+    ]
     source, target = torch.stack(losses, dim=1)
     return (share * source + (1 - share) * mixed.confidence * target).mean()

@@ -28,19 +28,19 @@ def make_batch(target=True, pairs=2):
     labels[:, :4] = 255
     depth = torch.rand(pairs, 1, 64, 96, generator=generator) * 100
     depth[:, :, :8] = 0
-    draws = torch.rand(pairs, CLASSES, generator=generator)
-    return Batch(images[0], labels, depth, images[1] if target else None, draws)
+    noise = torch.rand(pairs, CLASSES, generator=generator)
+    return Batch(images[0], labels, depth, images[1] if target else None, noise)
 
 
 @pytest.mark.parametrize(("input_level", "output_level"), ROWS)
 def test_each_row_of_the_ablation_has_its_terms(input_level, output_level):
     weights = {"lambda_depth": 0.1, "lambda_img": 10.0, "lambda_out": 0.05}
-    step = make(input_level, output_level, **weights).generators_loss(make_batch())
+    generated = make(input_level, output_level, **weights).generators_loss(make_batch())
     expected = {"seg", "depth", "total"}
     expected |= {"img"} if input_level != "none" else set()
     expected |= {"out"} if output_level != "none" else set()
-    assert set(step.losses) == expected
-    losses = step.losses
+    assert set(generated.losses) == expected
+    losses = generated.losses
     total = losses["seg"] + 0.1 * losses["depth"]
     total = total + 10 * losses.get("img", 0) + 0.05 * losses.get("out", 0)
     torch.testing.assert_close(losses["total"], total)
@@ -50,8 +50,8 @@ def test_each_row_of_the_ablation_has_its_terms(input_level, output_level):
 def test_generators_train_and_discriminators_do_not(input_level, output_level):
     adaptation = make(input_level, output_level)
     with frozen(adaptation.image_discriminator, adaptation.output_discriminator):
-        step = adaptation.generators_loss(make_batch())
-    step.losses["total"].backward()
+        generated = adaptation.generators_loss(make_batch())
+    generated.losses["total"].backward()
     for name in ("image_discriminator", "output_discriminator"):
         network = getattr(adaptation, name)
         if network is not None:
@@ -60,7 +60,7 @@ def test_generators_train_and_discriminators_do_not(input_level, output_level):
     for network in filter(None, trained):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
-    losses = adaptation.discriminators_loss(step)
+    losses = adaptation.discriminators_loss(generated)
     adaptation.zero_grad()
     if losses:
         sum(losses.values()).backward()
@@ -104,8 +104,8 @@ def test_adversarial_losses_of_a_side_are_one_call(monkeypatch):
         return gan_loss(maps, real, kind, generator)
 
     monkeypatch.setattr("gioada_fast.adaptation.gan_loss", spy)
-    step = adaptation.generators_loss(make_batch())
-    losses = step.losses | adaptation.discriminators_loss(step)
+    generated = adaptation.generators_loss(make_batch())
+    losses = generated.losses | adaptation.discriminators_loss(generated)
     (maps, real, generator), (d_maps, d_real, d_generator) = calls
     assert real == (True, True, False) and generator
     assert d_real == (True, False, True, False) and not d_generator
@@ -117,10 +117,10 @@ def test_adversarial_losses_of_a_side_are_one_call(monkeypatch):
     torch.testing.assert_close(losses["d_out"], sum(means[2:]) / 2)
     # real is the target for D_img, and the translated source's output for D_out
     with torch.no_grad():
-        translated, target = step.images
+        translated, target = generated.images
         torch.testing.assert_close(d_maps[0], adaptation.image_discriminator(target))
         torch.testing.assert_close(d_maps[1], adaptation.image_discriminator(translated))
-        source, target = step.outputs
+        source, target = generated.outputs.chunk(2)
         torch.testing.assert_close(d_maps[2], adaptation.output_discriminator(source))
         torch.testing.assert_close(d_maps[3], adaptation.output_discriminator(target))
 
@@ -133,7 +133,7 @@ def test_every_other_source_image_stays_as_rendered(input_level, pairs):
     torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
     seen = []
     adaptation.task.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    step = adaptation.generators_loss(batch)
+    generated = adaptation.generators_loss(batch)
     x_s, x_t = seen[0].split(pairs)
     depth, _ = encode_depth(batch.source_depth, adaptation.config.depth_encoding)
     with torch.no_grad():
@@ -142,10 +142,10 @@ def test_every_other_source_image_stays_as_rendered(input_level, pairs):
     assert float((translated - rendered).abs().max()) > 1e-3
     torch.testing.assert_close(x_s[::2], translated[::2])
     torch.testing.assert_close(x_s[1::2], rendered[1::2], rtol=0, atol=0)
-    fake, real = step.images
+    fake, real = generated.images
     torch.testing.assert_close(fake, translated[::2])
     torch.testing.assert_close(real, x_t[::2])
-    assert step.outputs[0].shape[0] == step.outputs[1].shape[0] == pairs
+    assert generated.outputs.shape[0] == 2 * pairs
 
     whole = make(input_level, "joint", half_rendered=False)
     whole.load_state_dict(adaptation.state_dict())
@@ -156,9 +156,9 @@ def test_every_other_source_image_stays_as_rendered(input_level, pairs):
 
 
 def test_without_a_target_both_levels_are_off():
-    step = make().generators_loss(make_batch(target=False))
-    assert set(step.losses) == {"seg", "depth", "total"}
-    assert step.images is None and step.outputs is None
+    generated = make().generators_loss(make_batch(target=False))
+    assert set(generated.losses) == {"seg", "depth", "total"}
+    assert generated.images is None and generated.outputs is None
 
 
 def test_source_and_target_in_one_pass_give_what_two_passes_give():
@@ -175,10 +175,10 @@ def test_discriminators_learn_to_tell_apart(kind):
     adaptation = make(gan_loss=kind)
     networks = (adaptation.image_discriminator, adaptation.output_discriminator)
     optimiser = torch.optim.Adam([p for n in networks for p in n.parameters()], lr=2e-3)
-    step = adaptation.generators_loss(make_batch())
+    generated = adaptation.generators_loss(make_batch())
     history = []
     for _ in range(40):
-        losses = adaptation.discriminators_loss(step)
+        losses = adaptation.discriminators_loss(generated)
         optimiser.zero_grad()
         sum(losses.values()).backward()
         optimiser.step()

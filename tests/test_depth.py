@@ -1,8 +1,19 @@
+"""Depth: its loss, and its encodings."""
+
 import pytest
 import torch
 
+from gioada_fast.adaptation import StepTensors, TaskOutput
+from gioada_fast.adaptation import depth_loss as depth_term
+from gioada_fast.config import AdaptationConfig
 from gioada_fast.depth import ENCODINGS, FAR, NEAR, decode_depth, encode_depth
-from gioada_fast.losses import depth_loss
+
+
+def depth_loss(depth, target, valid, kind):
+    """The term of the objective, from no more than the tensors that it needs."""
+    tensors = dict.fromkeys(StepTensors._fields)
+    tensors |= {"source": TaskOutput(None, depth), "d_s": target, "valid": valid}
+    return depth_term(StepTensors(**tensors), AdaptationConfig(depth_loss=kind))
 
 
 def test_depth_loss_is_the_mean_over_valid_pixels():
@@ -32,11 +43,11 @@ def test_depth_loss_gradient(kind):
     loss = depth_loss(depth, target, valid, kind)
     (gradient,) = torch.autograd.grad(loss, depth)
     eps = 1e-2
-    step = torch.zeros_like(depth)
-    step[1, 0, 1, 2] = eps
+    delta = torch.zeros_like(depth)
+    delta[1, 0, 1, 2] = eps
     with torch.no_grad():
-        up = depth_loss(depth + step, target, valid, kind)
-        down = depth_loss(depth - step, target, valid, kind)
+        up = depth_loss(depth + delta, target, valid, kind)
+        down = depth_loss(depth - delta, target, valid, kind)
     assert float((up - down) / (2 * eps)) == pytest.approx(float(gradient[1, 0, 1, 2]), abs=2e-3)
 
 

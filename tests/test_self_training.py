@@ -28,8 +28,8 @@ def make_trained(*levels, **settings):
 
 def mix(adaptation, batch, x_s=None):
     x_s = normalise(batch.source_image) if x_s is None else x_s
-    x_t, draws = normalise(batch.target_image), batch.class_draws
-    return class_mix(x_s, batch.source_labels, x_t, draws, adaptation.teacher, THRESHOLD)
+    x_t, noise = normalise(batch.target_image), batch.class_mix_noise
+    return class_mix(x_s, batch.source_labels, x_t, noise, adaptation.teacher, THRESHOLD)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -47,7 +47,7 @@ def test_the_loss_is_that_of_the_formula(weighted):
     for i in range(2):
         y_s = batch.source_labels[i].long()
         present = [c for c in range(CLASSES) if (y_s == c).any()]
-        order = sorted(present, key=lambda c: float(batch.class_draws[i, c]))
+        order = sorted(present, key=lambda c: float(batch.class_mix_noise[i, c]))
         chosen = order[: (len(order) + 1) // 2]
         pasted = torch.stack([y_s == c for c in chosen]).any(0)
         q = (p_t[i] > THRESHOLD).float().mean()
@@ -71,7 +71,7 @@ def test_half_of_the_classes_of_each_image_are_pasted_and_ignored_pixels_never()
     batch.source_labels[1, 60:] = 255
     mixed = mix(adaptation, batch)
     assert not mixed.pasted[0].any()
-    first = 0 if batch.class_draws[1, 0] < batch.class_draws[1, 3] else 3
+    first = 0 if batch.class_mix_noise[1, 0] < batch.class_mix_noise[1, 3] else 3
     assert torch.equal(mixed.pasted[1], batch.source_labels[1] == first)
     batch.source_labels[1] = 2  # the only class
     assert mix(adaptation, batch).pasted[1].all()

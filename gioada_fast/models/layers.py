@@ -1,5 +1,7 @@
 """Small pieces shared by the networks."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,8 @@ def group_norm(num_channels: int) -> nn.GroupNorm:
 
 def normalise(image: Tensor) -> Tensor:
     """uint8 [N, 3, H, W] to float32 in [-1, 1], channels-last, on the image's device."""
-    return image.to(torch.float32, memory_format=torch.channels_last) / 127.5 - 1
+    x = image.to(torch.float32, memory_format=torch.channels_last, copy=True)
+    return x.div_(127.5).sub_(1)
 
 
 class GroupNormReLU(nn.Module):
@@ -60,7 +63,7 @@ class InstanceNormAct(nn.Module):
         return f"{self.activation}, pad={self.pad}"
 
 
-def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     """[N, C, h, w] to [N, C, *size], bilinear with align_corners=True as in the whole field."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 

@@ -57,23 +57,32 @@ class TranslationNet(nn.Module):
         self.up1 = nn.Sequential(*_conv_norm_relu(nn.Conv2d(c4, c2, 3, padding=1)))
         self.up2 = nn.Sequential(*_conv_norm_relu(nn.Conv2d(c2, c1, 3, padding=1), pad=3))
         self.to_image = nn.Conv2d(c1, 3, 7)
+        assert self.to_image.bias is not None
         nn.init.zeros_(self.to_image.weight)
         nn.init.zeros_(self.to_image.bias)
 
-    def forward(self, image: Tensor, depth: Tensor | None = None, labels: Tensor | None = None):
+    def forward(
+        self,
+        image: Tensor,
+        depth: Tensor | None = None,
+        labels: Tensor | None = None,
+        x_s: Tensor | None = None,
+    ) -> Tensor:
         """Translate.
 
         Args:
             image: uint8 [N, 3, H, W].
             depth: [N, 1, H, W] encoded; needed with ``geometry``.
             labels: [N, H, W] train ids, uint8 or int64; ignored pixels have no class.
+            x_s: ``normalise(image)``, where the caller has it already.
 
         Returns:
             [N, 3, H, W] float32 in (-1, 1).
         """
-        x_s = normalise(image)
-        x = x_s
+        x = x_s = normalise(image) if x_s is None else x_s
         if self.geometry:
+            if depth is None or labels is None:
+                raise ValueError("depth, labels: None, but the network was built with geometry")
             dtype = _compute_dtype(image.device)
             x = translation_input(image, depth, labels, self.num_classes, dtype)
         half = (image.shape[2] + 1) // 2, (image.shape[3] + 1) // 2
