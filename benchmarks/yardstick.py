@@ -4,7 +4,7 @@ The four networks, the objective and the update of ``gioada_fast.adaptation`` on
 PyTorch and in the manner of CycleGAN, AdaptSegNet, ADVENT and DADA: layer by layer, full-size
 logits, source and target one after the other with a backward pass each, constant target tensors,
 real and fake apart, every loss fetched, optimisers as the library builds them. Of gioada_fast come
-the settings and the weights alone.
+the settings, the weights and the trunk's layout, see ``plain_trunk.py``.
 
 It is a fair rival. Nothing is computed twice that the good ones of these repositories compute once:
 the upsampled maps serve the loss and the discriminator, the first backward pass frees the source's
@@ -22,8 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.plain_trunk import IN_ORDER, Order, channel_orders, plain_trunk
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
-from gioada_fast.config import Config, ModelConfig
+from gioada_fast.config import Config
+from gioada_fast.models import TaskNet, Trunk
 
 NETWORKS = ("task", "translation", "image_discriminator", "output_discriminator")
 
@@ -77,11 +79,11 @@ class Yardstick:
         self.bf16 = precision == "bf16"
         format = torch.channels_last if channels_last else torch.contiguous_format
         self.memory_format = format
-        self.networks = build_networks(self.num_classes, config)
+        self.networks = build_networks(self.num_classes, config, adaptation.task.trunk)
         for name, network in self.networks.items():
             copy_weights(getattr(adaptation, name), network)
             network.to(self.device, memory_format=format)
-        self.judges = [n for name, n in self.networks.items() if "discriminator" in name]
+        self.discriminators = [n for name, n in self.networks.items() if "discriminator" in name]
         self.optimisers = build_optimisers(self.networks, config)
         self.cross_entropy = nn.CrossEntropyLoss(adaptation.class_weights, ignore_index=255)
         self.mse = nn.MSELoss()
@@ -128,8 +130,8 @@ class Yardstick:
         settings, run = self.settings, self._run
         img, out = "image_discriminator" in run, "output_discriminator" in run
         losses: dict[str, float] = {}
-        for judge in self.judges:
-            judge.requires_grad_(False)
+        for discriminator in self.discriminators:
+            discriminator.requires_grad_(False)
 
         # the generators, on the source
         with self._autocast():
@@ -162,12 +164,12 @@ class Yardstick:
         losses["total"] = sum(weights[name] * loss for name, loss in losses.items())
 
         # the discriminators
-        for judge in self.judges:
-            judge.requires_grad_(True)
+        for discriminator in self.discriminators:
+            discriminator.requires_grad_(True)
         if img:
-            losses["d_img"] = self._judge("image_discriminator", batch.target, x_s)
+            losses["d_img"] = self._train_discriminator("image_discriminator", batch.target, x_s)
         if out:
-            losses["d_out"] = self._judge("output_discriminator", o_s, o_t)
+            losses["d_out"] = self._train_discriminator("output_discriminator", o_s, o_t)
         return losses
 
     def _translate(self, batch: Loaded) -> Tensor:
@@ -200,7 +202,7 @@ class Yardstick:
     def _lsgan(self, logits: Tensor, label: float) -> Tensor:
         return self.mse(logits, torch.full_like(logits, label))
 
-    def _judge(self, name: str, real: Tensor, fake: Tensor) -> float:
+    def _train_discriminator(self, name: str, real: Tensor, fake: Tensor) -> float:
         with self._autocast():
             loss_real = self._gan_loss(self._run[name](real), 1.0)
             loss_fake = self._gan_loss(self._run[name](fake), 0.0)
@@ -239,42 +241,31 @@ def copy_weights(ours: nn.Module, theirs: nn.Module) -> None:
     source, target = weights(ours), weights(theirs)
     shapes = [[x.shape for x in values.values()] for values in (source, target)]
     assert shapes[0] == shapes[1], "not the same layers"
-    orders = _channel_orders(theirs)
+    orders = _channel_orders(ours)
     for x, (key, y) in zip(source.values(), target.items(), strict=True):
         y.copy_(_reordered(x, orders.get(key)))
 
 
 def _pairs(ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
     """(key, weight, gradient of our weight) of each weight that is trained."""
-    orders = _channel_orders(theirs)
+    orders = _channel_orders(ours)
     trained = [(k, p) for k, p in theirs.named_parameters() if p.requires_grad]
     for (key, p), q in zip(trained, ours.parameters(), strict=True):
         yield key, p, _reordered(q.grad, orders.get(key))
 
 
-def _channel_orders(network: nn.Module) -> dict[str, tuple[Tensor | slice, ...]]:
-    """Which of our channels (output, input) each weight has; those left out have ours in order.
-
-    Of G groups without an affine part, our group g has channels g, g + G, ... of the convolution
-    before it; those of ``nn.GroupNorm`` lie side by side.
-    """
-    if not isinstance(network, DeepLab) or not isinstance(network.trunk, VGG16):
+def _channel_orders(ours: nn.Module) -> dict[str, tuple[Order, ...]]:
+    """(output, input) channels of ours for each of their weights, by their key."""
+    if not isinstance(ours, TaskNet):
         return {}
-    orders: dict[str, tuple[Tensor | slice, ...]] = {}
-    c_in: Tensor | slice = slice(None)
-    for i, (layer, following) in enumerate(pairwise(network.trunk)):
-        if isinstance(layer, nn.Conv2d):
-            c_out: Tensor | slice = slice(None)
-            if isinstance(following, nn.GroupNorm) and not following.affine:
-                c_out = torch.arange(layer.out_channels).view(8, -1).t().flatten()
-            orders[f"trunk.{i}.weight"], orders[f"trunk.{i}.bias"] = (c_out, c_in), (c_out,)
-            c_in = c_out
+    of_trunk, features = channel_orders(ours.trunk)
+    orders = {f"trunk.{key}": order for key, order in of_trunk.items()}
     for head in ("segmentation", "depth"):
-        orders |= {f"{head}.convs.{i}.weight": (slice(None), c_in) for i in range(4)}
+        orders |= {f"{head}.convs.{i}.weight": (IN_ORDER, features) for i in range(4)}
     return orders
 
 
-def _reordered(x: Tensor, order: tuple[Tensor | slice, ...] | None) -> Tensor:
+def _reordered(x: Tensor, order: tuple[Order, ...] | None) -> Tensor:
     for dim, channels in enumerate(order or ()):
         x = x[channels] if dim == 0 else x[:, channels]
     return x
@@ -302,10 +293,10 @@ def encode(metres: Tensor, encoding: str) -> tuple[Tensor, Tensor]:
     return depth * mask, mask.float()
 
 
-def build_networks(num_classes: int, config: Config) -> dict[str, nn.Module]:
+def build_networks(num_classes: int, config: Config, trunk: Trunk) -> dict[str, nn.Module]:
     """The networks that the settings ask for."""
     levels, model = config.adaptation, config.model
-    networks: dict[str, nn.Module] = {"task": DeepLab(num_classes, model)}
+    networks: dict[str, nn.Module] = {"task": DeepLab(num_classes, trunk)}
     if levels.input_level != "none":
         extra = 1 + num_classes if levels.input_level == "geometry" else 0
         networks["translation"] = ResnetGenerator(
@@ -410,14 +401,11 @@ def fc_discriminator(in_channels: int, width: float) -> nn.Sequential:
 class DeepLab(nn.Module):
     """DeepLab-v2 with a second head for depth, as DADA has one."""
 
-    def __init__(self, num_classes: int, model: ModelConfig):
+    def __init__(self, num_classes: int, trunk: Trunk):
         super().__init__()
-        if model.backbone == "vgg16":
-            self.trunk = VGG16(model.trunk_width, model.trunk_norm)
-        else:
-            self.trunk = ResNet101(model.trunk_width, model.trunk_norm)
-        self.segmentation = Classifier(self.trunk.out_channels, num_classes)
-        self.depth = Classifier(self.trunk.out_channels, 1)
+        self.trunk = plain_trunk(trunk)
+        self.segmentation = Classifier(trunk.out_channels, num_classes)
+        self.depth = Classifier(trunk.out_channels, 1)
         mean, std = torch.tensor([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)]).view(2, 1, 3, 1, 1)
         # of ImageNet, for images in [-1, 1]
         self.register_buffer("mean", 2 * mean - 1, persistent=False)
@@ -442,83 +430,3 @@ class Classifier(nn.Module):
         for conv in self.convs[1:]:
             out += conv(x)
         return out
-
-
-class VGG16(nn.Sequential):
-    """AdaptSegNet's ``DeeplabVGG`` without its classifier; optionally with group norm."""
-
-    def __init__(self, width: float, norm: str):
-        layers: list[nn.Module] = []
-        c_in = 3
-
-        def add(base: int, dilation: int) -> None:
-            nonlocal c_in, layers
-            c = _channels(base, width)
-            layers += [nn.Conv2d(c_in, c, 3, padding=dilation, dilation=dilation)]
-            layers += [nn.GroupNorm(c // 8, c, affine=False)] if norm == "group" else []
-            layers += [nn.ReLU(inplace=True)]
-            c_in = c
-
-        for base, convs in ((64, 2), (128, 2), (256, 3)):
-            for _ in range(convs):
-                add(base, 1)
-            layers.append(nn.MaxPool2d(2))
-        for base, dilation in ((512, 1), (512, 2)):
-            for _ in range(3):
-                add(base, dilation)
-        for _ in range(2):
-            add(1024, 4)
-        super().__init__(*layers)
-        self.out_channels = c_in
-
-
-class ResNet101(nn.Sequential):
-    """ResNet-101 of output stride 8; without group norm, batch norm as pretrained and fixed."""
-
-    def __init__(self, width: float, norm: str):
-        c_in = _channels(64, width)
-        layers: list[nn.Module] = [nn.Conv2d(3, c_in, 7, 2, 3, bias=False), _norm(norm, c_in)]
-        layers += [nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
-        for base, blocks, stride, dilation in (
-            (64, 3, 1, 1),
-            (128, 4, 2, 1),
-            (256, 23, 1, 2),
-            (512, 3, 1, 4),
-        ):
-            c = _channels(base, width)
-            for block in range(blocks):
-                layers.append(Bottleneck(c_in, c, 1 if block else stride, dilation, norm))
-                c_in = 4 * c
-        super().__init__(*layers)
-        self.out_channels = c_in
-
-
-class Bottleneck(nn.Module):
-    """torchvision's, with dilation."""
-
-    def __init__(self, c_in: int, c: int, stride: int, dilation: int, norm: str):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(c_in, c, 1, bias=False),
-            _norm(norm, c),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(c, c, 3, stride, dilation, dilation, bias=False),
-            _norm(norm, c),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(c, 4 * c, 1, bias=False),
-            _norm(norm, 4 * c),
-        )
-        self.downsample = nn.Sequential()
-        if stride != 1 or c_in != 4 * c:
-            conv = nn.Conv2d(c_in, 4 * c, 1, stride, bias=False)
-            self.downsample = nn.Sequential(conv, _norm(norm, 4 * c))
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.body(x) + self.downsample(x))
-
-
-def _norm(kind: str, c: int) -> nn.Module:
-    if kind == "group":
-        return nn.GroupNorm(c // 8, c)
-    return nn.BatchNorm2d(c).eval().requires_grad_(False)

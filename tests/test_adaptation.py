@@ -1,15 +1,20 @@
 import itertools
+import json
+import math
 
 import pytest
 import torch
 
-from gioada_fast.adaptation import Batch, TwoLevelAdaptation, frozen
+import gioada_fast.adaptation
+from gioada_fast.adaptation import TERMS, Batch, Term, TwoLevelAdaptation, frozen
 from gioada_fast.config import AdaptationConfig, ModelConfig
 from gioada_fast.depth import encode_depth
+from gioada_fast.engine.step import Step
 from gioada_fast.models.layers import normalise
 from gioada_fast.ops import gan_loss
 
-from .miniature import SMALL_MODEL
+from .commands import command
+from .miniature import SMALL_MODEL, flags, write_street_scenes
 
 CLASSES = 4
 ROWS = list(itertools.product(("none", "image", "geometry"), ("none", "semantics", "joint")))
@@ -185,3 +190,62 @@ def test_discriminators_learn_to_tell_apart(kind):
         history.append({name: loss.item() for name, loss in losses.items()})
     for name in ("d_img", "d_out"):
         assert history[-1][name] < 0.8 * history[0][name]
+
+
+def entropy_loss(t, config):
+    """Entropy of the target's predictions, as in ADVENT."""
+    log_p = t.target.logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1).mean()
+
+
+ENTROPY = Term(
+    "entropy",
+    "L_ent",
+    lambda c: 0.5 * c.lambda_out,
+    "pairs",
+    entropy_loss,
+    on=lambda t: t.target is not None,
+)
+
+
+@pytest.fixture
+def entropy_term():
+    """A new term is one function and one row: here they are, in this file alone."""
+    TERMS.append(ENTROPY)
+    yield
+    TERMS.remove(ENTROPY)
+
+
+def test_a_toy_term_trains_three_updates_and_counts_with_its_weight(entropy_term, tmp_path):
+    write_street_scenes(tmp_path / "scenes")
+    settings = {
+        "schedule.source_only_steps": 1,
+        "schedule.adaptation_steps": 3,
+        "schedule.log_every": 1,
+        "adaptation.lambda_out": 0.2,
+    }
+    arguments = flags(tmp_path / "scenes", tmp_path / "runs", **settings)
+    done = command("train", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "runs" / "mini" / "metrics.jsonl").read_text().splitlines()
+    first, *updates = (r for r in map(json.loads, lines) if "loss/total" in r)
+    assert "loss/entropy" not in first and len(updates) == 3
+    weights = {"seg": 1, "depth": 1.0, "img": 10.0, "out": 0.2, "entropy": 0.1}
+    for record in updates:
+        total = sum(weight * record[f"loss/{name}"] for name, weight in weights.items())
+        assert record["loss/total"] == pytest.approx(total, rel=1e-5)
+        assert 0 < record["loss/entropy"] <= math.log(11) + 1e-5
+
+
+def test_a_toy_term_is_scaled_when_batches_are_accumulated(entropy_term):
+    adaptation, batch = make("none", "joint"), make_batch(pairs=4)
+    whole = Step(adaptation, {}, "fp32").gradients([batch])["entropy"]
+    halves = [Batch(*tensors) for tensors in zip(*(x.split(2) for x in batch), strict=True)]
+    torch.testing.assert_close(Step(adaptation, {}, "fp32").gradients(halves)["entropy"], whole)
+
+
+def test_the_terms_have_names_of_their_own_and_stand_in_the_formula():
+    names = [term.name for term in TERMS]
+    assert len({*names, "total", "d_img", "d_out"}) == len(names) + 3
+    formula, _, _ = gioada_fast.adaptation.__doc__.partition("Source:")
+    assert all(term.symbol in formula for term in TERMS)
