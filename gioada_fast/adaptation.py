@@ -278,7 +278,8 @@ class TwoLevelAdaptation(nn.Module):
         """
         t = self._run_networks(batch)
         terms = [term for term in TERMS if term.on(t)]
-        losses = self._losses({term.name: term.loss(t, self.config) for term in terms}, True)
+        values = {term.name: term.loss(t, self.config) for term in terms}
+        losses = self._losses(values, generator=True)
         if scale is not None:
             losses = {term.name: losses[term.name] * getattr(scale, term.scale) for term in terms}
         first, *others = (term.weight(self.config) * losses[term.name] for term in terms)
@@ -324,17 +325,17 @@ class TwoLevelAdaptation(nn.Module):
             patches = self.output_discriminator(outputs)
             output_patches = patches[:n], patches[n:]
         return StepTensors(
-            y_s,
-            d_s,
-            valid,
-            self.class_weights,
-            TaskOutput(logits[:n], depth[:n]),
-            images,
-            image_patches,
-            target,
-            outputs,
-            output_patches,
-            mixed,
+            y_s=y_s,
+            d_s=d_s,
+            valid=valid,
+            class_weights=self.class_weights,
+            source=TaskOutput(logits[:n], depth[:n]),
+            images=images,
+            image_patches=image_patches,
+            target=target,
+            outputs=outputs,
+            output_patches=output_patches,
+            mixed=mixed,
             mixed_logits=None if mixed is None else logits[-n:],
         )
 
