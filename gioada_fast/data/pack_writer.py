@@ -32,19 +32,11 @@ from .pack_reader import (
     Manifest,
     PackedSource,
     PackedTarget,
-    differences,
     folder_of,
-    pack_command,
     unfinished,
 )
-from .sets import (
-    SourceFrames,
-    TargetImages,
-    source_files,
-    source_settings,
-    target_set,
-    target_settings,
-)
+from .pack_settings import differences, pack_command, source_settings, target_settings
+from .sets import SourceFrames, TargetImages, source_files, target_set
 
 _LOCK = "lock"
 _GOES_ON = "the same command goes on where this one ended"
@@ -146,7 +138,7 @@ def _source(config: DataConfig) -> tuple[SourceFrames, Manifest]:
 
 
 def _target(config: DataConfig) -> tuple[TargetImages, Manifest]:
-    data = target_set(config, "train")
+    data = target_set(config, "target")
     frames = TargetImages([files.image for files in data.frames], config.target_size)
     arrays = {"images": _array_file((len(frames), *frames.size, 3), np.uint8)}
     return frames, Manifest(target_settings(config), _names(frames.paths, data.root), arrays)
