@@ -231,8 +231,8 @@ def check_label_space(config: DataConfig) -> None:
         return
     shared = [name for name in spaces["source"] if name in spaces["target"]]
     raise InputError(
-        f"source {config.source.name} can be labelled in {', '.join(spaces['source'])}; target "
-        f"{config.target.name} in {', '.join(spaces['target'])}; data.label_space is {space.name}: "
+        f"source {config.source.name} can be labelled in {_list(spaces['source'])}; target "
+        f"{config.target.name} in {_list(spaces['target'])}; data.label_space is {space.name}: "
         + (f"set it to {' or '.join(shared)}" if shared else "they have none in common")
     )
 
@@ -246,11 +246,15 @@ def _built_in_spaces(labelling: Labelling | None) -> tuple[str, ...]:
     )
 
 
+def _list(spaces: Sequence[str]) -> str:
+    return ", ".join(spaces) or "no built-in label space"
+
+
 def _refusal(name: str, labelling: Labelling, space: LabelSpace) -> str:
     """Why a data set cannot be mapped to a label space."""
     if space.name in BUILT_IN_SPACES:
         return (
-            f"{name} can be labelled in {', '.join(_built_in_spaces(labelling))}, not in "
+            f"{name} can be labelled in {_list(_built_in_spaces(labelling))}, not in "
             f"{space.name} ({', '.join(space.classes)}): set data.label_space, or take another "
             "data set"
         )
