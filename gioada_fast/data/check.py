@@ -218,8 +218,10 @@ def _read_frame(
 ) -> tuple[int, _Frame]:
     _silence_decoders()
     index, files = task
-    arrays, errors = [], []
-    for path, read in zip(files, (read_image, read_labels, depth and depth.read), strict=True):
+    arrays: list[np.ndarray | None] = []
+    errors = []
+    read_depth = None if depth is None else depth.read
+    for path, read in zip(files, (read_image, read_labels, read_depth), strict=True):
         array = None
         if path is not None and read is not None:
             try:

@@ -110,6 +110,7 @@ class Manifest:
 
 def folder_of(config: DataConfig, side: str) -> Path:
     """Folder of the pack of ``source`` or ``target``; ``packs`` has to be set."""
+    assert config.packs is not None
     return Path(config.packs).expanduser() / side
 
 
