@@ -11,6 +11,7 @@ from rich.console import Console
 
 from .config import Config, find_config, find_preset
 from .errors import InputError, RunStopped
+from .labels import BUILT_IN_SPACES, label_space
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -24,6 +25,8 @@ class Parser(ArgumentParser):
 
 def config_parser(prog: str) -> Parser:
     """Parser of ``--config NAME_OR_FILE``, ``--print_config`` and a flag for each setting."""
+    from .data import registry  # here: commands without settings need no data sets
+
     parser = Parser(prog=prog)
     parser.add_argument(
         "--config",
@@ -31,6 +34,11 @@ def config_parser(prog: str) -> Parser:
         help="a YAML file, or the name of a configuration that comes with the package",
     )
     parser.add_class_arguments(Config)
+    for action in parser._actions:
+        if action.dest in ("data.source.name", "data.target.name"):
+            action.choices = registry.names(action.dest.split(".")[1])
+        elif action.dest == "data.label_space":
+            action.metavar = f"{{{','.join(BUILT_IN_SPACES)},FILE.yaml}}"
     return parser
 
 
@@ -46,7 +54,9 @@ def instantiate(parser: Parser, namespace) -> Config:
     """The dataclass from parsed arguments."""
     values = parser.instantiate(namespace)
     values.pop("config", None)
-    return Config(**vars(values))
+    config = Config(**vars(values))
+    label_space(config.data.label_space)  # before anything is written or rendered
+    return config
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:

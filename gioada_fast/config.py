@@ -29,6 +29,10 @@ def _not_negative(owner: str, **values: float) -> None:
 SCENES_CACHE = "~/.cache/gioada_fast"
 """Where street scenes are rendered to unless a root is set."""
 
+TARGET_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
+"""First seeds of the target's street scenes, to train on and to score; the source starts from 0, so
+that no two sets share a frame."""
+
 
 @dataclass
 class FramesConfig:
@@ -62,21 +66,11 @@ class FramesConfig:
 class SourceConfig(FramesConfig):
     """Where images with labels and depth come from."""
 
-    name: Literal[
-        "street_scenes",
-        "vkitti",
-        "vkitti2",
-        "synthia",
-        "carla",
-        "folder",
-        "kitti",
-        "cityscapes",
-        "camvid",
-    ] = "street_scenes"
-    """Data set. The last three are real frames, without depth: an upper bound to compare with."""
+    name: str = "street_scenes"
+    """Data set. Real ones, which have no depth, give an upper bound to compare with."""
     split: str | None = None
-    """Of kitti, cityscapes, camvid. Unset: train (cityscapes, camvid). folder: what stands for
-    {split} in the patterns."""
+    """Split of a data set that has several. Unset: the one that the data set is trained on. folder:
+    replaces {split} in the patterns."""
     include: str = "*"
     """Take the frames whose image's path under the root matches this, such as */clone/*."""
     look: str = "day"
@@ -96,14 +90,14 @@ class SourceConfig(FramesConfig):
 class TargetConfig(FramesConfig):
     """Where target images come from, and the labelled frames that score the result."""
 
-    name: Literal["street_scenes", "kitti", "cityscapes", "camvid", "folder"] = "street_scenes"
+    name: str = "street_scenes"
     """Data set. street_scenes in a second look is a stand-in for real images."""
     train_split: str | None = None
-    """Images to train on, whose labels are never read. Unset: train (cityscapes, camvid), testing
-    (kitti). folder: what stands for {split} in the patterns."""
+    """Images to train on, whose labels are never read. Unset: the data set's own, such as train
+    (cityscapes, camvid) or testing (kitti). folder: replaces {split} in the patterns."""
     evaluation_split: str | None = None
-    """Labelled images to score on. Unset: val (cityscapes, camvid), training (kitti). folder: what
-    stands for {split} in the patterns."""
+    """Labelled images to score on. Unset: the data set's own, such as val (cityscapes, camvid) or
+    training (kitti). folder: replaces {split} in the patterns."""
     look: str = "overcast"
     """street_scenes: look."""
     frames: int = 200
@@ -126,10 +120,8 @@ class DataConfig:
 
     source: SourceConfig = field(default_factory=SourceConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
-    label_space: Literal["camvid11", "cityscapes19", "cityscapes16", "cityscapes13", "kitti10"] = (
-        "camvid11"
-    )
-    """Classes that are trained and scored."""
+    label_space: str = "camvid11"
+    """Classes that are trained and scored: a built-in label space, or a YAML file of your own."""
     height: int = 180
     """Height of the training images in pixels."""
     width: int = 240

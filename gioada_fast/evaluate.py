@@ -17,7 +17,8 @@ from rich.table import Table
 
 from . import cli
 from .config import Config, DataConfig, TargetConfig
-from .data.sets import TARGETS, describe_target, evaluation_frames
+from .data import registry
+from .data.sets import describe_target, evaluation_frames
 from .engine.device import choose_device
 from .engine.evaluator import FARTHEST_SCORED, Scores, evaluate
 from .engine.networks import find_weights, load_task
@@ -41,7 +42,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = cli.Parser(prog=PROG)
     parser.add_argument("model", type=str, help="folder of a run, or a task.safetensors")
     parser.add_argument("--weights", default="task", help="which of a run: task, task_source_only")
-    parser.add_argument("--target", help=f"data set: {', '.join(TARGETS)} (unset: the run's)")
+    parser.add_argument(
+        "--target", help=f"data set: {', '.join(registry.names('target'))} (unset: the run's)"
+    )
     for name, text in _OF_TARGET.items():
         parser.add_argument(f"--{name}", help=text)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -60,7 +63,9 @@ def main(arguments: Sequence[str]) -> None:
     target = _target(config.data.target, options)
     # the networks' size, whatever the images are resized to elsewhere
     target.height, target.width = height, width = metadata["size"]
-    data = DataConfig(target=target, label_space=space.name, height=height, width=width)
+    data = DataConfig(
+        target=target, label_space=metadata["label_space"], height=height, width=width
+    )
 
     device = choose_device(options.device)
     frames = evaluation_frames(data)
@@ -92,7 +97,8 @@ def _target(target: TargetConfig, options) -> TargetConfig:
     """The run's target, with what the flags change of it."""
     if options.target not in (None, target.name):
         # another data set's folder is not the run's
-        target = TargetConfig(name=cli.choice("--target", options.target, TARGETS))
+        name = cli.choice("--target", options.target, registry.names("target"))
+        target = TargetConfig(name=name)
     for name in _OF_TARGET:
         value = getattr(options, name)
         if value is not None:

@@ -5,7 +5,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import TypeVar
@@ -22,7 +22,7 @@ def run_in_processes(
     tasks: Sequence[Task],
     description: str,
     workers: int | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """What ``function`` returns for each task, in the order in which they are done.
 
     The processes end when the iteration does, by an exception, Ctrl-C included, or by being closed,
@@ -48,7 +48,9 @@ def run_in_processes(
     )
     with Progress(*columns) as progress:
         bar = progress.add_task(description, total=len(tasks), rate="")
-        results = _in_processes(function, tasks, workers) if workers else map(function, tasks)
+        results: Iterable[Result] = (
+            _in_processes(function, tasks, workers) if workers else map(function, tasks)
+        )
         for result in results:
             progress.advance(bar)
             speed = progress.tasks[bar].speed
@@ -63,7 +65,9 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _in_processes(function, tasks, workers: int) -> Iterator:
+def _in_processes(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+) -> Iterator[Result]:
     # spawn: a fork of a process that already runs threads (torch, BLAS) may hang
     context = multiprocessing.get_context("spawn")
     with _single_threaded_children():
@@ -120,5 +124,7 @@ def _start_worker() -> None:
 
 def _end_with_parent() -> None:
     """Ends this process when its parent is killed: the pool's queue alone would wait for ever."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)

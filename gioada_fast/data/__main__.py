@@ -24,8 +24,9 @@ from rich.console import Console
 from .. import cli
 from ..config import Config
 from ..errors import InputError
-from . import sets
+from ..labels import label_space
 from .check import PARTS, SetReport, check_set, list_set
+from .sets import check_label_space
 
 PROG = "python -m gioada_fast.data"
 _TOLD = 20
@@ -55,8 +56,8 @@ def _check(arguments: Sequence[str]) -> None:
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg") or not sheet.parent.is_dir():
         raise InputError(f"--sheet is {sheet}, expected a .png or .jpg in a folder that exists")
     if only is None:
-        sets.check_label_space(config)
-    space = sets.label_space(config)
+        check_label_space(config)
+    space = label_space(config.label_space)
 
     reports, not_listed = {}, {}
     # progress bars are no part of the JSON

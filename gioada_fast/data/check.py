@@ -17,7 +17,8 @@ from ..errors import InputError
 from ..labels import IGNORE
 from ..processes import run_in_processes, usable_cores
 from .files import DataSet, DepthReader, FrameFiles, LabelReader, read_image
-from .sets import check_same_size, source_set, target_set
+from .sets import source_set, target_set
+from .transforms import check_same_size
 
 PARTS = ("source", "target", "evaluation")
 """Sets of a run."""
@@ -96,7 +97,7 @@ def list_set(config: DataConfig, part: str) -> DataSet:
     """
     if part == "source":
         return source_set(config)
-    data = target_set(config, "train" if part == "target" else part)
+    data = target_set(config, part)
     frames = data.frames
     if part == "target":
         return DataSet(data.name, data.root, [FrameFiles(files.image) for files in frames])
@@ -217,8 +218,10 @@ def _read_frame(
 ) -> tuple[int, _Frame]:
     _silence_decoders()
     index, files = task
-    arrays, errors = [], []
-    for path, read in zip(files, (read_image, read_labels, depth and depth.read), strict=True):
+    arrays: list[np.ndarray | None] = []
+    errors = []
+    read_depth = None if depth is None else depth.read
+    for path, read in zip(files, (read_image, read_labels, read_depth), strict=True):
         array = None
         if path is not None and read is not None:
             try:

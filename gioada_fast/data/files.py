@@ -37,6 +37,9 @@ class LabelledFrame(NamedTuple):
 LabelReader = Callable[[Path], np.ndarray]
 """Train ids uint8 [H, W] of a label map, IGNORE included."""
 
+Colours = Mapping[tuple[int, int, int], int]
+"""Train id of each colour (R, G, B) of a label map, IGNORE included."""
+
 
 @dataclass(frozen=True)
 class DepthReader:
@@ -122,12 +125,8 @@ def id_labels(table: np.ndarray, in_red: bool = False) -> LabelReader:
     return partial(_read_ids, table=table, in_red=in_red)
 
 
-def colour_labels(train_ids: Callable[[Path], Mapping[tuple[int, int, int], int]]) -> LabelReader:
-    """Reader of maps of colours.
-
-    Args:
-        train_ids: of a file, the train id of each colour (R, G, B), IGNORE included.
-    """
+def colour_labels(train_ids: Callable[[Path], Colours]) -> LabelReader:
+    """Reader of maps of colours, whose train ids may differ from file to file."""
     return partial(_read_colours, train_ids=train_ids)
 
 
@@ -150,9 +149,7 @@ def _read_ids(path: Path, table: np.ndarray, in_red: bool) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
-def _read_colours(
-    path: Path, train_ids: Callable[[Path], Mapping[tuple[int, int, int], int]]
-) -> np.ndarray:
+def _read_colours(path: Path, train_ids: Callable[[Path], Colours]) -> np.ndarray:
     image = _read(path, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint8 or image.ndim != 3:
         raise InputError(

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..errors import InputError
 from .pack_reader import PackedSource, PackedTarget
-from .sets import SourceFrames, TargetImages, Unreadable
+from .sets import SourceFrames, TargetImages
+from .unreadable import Unreadable
 
 _SOURCE, _TARGET, _FLIP, _CROP, _CLASSES = range(5)
 

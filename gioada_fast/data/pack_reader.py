@@ -18,9 +18,8 @@ fit into 16 and are kept as the metres that the reader gives.
 import hashlib
 import json
 import math
-import shlex
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,12 +29,10 @@ import numpy as np
 from ..config import DataConfig
 from ..errors import InputError
 from .files import LabelledFrame, metres
+from .pack_settings import Settings, differences
 
 FORMAT = 1
 MANIFEST, CHECKSUMS = "manifest.json", "checksums.npy"
-
-Settings = Mapping[str, Any]
-"""What the frames of a pack depend on, by name; a value may be a mapping with names of its own."""
 
 
 class ArrayFile(NamedTuple):
@@ -113,42 +110,13 @@ class Manifest:
 
 def folder_of(config: DataConfig, side: str) -> Path:
     """Folder of the pack of ``source`` or ``target``; ``packs`` has to be set."""
+    assert config.packs is not None
     return Path(config.packs).expanduser() / side
 
 
 def unfinished(folder: Path) -> Path:
     """Where a pack is while it is written."""
     return folder.with_name(f"{folder.name}.partial")
-
-
-def pack_command(config: DataConfig) -> str:
-    """The command that makes the packs that these settings read, without any ``--config``."""
-    now, unset = (_packing_settings(c) for c in (config, DataConfig()))
-    flags = [f"--{name}={value}" for name, value in now.items() if value != unset[name]]
-    return shlex.join(["python", "-m", "gioada_fast.data", "pack", *flags])
-
-
-def _packing_settings(config: DataConfig) -> dict[str, Any]:
-    settings = asdict(config)
-    sides = {side: settings.pop(side) for side in ("source", "target")}
-    for name in ("flip", "class_weights", "workers", "max_unreadable"):
-        del settings[name]
-    for name in ("evaluation_split", "evaluation_frames"):
-        del sides["target"][name]
-    for side, values in sides.items():
-        settings |= {f"{side}.{name}": value for name, value in values.items()}
-    return {f"data.{name}": value for name, value in settings.items()}
-
-
-def differences(packed: Settings, now: Settings, prefix: str = "") -> Iterator[str]:
-    """In words, which settings are not the same; those that ``now`` lacks are not compared."""
-    for name, value in now.items():
-        before = packed.get(name)
-        if isinstance(value, Mapping):
-            every = {**dict.fromkeys(before or {}), **value}
-            yield from differences(before or {}, every, f"{name} of ")
-        elif before != value:
-            yield f"{prefix}{name} = {before!r}, the settings say {value!r}"
 
 
 class _Pack:

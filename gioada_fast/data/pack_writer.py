@@ -17,14 +17,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ..config import DataConfig
 from ..errors import InputError
 from ..processes import run_in_processes
-from .files import counts, metres
+from .files import LabelledFrame, counts, metres
 from .pack_reader import (
     CHECKSUMS,
     MANIFEST,
@@ -32,19 +31,11 @@ from .pack_reader import (
     Manifest,
     PackedSource,
     PackedTarget,
-    differences,
     folder_of,
-    pack_command,
     unfinished,
 )
-from .sets import (
-    SourceFrames,
-    TargetImages,
-    source_files,
-    source_settings,
-    target_set,
-    target_settings,
-)
+from .pack_settings import differences, pack_command, source_settings, target_settings
+from .sets import SourceFrames, TargetImages, source_files, target_set
 
 _LOCK = "lock"
 _GOES_ON = "the same command goes on where this one ended"
@@ -119,7 +110,8 @@ class _Job:
                 yield _Task(index, name, replace(self.frames, paths=self.frames.paths[one]))
 
 
-class _Task(NamedTuple):
+@dataclass(frozen=True)
+class _Task:
     """A frame to pack."""
 
     index: int
@@ -146,7 +138,7 @@ def _source(config: DataConfig) -> tuple[SourceFrames, Manifest]:
 
 
 def _target(config: DataConfig) -> tuple[TargetImages, Manifest]:
-    data = target_set(config, "train")
+    data = target_set(config, "target")
     frames = TargetImages([files.image for files in data.frames], config.target_size)
     arrays = {"images": _array_file((len(frames), *frames.size, 3), np.uint8)}
     return frames, Manifest(target_settings(config), _names(frames.paths, data.root), arrays)
@@ -156,8 +148,8 @@ def _names(images: Sequence[Path], root: Path) -> tuple[str, ...]:
     return tuple(image.relative_to(root).as_posix() for image in images)
 
 
-def _array_file(shape: tuple[int, ...], dtype: type) -> ArrayFile:
-    dtype = np.dtype(dtype)
+def _array_file(shape: tuple[int, ...], kind: type) -> ArrayFile:
+    dtype = np.dtype(kind)
     data = math.prod(shape) * dtype.itemsize
     return ArrayFile(shape, dtype.str, len(_header(shape, dtype.str)) + data)
 
@@ -280,7 +272,7 @@ def _fill(job: _Job, checksums: np.ndarray, workers: int | None) -> list[str]:
         per_metre=job.manifest.depth_per_metre,
     )
     tasks = [
-        task._replace(written=tuple(map(int, row))) if row.any() else task
+        replace(task, written=tuple(map(int, row))) if row.any() else task
         for task, row in zip(job.tasks, checksums, strict=True)
     ]
     errors = {}
@@ -309,11 +301,12 @@ def _pack_frame(
         return task.index, str(error)
     except Exception as error:  # whatever a decoder raises
         return task.index, f"{task.name}: {type(error).__name__}: {error}"
-    content = [frame]
-    if isinstance(task.frames, SourceFrames):
+    if isinstance(frame, LabelledFrame):
         depth = frame.depth if per_metre is None else _lossless_counts(frame.depth, per_metre)
-        content = [frame.image, frame.labels, depth]
-    content = [np.ascontiguousarray(part) for part in content]
+        parts = [frame.image, frame.labels, depth]
+    else:
+        parts = [frame]
+    content = [np.ascontiguousarray(part) for part in parts]
     for (path, array), part in zip(files.items(), content, strict=True):
         if (part.shape, part.dtype.str) != (array.shape[1:], array.dtype):
             raise ValueError(f"{task.name}: {part.dtype} {part.shape} is no frame of {path.name}")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..adaptation import TwoLevelAdaptation
 from ..config import Config
 from ..errors import InputError
-from ..labels import LABEL_SPACES, LabelSpace
+from ..labels import LabelSpace, label_space
 from ..models import TaskNet, TranslationNet
 from .checkpoint import load_state, load_weights, save_weights
 from .pretrained import load_pretrained, pretrained_file
@@ -25,7 +25,7 @@ def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptat
             checkpoint follows.
     """
     torch.manual_seed(config.seed)
-    space = LABEL_SPACES[config.data.label_space]
+    space = label_space(config.data.label_space)
     adaptation = TwoLevelAdaptation(space.num_classes, config.adaptation, config.model)
     if from_files and config.model.start:
         path = Path(config.model.start).expanduser()
@@ -88,7 +88,7 @@ def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
     The metadata holds ``size`` (H, W), ``depth_encoding`` and how the network was built.
     """
     state, metadata = _load(path, "task")
-    space = LABEL_SPACES[metadata["label_space"]]
+    space = label_space(metadata["label_space"])
     task = _build(
         path,
         lambda: TaskNet(
@@ -118,7 +118,7 @@ def save_translation(path: Path, translation: TranslationNet, config: Config) ->
 def load_translation(path: Path) -> tuple[TranslationNet, dict[str, Any]]:
     """(network in evaluation mode, metadata) of a file that ``save_translation`` wrote."""
     state, metadata = _load(path, "translation")
-    space = LABEL_SPACES[metadata["label_space"]]
+    space = label_space(metadata["label_space"])
     translation = _build(
         path,
         lambda: TranslationNet(

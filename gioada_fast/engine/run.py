@@ -20,23 +20,21 @@ from torch import Tensor
 from .. import __version__
 from ..atomic_files import remove_unfinished, write_atomically
 from ..config import Config, save_config
+from ..data.class_weights import class_weights
 from ..data.sets import (
     EvaluationFrames,
-    Unreadable,
     check_label_space,
-    class_weights,
     describe_target,
     evaluation_frames,
-    first_readable,
-    label_space,
-    resize_image,
-    resize_nearest,
     source_frames,
     supervised,
     target_images,
 )
+from ..data.transforms import resize_image, resize_nearest
+from ..data.unreadable import Unreadable, first_readable
 from ..depth import encode_depth
 from ..errors import InputError, Interrupted
+from ..labels import label_space
 from ..models import TaskNet
 from ..report.panels import colour_depth, comparison_panel, save_image, training_panel
 from ..report.run_report import result_table, write_report
@@ -130,7 +128,7 @@ class _Session:
                 f"{device.type}: leave it out"
             )
         check_label_space(config.data)
-        self.space = label_space(config.data)
+        self.space = label_space(config.data.label_space)
         self.console = Console()
         self.unreadable = Unreadable(config.data.max_unreadable, self._warn)
         # before the data, which may take minutes to render: a wrong weights file is told at once

@@ -18,11 +18,10 @@ from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data.check import check_set, list_set
 from gioada_fast.data.files import CENTIMETRES, DataSet, FrameFiles, id_labels
 from gioada_fast.labels import (
-    CAMVID11,
-    CITYSCAPES16,
+    BUILT_IN_SPACES,
     IGNORE,
-    LABEL_SPACES,
     STREET_IDS,
+    label_space,
     lookup_table,
 )
 from gioada_fast.report.data_report import as_dict, contact_sheet
@@ -31,6 +30,7 @@ from .. import miniature
 from ..commands import command
 from . import fatal_readers, formats, test_readers
 
+CAMVID11, CITYSCAPES16 = label_space("camvid11"), label_space("cityscapes16")
 FOLDER = {"name": "folder", "labels": "labels/*", "depth": "depth/*", "depth_per_metre": 1000.0}
 FOLDER_IDS = {0: 0, 1: 9, 7: 12}  # 2 is ignored
 
@@ -453,4 +453,4 @@ def test_readers_of_all_spaces_reach_other_processes(tmp_path):
     assert report.labels.pixels[3] == 16
     assert report.depth.nearest == report.depth.farthest == 1.5
     assert set(report.depth.percentiles.values()) == {1.5}
-    assert all(hash(space) is not None for space in LABEL_SPACES.values())
+    assert all(hash(label_space(name)) is not None for name in BUILT_IN_SPACES)

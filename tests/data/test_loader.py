@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from gioada_fast.data.files import LabelledFrame
 from gioada_fast.data.loader import PairStream, pair_batches
-from gioada_fast.data.sets import LabelledFrame, Unreadable
+from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.errors import InputError
 
 

@@ -17,6 +17,7 @@ from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import pack_writer, sets
 from gioada_fast.data.files import counts, metres
 from gioada_fast.data.loader import PairStream, pair_batches
+from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.errors import InputError
 
 from .. import miniature
@@ -412,7 +413,7 @@ def test_a_changed_byte_is_found_and_its_frame_left_out(packs, name):
     told = []
     stream = PairStream(frames, sets.target_images(data), 0, True, CROP, unreadable=3)
     batches = pair_batches(
-        stream, 0, 6, 1, 0, pin_memory=False, unreadable=sets.Unreadable(1, told.append)
+        stream, 0, 6, 1, 0, pin_memory=False, unreadable=Unreadable(1, told.append)
     )
     assert len(list(batches)) == 6
     assert len(told) == 1 and "frame 1" in told[0] and "left out" in told[0]

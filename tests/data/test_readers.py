@@ -7,7 +7,7 @@ import pytest
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import sets
 from gioada_fast.errors import InputError
-from gioada_fast.labels import IGNORE, LABEL_SPACES
+from gioada_fast.labels import IGNORE, label_space
 
 from . import formats
 
@@ -245,7 +245,7 @@ def test_the_real_cityscapes_frame(shared):
     # the sample's two maps were shrunk each for itself, and differ at edges
     assert (frames[0].labels == official).mean() > 0.997
     counts = np.bincount(frames[0].labels.ravel(), minlength=256)
-    classes = LABEL_SPACES["cityscapes19"].classes
+    classes = label_space("cityscapes19").classes
     found = {name: int(count) for name, count in zip(classes, counts[:19], strict=True) if count}
     assert found == CITYSCAPES_SAMPLE and counts[IGNORE] == 32768 - sum(found.values())
 
@@ -256,7 +256,7 @@ def test_all_real_camvid_frames(shared):
     )
     frames = sets.evaluation_frames(config)
     counts = sum(np.bincount(frames[i].labels.ravel(), minlength=256) for i in range(len(frames)))
-    shares = dict(zip(LABEL_SPACES["camvid11"].classes, counts / counts.sum(), strict=False))
+    shares = dict(zip(label_space("camvid11").classes, counts / counts.sum(), strict=False))
     assert {name: round(float(share), 3) for name, share in shares.items()} == CAMVID_VAL
 
 

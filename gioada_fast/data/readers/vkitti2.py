@@ -11,19 +11,11 @@ Depth is 16-bit centimetres, 655.35 m where there is none.
 
 from pathlib import Path
 
-from ...config import SourceConfig
-from ...labels import VKITTI, LabelSpace
-from ..files import CENTIMETRES, DataSet, FrameFiles, colour_labels, find_images, find_root
-from .vkitti import Colours, read_colours
+from ...labels import LabelSpace
+from ..files import CENTIMETRES, Colours, DataSet, FrameFiles, colour_labels, find_images
+from ..registry import Reader, Request
+from .vkitti import VKITTI, read_colours
 
-NAME = "Virtual KITTI 2"
-LABELLING = VKITTI
-LAYOUT = (
-    "download vkitti_2.0.3_rgb.tar, vkitti_2.0.3_classSegmentation.tar and "
-    "vkitti_2.0.3_depth.tar of Virtual KITTI 2 and unpack them into one folder, which then holds "
-    "Scene01/clone/frames/{rgb,classSegmentation,depth}/Camera_0/"
-    "{rgb_00000.jpg,classgt_00000.png,depth_00000.png}"
-)
 _PALETTE = dict(
     zip(
         VKITTI.classes,
@@ -35,15 +27,16 @@ _PALETTE = dict(
 )  # fmt: skip
 
 
-def data_set(config: SourceConfig, space: LabelSpace) -> DataSet:
+def data_set(request: Request) -> DataSet:
     """All scenes, variations and cameras; ``include`` selects among them."""
-    root = find_root(config.root, "data.source.root", LAYOUT)
-    images = find_images(root, "*/*/frames/rgb/*/rgb_*", LAYOUT)
+    reader, root = request.reader, request.root()
+    images = find_images(root, "*/*/frames/rgb/*/rgb_*", reader.layout)
     frames = [
         FrameFiles(i, _beside(i, "classSegmentation", "classgt"), _beside(i, "depth", "depth"))
         for i in images
     ]
-    return DataSet(NAME, root, frames, colour_labels(_Palette(space)), CENTIMETRES)
+    read_labels = colour_labels(_Palette(request.space))
+    return DataSet(reader.title, root, frames, read_labels, CENTIMETRES)
 
 
 def _beside(image: Path, folder: str, prefix: str) -> Path:
@@ -64,6 +57,21 @@ class _Palette:
         declared = labels.parents[3] / "colors.txt"
         if not declared.is_file():
             return self.published
-        return {_PALETTE["Undefined"]: self.published[_PALETTE["Undefined"]]} | read_colours(
-            declared, self.space
-        )
+        undefined = _PALETTE["Undefined"]
+        return {undefined: self.published[undefined], **read_colours(declared, self.space)}
+
+
+READER = Reader(
+    name="vkitti2",
+    title="Virtual KITTI 2",
+    files="`Scene01/clone/frames/{rgb,classSegmentation,depth}/Camera_0/…`",
+    layout=(
+        "download vkitti_2.0.3_rgb.tar, vkitti_2.0.3_classSegmentation.tar and "
+        "vkitti_2.0.3_depth.tar of Virtual KITTI 2 and unpack them into one folder, which then "
+        "holds Scene01/clone/frames/{rgb,classSegmentation,depth}/Camera_0/"
+        "{rgb_00000.jpg,classgt_00000.png,depth_00000.png}"
+    ),
+    data_set=data_set,
+    labelling=VKITTI,
+    sides=("source",),
+)
