@@ -53,7 +53,7 @@ class GeneratorStep(NamedTuple):
     """Terms of the objective by name, and their weighted ``total``."""
     images: tuple[Tensor, Tensor] | None
     """(translated source, target), detached, where the input level is on; half of the batch's
-    pairs with ``half_rendered``."""
+    pairs with ``keep_half_untranslated``."""
     outputs: tuple[Tensor, Tensor] | None
     """Output maps of (source as the task network saw it, target), detached, where the output level
     is on."""
@@ -161,7 +161,7 @@ class TwoLevelAdaptation(nn.Module):
         images = outputs = None
         x_s = normalise(batch.source_image)
         if input_level:
-            some = slice(None, None, 2 if config.half_rendered else 1)
+            some = slice(None, None, 2 if config.keep_half_untranslated else 1)
             translated = self.translation(batch.source_image[some], d_s[some], y_s[some])
             patches["img"] = [(self.image_discriminator(translated), True)]
             images = translated.detach(), x_t[some]
