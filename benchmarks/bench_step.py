@@ -223,7 +223,7 @@ def bench_step(name, device):
         pytest.skip("larger than a CPU's patience")
     gc.collect()
     torch.compiler.reset()
-    paper = AdaptationConfig(half_rendered=False)
+    paper = AdaptationConfig(keep_half_untranslated=False)
     config = Config(model=case.model, adaptation=paper, optimiser=STILL)
     # all contenders of a kind are one function to the compiler, with other networks each
     with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=1024):

@@ -72,8 +72,10 @@ class Yardstick:
                 f"{self.settings.gan_loss} and {self.settings.depth_loss}: the yardstick has lsgan "
                 "and l1"
             )
-        if self.settings.half_rendered:
-            raise NotImplementedError("half_rendered: the yardstick translates every source image")
+        if self.settings.keep_half_untranslated:
+            raise NotImplementedError(
+                "keep_half_untranslated: the yardstick translates every source image"
+            )
         self.device = next(adaptation.parameters()).device
         self.num_classes = adaptation.task.segmentation.branches[0].out_channels
         self.bf16 = precision == "bf16"

@@ -177,7 +177,7 @@ class GeneratorStep(NamedTuple):
     """Terms of the objective by name, and their weighted ``total``."""
     images: tuple[Tensor, Tensor] | None
     """(translated source, target), detached, where the input level is on; half of the batch's
-    pairs with ``half_rendered``."""
+    pairs with ``keep_half_untranslated``."""
     outputs: Tensor | None
     """Output maps of the source as the task network saw it, then of the target, detached, where the
     output level is on."""
@@ -299,7 +299,7 @@ class TwoLevelAdaptation(nn.Module):
         images = image_patches = None
         if self.translation is not None and x_t is not None:
             assert self.image_discriminator is not None
-            some = slice(None, None, 2 if config.half_rendered else 1)
+            some = slice(None, None, 2 if config.keep_half_untranslated else 1)
             translated = self.translation(batch.source_image[some], d_s[some], y_s[some], x_s[some])
             images, image_patches = (translated, x_t[some]), self.image_discriminator(translated)
             if translated.shape[0] == n:

@@ -1,15 +1,24 @@
 """What the command lines share: settings from YAML and flags, and errors without a traceback."""
 
+import json
 import signal
 import sys
 from argparse import Action
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+import yaml
+from jsonargparse import (
+    ActionConfigFile,
+    ArgumentParser,
+    Namespace,
+    get_loader,
+    set_parsing_settings,
+)
 from rich.console import Console
 
-from .config import Config, find_config, find_preset
+from .config import RENAMED, Config, find_config, find_preset, rename_old_settings
 from .errors import InputError, RunStopped
 from .labels import BUILT_IN_SPACES, label_space
 
@@ -19,15 +28,55 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 class Parser(ArgumentParser):
     """An argument parser whose errors are one message, not a page of usage."""
 
-    def error(self, message: str, ex: Exception | None = None):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(f"{message.strip()}\nsee {self.prog} --help")
 
 
-def config_parser(prog: str) -> Parser:
+class ConfigParser(Parser):
+    """A parser of settings that also takes the names they had in version 0.1.0.
+
+    Args:
+        hints: print the new name of each setting that has an old one.
+    """
+
+    def __init__(self, *args: Any, hints: bool = True, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._hints = hints
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parse flags; old names become new ones."""
+        return super().parse_args([self._flag(arg) for arg in args or ()], *rest, **kwargs)
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
+        """Parse the content of a YAML file; old names become new ones."""
+        try:
+            settings = get_loader("yaml")(content)
+        except yaml.YAMLError:
+            settings = None  # jsonargparse reports it
+        if isinstance(settings, dict) and (renamed := rename_old_settings(settings)):
+            content = json.dumps(settings)
+            for old, new in renamed.items():
+                self.hint(old, new)
+        return super().parse_string(content, *args, **kwargs)
+
+    def hint(self, old: str, new: str) -> None:
+        """Tell the user that what they gave has another name now."""
+        if self._hints:
+            print(f"hint: {old} is now called {new}", file=sys.stderr)
+
+    def _flag(self, arg: str) -> str:
+        name, equals, value = arg.removeprefix("--").partition("=")
+        if not arg.startswith("--") or name not in RENAMED:
+            return arg
+        self.hint(name, RENAMED[name])
+        return f"--{RENAMED[name]}{equals}{value}"
+
+
+def config_parser(prog: str, hints: bool = True) -> ConfigParser:
     """Parser of ``--config NAME_OR_FILE``, ``--print_config`` and a flag for each setting."""
     from .data import registry  # here: commands without settings need no data sets
 
-    parser = Parser(prog=prog)
+    parser = ConfigParser(prog=prog, hints=hints)
     parser.add_argument(
         "--config",
         action=_ConfigFile,
@@ -46,16 +95,19 @@ def read_config(path: Path, prog: str) -> Config:
     """Settings from a YAML file alone."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; is {path.parent} the folder of a run?")
-    parser = config_parser(prog)
+    parser = config_parser(prog, hints=False)
     return instantiate(parser, parser.parse_args(["--config", str(path)]))
 
 
-def instantiate(parser: Parser, namespace) -> Config:
+def instantiate(parser: ConfigParser, namespace: Namespace) -> Config:
     """The dataclass from parsed arguments."""
     values = parser.instantiate(namespace)
     values.pop("config", None)
     config = Config(**vars(values))
     label_space(config.data.label_space)  # before anything is written or rendered
+    typed, norm = namespace["model.norm"], config.model.norm
+    if typed != norm:
+        parser.hint(f"model.norm={typed} of {config.model.backbone}", f"model.norm={norm}")
     return config
 
 
@@ -74,7 +126,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         signal.signal(signal.SIGTERM, previous)
 
 
-def fail(message: str, status: int) -> None:
+def fail(message: str, status: int) -> NoReturn:
     """Print ``error: message`` to standard error and exit."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print("[bold red]error:[/]", end=" ")
@@ -107,7 +159,7 @@ class PresetFile(Action):
     What comes after it overrides its settings, and it those that came before.
     """
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
         """Read the file into the namespace."""
         ActionConfigFile.apply_config(parser, namespace, "config", str(find_preset(values)))
 

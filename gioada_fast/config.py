@@ -4,10 +4,11 @@ Defaults are those of the small machine (two CPU cores) and were chosen here, ev
 objective included: the paper's own weights are not published with it.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -165,6 +166,11 @@ class DataConfig:
         return self.target.height or self.height, self.target.width or self.width
 
 
+def _frozen_norm(backbone: str) -> Literal["none", "frozen_batch"]:
+    """The norm of a trunk that trains nothing in its norms; 0.1.0 called both of them none."""
+    return "frozen_batch" if backbone == "resnet101" else "none"
+
+
 @dataclass
 class ModelConfig:
     """Sizes of the four networks."""
@@ -174,13 +180,15 @@ class ModelConfig:
     pretrained: str | None = None
     """ImageNet weights with torchvision's key names: a file (.pth or .safetensors), a URL with its
     SHA-256 (URL#sha256=..., or as in vgg16-397923af.pth), or imagenet for torchvision's own."""
-    start: str | None = None
-    """Weights of a whole task network to start from, a task.safetensors of another run of the same
-    model and classes; they take the place of the pretrained ones."""
+    init_from: str | None = None
+    """Weights of a whole task network to start from: the task.safetensors of another run with the
+    same model and classes. They replace the pretrained weights."""
     width: float | None = None
     """Factor on the trunk's channels. Unset: 1 with pretrained weights, 0.25 without."""
-    norm: Literal["group", "none"] | None = None
-    """Normalisation in the trunk. Unset: none with pretrained weights, group without."""
+    norm: Literal["group", "none", "frozen_batch"] | None = None
+    """Normalisation in the trunk: group norm, none (vgg16), or batch norm frozen at the pretrained
+    statistics (resnet101). Unset: group without pretrained weights; with them, what the weights
+    were trained with: none for vgg16, frozen_batch for resnet101."""
     translation_width: float = 0.25
     """Factor on the translation network's channels (1 in the paper)."""
     translation_blocks: int = 9
@@ -199,9 +207,13 @@ class ModelConfig:
     @property
     def trunk_norm(self) -> str:
         """``norm``, or its default."""
-        return self.norm or ("none" if self.pretrained else "group")
+        if self.norm is not None:
+            return self.norm
+        return _frozen_norm(self.backbone) if self.pretrained else "group"
 
     def __post_init__(self):
+        if self.norm == "none":
+            self.norm = _frozen_norm(self.backbone)
         _positive(
             "model",
             width=self.trunk_width,
@@ -229,7 +241,7 @@ class AdaptationConfig:
     """Translation of the source: off, from the image alone, or guided by depth and semantics."""
     output_level: Literal["none", "semantics", "joint"] = "joint"
     """Output discriminator: off, on the segmentation, or on segmentation and depth jointly."""
-    half_rendered: bool = True
+    keep_half_untranslated: bool = True
     """Translate every other source image of a batch and leave the rest as rendered, which keeps
     what the translation loses: bare trees went to buildings without. A batch of one is translated.
     The paper translates all."""
@@ -441,3 +453,74 @@ def _find(kind: str, name: str, shipped: dict[str, Path]) -> Path:
 def save_config(config: Config, path: Path) -> None:
     """Write every setting as YAML."""
     path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+
+
+RENAMED = {
+    "model.start": "model.init_from",
+    "adaptation.half_rendered": "adaptation.keep_half_untranslated",
+}
+"""Settings that had another name in version 0.1.0; its files and command lines keep working."""
+
+
+def rename_old_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Give settings of version 0.1.0 their present names and values, in place.
+
+    Args:
+        settings: all or some settings, nested by section as in a YAML file.
+
+    Returns:
+        What was renamed: old to new.
+    """
+    renamed = {}
+    for old, new in RENAMED.items():
+        section, _, name = old.partition(".")
+        values = settings.get(section)
+        if isinstance(values, dict) and name in values:
+            values.setdefault(new.partition(".")[2], values.pop(name))
+            renamed[old] = new
+    model = settings.get("model")
+    if isinstance(model, dict) and model.get("norm") == "none" and "backbone" in model:
+        model["norm"] = _frozen_norm(model["backbone"])
+        if model["norm"] != "none":
+            renamed[f"model.norm=none of {model['backbone']}"] = f"model.norm={model['norm']}"
+    return renamed
+
+
+MAY_CHANGE = (
+    "name",
+    "runs_dir",
+    "device",
+    "data.workers",
+    "data.packs",
+    "data.max_unreadable",
+    "data.source.root",
+    "data.target.root",
+    "model.init_from",
+)
+"""Settings that may differ when a run is resumed."""
+
+
+def changed_setting(
+    saved: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[str, Any, Any] | None:
+    """(name, saved, now) of the first setting that a run must keep and that differs, or None.
+
+    Args:
+        saved: settings nested by section, as ``dataclasses.asdict`` returns them.
+        now: the same.
+    """
+    before, after = _by_dotted_name(saved), _by_dotted_name(now)
+    for name in sorted(before.keys() | after.keys()):
+        if name not in MAY_CHANGE and before.get(name) != after.get(name):
+            return name, before.get(name), after.get(name)
+    return None
+
+
+def _by_dotted_name(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _by_dotted_name(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -21,10 +21,11 @@ from .data import registry
 from .data.sets import describe_target, evaluation_frames
 from .engine.device import choose_device
 from .engine.evaluator import FARTHEST_SCORED, Scores, evaluate
-from .engine.networks import find_weights, load_task
+from .engine.networks import load_task
+from .engine.run_folder import RunFolder, find_weights
 from .errors import InputError
+from .report.formatting import percent
 from .report.panels import save_image
-from .report.run_report import percent
 
 PROG = "python -m gioada_fast.evaluate"
 _OF_TARGET = {
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
 
     path = Path(options.model).expanduser()
     task, space, metadata = load_task(find_weights(path, options.weights))
-    config = cli.read_config(path / "config.yaml", PROG) if path.is_dir() else Config()
+    config = cli.read_config(RunFolder(path).config, PROG) if path.is_dir() else Config()
     target = _target(config.data.target, options)
     # the networks' size, whatever the images are resized to elsewhere
     target.height, target.width = height, width = metadata["size"]

@@ -17,7 +17,8 @@ from .data.files import list_images, read_image
 from .data.transforms import resize_image
 from .engine.device import choose_device
 from .engine.inference import image_tensor, predict_maps
-from .engine.networks import find_weights, load_task
+from .engine.networks import load_task
+from .engine.run_folder import find_weights
 from .errors import InputError
 from .report.panels import colour_depth, overlay, save_image
 

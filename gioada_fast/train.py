@@ -23,6 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     """Start or resume a run."""
     # here, so that the processes that render frames, which import this module again, do without
     from .engine.run import command_line, resume, start
+    from .engine.run_folder import RunFolder
 
     arguments = list(arguments)
     parser = cli.config_parser(PROG)
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str]) -> None:
     if run_folder is not None:
         if len(arguments) > (1 if "=" in arguments[0] else 2):
             raise InputError("--resume goes on with the run's own settings: leave out other flags")
-        run = Path(run_folder).expanduser()
-        resume(cli.read_config(run / "config.yaml", PROG), run, command_line())
+        run = RunFolder(Path(run_folder).expanduser())
+        resume(cli.read_config(run.config, PROG), run, command_line())
         return
     config = cli.instantiate(parser, namespace)
     files = namespace.config

@@ -19,7 +19,8 @@ from .data.sets import source_frames
 from .depth import encode_depth
 from .engine.device import choose_device
 from .engine.inference import image_tensor, translate_images
-from .engine.networks import find_weights, load_translation
+from .engine.networks import load_translation
+from .engine.run_folder import TRANSLATION, RunFolder, find_weights
 from .report.panels import save_image
 
 PROG = "python -m gioada_fast.translate"
@@ -34,9 +35,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     options = parser.parse_args(list(arguments))
 
-    run = Path(options.run).expanduser()
-    config = cli.read_config(run / "config.yaml", PROG)
-    translation, metadata = load_translation(find_weights(run, "translation"))
+    run = RunFolder(Path(options.run).expanduser())
+    config = cli.read_config(run.config, PROG)
+    translation, metadata = load_translation(find_weights(run.path, TRANSLATION))
     translation = translation.to(choose_device(options.device))
     source = source_frames(config.data)
     output = cli.output_folder(options.output, new=True)

@@ -152,7 +152,7 @@ def test_every_other_source_image_stays_as_rendered(input_level, pairs):
     torch.testing.assert_close(real, x_t[::2])
     assert generated.outputs.shape[0] == 2 * pairs
 
-    whole = make(input_level, "joint", half_rendered=False)
+    whole = make(input_level, "joint", keep_half_untranslated=False)
     whole.load_state_dict(adaptation.state_dict())
     whole.task.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     fake, real = whole.generators_loss(batch).images

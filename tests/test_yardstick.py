@@ -27,7 +27,7 @@ def make(input_level="geometry", output_level="joint", model=None, **settings):
     """Networks and batch; the objective's weights are such that no term is small beside others."""
     torch.manual_seed(0)
     levels = {"lambda_depth": 1.0, "lambda_img": 1.0, "lambda_out": 1.0}
-    levels |= {"half_rendered": False, **settings}
+    levels |= {"keep_half_untranslated": False, **settings}
     config = Config(
         model=ModelConfig(**{**SMALL_MODEL, **(model or {})}),
         adaptation=AdaptationConfig(input_level, output_level, **levels),
@@ -108,7 +108,7 @@ def test_an_update_moves_every_network_and_lowers_the_loss():
     ("name", "value", "found"),
     [
         ("gan_loss", "hinge", "hinge"),
-        ("half_rendered", True, "half_rendered"),
+        ("keep_half_untranslated", True, "keep_half_untranslated"),
     ],
 )
 def test_what_it_does_not_have_is_refused(name, value, found):

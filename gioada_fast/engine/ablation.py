@@ -10,32 +10,25 @@ finished is read from their folders.
 """
 
 import gc
+import itertools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..atomic_files import write_atomically
-from ..config import Config
+from ..config import Config, changed_setting
 from ..data.sets import describe_target, evaluation_frames, source_set, supervised
 from ..errors import InputError, Interrupted
-from ..report.run_report import (
-    NO_VALUE,
-    embed_into,
-    percent,
-    points,
-    read_settings,
-    render,
-    settings_by_section,
-)
-from .run import changed_setting, resume, start
+from ..report.ablation_report import RowPictures, ablation_page, tables
+from .run import resume, start
+from .run_folder import TASK_SOURCE_ONLY, RunFolder
 
 
 @dataclass(frozen=True)
@@ -43,8 +36,8 @@ class Row:
     """What a row trains with."""
 
     caption: str
-    input_level: str = "none"
-    output_level: str = "none"
+    input_level: Literal["none", "image", "geometry"] = "none"
+    output_level: Literal["none", "semantics", "joint"] = "none"
     self_training: bool = False
 
 
@@ -64,6 +57,11 @@ ROWS = {
 """By the name of a row's folder, in the order of the table."""
 
 
+def run_folder(folder: Path, name: str, seed: int) -> RunFolder:
+    """The folder of a row's run with one seed, in the folder of the ablation."""
+    return RunFolder(folder / f"seed{seed}" / name)
+
+
 def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
     """All settings of a row's run.
 
@@ -73,13 +71,14 @@ def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
         seed: of the weights and the data order.
         folder: of the ablation.
     """
-    row, runs = ROWS[name], folder / f"seed{seed}"
+    row = ROWS[name]
     data, model, schedule = config.data, config.model, config.schedule
     if name == SOURCE_ONLY:
         schedule = replace(schedule, adaptation_steps=0)
     else:
         schedule = replace(schedule, source_only_steps=0)
-        model = replace(model, start=str(runs / SOURCE_ONLY / "task_source_only.safetensors"))
+        source_only = run_folder(folder, SOURCE_ONLY, seed)
+        model = replace(model, init_from=str(source_only.weights(TASK_SOURCE_ONLY)))
     if name == ORACLE:
         data = supervised(data)
     adaptation = replace(
@@ -91,7 +90,7 @@ def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
     return replace(
         config,
         name=name,
-        runs_dir=str(runs),
+        runs_dir=str(run_folder(folder, name, seed).path.parent),
         seed=seed,
         data=data,
         model=model,
@@ -118,6 +117,7 @@ def ablate(config: Config, seeds: Sequence[int], rows: Collection[str], command:
             is missing.
         RunStopped: a run was stopped or failed; the rows before are kept.
     """
+    assert config.name is not None
     folder = Path(config.runs_dir).expanduser() / config.name
     _check_steps(config)
     _check_kept(config, folder)
@@ -137,7 +137,7 @@ def ablate(config: Config, seeds: Sequence[int], rows: Collection[str], command:
             if folder.is_dir():
                 write_summary(config, folder, command)
     summary = write_summary(config, folder, command)
-    for table in tables(summary):
+    for table in tables(summary, ROWS[CONTROL].caption):
         console.print(table)
     report = folder / "report.html"
     console.print(f"report: {report}", soft_wrap=True, highlight=False)
@@ -146,9 +146,9 @@ def ablate(config: Config, seeds: Sequence[int], rows: Collection[str], command:
 
 def _train_row(config: Config, name: str, seed: int, folder: Path, command: str) -> None:
     settings = row_config(config, name, seed, folder)
-    run = folder / f"seed{seed}" / name
+    run = run_folder(folder, name, seed)
     try:
-        if run.exists():
+        if run.path.exists():
             resume(settings, run, command)
         else:
             start(settings, name, command)
@@ -174,17 +174,17 @@ def _check_steps(config: Config) -> None:
 
 def _check_kept(config: Config, folder: Path) -> None:
     """Refuse settings that are not those of the rows that are there."""
-    for path in sorted(folder.glob("seed*/*/config.yaml")):
-        name, seed = path.parent.name, path.parent.parent.name.removeprefix("seed")
-        if name not in ROWS or not seed.isdecimal():
+    for seed, name in itertools.product(_seeds(folder), ROWS):
+        run = run_folder(folder, name, seed)
+        if not run.config.is_file():
             continue
-        wanted = asdict(row_config(config, name, int(seed), folder))
-        changed = changed_setting(read_settings(path), wanted)
+        settings = asdict(row_config(config, name, seed, folder))
+        changed = changed_setting(run.read_settings(), settings)
         if changed is not None:
             setting, kept, now = changed
             raise InputError(
-                f"{path} has {setting} = {kept}, now it is {now}: the rows of an ablation have the "
-                "same settings; give another --name to change them"
+                f"{run.config} has {setting} = {kept}, now it is {now}: the rows of an ablation "
+                "have the same settings; give another --name to change them"
             )
 
 
@@ -210,10 +210,12 @@ def _check_pending(config: Config, pending: Sequence[tuple[int, str]], folder: P
 
 def _result(config: Config, name: str, seed: int, folder: Path) -> dict[str, Any] | None:
     """The result of a row, or None where it is not finished."""
-    run = folder / f"seed{seed}" / name
-    if not (run / "report.html").is_file():  # a run's last file
+    run = run_folder(folder, name, seed)
+    if not run.report.is_file():  # a run's last file
         return None
-    result = json.loads((run / "result.json").read_text())
+    result = run.read_result()
+    if result is None:
+        return None
     schedule = row_config(config, name, seed, folder).schedule
     steps = schedule.source_only_steps + schedule.adaptation_steps
     return result if result["columns"][-1]["updates"] == steps else None
@@ -229,10 +231,27 @@ def write_summary(config: Config, folder: Path, command: str) -> dict[str, Any]:
     text = json.dumps(summary, indent=1)
     path = folder / "ablation.json"
     write_atomically(path, lambda temporary: temporary.write_text(text))
-    html = _report(summary, folder)
+    html = ablation_page(summary, ROWS[CONTROL].caption, len(ROWS), _pictures(summary, folder))
     path = folder / "report.html"
     write_atomically(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
     return summary
+
+
+def _pictures(summary: Mapping[str, Any], folder: Path) -> dict[str, RowPictures]:
+    """Pictures of each row's first seed, by row."""
+    pictures = {}
+    for row in summary["rows"]:
+        run = run_folder(folder, row["name"], row["seeds"][0]["seed"])
+        comparison = run.comparison if run.comparison.is_file() else None
+        panel = next(reversed(run.drawn_panels().values()), None)
+        pictures[row["name"]] = RowPictures(comparison, panel)
+    return pictures
+
+
+def _seeds(folder: Path) -> list[int]:
+    """The seeds that an ablation's folder has runs of."""
+    numbers = [path.name.removeprefix("seed") for path in folder.glob("seed*")]
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def summarise(config: Config, folder: Path, command: str) -> dict[str, Any]:
@@ -242,8 +261,7 @@ def summarise(config: Config, folder: Path, command: str) -> dict[str, Any]:
     over the oracle's: means over the seeds that have both, or all three. Standard deviations are
     those of a sample, None for a single seed.
     """
-    numbers = [path.name.removeprefix("seed") for path in folder.glob("seed*")]
-    seeds = sorted(int(number) for number in numbers if number.isdecimal())
+    seeds = _seeds(folder)
     results = {
         name: {seed: found for seed in seeds if (found := _result(config, name, seed, folder))}
         for name in ROWS
@@ -282,13 +300,17 @@ def _summarise_row(
                 "seed": seed,
                 **{key: column[key] for key in ("updates", "miou", "iou", "pixel_accuracy")},
                 "difference": differences[seed],
-                "gap_closed": _share(differences[seed], possible[seed]),
+                "gap_closed": _fraction(differences[seed], possible[seed]),
                 "seconds": result["seconds"],
                 "versions": result["versions"],
                 "command": result["command"],
             }
         )
-    both = [s for s in results if None not in (differences[s], possible[s])]
+    gaps = [
+        (closed, whole)
+        for seed in results
+        if (closed := differences[seed]) is not None and (whole := possible[seed]) is not None
+    ]
     classes = of_seeds[0]["iou"]
     return {
         "name": name,
@@ -296,7 +318,7 @@ def _summarise_row(
         "miou": _statistics(own[seed] for seed in results),
         "iou": {c: _statistics(one["iou"][c] for one in of_seeds) for c in classes},
         "difference": _statistics(differences.values()),
-        "gap_closed": _share(sum(differences[s] for s in both), sum(possible[s] for s in both)),
+        "gap_closed": _fraction(sum(closed for closed, _ in gaps), sum(whole for _, whole in gaps)),
         "seconds": _statistics(one["seconds"] for one in of_seeds),
         "seeds": of_seeds,
     }
@@ -306,7 +328,7 @@ def _less(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _share(part: float | None, whole: float | None) -> float | None:
+def _fraction(part: float | None, whole: float | None) -> float | None:
     """None where there is no gap to close."""
     return part / whole if part is not None and whole is not None and whole > 0 else None
 
@@ -317,92 +339,3 @@ def _statistics(values: Iterable[float | None]) -> dict[str, float | None]:
         "mean": float(np.mean(present)) if present else None,
         "std": float(np.std(present, ddof=1)) if len(present) > 1 else None,
     }
-
-
-def with_spread(statistics: Mapping[str, float | None], number=percent) -> str:
-    """Mean ± standard deviation, by ``report.percent`` or ``points``."""
-    mean, std = number(statistics["mean"]), statistics["std"]
-    return mean if std is None else f"{mean} ±{percent(std)}"
-
-
-def _gap(row: Mapping[str, Any]) -> str:
-    share = row["gap_closed"]
-    return NO_VALUE if share is None else f"{100 * share:.0f} %".replace("-", "−")
-
-
-def _minutes(row: Mapping[str, Any]) -> str:
-    return f"{row['seconds']['mean'] / 60:.1f}"
-
-
-def tables(summary: Mapping[str, Any]) -> list[Table]:
-    """The rows' mIoU, and their IoU by class with the rows as numbered columns."""
-    rows = summary["rows"]
-    seeds = ", ".join(map(str, summary["seeds"]))
-    rows_table = Table(
-        caption=Text(
-            f"mIoU in % on {summary['target']}; seeds {seeds}, ± standard deviation over them. "
-            f"Difference to '{ROWS[CONTROL].caption}' in points; gap: share of the way from there "
-            "to the oracle."
-        ),
-        caption_justify="left",
-    )
-    rows_table.add_column("")
-    rows_table.add_column("row")
-    for heading in ("mIoU", "difference", "gap", "minutes"):
-        rows_table.add_column(heading, justify="right")
-    classes = Table(caption=Text("IoU in %, by row."), caption_justify="left")
-    classes.add_column("class")
-    for number, row in enumerate(rows, start=1):
-        rows_table.add_row(
-            str(number),
-            Text(row["caption"]),
-            with_spread(row["miou"]),
-            with_spread(row["difference"], points),
-            _gap(row),
-            _minutes(row),
-        )
-        classes.add_column(str(number), justify="right")
-    for name in summary["classes"]:
-        classes.add_row(Text(name), *(with_spread(row["iou"][name]) for row in rows))
-    return [rows_table, classes]
-
-
-def _report(summary: Mapping[str, Any], folder: Path) -> str:
-    """One HTML file that needs nothing beside it; pictures are those of the first seed."""
-    comparisons: list[dict[str, str | int]] = []
-    translations: list[dict[str, str | int]] = []
-    broken: list[str] = []
-    for row in summary["rows"]:
-        run = folder / f"seed{row['seeds'][0]['seed']}" / row["name"]
-        caption = f"{row['caption'].capitalize()}, seed {row['seeds'][0]['seed']}"
-        pictures = [(comparisons, run / "comparison.jpg")]
-        panels = sorted((run / "panels").glob("step_*.jpg"))
-        if row["input_level"] != "none":
-            pictures += [(translations, panel) for panel in panels[-1:]]
-        for images, path in pictures:
-            if path.is_file():
-                embed_into(images, broken, path, caption)
-    return render(
-        "ablation.html",
-        summary=summary,
-        spread=with_spread,
-        points=points,
-        gap=_gap,
-        minutes=_minutes,
-        verdict=_verdict(summary),
-        comparisons=comparisons,
-        translations=translations,
-        notes=[f"{name} could not be read and is left out." for name in broken],
-        settings=settings_by_section(summary["settings"]),
-    )
-
-
-def _verdict(summary: Mapping[str, Any]) -> str:
-    rows = {row["name"]: row for row in summary["rows"]}
-    adapted = [rows[name] for name in rows if name not in (SOURCE_ONLY, CONTROL, ORACLE)]
-    scored = [row for row in adapted if row["difference"]["mean"] is not None]
-    if not scored:
-        return f"{len(rows)} of {len(ROWS)} rows are there; none to compare with the control yet."
-    best = max(scored, key=lambda row: row["difference"]["mean"])
-    change = with_spread(best["difference"], points)
-    return f"The largest difference to the control: {change} points, {best['caption']}."

@@ -1,6 +1,6 @@
 """Scores on labelled frames: IoU of each class, mean IoU, pixel accuracy; errors of depth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,7 +68,7 @@ class Scores:
         )
 
 
-def _mean(values) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     present = [value for value in values if value is not None]
     return float(np.mean(present)) if present else None
 
@@ -109,7 +109,7 @@ def evaluate(
             logits, depth = task(normalise(image))
         labels = torch.from_numpy(frame.labels).unsqueeze(0).to(device)
         if on_prediction is not None:
-            logits = upsample(logits.float(), labels.shape[1:])
+            logits = upsample(logits.float(), (labels.shape[1], labels.shape[2]))
             on_prediction(index, logits.argmax(1)[0].to(torch.uint8).cpu().numpy())
         confusion += upsample_confusion_matrix(logits, labels)
         if frame.depth is not None:
@@ -127,7 +127,7 @@ def _depth_errors(encoded: Tensor, true: Tensor, encoding: str) -> Tensor:
     scored = (true > 0) & (true <= FARTHEST_SCORED)
     if not scored.any():
         return true.new_zeros(4, dtype=torch.float64)
-    full = upsample(encoded.float(), true.shape)[0, 0]
+    full = upsample(encoded.float(), (true.shape[0], true.shape[1]))[0, 0]
     d = decode_depth(full, encoding).clamp(max=FARTHEST_SCORED)[scored].double()
     true = true[scored].double()
     ratio = torch.maximum(d / true, true / d)

@@ -27,10 +27,10 @@ def predict_maps(
     Returns:
         (train ids uint8 [N, H', W'], encoded depth float32 [N, H', W']).
     """
-    device = task.input_scale.device
+    device = next(task.parameters()).device
     with autocast(device, precision):
         logits, depth = task(normalise(images.to(device)))
-    size = size or images.shape[2:]
+    size = size or (images.shape[2], images.shape[3])
     labels = upsample(logits.float(), size).argmax(1).to(torch.uint8)
     return labels.cpu().numpy(), upsample(depth.float(), size)[:, 0].cpu().numpy()
 

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from ..atomic_files import write_atomically
+from .run_folder import RunFolder
 
 
 class MetricsLog:
-    """Appends records to ``run/metrics.jsonl`` and mirrors them to TensorBoard.
+    """Appends records to a run's ``metrics.jsonl`` and mirrors them to TensorBoard.
 
     Args:
         run: the run's folder.
@@ -20,14 +20,14 @@ class MetricsLog:
             dropped, since the steps that made them are run again.
     """
 
-    def __init__(self, run: Path, resume_step: int | None = None):
-        self.path = run / "metrics.jsonl"
-        if resume_step is not None and self.path.exists():
-            records = "".join(_up_to(resume_step, self.path.read_text()))
-            write_atomically(self.path, lambda temporary: temporary.write_text(records))
-        self._file = self.path.open("a", buffering=1)
+    def __init__(self, run: RunFolder, resume_step: int | None = None):
+        path = run.metrics
+        if resume_step is not None and path.exists():
+            records = "".join(_up_to(resume_step, path.read_text()))
+            write_atomically(path, lambda temporary: temporary.write_text(records))
+        self._file = path.open("a", buffering=1)
         purge = None if resume_step is None else resume_step + 1
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
+        self._board = SummaryWriter(str(run.tensorboard), purge_step=purge)
 
     def write(self, step: int, phase: str, values: dict[str, Any]) -> None:
         """One record; nested values (IoU by class) become ``name/class`` in TensorBoard."""

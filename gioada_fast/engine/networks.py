@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..adaptation import TwoLevelAdaptation
-from ..config import Config
+from ..config import Config, rename_old_settings
 from ..errors import InputError
 from ..labels import LabelSpace, label_space
 from ..models import TaskNet, TranslationNet
 from .checkpoint import load_state, load_weights, save_weights
 from .pretrained import load_pretrained, pretrained_file
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptation:
@@ -21,20 +23,20 @@ def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptat
 
     Args:
         config: all settings.
-        from_files: whether to read ``model.start`` or ``model.pretrained``; not needed where a
+        from_files: whether to read ``model.init_from`` or ``model.pretrained``; not needed where a
             checkpoint follows.
     """
     torch.manual_seed(config.seed)
     space = label_space(config.data.label_space)
     adaptation = TwoLevelAdaptation(space.num_classes, config.adaptation, config.model)
-    if from_files and config.model.start:
-        path = Path(config.model.start).expanduser()
+    if from_files and config.model.init_from:
+        path = Path(config.model.init_from).expanduser()
         adaptation.task.load_state_dict(_load_start(path, config).state_dict())
     elif from_files and config.model.pretrained:
         trunk = adaptation.task.trunk
         load_pretrained(trunk, pretrained_file(config.model.pretrained, config.model.backbone))
         trunk.scale_to_unit_variance()
-    return adaptation.to(memory_format=torch.channels_last)
+    return _channels_last(adaptation)
 
 
 def _load_start(path: Path, config: Config) -> TaskNet:
@@ -45,8 +47,8 @@ def _load_start(path: Path, config: Config) -> TaskNet:
         name = setting.partition(".")[2]
         if metadata[name] != wanted[name]:
             raise InputError(
-                f"model.start: {path} was trained with {setting} = {metadata[name]}, here it is "
-                f"{wanted[name]}: set it, or start from other weights"
+                f"model.init_from: {path} was trained with {setting} = {metadata[name]}, here it "
+                f"is {wanted[name]}: set it, or start from other weights"
             )
     return task
 
@@ -62,21 +64,6 @@ def _task_metadata(config: Config) -> dict[str, Any]:
     }
 
 
-def find_weights(model: Path, name: str) -> Path:
-    """The weights ``name`` of a run's folder; a file is taken as it is."""
-    if model.is_file():
-        return model
-    if not model.is_dir():
-        raise InputError(f"{model}: no such run, and no such weights file")
-    path = model / f"{name}.safetensors"
-    if not path.is_file():
-        found = sorted(other.stem for other in model.glob("*.safetensors"))
-        raise InputError(
-            f"{path}: no such weights; {model} has {', '.join(found) if found else 'none yet'}"
-        )
-    return path
-
-
 def save_task(path: Path, task: TaskNet, config: Config) -> None:
     """Write the task network's weights and how to build it."""
     save_weights(path, task, _task_metadata(config))
@@ -88,6 +75,7 @@ def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
     The metadata holds ``size`` (H, W), ``depth_encoding`` and how the network was built.
     """
     state, metadata = _load(path, "task")
+    rename_old_settings({"model": metadata})
     space = label_space(metadata["label_space"])
     task = _build(
         path,
@@ -96,7 +84,7 @@ def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
         ),
     )
     load_state(task, state, path, "task")
-    return task.to(memory_format=torch.channels_last).eval(), space, metadata
+    return _channels_last(task).eval(), space, metadata
 
 
 def save_translation(path: Path, translation: TranslationNet, config: Config) -> None:
@@ -126,7 +114,7 @@ def load_translation(path: Path) -> tuple[TranslationNet, dict[str, Any]]:
         ),
     )
     load_state(translation, state, path, "translation")
-    return translation.to(memory_format=torch.channels_last).eval(), metadata
+    return _channels_last(translation).eval(), metadata
 
 
 def _input(config: Config) -> dict[str, Any]:
@@ -145,7 +133,12 @@ def _load(path: Path, network: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, metadata
 
 
-def _build(path: Path, build: Callable[[], nn.Module]) -> nn.Module:
+def _channels_last(network: Network) -> Network:
+    # PyTorch's stubs lack this form of the call
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _build(path: Path, build: Callable[[], Network]) -> Network:
     try:
         return build()
     except (KeyError, TypeError, ValueError) as error:

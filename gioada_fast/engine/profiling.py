@@ -151,7 +151,7 @@ def _root(event: FunctionEvent) -> FunctionEvent:
     return event
 
 
-def _owner(event: FunctionEvent) -> str | None:
+def _owner(event: FunctionEvent | None) -> str | None:
     """What a forward operator belongs to; None inside of a backward pass."""
     while event is not None:
         if event.name.startswith(_MARK):

@@ -3,11 +3,11 @@
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.progress import (
@@ -35,6 +35,7 @@ from .device import to_device
 from .evaluator import Scores
 from .metrics_log import MetricsLog
 from .profiling import StepProfile, profile_steps
+from .run_folder import RunFolder
 from .step import GraphedStep, Step
 
 
@@ -59,6 +60,22 @@ def phases(config: Config) -> list[Phase]:
     return [phase for phase in both if phase.steps]
 
 
+class TrainerObserver(Protocol):
+    """Scores and records what the trainer does.
+
+    It alone knows target labels: the trainer sees the scores that ``score`` returns, nothing else.
+    """
+
+    def score(self, task: TaskNet) -> Scores:
+        """Score a task network on the labelled target frames; called in every process."""
+
+    def draw_panel(self, step: int, phase: Phase) -> None:
+        """Draw pictures of the networks' present output; called in the writer alone."""
+
+    def finish_phase(self, phase: Phase, scores: Scores) -> None:
+        """Keep the weights and scores at the end of a phase; called in the writer alone."""
+
+
 class Trainer:
     """Trains the networks of a run, phase by phase.
 
@@ -67,11 +84,8 @@ class Trainer:
         run: the run's folder.
         adaptation: the networks, on their device.
         source: labelled synthetic frames.
-        target: unlabelled target images. The trainer has no other access to the target: scores come
-            from ``score``, which alone knows the labels.
-        score: scores of a task network on the labelled target frames.
-        on_panel: called with (step, phase name) when a panel of pictures is due.
-        on_phase_end: called with (phase, scores) at the end of each phase.
+        target: unlabelled target images.
+        observer: scores the networks, and is called when a panel is due and when a phase ends.
         unreadable: files that cannot be read.
         log: where numbers and pictures go; None in processes that do not write.
         checkpoint: state to go on from, from ``load_checkpoint``.
@@ -80,21 +94,18 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        run: Path,
+        run: RunFolder,
         adaptation: TwoLevelAdaptation,
         source: SourceFrames | PackedSource,
         target: TargetImages | PackedTarget,
-        score: Callable[[TaskNet], Scores],
-        on_panel: Callable[[int, str], None],
-        on_phase_end: Callable[[Phase, Scores], None],
+        observer: TrainerObserver,
         unreadable: Unreadable,
         log: MetricsLog | None,
         checkpoint: dict[str, Any] | None = None,
     ):
         self.config, self.run, self.adaptation = config, run, adaptation
-        self.source, self.target, self.score = source, target, score
-        self.on_panel, self.on_phase_end, self.log = on_panel, on_phase_end, log
-        self.unreadable = unreadable
+        self.source, self.target, self.unreadable = source, target, unreadable
+        self.observer, self.log = observer, log
         self.device = next(adaptation.parameters()).device
         self._classes = label_space(config.data.label_space).num_classes
         self.step = 0
@@ -108,15 +119,11 @@ class Trainer:
         if checkpoint is not None:
             self.step = checkpoint["step"]
             self._started -= checkpoint["seconds"]
-            load_state(adaptation, checkpoint["networks"], self.checkpoint_path, "saved")
+            load_state(adaptation, checkpoint["networks"], run.checkpoint, "saved")
 
     CHECKPOINT_KEYS = frozenset(
         {"config", "processes", "step", "seconds", "networks", "optimisers", "rng", "cuda_rng"}
     )
-
-    @property
-    def checkpoint_path(self) -> Path:
-        return self.run / "checkpoints" / "last.pt"
 
     @property
     def _on_cuda(self) -> bool:
@@ -151,8 +158,8 @@ class Trainer:
         self.step = phase.first
         self._build_step(phase)
         self._set_learning_rates(phase)
-        batches = list(itertools.islice(self._batches(phase), warmup + updates))
-        batches = itertools.cycle(batches)  # of a phase that may be shorter
+        loaded = list(itertools.islice(self._batches(phase), warmup + updates))
+        batches = itertools.cycle(loaded)  # of a phase that may be shorter
         for _ in range(warmup):
             self._update(next(batches))
         networks = {
@@ -204,11 +211,11 @@ class Trainer:
                 scores = self._evaluate(phase)
             if self._writes and (done or self.step % schedule.panel_every == 0):
                 with self._window.paused():
-                    self.on_panel(self.step, phase.name)
+                    self.observer.draw_panel(self.step, phase)
             if saves:
                 self._check_weights()
             if done and self._writes:
-                self.on_phase_end(phase, scores)
+                self.observer.finish_phase(phase, scores)
             if saves and self._writes:
                 self._save()
             if stops and self.step < phases(self.config)[-1].end:
@@ -271,19 +278,19 @@ class Trainer:
         values: dict[str, Any] = {f"loss/{name}": value for name, value in means.items()}
         for name, optimiser in self.optimisers.items():
             values[f"lr/{name}"] = float(optimiser.param_groups[-1]["lr"])
-        if self._writes:
+        if self.log is not None:
             self.log.write(self.step, phase.name, {**values, "pairs_per_second": rate})
         status = f"{rate:.1f} pairs/s  loss {means['total']:.3f}"
         self._bar.update(self._bar.task_ids[-1], status=status)
 
     def _evaluate(self, phase: Phase) -> Scores:
         with self._window.paused():
-            scores = self.score(self.adaptation.task)
-        if not self._writes:
+            scores = self.observer.score(self.adaptation.task)
+        if self.log is None:
             return scores
         values = {f"eval/{name}": value for name, value in asdict(scores).items()}
         self.log.write(self.step, phase.name, values)
-        if scores.miou is not None:
+        if scores.miou is not None and scores.pixel_accuracy is not None:
             self._bar.console.print(
                 f"step {self.step:5d}  {phase.name:12s}  mIoU {100 * scores.miou:5.2f}  "
                 f"pixel accuracy {100 * scores.pixel_accuracy:5.2f}"
@@ -300,13 +307,13 @@ class Trainer:
                 )
 
     def _last_checkpoint(self) -> str:
-        if self.checkpoint_path.exists():
-            return f"the last checkpoint, {self.checkpoint_path}, is from before"
+        if self.run.checkpoint.exists():
+            return f"the last checkpoint, {self.run.checkpoint}, is from before"
         return "there is no checkpoint yet"
 
     def _save(self) -> None:
         save_checkpoint(
-            self.checkpoint_path,
+            self.run.checkpoint,
             {
                 "config": asdict(self.config),
                 "processes": distributed.world_size(),
@@ -369,7 +376,8 @@ class Trainer:
 
 
 def _as_batch(tensors: dict[str, Tensor]) -> Batch:
-    return Batch(**{"target_image": None, **tensors})
+    fields: dict[str, Any] = {"target_image": None, **tensors}
+    return Batch(**fields)
 
 
 class LossWindow:
@@ -431,6 +439,7 @@ def build_optimisers(
         _group(task.trunk.parameters(), lr * config.trunk_lr_factor, graphs),
         _group(heads, lr, graphs),
     ]
+    task_optimiser: torch.optim.Optimizer
     if settings.task == "adamw":
         task_optimiser = torch.optim.AdamW(
             groups, weight_decay=settings.weight_decay, fused=True, capturable=graphs

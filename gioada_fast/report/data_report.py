@@ -12,8 +12,8 @@ from ..data.files import read_image
 from ..data.transforms import resize_image, resize_nearest
 from ..depth import NEAR
 from ..labels import LabelSpace
+from .formatting import NO_VALUE, percent
 from .panels import colour_depth, grid
-from .run_report import NO_VALUE, percent
 
 SHEET_ROWS = 4
 """Frames of each set on a contact sheet."""
@@ -144,12 +144,12 @@ def _pictures(
     data, files = report.data, report.data.frames[index]
     image = read_image(files.image)
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
-    shape = tuple(max(1, round(scale * side)) for side in image.shape[:2])
+    shape = max(1, round(scale * image.shape[0])), max(1, round(scale * image.shape[1]))
     yield _on_paper(resize_image(image, shape), size)
-    if data.read_labels is not None:
+    if data.read_labels is not None and files.labels is not None:
         labels = resize_nearest(data.read_labels(files.labels), shape)
         yield _on_paper(space.colourise(labels), size)
-    if data.depth is not None:
+    if data.depth is not None and files.depth is not None:
         metres = resize_nearest(data.depth.read(files.depth), shape)
         yield _on_paper(colour_depth(NEAR / np.maximum(metres, NEAR), metres > 0), size)
 

@@ -7,7 +7,10 @@ import cv2
 import numpy as np
 
 from ..atomic_files import write_atomically
+from ..data.files import LabelledFrame
+from ..data.sets import resize_image, resize_nearest
 from ..errors import InputError
+from ..labels import LabelSpace
 
 SOURCE_COLUMNS = {
     "source": "source",
@@ -76,6 +79,46 @@ def overlay(image: np.ndarray, colours: np.ndarray, alpha: float = 0.5) -> np.nd
     return cv2.addWeighted(image, 1 - alpha, colours, alpha, 0)
 
 
+def training_pictures(
+    frames: Sequence[LabelledFrame],
+    depth: np.ndarray,
+    valid: np.ndarray,
+    targets: np.ndarray,
+    segmentation: np.ndarray,
+    target_depth: np.ndarray,
+    translated: np.ndarray | None,
+    space: LabelSpace,
+    size: tuple[int, int],
+) -> list[dict[str, np.ndarray]]:
+    """Rows for ``training_panel``, one per pair.
+
+    Args:
+        frames: source frames.
+        depth: their encoded depth [N, H, W].
+        valid: where they have depth, bool [N, H, W].
+        targets: RGB uint8 [N, H', W', 3].
+        segmentation: predicted train ids of the targets [N, H', W'].
+        target_depth: predicted encoded depth of the targets [N, H', W'].
+        translated: translated source RGB uint8 [N, H, W, 3], or None without translation.
+        space: classes of the train ids.
+        size: (height, width) of all pictures; source and target may have different sizes.
+    """
+    rows = []
+    for i, frame in enumerate(frames):
+        row = {
+            "source": frame.image,
+            "label": space.colourise(frame.labels),
+            "source_depth": colour_depth(depth[i], valid[i]),
+            "target": targets[i],
+            "segmentation": space.colourise(segmentation[i]),
+            "depth": colour_depth(target_depth[i]),
+        }
+        if translated is not None:
+            row["translated"] = translated[i]
+        rows.append({name: resize_image(picture, size) for name, picture in row.items()})
+    return rows
+
+
 def training_panel(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
     """One row a pair: the source with its truth on the left, the target's prediction on the right.
 
@@ -88,6 +131,33 @@ def training_panel(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
         RGB uint8 [height, width, 3].
     """
     return grid(rows, SOURCE_COLUMNS, TARGET_COLUMNS)
+
+
+def comparison_pictures(
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray] | None,
+    segmentations: Mapping[str, np.ndarray],
+    space: LabelSpace,
+) -> list[dict[str, np.ndarray]]:
+    """Rows for ``comparison_panel``, one per image.
+
+    Args:
+        images: target images, RGB uint8 [H, W, 3].
+        labels: their ground truth of any size, train ids; None without.
+        segmentations: predicted train ids [N, H, W] by the name of a result's column.
+        space: classes of the train ids.
+    """
+    keys = {caption: key for key, caption in COMPARISON_COLUMNS.items()}
+    rows = []
+    for i, image in enumerate(images):
+        row = {"target": image}
+        if labels is not None:
+            height, width = image.shape[:2]
+            row["label"] = space.colourise(resize_nearest(labels[i], (height, width)))
+        for name, segmentation in segmentations.items():
+            row[keys[name]] = space.colourise(segmentation[i])
+        rows.append(row)
+    return rows
 
 
 def comparison_panel(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:

@@ -267,9 +267,9 @@ def test_a_start_of_another_model_is_refused(world):
         ({"model.width": 0.25}, "model.width = 0.125, here it is 0.25"),
         ({"model.norm": "none"}, "model.norm = group, here it is none"),
         ({"data.label_space": "cityscapes16"}, "data.label_space = camvid11"),
-        ({"model.start": folder / "no.safetensors"}, "no.safetensors: no such file"),
+        ({"model.init_from": folder / "no.safetensors"}, "no.safetensors: no such file"),
     ):
-        values = {"name": "other", "model.start": start, **setting}
+        values = {"name": "other", "model.init_from": start, **setting}
         done = command("train", *flags(folder / "street_scenes", folder, **values), cwd=folder)
         assert done.returncode == 2 and words in done.stderr, done.stderr
         assert not (folder / "other").exists()

@@ -49,7 +49,7 @@ def test_two_processes_have_the_gradient_of_one_with_both_batches(tmp_path, how)
     batch = unequal_batch()
     if how == "accumulate":
         batch = Batch(*(torch.cat([tensor, tensor.flip(-1)]) for tensor in batch))
-    expected = gradients(make_trained(half_rendered=False), [batch])
+    expected = gradients(make_trained(keep_half_untranslated=False), [batch])
     assert_same((found["losses"], found["gradients"]), expected)
 
 

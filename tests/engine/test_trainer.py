@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
 from gioada_fast.config import AdaptationConfig, Config, ModelConfig
 from gioada_fast.engine.checkpoint import load_checkpoint
-from gioada_fast.engine.run import _locked
+from gioada_fast.engine.run_folder import RunFolder
 from gioada_fast.engine.step import Step
 from gioada_fast.engine.trainer import LossWindow, Phase, Trainer, build_optimisers
 from gioada_fast.errors import NonFiniteLoss
@@ -179,7 +179,7 @@ def test_changed_settings_and_a_second_process_are_refused(unbroken, tmp_path):
     config.write_text(config.read_text().replace("lambda_out: 0.03", "lambda_out: 0.5"))
     done = command("train", "--resume", run, cwd=tmp_path)
     assert done.returncode == 2 and "adaptation.lambda_out = 0.03" in done.stderr
-    with _locked(run):
+    with RunFolder(run).locked():
         done = command("train", "--resume", run, cwd=tmp_path)
     assert done.returncode == 2 and "another process" in done.stderr
 

@@ -13,7 +13,7 @@ from tests.engine.test_step import make_trained, unequal_batch
 def main(path: str, accumulate: bool) -> None:
     with distributed.joined("cpu"):
         rank = distributed.rank()
-        adaptation = make_trained(half_rendered=False)
+        adaptation = make_trained(keep_half_untranslated=False)
         with torch.no_grad():  # the writer's weights are the ones that count
             adaptation.task.segmentation.branches[0].weight.add_(rank)
         batch = Batch(*(tensor[rank : rank + 1] for tensor in unequal_batch()))

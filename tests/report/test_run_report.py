@@ -11,9 +11,12 @@ import pytest
 from rich.console import Console
 
 from gioada_fast.config import Config, ScheduleConfig, save_config
+from gioada_fast.engine.run import write_report
+from gioada_fast.engine.run_folder import RunFolder
 from gioada_fast.errors import InputError
+from gioada_fast.report.formatting import NO_VALUE, points
 from gioada_fast.report.panels import save_image
-from gioada_fast.report.run_report import NO_VALUE, points, read_metrics, result_table, write_report
+from gioada_fast.report.run_report import result_table
 
 SCHEDULE = ScheduleConfig(source_only_steps=500, adaptation_steps=400)
 
@@ -129,7 +132,7 @@ def write_result(run, result=RESULT):
 
 
 def build(run):
-    return Page(write_report(run).read_text(encoding="utf-8"))
+    return Page(write_report(RunFolder(run)).read_text(encoding="utf-8"))
 
 
 def image(height=40, width=120):
@@ -150,7 +153,7 @@ def run(tmp_path):
 
 
 def test_page_needs_nothing_from_outside(run):
-    path = write_report(run)
+    path = write_report(RunFolder(run))
     assert path == run / "report.html"
     page = Page(path.read_text(encoding="utf-8"))
     assert page.tags.isdisjoint({"script", "link", "iframe", "object", "base"})
@@ -293,9 +296,9 @@ def test_run_that_has_only_just_begun(tmp_path):
 
 
 def test_broken_last_line_is_ignored_and_others_are_told(run):
-    complete = write_report(run).read_text(encoding="utf-8")
+    complete = write_report(RunFolder(run)).read_text(encoding="utf-8")
     write_metrics(run, records(), end='\n{"step": 920, "phase": "adap')
-    assert write_report(run).read_text(encoding="utf-8") == complete
+    assert write_report(RunFolder(run)).read_text(encoding="utf-8") == complete
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("\n".join([lines[0][:-9], "17", *lines[1:]]))
     assert "Unreadable lines of metrics.jsonl that are left out: 2." in build(run).text
@@ -305,7 +308,7 @@ def test_steps_logged_again_by_a_resumed_run_count_once(run):
     first = [training(step, "source_only", **{"loss/seg": 9.0}) for step in (20, 40, 60)]
     again = [training(step, "source_only", **{"loss/seg": 1.0}) for step in (40, 60, 80)]
     write_metrics(run, [*first, evaluation(60, "source_only", 0.1), *again])
-    found, unreadable = read_metrics(run / "metrics.jsonl")
+    found, unreadable = RunFolder(run).read_metrics()
     losses = [(r["step"], r["loss/seg"]) for r in found if "loss/seg" in r]
     assert losses == [(20, 9.0), (40, 1.0), (60, 1.0), (80, 1.0)]
     assert len(found) == 5 and unreadable == 0
@@ -331,7 +334,7 @@ def test_long_run_with_large_pictures_stays_below_5_mb(run):
     )
     write_metrics(run, lines)
     assert (run / "panels" / "step_000900.jpg").stat().st_size > 1_000_000
-    assert write_report(run).stat().st_size < 5_000_000
+    assert write_report(RunFolder(run)).stat().st_size < 5_000_000
 
 
 @pytest.mark.parametrize(
@@ -349,7 +352,7 @@ def test_bad_folder_is_refused_and_named(run, name, content, message):
     if content is not None:
         (run / name).write_text(content)
     with pytest.raises(InputError, match=message):
-        write_report(run)
+        write_report(RunFolder(run))
     assert not (run / "report.html").exists()
 
 

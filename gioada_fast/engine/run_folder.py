@@ -1,0 +1,219 @@
+"""A run's folder: where its files lie, who may write to them, and how they are read.
+
+What lies in it:
+
+    config.yaml              all settings
+    checkpoints/last.pt      state to resume from
+    metrics.jsonl            losses and scores over time, one record a line
+    tensorboard/             the same for TensorBoard
+    panels/step_000400.jpg   pictures while training
+    *.safetensors            weights: task_source_only, task, translation
+    result.json              scores, one column per finished phase
+    comparison.jpg           evaluation frames with ground truth and every column's segmentation
+    report.html              all of this for people; the last file of a run
+    trace.json.gz            timeline of a profiled run
+"""
+
+import fcntl
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..atomic_files import remove_unfinished, write_atomically
+from ..config import Config, rename_old_settings, save_config
+from ..errors import InputError
+from . import distributed
+
+TASK, TASK_SOURCE_ONLY, TRANSLATION = "task", "task_source_only", "translation"
+"""Names of a run's weights."""
+
+
+class RunFolder:
+    """A run's folder.
+
+    Args:
+        path: of the folder, which need not exist yet.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.checkpoints = path / "checkpoints"
+        self.checkpoint = self.checkpoints / "last.pt"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.panels = path / "panels"
+        self.result = path / "result.json"
+        self.comparison = path / "comparison.jpg"
+        self.report = path / "report.html"
+        self.trace = path / "trace.json.gz"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def weights(self, name: str) -> Path:
+        """File of the weights that ``TASK``, ``TASK_SOURCE_ONLY`` or ``TRANSLATION`` names."""
+        return self.path / f"{name}.safetensors"
+
+    def panel(self, step: int) -> Path:
+        """File of the panel that is drawn after an update."""
+        return self.panels / f"step_{step:06d}.jpg"
+
+    def drawn_panels(self) -> dict[int, Path]:
+        """The panels that are there, by step in ascending order."""
+        steps = {
+            int(match[1]): path
+            for path in self.panels.glob("step_*.jpg")
+            if (match := re.fullmatch(r"step_(\d+)", path.stem))
+        }
+        return dict(sorted(steps.items()))
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Make the folder, which must not exist; remove it if the run cannot be set up inside.
+
+        Raises:
+            InputError: it exists, or cannot be made.
+        """
+        if not distributed.is_writer():
+            yield
+            return
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError as error:
+            raise InputError(
+                f"{self} exists already and is not overwritten: resume it with --resume {self}, "
+                "or give another --name"
+            ) from error
+        except OSError as error:
+            raise InputError(f"{self}: cannot be made: {error.strerror}") from error
+        try:
+            yield
+        except BaseException:
+            for child in sorted(self.path.rglob("*"), reverse=True):
+                child.rmdir() if child.is_dir() else child.unlink()
+            self.path.rmdir()
+            raise
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out; the lock ends with the writer's process at the latest.
+
+        Raises:
+            InputError: another process trains the run, or the folder cannot be written to.
+        """
+        if not distributed.is_writer():
+            yield
+            return
+        try:
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise InputError(f"{self}: cannot be written to: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"{self} is in use: another process trains it") from error
+            yield
+
+    def make_subfolders(self) -> None:
+        """Make the folders for checkpoints and panels."""
+        for folder in (self.checkpoints, self.panels):
+            try:
+                folder.mkdir(exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+
+    def remove_unfinished(self) -> None:
+        """Remove half-written files of a process that was killed."""
+        for folder in (self.path, self.checkpoints, self.panels):
+            remove_unfinished(folder)
+
+    def save_config(self, config: Config) -> None:
+        """Write all settings."""
+        save_config(config, self.config)
+
+    def read_settings(self) -> dict[str, Any]:
+        """The settings that were saved, nested by section, under their present names.
+
+        Raises:
+            InputError: there are none, or they are not readable.
+        """
+        path = self.config
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(
+                f"{self} is not the folder of a run: {path.name}: {error.strerror}"
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not readable as YAML: {error}") from error
+        if not isinstance(settings, dict):
+            raise InputError(f"{path}: holds {type(settings).__name__}, expected settings by name")
+        rename_old_settings(settings)
+        return settings
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The scores of the finished phases; None before the first one ends.
+
+        Raises:
+            InputError: the file is not readable or has no columns.
+        """
+        path = self.result
+        if not path.is_file():
+            return None
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path}: not readable as JSON: {error}") from error
+        count = len(result["columns"]) if isinstance(result, dict) and "columns" in result else 0
+        if count not in (1, 2):
+            raise InputError(f"{path}: has {count} columns of results, expected 1 or 2")
+        return result
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Replace the scores."""
+        text = json.dumps(result, indent=1)
+        write_atomically(self.result, lambda temporary: temporary.write_text(text))
+
+    def read_metrics(self) -> tuple[list[dict[str, Any]], int]:
+        """Records of ``metrics.jsonl`` by step, and the number of unreadable lines.
+
+        A resumed run logs the steps after its checkpoint again: the later record counts. The last
+        line may be cut off, because the run may be writing it; it is not counted as unreadable.
+        Without the file there are no records.
+        """
+        if not self.metrics.is_file():
+            return [], 0
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+        records: dict[tuple[int, str, bool], dict[str, Any]] = {}
+        unreadable = 0
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+                key = (int(record["step"]), str(record["phase"]), "eval/miou" in record)
+            except (ValueError, TypeError, KeyError):
+                unreadable += number < len(lines)
+                continue
+            records[key] = record
+        return sorted(records.values(), key=lambda record: record["step"]), unreadable
+
+
+def find_weights(model: Path, name: str) -> Path:
+    """The weights ``name`` in a run's folder; a file is returned as it is."""
+    if model.is_file():
+        return model
+    if not model.is_dir():
+        raise InputError(f"{model}: no such run, and no such weights file")
+    path = RunFolder(model).weights(name)
+    if not path.is_file():
+        found = sorted(other.stem for other in model.glob("*.safetensors"))
+        raise InputError(
+            f"{path}: no such weights; {model} has {', '.join(found) if found else 'none yet'}"
+        )
+    return path

@@ -1,0 +1,186 @@
+"""Curves of a run's metrics as inline SVG that follows the reader's colour scheme."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from .formatting import spaced
+
+_MAX_POINTS = 400
+"""Of a curve; longer ones are averaged over neighbours."""
+
+# Matplotlib writes literal colours; these are replaced by what follows the reader's colour scheme.
+_INK = "#000001"
+_LINES = tuple(f"#00000{n}" for n in range(2, 8))
+_STYLESHEET_COLOURS = {
+    _INK: "currentColor",
+    **{line: f"var(--line-{n})" for n, line in enumerate(_LINES, start=1)},
+}
+
+
+@dataclass(frozen=True)
+class _Curve:
+    label: str
+    steps: list[int]
+    values: list[float]
+    phases: list[str]
+
+
+def charts(
+    records: Sequence[Mapping[str, Any]], phases: Mapping[str, int]
+) -> list[dict[str, str | Markup]]:
+    """Title, description and inline SVG of every quantity that the run has logged."""
+    keys = list(dict.fromkeys(key for record in records for key in record))
+    pairs = {
+        "Adversarial losses, input level": {
+            "loss/img": "generators",
+            "loss/d_img": "discriminator",
+        },
+        "Adversarial losses, output level": {
+            "loss/out": "generators",
+            "loss/d_out": "discriminator",
+        },
+    }
+    paired = {key for pair in pairs.values() for key in pair}
+    named = {
+        "loss/total": "Total loss of the generators",
+        "loss/seg": "Segmentation loss",
+        "loss/depth": "Depth loss",
+        "loss/self": "Self-training loss",
+    }
+    losses = [key for key in keys if key.startswith("loss/") and key not in paired]
+    plan: dict[str, dict[str, str]] = {
+        "mIoU on the target, %": {"eval/miou": "mIoU"},
+        "Pixel accuracy on the target, %": {"eval/pixel_accuracy": "pixel accuracy"},
+        **{named.get(key, spaced(key)): {key: key} for key in losses},
+        **pairs,
+        "Learning rate": {key: spaced(key[3:]) for key in keys if key.startswith("lr/")},
+        "Pairs per second": {"pairs_per_second": "pairs per second"},
+    }
+    drawn: list[dict[str, str | Markup]] = []
+    for title, labels in plan.items():
+        evaluation = title.endswith("%")
+        scale = 100 if evaluation else 1
+        curves = [_curve(records, key, label, scale) for key, label in labels.items()]
+        curves = [curve for curve in curves if curve.steps]
+        if not curves:
+            continue
+        # an evaluation scores the weights that the next phase starts from: one line through all
+        svg = _svg(curves, phases, prefix=f"chart{len(drawn)}", unbroken=evaluation)
+        ends = "; ".join(
+            f"{curve.label} from {curve.values[0]:.3g} at step {curve.steps[0]} "
+            f"to {curve.values[-1]:.3g} at step {curve.steps[-1]}"
+            for curve in curves
+        )
+        drawn.append({"title": title, "description": f"{title} over steps: {ends}.", "svg": svg})
+    return drawn
+
+
+def _curve(records: Iterable[Mapping[str, Any]], key: str, label: str, scale: float) -> _Curve:
+    have = [record for record in records if record.get(key) is not None]
+    return _Curve(
+        label,
+        [record["step"] for record in have],
+        [scale * float(record[key]) for record in have],
+        [spaced(record["phase"]) for record in have],
+    )
+
+
+def _thin(steps: list[int], values: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Means over equal numbers of neighbours, so that no more than ``_MAX_POINTS`` are left."""
+    size = math.ceil(len(steps) / _MAX_POINTS)
+    starts = np.arange(0, len(steps), size)
+    counts = np.diff([*starts, len(steps)])
+    return np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts
+
+
+def _svg(
+    curves: Sequence[_Curve], phases: Mapping[str, int], prefix: str, unbroken: bool
+) -> Markup:
+    """A chart over steps, with a mark at each change of phase, as an element for HTML."""
+    settings: Any = {  # matplotlib's stubs spell out every key
+        "svg.fonttype": "none",
+        "svg.hashsalt": prefix,
+        "font.size": 9,
+        "text.parse_math": False,
+        "text.color": _INK,
+        "axes.edgecolor": _INK,
+        "axes.labelcolor": _INK,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(4.4, 2.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=_INK, alpha=0.15, linewidth=0.6)
+        for index, curve in enumerate(curves):
+            _draw(axes, curve, _LINES[index % len(_LINES)], unbroken)
+        last = max(step for curve in curves for step in curve.steps)
+        axes.set_xlim(0, max(last, *phases.values()) * 1.01 or 1)
+        axes.margins(y=0.08)
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}".replace("-", "−")))
+        _mark_phases(axes, phases)
+        if len(curves) > 1:
+            axes.legend(frameon=False, fontsize=8, handlelength=1.4)
+        text = StringIO()
+        # a missing entry would be filled in, and the block of metadata names addresses
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    return _inline(text.getvalue(), prefix)
+
+
+def _draw(axes: Any, curve: _Curve, colour: str, unbroken: bool) -> None:
+    label: str | None = curve.label
+    for phase in [None] if unbroken else dict.fromkeys(curve.phases):
+        inside = [i for i, own in enumerate(curve.phases) if phase in (None, own)]
+        steps, values = _thin([curve.steps[i] for i in inside], [curve.values[i] for i in inside])
+        marker = "o" if len(steps) <= 12 else None
+        axes.plot(
+            steps, values, color=colour, linewidth=1.4, marker=marker, markersize=3, label=label
+        )
+        label = None
+
+
+def _mark_phases(axes: Any, phases: Mapping[str, int]) -> None:
+    """A line where a phase ends and the next begins, and the phases' names above the axes."""
+    start, right = 0, axes.get_xlim()[1]
+    for number, (phase, end) in enumerate(phases.items(), start=1):
+        if number < len(phases):
+            axes.axvline(end, color=_INK, alpha=0.5, linewidth=0.8, linestyle="--")
+        centre = (start + end) / 2
+        align = "right" if centre > 0.9 * right else "center"
+        axes.text(
+            end if align == "right" else centre,
+            1.02,
+            phase,
+            transform=axes.get_xaxis_transform(),
+            ha=align,
+            va="bottom",
+            fontsize=8,
+            alpha=0.75,
+        )
+        start = end
+
+
+def _inline(svg: str, prefix: str) -> Markup:
+    """Fit a stand-alone SVG of matplotlib's for an HTML page that holds several of them."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}-", svg)
+    for literal, colour in _STYLESHEET_COLOURS.items():
+        svg = svg.replace(literal, colour)
+    return Markup(svg)
