@@ -19,9 +19,6 @@
 
 namespace gioada {
 
-enum class FloatType : int { float32 = 0, bfloat16 = 1 };
-enum class LabelType : int { int64 = 0, uint8 = 1 };
-
 inline namespace GIOADA_ISA {
 
 // bfloat16 as its bits: the upper half of a float32.

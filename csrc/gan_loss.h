@@ -4,31 +4,32 @@
 //   lsgan: (x - t)^2    bce: log(1 + exp(-s x))    hinge: max(0, 1 - s x)    linear: -s x
 #pragma once
 
+#include <array>
 #include <vector>
 
-#include "common.h"
+#include "tensor_view.h"
 
 namespace gioada {
 
-enum class GanKind : int { lsgan = 0, bce = 1, hinge = 2, linear = 3 };
+enum class GanKind : int { lsgan, bce, hinge, linear };
+
+inline std::array<const char*, 4> enum_names(GanKind) {
+  return {"lsgan", "bce", "hinge", "linear"};
+}
 
 struct GanLoss {
-  std::vector<const void*> logits;  // [maps] each contiguous, of any shape
-  std::vector<int64_t> elements;    // [maps] number of logits
-  std::vector<int64_t> real;        // [maps] 0 or 1
-  FloatType type;                   // of the logits
+  std::vector<TensorView> logits;  // each contiguous, of any shape
+  std::vector<bool> real;          // of each map: whether its target is real
   GanKind kind;
-  float* loss;  // [maps]
+  TensorView loss;  // float32 [maps]
 };
 
 struct GanLossBackward {
-  std::vector<const void*> logits;  // as above
-  std::vector<int64_t> elements;
-  std::vector<int64_t> real;
-  FloatType type;  // of logits and gradients
+  std::vector<TensorView> logits;  // as above
+  TensorView grad_loss;            // float32 [maps]
+  std::vector<bool> real;
   GanKind kind;
-  const float* grad_loss;   // [maps]
-  std::vector<void*> grad;  // [maps] each contiguous
+  std::vector<TensorView> grad;  // of each map: contiguous, of the type of the logits
 };
 
 }  // namespace gioada

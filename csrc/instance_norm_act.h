@@ -12,33 +12,40 @@
 
 #include <cmath>
 
-#include "common.h"
+#include "tensor_view.h"
 
 namespace gioada {
 
 struct InstanceNormAct {
-  const void* x;                // [batch, height, width, channels]
-  FloatType type;               // of x, residual and out
-  const void* residual;         // [batch, height, width, channels], or null
-  int64_t residual_strides[2];  // of batch and height; a row is contiguous
-  float negative_slope;         // 0: ReLU, 1: no activation
+  TensorView x;         // [N, C, H, W], channels-last
+  TensorView residual;  // [N, C, H, W], any strides of batch and height, rows [W, C] dense; or none
+  float negative_slope;  // 0: ReLU, 1: no activation
+  int64_t pad;
   double eps;
-  int64_t batch, channels, height, width, pad;
-  float* mean;  // [batch, channels]
-  float* rstd;  // [batch, channels]
-  void* out;    // [batch, height + 2 pad, width + 2 pad, channels]
+  TensorView out;   // [N, C, H + 2 pad, W + 2 pad], channels-last, of the type of x
+  TensorView mean;  // float32 [N, C]
+  TensorView rstd;  // float32 [N, C]
+
+  GIOADA_MEMBER int64_t batch() const { return x.shape[0]; }
+  GIOADA_MEMBER int64_t channels() const { return x.shape[1]; }
+  GIOADA_MEMBER int64_t height() const { return x.shape[2]; }
+  GIOADA_MEMBER int64_t width() const { return x.shape[3]; }
 };
 
 struct InstanceNormActBackward {
-  const void* grad;  // [batch, height + 2 pad, width + 2 pad, channels]
-  const void* x;     // [batch, height, width, channels]
-  FloatType type;    // of grad, x and the results
-  const float* mean;
-  const float* rstd;
+  TensorView grad;  // [N, C, H + 2 pad, W + 2 pad], channels-last
+  TensorView x;     // [N, C, H, W], channels-last
+  TensorView mean;  // float32 [N, C]
+  TensorView rstd;  // float32 [N, C]
   float negative_slope;
-  int64_t batch, channels, height, width, pad;
-  void* grad_x;         // [batch, height, width, channels]
-  void* grad_residual;  // [batch, height, width, channels], or null: not wanted
+  int64_t pad;
+  TensorView grad_x;         // [N, C, H, W], channels-last
+  TensorView grad_residual;  // [N, C, H, W], channels-last; or none: not wanted
+
+  GIOADA_MEMBER int64_t batch() const { return x.shape[0]; }
+  GIOADA_MEMBER int64_t channels() const { return x.shape[1]; }
+  GIOADA_MEMBER int64_t height() const { return x.shape[2]; }
+  GIOADA_MEMBER int64_t width() const { return x.shape[3]; }
 };
 
 inline namespace GIOADA_ISA {

@@ -5,27 +5,37 @@
 //   d/dz_c       = p_c (grad_c - sum_k p_k grad_k), with p = softmax(z), z = bilinear(logits)
 #pragma once
 
-#include "common.h"
+#include "tensor_view.h"
 
 namespace gioada {
 
 struct SemanticDepthConcat {
-  const void* logits;  // [batch, classes, in_height, in_width], any strides
-  const void* depth;   // [batch, 1, in_height, in_width], any strides, or null: none
-  FloatType type;      // of logits, depth and out
-  int64_t logit_strides[4], depth_strides[4];  // in elements, in the order of the shape
-  int64_t batch, classes, in_height, in_width, height, width;
-  void* out;  // [batch, height, width, classes, and 1 for depth]
+  TensorView logits;  // [N, C, h, w], any strides
+  TensorView depth;   // [N, 1, h, w], any strides; or none
+  TensorView out;     // [N, C, and 1 for depth, H, W], channels-last
+
+  GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
+  GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
+  GIOADA_MEMBER int64_t in_height() const { return logits.shape[2]; }
+  GIOADA_MEMBER int64_t in_width() const { return logits.shape[3]; }
+  GIOADA_MEMBER int64_t height() const { return out.shape[2]; }
+  GIOADA_MEMBER int64_t width() const { return out.shape[3]; }
+  GIOADA_MEMBER int64_t channels() const { return out.shape[1]; }
 };
 
 struct SemanticDepthConcatBackward {
-  const void* grad;    // [batch, channels, height, width], any strides
-  const void* logits;  // [batch, classes, in_height, in_width], any strides
-  FloatType type;      // of grad and logits
-  int64_t grad_strides[4], logit_strides[4];
-  int64_t batch, channels, classes, in_height, in_width, height, width;
-  float* grad_logits;  // [batch, in_height, in_width, classes], or null: not wanted
-  float* grad_depth;   // [batch, in_height, in_width], or null
+  TensorView grad;         // [N, C, and 1 for depth, H, W], any strides
+  TensorView logits;       // [N, C, h, w], any strides
+  TensorView grad_logits;  // float32 [N, C, h, w], channels-last; or none: not wanted
+  TensorView grad_depth;   // float32 [N, 1, h, w], contiguous; or none
+
+  GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
+  GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
+  GIOADA_MEMBER int64_t in_height() const { return logits.shape[2]; }
+  GIOADA_MEMBER int64_t in_width() const { return logits.shape[3]; }
+  GIOADA_MEMBER int64_t height() const { return grad.shape[2]; }
+  GIOADA_MEMBER int64_t width() const { return grad.shape[3]; }
+  GIOADA_MEMBER int64_t channels() const { return grad.shape[1]; }
 };
 
 inline namespace GIOADA_ISA {

@@ -3,21 +3,20 @@
 //   out[n,Y,X,:3] = image / 127.5 - 1;  out[n,Y,X,3] = depth;  out[n,Y,X,4:] = one-hot label
 #pragma once
 
-#include "common.h"
+#include "tensor_view.h"
 
 namespace gioada {
 
 struct TranslationInput {
-  const uint8_t* image;      // [batch, 3, height, width], any strides
-  int64_t image_strides[4];  // in elements, in the order of the shape
-  const void* depth;         // [batch, 1, height, width], any strides
-  FloatType depth_type;
-  int64_t depth_strides[4];
-  const void* labels;  // [batch, height, width], contiguous
-  LabelType label_type;
-  int64_t batch, classes, height, width;
-  void* out;  // [batch, height, width, 4 + classes]
-  FloatType out_type;
+  TensorView image;   // uint8 [N, 3, H, W], any strides
+  TensorView depth;   // [N, 1, H, W], any strides
+  TensorView labels;  // [N, H, W], contiguous
+  TensorView out;     // [N, 4 + C, H, W], channels-last
+
+  GIOADA_MEMBER int64_t batch() const { return out.shape[0]; }
+  GIOADA_MEMBER int64_t channels() const { return out.shape[1]; }
+  GIOADA_MEMBER int64_t height() const { return out.shape[2]; }
+  GIOADA_MEMBER int64_t width() const { return out.shape[3]; }
 };
 
 inline namespace GIOADA_ISA {

@@ -4,22 +4,22 @@
 //   counts[i, j] = number of pixels with label i and argmax_c z = j
 #pragma once
 
-#include "common.h"
+#include "tensor_view.h"
 
 namespace gioada {
 
 struct UpsampleConfusionMatrix {
-  const void* logits;  // [batch, classes, in_height, in_width], any strides
-  FloatType logit_type;
-  int64_t logit_strides[4];  // in elements, in the order of the shape
-  const void* labels;        // [batch, height, width], contiguous
-  LabelType label_type;
+  TensorView logits;  // [N, C, h, w], any strides
+  TensorView labels;  // [N, H, W], contiguous
   int64_t ignore_index;
-  int64_t batch, classes, in_height, in_width, height, width;
-  int64_t* counts;  // [classes, classes] rows ground truth; added to
-  // [1] index of the first label that is neither a class nor ignore_index, or -1; CPU only: on a
-  // GPU, such a pixel is not counted, since raising would wait for the device
-  int64_t* wrong_label;
+  TensorView counts;  // int64 [C, C], rows ground truth; added to
+
+  GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
+  GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
+  GIOADA_MEMBER int64_t in_height() const { return logits.shape[2]; }
+  GIOADA_MEMBER int64_t in_width() const { return logits.shape[3]; }
+  GIOADA_MEMBER int64_t height() const { return labels.shape[1]; }
+  GIOADA_MEMBER int64_t width() const { return labels.shape[2]; }
 };
 
 inline namespace GIOADA_ISA {

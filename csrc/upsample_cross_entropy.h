@@ -5,24 +5,24 @@
 //   dloss/dz_c = weight[y] (softmax_c - [c = y]) / sum_valid weight[y]
 #pragma once
 
-#include "common.h"
+#include "tensor_view.h"
 
 namespace gioada {
 
 struct UpsampleCrossEntropy {
-  const void* logits;  // [batch, classes, in_height, in_width], any strides
-  FloatType logit_type;
-  int64_t logit_strides[4];  // in elements, in the order of the shape
-  const void* labels;        // [batch, height, width], contiguous
-  LabelType label_type;
-  const float* weight;  // [classes], or null: all ones
+  TensorView logits;  // [N, C, h, w], any strides
+  TensorView labels;  // [N, H, W], contiguous
+  TensorView weight;  // float32 [C], or none: all ones
   int64_t ignore_index;
-  int64_t batch, classes, in_height, in_width, height, width;
-  float* loss;  // [1]
-  float* grad;  // [batch, in_height, in_width, classes], or null: not wanted
-  // [1] index of the first label that is neither a class nor ignore_index, or -1; CPU only: on a
-  // GPU, such a label makes the loss NaN, since raising would wait for the device
-  int64_t* wrong_label;
+  TensorView loss;  // float32 []
+  TensorView grad;  // float32 [N, C, h, w], channels-last; or none: not wanted
+
+  GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
+  GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
+  GIOADA_MEMBER int64_t in_height() const { return logits.shape[2]; }
+  GIOADA_MEMBER int64_t in_width() const { return logits.shape[3]; }
+  GIOADA_MEMBER int64_t height() const { return labels.shape[1]; }
+  GIOADA_MEMBER int64_t width() const { return labels.shape[2]; }
 };
 
 inline namespace GIOADA_ISA {

@@ -7,24 +7,32 @@
 //              gradient
 #pragma once
 
+#include <array>
 #include <cfloat>
 #include <cmath>
 
-#include "common.h"
+#include "tensor_view.h"
 
 namespace gioada {
 
+enum class DepthLossKind : int { l1, berhu };
+
+inline std::array<const char*, 2> enum_names(DepthLossKind) { return {"l1", "berhu"}; }
+
 struct UpsampleDepthLoss {
-  const void* depth;  // [batch, in_height, in_width], any strides
-  FloatType depth_type;
-  int64_t depth_strides[3];  // in elements, in the order of the shape
-  const void* target;        // [batch, height, width], contiguous
-  FloatType target_type;
-  const uint8_t* valid;  // [batch, height, width], contiguous; or null: all pixels are
-  bool berhu;            // or L1
-  int64_t batch, in_height, in_width, height, width;
-  float* loss;  // [1]
-  float* grad;  // [batch, in_height, in_width], or null: not wanted
+  TensorView depth;   // [N, 1, h, w], any strides
+  TensorView target;  // [N, 1, H, W], contiguous
+  TensorView valid;   // bool [N, 1, H, W], contiguous; or none: all pixels are
+  DepthLossKind kind;
+  TensorView loss;  // float32 []
+  TensorView grad;  // float32 [N, 1, h, w], contiguous; or none: not wanted
+
+  GIOADA_MEMBER bool berhu() const { return kind == DepthLossKind::berhu; }
+  GIOADA_MEMBER int64_t batch() const { return depth.shape[0]; }
+  GIOADA_MEMBER int64_t in_height() const { return depth.shape[2]; }
+  GIOADA_MEMBER int64_t in_width() const { return depth.shape[3]; }
+  GIOADA_MEMBER int64_t height() const { return target.shape[2]; }
+  GIOADA_MEMBER int64_t width() const { return target.shape[3]; }
 };
 
 inline namespace GIOADA_ISA {

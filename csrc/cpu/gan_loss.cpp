@@ -116,18 +116,18 @@ using Constant = std::integral_constant<GanKind, kKind>;
 
 int64_t chunks_of(int64_t elements) { return (elements + kChunk - 1) / kChunk; }
 
-int64_t chunks_of(const std::vector<int64_t>& elements) {
+int64_t chunks_of(const std::vector<TensorView>& maps) {
   int64_t chunks = 0;
-  for (int64_t count : elements) chunks += chunks_of(count);
+  for (const TensorView& map : maps) chunks += chunks_of(map.elements());
   return chunks;
 }
 
 // body(index of the chunk, map, its first logit, number of its logits) for all chunks of all maps.
 template <typename Body>
-void for_each_chunk(const std::vector<int64_t>& elements, int threads, const Body& body) {
+void for_each_chunk(const std::vector<TensorView>& maps, int threads, const Body& body) {
   int64_t first = 0;  // chunk
-  for (size_t map = 0; map < elements.size(); ++map) {
-    const int64_t count = elements[map];
+  for (size_t map = 0; map < maps.size(); ++map) {
+    const int64_t count = maps[map].elements();
     const int workers = count < kParallelFrom ? 1 : threads;
     parallel_for(chunks_of(count), workers, [&](int64_t i, int) {
       const int64_t begin = i * kChunk;
@@ -139,25 +139,27 @@ void for_each_chunk(const std::vector<int64_t>& elements, int threads, const Bod
 
 template <GanKind kKind, typename T>
 void run_loss(const GanLoss& op, int threads) {
-  const Buffer<double> sums(chunks_of(op.elements));
-  for_each_chunk(op.elements, threads, [&](int64_t i, size_t map, int64_t begin, int64_t count) {
-    const T* logits = static_cast<const T*>(op.logits[map]) + begin;
+  const Buffer<double> sums(chunks_of(op.logits));
+  for_each_chunk(op.logits, threads, [&](int64_t i, size_t map, int64_t begin, int64_t count) {
+    const T* logits = op.logits[map].as<const T>() + begin;
     sums[i] = sum_of_losses<kKind>(logits, count, op.real[map]);
   });
   const double* next = sums.get();
-  for (size_t map = 0; map < op.elements.size(); ++map) {
+  for (size_t map = 0; map < op.logits.size(); ++map) {
+    const int64_t count = op.logits[map].elements();
     double total = 0.;
-    for (int64_t i = chunks_of(op.elements[map]); i > 0; --i) total += *next++;
-    op.loss[map] = op.elements[map] > 0 ? static_cast<float>(total / op.elements[map]) : 0.f;
+    for (int64_t i = chunks_of(count); i > 0; --i) total += *next++;
+    op.loss.as<float>()[map] = count > 0 ? static_cast<float>(total / count) : 0.f;
   }
 }
 
 template <GanKind kKind, typename T>
 void run_backward(const GanLossBackward& op, int threads) {
-  for_each_chunk(op.elements, threads, [&](int64_t, size_t map, int64_t begin, int64_t count) {
-    const T* logits = static_cast<const T*>(op.logits[map]) + begin;
-    const float scale = op.grad_loss[map] / static_cast<float>(op.elements[map]);
-    gradients<kKind>(logits, count, op.real[map], scale, static_cast<T*>(op.grad[map]) + begin);
+  for_each_chunk(op.logits, threads, [&](int64_t, size_t map, int64_t begin, int64_t count) {
+    const T* logits = op.logits[map].as<const T>() + begin;
+    const float scale =
+        op.grad_loss.as<float>()[map] / static_cast<float>(op.logits[map].elements());
+    gradients<kKind>(logits, count, op.real[map], scale, op.grad[map].as<T>() + begin);
   });
 }
 
@@ -165,7 +167,7 @@ void run_backward(const GanLossBackward& op, int threads) {
 template <typename Op, typename Function>
 void dispatch(const Op& op, const Function& function) {
   const auto with_type = [&](auto kind) {
-    op.type == FloatType::bfloat16 ? function(bfloat16{}, kind) : function(float{}, kind);
+    with_float_type(op.logits[0].type, [&](auto logit) { function(logit, kind); });
   };
   switch (op.kind) {
     case GanKind::lsgan:

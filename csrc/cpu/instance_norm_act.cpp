@@ -38,11 +38,11 @@ struct Bands {
   int64_t height;
 
   template <typename Arguments>
-  explicit Bands(const Arguments& op) : height(op.height) {
-    const int64_t wanted = (kBands + op.batch - 1) / op.batch;
+  explicit Bands(const Arguments& op) : height(op.height()) {
+    const int64_t wanted = (kBands + op.batch() - 1) / op.batch();
     rows = (height + wanted - 1) / wanted;
     in_image = (height + rows - 1) / rows;
-    total = op.batch * in_image;
+    total = op.batch() * in_image;
   }
   int64_t image(int64_t band) const { return band / in_image; }
   int64_t begin(int64_t band) const { return band % in_image * rows; }
@@ -175,73 +175,73 @@ void band_moments(const T* x, int64_t pixels, int64_t channels, int64_t period,
 template <typename T>
 void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period, const float* mean,
                const float* rstd) {
-  const int64_t c = op.channels, pad = op.pad;
-  const int64_t out_row = (op.width + 2 * pad) * c;
-  const T* x = static_cast<const T*>(op.x) + (n * op.height + y) * op.width * c;
-  T* image = static_cast<T*>(op.out) + n * (op.height + 2 * pad) * out_row;
+  const int64_t c = op.channels(), pad = op.pad;
+  const int64_t out_row = (op.width() + 2 * pad) * c;
+  const T* x = op.x.as<const T>() + (n * op.height() + y) * op.width() * c;
+  T* image = op.out.as<T>() + n * (op.height() + 2 * pad) * out_row;
   T* row = image + (y + pad) * out_row;
   T* out = row + pad * c;
   const float negative_slope = op.negative_slope;
   const auto normalized = [&](int64_t i, int64_t lane, auto width) {
     return activate((width.load(x + i) - load(mean + lane)) * load(rstd + lane), negative_slope);
   };
-  if (op.residual != nullptr) {
-    const T* residual = static_cast<const T*>(op.residual) + n * op.residual_strides[0] +
-                        y * op.residual_strides[1];
-    for_each_vector(op.width * c, period, [&](int64_t i, int64_t lane, auto width) {
+  if (op.residual) {
+    const T* residual =
+        op.residual.as<const T>() + n * op.residual.strides[0] + y * op.residual.strides[2];
+    for_each_vector(op.width() * c, period, [&](int64_t i, int64_t lane, auto width) {
       width.store(out + i, normalized(i, lane, width) + width.load(residual + i));
     });
   } else {
-    for_each_vector(op.width * c, period, [&](int64_t i, int64_t lane, auto width) {
+    for_each_vector(op.width() * c, period, [&](int64_t i, int64_t lane, auto width) {
       width.store(out + i, normalized(i, lane, width));
     });
   }
   for (int64_t i = 1; i <= pad; ++i) {
     std::memcpy(out - i * c, out + i * c, c * sizeof(T));
-    T* last = out + (op.width - 1) * c;
+    T* last = out + (op.width() - 1) * c;
     std::memcpy(last + i * c, last - i * c, c * sizeof(T));
   }
   for (int i = 1; i < kImages; ++i) {
-    const int64_t mirrored = image_of(i, y, op.height, pad);
+    const int64_t mirrored = image_of(i, y, op.height(), pad);
     if (mirrored >= 0) std::memcpy(image + mirrored * out_row, row, out_row * sizeof(T));
   }
 }
 
 template <typename T>
 void forward(const InstanceNormAct& op, int threads) {
-  const int64_t c = op.channels, period = period_of(c);
+  const int64_t c = op.channels(), period = period_of(c);
   const Bands bands(op);
   const int workers = threads < bands.total ? threads : static_cast<int>(bands.total);
-  const int64_t out_pixels = op.batch * (op.height + 2 * op.pad) * (op.width + 2 * op.pad);
-  prefer_huge_pages(op.out, out_pixels * c * sizeof(T));
+  const int64_t out_pixels = op.batch() * (op.height() + 2 * op.pad) * (op.width() + 2 * op.pad);
+  prefer_huge_pages(op.out.data, out_pixels * c * sizeof(T));
 
   const int64_t scratch_size = round_up(7 * period, 16);
   const Buffer<float> scratch(workers * scratch_size);
   const Buffer<double> means(bands.total * c), squares(bands.total * c);
   bands.walk(workers, [&](int64_t band, int thread) {
     const int64_t y = bands.begin(band), rows = bands.end(band) - y;
-    const T* x = static_cast<const T*>(op.x) + (bands.image(band) * op.height + y) * op.width * c;
-    band_moments(x, rows * op.width, c, period, scratch.get() + thread * scratch_size,
+    const T* x = op.x.as<const T>() + (bands.image(band) * op.height() + y) * op.width() * c;
+    band_moments(x, rows * op.width(), c, period, scratch.get() + thread * scratch_size,
                  means.get() + band * c, squares.get() + band * c);
   });
-  for (int64_t n = 0; n < op.batch; ++n) {
+  for (int64_t n = 0; n < op.batch(); ++n) {
     for (int64_t i = 0; i < c; ++i) {
       double count = 0., mean = 0., sum = 0.;
       for (int64_t band = n * bands.in_image; band < (n + 1) * bands.in_image; ++band) {
         const int64_t rows = bands.end(band) - bands.begin(band);
-        merge_moments(static_cast<double>(rows * op.width), means[band * c + i],
+        merge_moments(static_cast<double>(rows * op.width()), means[band * c + i],
                       squares[band * c + i], &count, &mean, &sum);
       }
-      op.mean[n * c + i] = static_cast<float>(mean);
-      op.rstd[n * c + i] = reciprocal_deviation(sum / count, op.eps);
+      op.mean.as<float>()[n * c + i] = static_cast<float>(mean);
+      op.rstd.as<float>()[n * c + i] = reciprocal_deviation(sum / count, op.eps);
     }
   }
   bands.walk_back(workers, [&](int64_t band, int thread) {
     const int64_t n = bands.image(band);
     float* mean = scratch.get() + thread * scratch_size;
     float* rstd = mean + period;
-    repeat(op.mean + n * c, c, period, mean);
-    repeat(op.rstd + n * c, c, period, rstd);
+    repeat(op.mean.as<float>() + n * c, c, period, mean);
+    repeat(op.rstd.as<float>() + n * c, c, period, rstd);
     for (int64_t y = bands.end(band) - 1; y >= bands.begin(band); --y) {
       write_row<T>(op, n, y, period, mean, rstd);
     }
@@ -252,19 +252,18 @@ void forward(const InstanceNormAct& op, int threads) {
 template <typename T>
 void fold(const InstanceNormActBackward& op, int64_t n, int64_t y, int64_t begin, int64_t end,
           float* __restrict__ out) {
-  const int64_t c = op.channels, pad = op.pad, row_size = (op.width + 2 * pad) * c;
+  const int64_t c = op.channels(), pad = op.pad, row_size = (op.width() + 2 * pad) * c;
   for (int r = 0; r < kImages; ++r) {
-    const int64_t row_index = image_of(r, y, op.height, pad);
+    const int64_t row_index = image_of(r, y, op.height(), pad);
     if (row_index < 0) continue;
-    const T* row =
-        static_cast<const T*>(op.grad) + (n * (op.height + 2 * pad) + row_index) * row_size;
+    const T* row = op.grad.as<const T>() + (n * (op.height() + 2 * pad) + row_index) * row_size;
     const T* direct = row + (begin + pad) * c;
     for (int64_t i = 0; i < (end - begin) * c; ++i) {
       out[i] = (r == 0 ? 0.f : out[i]) + to_float(direct[i]);
     }
     for (int64_t x = begin; x < end; ++x) {
       for (int s = 1; s < kImages; ++s) {
-        const int64_t column = image_of(s, x, op.width, pad);
+        const int64_t column = image_of(s, x, op.width(), pad);
         if (column < 0) continue;
         for (int64_t i = 0; i < c; ++i) out[(x - begin) * c + i] += to_float(row[column * c + i]);
       }
@@ -278,15 +277,16 @@ template <typename T, typename Body>
 void for_each_piece(const InstanceNormActBackward& op, int64_t n, int64_t y,
                     float* folded,  // [width, channels]
                     const Body& body) {
-  const int64_t c = op.channels, pad = op.pad, w = op.width;
-  const bool mirrored = image_of(1, y, op.height, pad) >= 0 || image_of(2, y, op.height, pad) >= 0;
+  const int64_t c = op.channels(), pad = op.pad, w = op.width();
+  const bool mirrored =
+      image_of(1, y, op.height(), pad) >= 0 || image_of(2, y, op.height(), pad) >= 0;
   const int64_t edge = pad > 0 ? pad + 1 : 0;  // columns at either end
   if (mirrored || 2 * edge >= w) {
     fold<T>(op, n, y, 0, w, folded);
     return body(0, w, static_cast<const float*>(folded));
   }
-  const T* row = static_cast<const T*>(op.grad) +
-                 ((n * (op.height + 2 * pad) + y + pad) * (w + 2 * pad) + pad) * c;
+  const T* row =
+      op.grad.as<const T>() + ((n * (op.height() + 2 * pad) + y + pad) * (w + 2 * pad) + pad) * c;
   if (edge > 0) {
     fold<T>(op, n, y, 0, edge, folded);
     body(0, edge, static_cast<const float*>(folded));
@@ -303,28 +303,28 @@ template <typename T>
 void band_sums(const InstanceNormActBackward& op, int64_t n, int64_t begin, int64_t end,
                int64_t period, float* __restrict__ scratch,  // see `backward`
                double* sum_gz, double* sum_gzx) {
-  const int64_t c = op.channels;
+  const int64_t c = op.channels();
   float *mean = scratch, *gz_lanes = scratch + period, *gzx_lanes = scratch + 2 * period;
   double* gz_total = reinterpret_cast<double*>(scratch + 3 * period);
   double* gzx_total = gz_total + period;
   float* folded = scratch + 7 * period;
   const float negative_slope = op.negative_slope;
-  repeat(op.mean + n * c, c, period, mean);
+  repeat(op.mean.as<float>() + n * c, c, period, mean);
   for (int64_t i = 0; i < period; ++i) gz_total[i] = gzx_total[i] = 0.;
 
   for (int64_t y = begin; y < end; ++y) {
-    const int64_t row = (n * op.height + y) * op.width;
+    const int64_t row = (n * op.height() + y) * op.width();
     std::memset(gz_lanes, 0, 2 * period * sizeof(float));
     for_each_piece<T>(op, n, y, folded, [&](int64_t first, int64_t pixels, const auto* grad) {
-      const T* x = static_cast<const T*>(op.x) + (row + first) * c;
+      const T* x = op.x.as<const T>() + (row + first) * c;
       for_each_vector(pixels * c, period, [&](int64_t i, int64_t lane, auto width) {
         const Floats centred = width.load(x + i) - load(mean + lane);
         const Floats gz = activation_gradient(centred, width.load(grad + i), negative_slope);
         store(gz_lanes + lane, load(gz_lanes + lane) + gz);
         store(gzx_lanes + lane, load(gzx_lanes + lane) + gz * centred);
       });
-      if (op.grad_residual != nullptr) {
-        T* out = static_cast<T*>(op.grad_residual) + (row + first) * c;
+      if (op.grad_residual) {
+        T* out = op.grad_residual.as<T>() + (row + first) * c;
         for_each_vector(pixels * c, period, [&](int64_t i, int64_t, auto width) {
           width.store(out + i, width.load(grad + i));
         });
@@ -346,17 +346,17 @@ void band_sums(const InstanceNormActBackward& op, int64_t n, int64_t begin, int6
 
 template <typename T>
 void backward(const InstanceNormActBackward& op, int threads) {
-  const int64_t c = op.channels, period = period_of(c);
-  const int64_t pixels = op.height * op.width;
+  const int64_t c = op.channels(), period = period_of(c);
+  const int64_t pixels = op.height() * op.width();
   const Bands bands(op);
   const int workers = threads < bands.total ? threads : static_cast<int>(bands.total);
-  prefer_huge_pages(op.grad_x, op.batch * pixels * c * sizeof(T));
-  if (op.grad_residual != nullptr) {
-    prefer_huge_pages(op.grad_residual, op.batch * pixels * c * sizeof(T));
+  prefer_huge_pages(op.grad_x.data, op.batch() * pixels * c * sizeof(T));
+  if (op.grad_residual) {
+    prefer_huge_pages(op.grad_residual.data, op.batch() * pixels * c * sizeof(T));
   }
 
   // [3, period], in double [2, period], and a row whose gradient is folded
-  const int64_t scratch_size = round_up(7 * period + op.width * c, 16);
+  const int64_t scratch_size = round_up(7 * period + op.width() * c, 16);
   const Buffer<float> scratch(workers * scratch_size);
   const Buffer<double> sums_gz(bands.total * c), sums_gzx(bands.total * c);
   bands.walk(workers, [&](int64_t band, int thread) {
@@ -364,15 +364,15 @@ void backward(const InstanceNormActBackward& op, int threads) {
                  scratch.get() + thread * scratch_size, sums_gz.get() + band * c,
                  sums_gzx.get() + band * c);
   });
-  const Buffer<float> mean_gz(op.batch * c), slope(op.batch * c);
-  for (int64_t n = 0; n < op.batch; ++n) {
+  const Buffer<float> mean_gz(op.batch() * c), slope(op.batch() * c);
+  for (int64_t n = 0; n < op.batch(); ++n) {
     for (int64_t i = 0; i < c; ++i) {
       double gz = 0., gzx = 0.;
       for (int64_t band = n * bands.in_image; band < (n + 1) * bands.in_image; ++band) {
         gz += sums_gz[band * c + i];
         gzx += sums_gzx[band * c + i];
       }
-      const double rstd = op.rstd[n * c + i];
+      const double rstd = op.rstd.as<float>()[n * c + i];
       mean_gz[n * c + i] = static_cast<float>(gz / pixels);
       slope[n * c + i] = static_cast<float>(gzx / pixels * rstd * rstd);
     }
@@ -383,15 +383,15 @@ void backward(const InstanceNormActBackward& op, int threads) {
     float *rstd = mean + period, *offset = mean + 2 * period, *factor = mean + 3 * period;
     float* folded = mean + 7 * period;
     const float negative_slope = op.negative_slope;
-    repeat(op.mean + n * c, c, period, mean);
-    repeat(op.rstd + n * c, c, period, rstd);
+    repeat(op.mean.as<float>() + n * c, c, period, mean);
+    repeat(op.rstd.as<float>() + n * c, c, period, rstd);
     repeat(mean_gz.get() + n * c, c, period, offset);
     repeat(slope.get() + n * c, c, period, factor);
     for (int64_t y = bands.end(band) - 1; y >= bands.begin(band); --y) {
-      const int64_t row = (n * op.height + y) * op.width;
+      const int64_t row = (n * op.height() + y) * op.width();
       for_each_piece<T>(op, n, y, folded, [&](int64_t first, int64_t count, const auto* grad) {
-        const T* x = static_cast<const T*>(op.x) + (row + first) * c;
-        T* out = static_cast<T*>(op.grad_x) + (row + first) * c;
+        const T* x = op.x.as<const T>() + (row + first) * c;
+        T* out = op.grad_x.as<T>() + (row + first) * c;
         for_each_vector(count * c, period, [&](int64_t i, int64_t lane, auto width) {
           const Floats centred = width.load(x + i) - load(mean + lane);
           const Floats gz = activation_gradient(centred, width.load(grad + i), negative_slope);
@@ -405,22 +405,13 @@ void backward(const InstanceNormActBackward& op, int threads) {
 
 }  // namespace
 
+// Both expect at least one pixel.
 void instance_norm_act(const InstanceNormAct& op, int threads) {
-  if (op.batch == 0) return;
-  if (op.type == FloatType::bfloat16) {
-    forward<bfloat16>(op, threads);
-  } else {
-    forward<float>(op, threads);
-  }
+  with_float_type(op.x.type, [&](auto x) { forward<decltype(x)>(op, threads); });
 }
 
 void instance_norm_act_backward(const InstanceNormActBackward& op, int threads) {
-  if (op.batch == 0) return;
-  if (op.type == FloatType::bfloat16) {
-    backward<bfloat16>(op, threads);
-  } else {
-    backward<float>(op, threads);
-  }
+  with_float_type(op.x.type, [&](auto x) { backward<decltype(x)>(op, threads); });
 }
 
 }  // namespace GIOADA_ISA

@@ -57,8 +57,8 @@ inline void fill_step(int64_t channels, const Cell& cell) {
 template <typename T>
 void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n, int64_t begin,
                   int64_t end, float* scratch) {
-  const int64_t h = op.in_height, classes = op.classes, depth_at = classes * kLanes;
-  const int64_t channels = classes + (op.depth != nullptr);
+  const int64_t h = op.in_height(), classes = op.classes(), depth_at = classes * kLanes;
+  const int64_t channels = op.channels();
   const int64_t tile = round_up(channels, kLanes) * kLanes;
   Cell cells[kStrips];
   for (int64_t i = 0; i < kStrips; ++i) {
@@ -68,12 +68,12 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
   float* planes = scratch;
   float* pixels = scratch + tile;
 
-  const int64_t *ls = op.logit_strides, *ds = op.depth_strides;
+  const int64_t *ls = op.logits.strides, *ds = op.depth.strides;
   const auto interpolate_row = [&](int64_t row, const Strip& strip, float* out) {
-    const T* logits = static_cast<const T*>(op.logits) + n * ls[0] + row * ls[2];
+    const T* logits = op.logits.as<const T>() + n * ls[0] + row * ls[2];
     interpolate(logits, ls[1], ls[3], classes, strip, out);
-    if (op.depth == nullptr) return;
-    const T* depth = static_cast<const T*>(op.depth) + n * ds[0] + row * ds[2];
+    if (!op.depth) return;
+    const T* depth = op.depth.as<const T>() + n * ds[0] + row * ds[2];
     interpolate(depth, ds[1], ds[3], 1, strip, out + depth_at);
   };
   for (int64_t first = 0; first < strips.count(); first += kStrips) {
@@ -81,8 +81,8 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
     int64_t row = -2;  // the input row above
     for (int64_t y = begin; y < end; ++y) {
       const int64_t before = row;
-      row = cell_of(y, h, op.height);
-      const float lower = upper_weight(y, row, h, op.height);
+      row = cell_of(y, h, op.height());
+      const float lower = upper_weight(y, row, h, op.height());
       for (int64_t s = first; s < last; ++s) {
         Cell& cell = cells[s - first];
         if (row != before) {
@@ -93,13 +93,13 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
         }
         const Floats scale = 1.f / exponentials(classes, cell, lower, planes);
         for (int64_t i = 0; i < depth_at; i += kLanes) store(planes + i, load(planes + i) * scale);
-        if (op.depth != nullptr) {
+        if (op.depth) {
           store(planes + depth_at,
                 load(cell.above + depth_at) + lower * load(cell.step + depth_at));
         }
         to_pixels(planes, channels, pixels);
-        const int64_t x = s * kLanes, count = std::min<int64_t>(kLanes, op.width - x);
-        T* out = static_cast<T*>(op.out) + ((n * op.height + y) * op.width + x) * channels;
+        const int64_t x = s * kLanes, count = std::min<int64_t>(kLanes, op.width() - x);
+        T* out = op.out.as<T>() + ((n * op.height() + y) * op.width() + x) * channels;
         for (int64_t i = 0; i < count * channels; ++i) convert(pixels[i], out + i);
       }
     }
@@ -108,21 +108,21 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
 
 template <typename T>
 void run(const SemanticDepthConcat& op, int threads) {
-  const int64_t channels = op.classes + (op.depth != nullptr);
-  const int64_t parts = (op.height + kTaskRows - 1) / kTaskRows;  // of one image
-  const int64_t tasks = op.batch * parts;
+  const int64_t channels = op.channels();
+  const int64_t parts = (op.height() + kTaskRows - 1) / kTaskRows;  // of one image
+  const int64_t tasks = op.batch() * parts;
   const int workers = static_cast<int>(std::min<int64_t>(threads, tasks));
   const int64_t scratch_size = (3 * kStrips + 3) * round_up(channels, kLanes) * kLanes;
-  const Strips strips(op.in_width, op.width);
+  const Strips strips(op.in_width(), op.width());
   const Buffer<float> memory(workers * scratch_size);
-  prefer_huge_pages(op.out, op.batch * op.height * op.width * channels * sizeof(T));
+  prefer_huge_pages(op.out.data, op.batch() * op.height() * op.width() * channels * sizeof(T));
   // Threads begin far apart: two at the same new page would both fill it with zeros.
   const int64_t apart = (tasks + workers - 1) / workers;
   parallel_for(apart * workers, workers, [&](int64_t i, int thread) {
     const int64_t task = i % workers * apart + i / workers;
     if (task >= tasks) return;
     const int64_t begin = task % parts * kTaskRows;
-    forward_rows<T>(op, strips, task / parts, begin, std::min(begin + kTaskRows, op.height),
+    forward_rows<T>(op, strips, task / parts, begin, std::min(begin + kTaskRows, op.height()),
                     memory.get() + thread * scratch_size);
   });
 }
@@ -180,28 +180,28 @@ template <typename T>
 void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, int64_t classes,
                    int64_t channels, int64_t n, int64_t first, int64_t last, Scratch s,
                    float* rows) {
-  const int64_t h = op.in_height, row_stride = op.in_width + kLanes;
+  const int64_t h = op.in_height(), row_stride = op.in_width() + kLanes;
   const int64_t row_size = channels * row_stride, tile = channels * kLanes;
-  const int64_t *ls = op.logit_strides, *gs = op.grad_strides;
-  const T* grad = static_cast<const T*>(op.grad) + n * gs[0] + (op.channels - channels) * gs[1];
+  const int64_t *ls = op.logits.strides, *gs = op.grad.strides;
+  const T* grad = op.grad.as<const T>() + n * gs[0] + (op.channels() - channels) * gs[1];
   const auto interpolate_row = [&](int64_t row, const Strip& strip, float* out) {
-    const T* logits = static_cast<const T*>(op.logits) + n * ls[0] + row * ls[2];
+    const T* logits = op.logits.as<const T>() + n * ls[0] + row * ls[2];
     interpolate(logits, ls[1], ls[3], classes, strip, out);
   };
   std::memset(rows, 0, (last - first + 1) * row_size * sizeof(float));
   for (int64_t i = 0; i < strips.count(); ++i) {
     const Strip& strip = strips[i];
-    const int64_t x = i * kLanes, count = std::min<int64_t>(kLanes, op.width - x);
+    const int64_t x = i * kLanes, count = std::min<int64_t>(kLanes, op.width() - x);
     interpolate_row(first, strip, s.cell.above);
     std::memset(s.grad_above, 0, tile * sizeof(float));
     for (int64_t cell = first; cell < last; ++cell) {
       interpolate_row(std::min(cell + 1, h - 1), strip, s.cell.below);
       fill_step(classes, s.cell);
       std::memset(s.grad_below, 0, tile * sizeof(float));
-      const int64_t y_end = cell_begin(cell + 1, h, op.height);
-      for (int64_t y = cell_begin(cell, h, op.height); y < y_end; ++y) {
+      const int64_t y_end = cell_begin(cell + 1, h, op.height());
+      for (int64_t y = cell_begin(cell, h, op.height()); y < y_end; ++y) {
         read_gradient(grad + y * gs[2] + x * gs[3], gs[1], gs[3], channels, count, s);
-        pixel_row(classes, channels, upper_weight(y, cell, h, op.height), s);
+        pixel_row(classes, channels, upper_weight(y, cell, h, op.height()), s);
       }
       spread(s.grad_above, channels, strip, rows + (cell - first) * row_size, row_stride);
       std::swap(s.grad_above, s.grad_below);
@@ -213,11 +213,11 @@ void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, 
 
 template <typename T>
 void run(const SemanticDepthConcatBackward& op, int threads) {
-  const int64_t h = op.in_height, w = op.in_width, row_stride = w + kLanes;
-  const int64_t classes = op.grad_logits != nullptr ? op.classes : 0;
-  const int64_t channels = op.channels - op.classes + classes;
+  const int64_t h = op.in_height(), w = op.in_width(), row_stride = w + kLanes;
+  const int64_t classes = op.grad_logits ? op.classes() : 0;
+  const int64_t channels = op.channels() - op.classes() + classes;
   const int64_t cells = cell_count(h);
-  const int64_t bands_wanted = (kBands + op.batch - 1) / op.batch;
+  const int64_t bands_wanted = (kBands + op.batch() - 1) / op.batch();
   const int64_t band_cells = (cells + bands_wanted - 1) / bands_wanted;
   const int64_t bands = (cells + band_cells - 1) / band_cells;  // of one image
   const int64_t row_size = channels * row_stride;
@@ -225,9 +225,9 @@ void run(const SemanticDepthConcatBackward& op, int threads) {
 
   const int64_t tile = round_up(channels, kLanes) * kLanes;
   const int64_t scratch_size = 9 * tile;
-  const int64_t tasks = op.batch * bands;
+  const int64_t tasks = op.batch() * bands;
   const int workers = static_cast<int>(std::min<int64_t>(threads, tasks));
-  const Strips strips(op.in_width, op.width);
+  const Strips strips(op.in_width(), op.width());
   const Buffer<float> memory(workers * scratch_size);
   const Buffer<float> rows(tasks * band_size);
   parallel_for(tasks, workers, [&](int64_t task, int thread) {
@@ -244,7 +244,7 @@ void run(const SemanticDepthConcatBackward& op, int threads) {
   });
 
   // Of each input row, what the band that begins with it or holds it gives, and the one before.
-  parallel_for(op.batch * h, threads, [&](int64_t task, int) {
+  parallel_for(op.batch() * h, threads, [&](int64_t task, int) {
     const int64_t n = task / h, y = task % h;
     const int64_t band = std::min(y / band_cells, bands - 1), row = y - band * band_cells;
     float* from = rows.get() + (n * bands + band) * band_size + row * row_size;
@@ -252,36 +252,28 @@ void run(const SemanticDepthConcatBackward& op, int threads) {
       const float* shared = from - row_size;
       for (int64_t i = 0; i < row_size; ++i) from[i] += shared[i];
     }
-    if (op.grad_logits != nullptr) {
-      float* to = op.grad_logits + task * w * classes;
+    if (op.grad_logits) {
+      float* to = op.grad_logits.as<float>() + task * w * classes;
       for (int64_t x = 0; x < w; ++x) {
         for (int64_t c = 0; c < classes; ++c) to[x * classes + c] = from[c * row_stride + x];
       }
     }
-    if (op.grad_depth != nullptr) {
-      std::memcpy(op.grad_depth + task * w, from + classes * row_stride, w * sizeof(float));
+    if (op.grad_depth) {
+      std::memcpy(op.grad_depth.as<float>() + task * w, from + classes * row_stride,
+                  w * sizeof(float));
     }
   });
 }
 
 }  // namespace
 
+// Both expect at least one pixel.
 void semantic_depth_concat(const SemanticDepthConcat& op, int threads) {
-  if (op.batch == 0) return;
-  if (op.type == FloatType::bfloat16) {
-    run<bfloat16>(op, threads);
-  } else {
-    run<float>(op, threads);
-  }
+  with_float_type(op.logits.type, [&](auto logit) { run<decltype(logit)>(op, threads); });
 }
 
 void semantic_depth_concat_backward(const SemanticDepthConcatBackward& op, int threads) {
-  if (op.batch == 0) return;
-  if (op.type == FloatType::bfloat16) {
-    run<bfloat16>(op, threads);
-  } else {
-    run<float>(op, threads);
-  }
+  with_float_type(op.logits.type, [&](auto logit) { run<decltype(logit)>(op, threads); });
 }
 
 }  // namespace GIOADA_ISA

@@ -13,21 +13,22 @@ constexpr int64_t kStretchBytes = 8192;
 
 template <typename T, typename Depth, typename Label>
 void fill_row(const TranslationInput& op, int64_t n, int64_t y, const T* normalised_values) {
-  const int64_t channels = kFirstClassChannel + op.classes;
+  const int64_t channels = op.channels();
   const int64_t pixel_bytes = channels * sizeof(T);
   const int64_t stretch = pixel_bytes < kStretchBytes ? kStretchBytes / pixel_bytes : 1;
-  const int64_t image_step = op.image_strides[3], depth_step = op.depth_strides[3];
-  const uint8_t* red = op.image + n * op.image_strides[0] + y * op.image_strides[2];
-  const uint8_t* green = red + op.image_strides[1];
-  const uint8_t* blue = green + op.image_strides[1];
+  const int64_t image_step = op.image.strides[3], depth_step = op.depth.strides[3];
+  const uint8_t* red =
+      op.image.as<const uint8_t>() + n * op.image.strides[0] + y * op.image.strides[2];
+  const uint8_t* green = red + op.image.strides[1];
+  const uint8_t* blue = green + op.image.strides[1];
   const Depth* depth =
-      static_cast<const Depth*>(op.depth) + n * op.depth_strides[0] + y * op.depth_strides[2];
-  const Label* labels = static_cast<const Label*>(op.labels) + (n * op.height + y) * op.width;
-  T* out = static_cast<T*>(op.out) + (n * op.height + y) * op.width * channels;
+      op.depth.as<const Depth>() + n * op.depth.strides[0] + y * op.depth.strides[2];
+  const Label* labels = op.labels.as<const Label>() + (n * op.height() + y) * op.width();
+  T* out = op.out.as<T>() + (n * op.height() + y) * op.width() * channels;
   T one;
   convert(1.f, &one);
-  const uint64_t classes = op.classes;
-  const int64_t width = op.width;
+  const uint64_t classes = channels - kFirstClassChannel;
+  const int64_t width = op.width();
   for (int64_t begin = 0; begin < width; begin += stretch) {
     const int64_t end = begin + stretch < width ? begin + stretch : width;
     std::memset(static_cast<void*>(out + begin * channels), 0, (end - begin) * pixel_bytes);
@@ -51,41 +52,24 @@ void run(const TranslationInput& op, int threads) {
   for (int value = 0; value < 256; ++value) {
     convert(normalised(static_cast<uint8_t>(value)), &normalised_values[value]);
   }
-  prefer_huge_pages(op.out, op.batch * op.height * op.width * (kFirstClassChannel + op.classes) *
-                                static_cast<int64_t>(sizeof(T)));
-  parallel_ranges(op.batch * op.height, threads, [&](int64_t begin, int64_t end, int) {
+  prefer_huge_pages(op.out.data, op.out.elements() * static_cast<int64_t>(sizeof(T)));
+  parallel_ranges(op.batch() * op.height(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      fill_row<T, Depth, Label>(op, row / op.height, row % op.height, normalised_values);
+      fill_row<T, Depth, Label>(op, row / op.height(), row % op.height(), normalised_values);
     }
   });
-}
-
-template <typename T, typename Depth>
-void run(const TranslationInput& op, int threads) {
-  if (op.label_type == LabelType::uint8) {
-    run<T, Depth, uint8_t>(op, threads);
-  } else {
-    run<T, Depth, int64_t>(op, threads);
-  }
-}
-
-template <typename T>
-void run(const TranslationInput& op, int threads) {
-  if (op.depth_type == FloatType::bfloat16) {
-    run<T, bfloat16>(op, threads);
-  } else {
-    run<T, float>(op, threads);
-  }
 }
 
 }  // namespace
 
 void translation_input(const TranslationInput& op, int threads) {
-  if (op.out_type == FloatType::bfloat16) {
-    run<bfloat16>(op, threads);
-  } else {
-    run<float>(op, threads);
-  }
+  with_float_type(op.out.type, [&](auto out) {
+    with_float_type(op.depth.type, [&](auto depth) {
+      with_label_type(op.labels.type, [&](auto label) {
+        run<decltype(out), decltype(depth), decltype(label)>(op, threads);
+      });
+    });
+  });
 }
 
 }  // namespace GIOADA_ISA

@@ -86,18 +86,18 @@ inline void predict_rows(int64_t candidates, const float* lower, const Scratch& 
 // One pixel from all classes, whatever their values.
 template <typename T>
 int32_t predict_pixel(const UpsampleConfusionMatrix& op, const T* image, int64_t y, int64_t x) {
-  const int64_t row = cell_of(y, op.in_height, op.height);
-  const int64_t column = cell_of(x, op.in_width, op.width);
-  const float y_upper = upper_weight(y, row, op.in_height, op.height);
-  const float x_upper = upper_weight(x, column, op.in_width, op.width);
-  const T* corner = image + row * op.logit_strides[2] + column * op.logit_strides[3];
-  const int64_t right = op.in_width > 1 ? op.logit_strides[3] : 0;
-  const int64_t down = op.in_height > 1 ? op.logit_strides[2] : 0;
+  const int64_t row = cell_of(y, op.in_height(), op.height());
+  const int64_t column = cell_of(x, op.in_width(), op.width());
+  const float y_upper = upper_weight(y, row, op.in_height(), op.height());
+  const float x_upper = upper_weight(x, column, op.in_width(), op.width());
+  const T* corner = image + row * op.logits.strides[2] + column * op.logits.strides[3];
+  const int64_t right = op.in_width() > 1 ? op.logits.strides[3] : 0;
+  const int64_t down = op.in_height() > 1 ? op.logits.strides[2] : 0;
   float best = -INFINITY;
   int32_t arg = 0;
-  for (int64_t c = 0; c < op.classes; ++c) {
+  for (int64_t c = 0; c < op.classes(); ++c) {
     float above, below;
-    at_column(corner + c * op.logit_strides[1], right, down, x_upper, &above, &below);
+    at_column(corner + c * op.logits.strides[1], right, down, x_upper, &above, &below);
     const float z = between(above, below, y_upper);
     if (exceeds(z, best)) {
       best = z;
@@ -111,19 +111,19 @@ int32_t predict_pixel(const UpsampleConfusionMatrix& op, const T* image, int64_t
 template <typename T>
 void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* image, int64_t begin,
              int64_t end, Scratch s) {
-  const int64_t h = op.in_height, pitch = round_up(op.width, kLanes);
+  const int64_t h = op.in_height(), pitch = round_up(op.width(), kLanes);
   float lower[kBlockRows];  // weight of the input row below
   for (int64_t y = begin; y < end; ++y) {
-    lower[y - begin] = upper_weight(y, cell_of(y, h, op.height), h, op.height);
+    lower[y - begin] = upper_weight(y, cell_of(y, h, op.height()), h, op.height());
   }
   for (int64_t strip = 0; strip < strips.count(); ++strip) {
     const auto interpolate_row = [&](int64_t row, float* out) {
-      interpolate(image + row * op.logit_strides[2], op.logit_strides[1], op.logit_strides[3],
-                  op.classes, strips[strip], out);
+      interpolate(image + row * op.logits.strides[2], op.logits.strides[1], op.logits.strides[3],
+                  op.classes(), strips[strip], out);
     };
     int64_t row_below = -1;
     for (int64_t y = begin; y < end;) {
-      const int64_t cell = cell_of(y, h, op.height), next = cell_begin(cell + 1, h, op.height);
+      const int64_t cell = cell_of(y, h, op.height()), next = cell_begin(cell + 1, h, op.height());
       const int64_t stop = next < end ? next : end;
       if (cell == row_below) {
         float* passed = s.above;
@@ -135,11 +135,11 @@ void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* i
       row_below = cell + 1 < h ? cell + 1 : cell;
       interpolate_row(row_below, s.below);
 
-      const int64_t candidates = find_candidates(op.classes, s);
+      const int64_t candidates = find_candidates(op.classes(), s);
       while (y < stop) {
         int32_t* predicted = s.predicted + (y - begin) * pitch + strip * kLanes;
         if (candidates == 0) {
-          for (int64_t x = strip * kLanes; x < (strip + 1) * kLanes && x < op.width; ++x) {
+          for (int64_t x = strip * kLanes; x < (strip + 1) * kLanes && x < op.width(); ++x) {
             *predicted++ = predict_pixel(op, image, y, x);
           }
           y += 1;
@@ -162,8 +162,8 @@ void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* i
 template <typename L>
 int64_t count_row(const UpsampleConfusionMatrix& op, const L* labels, const int32_t* predicted,
                   const Scratch& s) {
-  const int64_t ignore_index = op.ignore_index, width = op.width;
-  const int32_t classes = static_cast<int32_t>(op.classes), uncounted = classes * classes;
+  const int64_t ignore_index = op.ignore_index, width = op.width();
+  const int32_t classes = static_cast<int32_t>(op.classes()), uncounted = classes * classes;
   int32_t lowest = kIgnored;
   for (int64_t x = 0; x < width; ++x) {
     const int32_t label = class_of(static_cast<int64_t>(labels[x]), ignore_index, classes);
@@ -174,7 +174,7 @@ int64_t count_row(const UpsampleConfusionMatrix& op, const L* labels, const int3
     if (s.counts != nullptr) {
       s.counts[copy * (uncounted + classes) + cell] += pixels;
     } else if (cell < uncounted) {
-      __atomic_fetch_add(op.counts + cell, pixels, __ATOMIC_RELAXED);
+      __atomic_fetch_add(op.counts.as<int64_t>() + cell, pixels, __ATOMIC_RELAXED);
     }
   };
   int64_t x = 0;
@@ -194,17 +194,18 @@ int64_t count_row(const UpsampleConfusionMatrix& op, const L* labels, const int3
   return x;
 }
 
+// Returns the index of the first label out of range, or -1.
 template <typename T>
-void run(const UpsampleConfusionMatrix& op, int threads) {
-  const int64_t blocks = (op.height + kBlockRows - 1) / kBlockRows;  // of one image
-  const int64_t tasks = op.batch * blocks;
+int64_t run(const UpsampleConfusionMatrix& op, int threads) {
+  const int64_t blocks = (op.height() + kBlockRows - 1) / kBlockRows;  // of one image
+  const int64_t tasks = op.batch() * blocks;
   const int workers = threads < tasks ? threads : static_cast<int>(tasks);
-  const int64_t tile = op.classes * kLanes, pitch = round_up(op.width, kLanes);
+  const int64_t tile = op.classes() * kLanes, pitch = round_up(op.width(), kLanes);
   const int64_t scratch_size = round_up(5 * tile + (kBlockRows + 1) * pitch, 16);
-  const int64_t matrix = op.classes <= kMostCopied ? (op.classes + 1) * op.classes : 0;
+  const int64_t matrix = op.classes() <= kMostCopied ? (op.classes() + 1) * op.classes() : 0;
   const int64_t copies = matrix > 0 ? workers * kCopies : 0;
 
-  const Strips strips(op.in_width, op.width);
+  const Strips strips(op.in_width(), op.width());
   const Buffer<float> memory(workers * scratch_size);
   const Buffer<int64_t> counts(copies * matrix);
   const Buffer<int64_t> wrong_labels(tasks);
@@ -221,38 +222,38 @@ void run(const UpsampleConfusionMatrix& op, int threads) {
     s.cells = s.predicted + kBlockRows * pitch;
     s.counts = matrix > 0 ? counts.get() + thread * kCopies * matrix : nullptr;
     const int64_t n = task / blocks, begin = task % blocks * kBlockRows;
-    const int64_t end = begin + kBlockRows < op.height ? begin + kBlockRows : op.height;
-    predict(op, strips, static_cast<const T*>(op.logits) + n * op.logit_strides[0], begin, end, s);
+    const int64_t end = begin + kBlockRows < op.height() ? begin + kBlockRows : op.height();
+    predict(op, strips, op.logits.as<const T>() + n * op.logits.strides[0], begin, end, s);
     wrong_labels[task] = -1;
     for (int64_t y = begin; y < end; ++y) {
-      const int64_t row = (n * op.height + y) * op.width;
+      const int64_t row = (n * op.height() + y) * op.width();
       const int32_t* predicted = s.predicted + (y - begin) * pitch;
-      const int64_t wrong =
-          op.label_type == LabelType::uint8
-              ? count_row(op, static_cast<const uint8_t*>(op.labels) + row, predicted, s)
-              : count_row(op, static_cast<const int64_t*>(op.labels) + row, predicted, s);
+      int64_t wrong = -1;
+      with_label_type(op.labels.type, [&](auto label) {
+        wrong = count_row(op, op.labels.as<const decltype(label)>() + row, predicted, s);
+      });
       if (wrong >= 0 && wrong_labels[task] < 0) wrong_labels[task] = row + wrong;
     }
   });
-  *op.wrong_label = -1;
-  for (int64_t task = tasks - 1; task >= 0; --task) {
-    if (wrong_labels[task] >= 0) *op.wrong_label = wrong_labels[task];
-  }
   for (int64_t copy = 0; copy < copies; ++copy) {
     const int64_t* from = counts.get() + copy * matrix;
-    for (int64_t i = 0; i < op.classes * op.classes; ++i) op.counts[i] += from[i];
+    for (int64_t i = 0; i < op.classes() * op.classes(); ++i) op.counts.as<int64_t>()[i] += from[i];
   }
+  for (int64_t task = 0; task < tasks; ++task) {
+    if (wrong_labels[task] >= 0) return wrong_labels[task];
+  }
+  return -1;
 }
 
 }  // namespace
 
-// Expects at least one pixel.
-void upsample_confusion_matrix(const UpsampleConfusionMatrix& op, int threads) {
-  if (op.logit_type == FloatType::bfloat16) {
-    run<bfloat16>(op, threads);
-  } else {
-    run<float>(op, threads);
-  }
+// Expects at least one pixel. Returns the index of the first label that is neither a class nor
+// ignore_index, or -1.
+int64_t upsample_confusion_matrix(const UpsampleConfusionMatrix& op, int threads) {
+  int64_t wrong_label = -1;
+  with_float_type(op.logits.type,
+                  [&](auto logit) { wrong_label = run<decltype(logit)>(op, threads); });
+  return wrong_label;
 }
 
 }  // namespace GIOADA_ISA

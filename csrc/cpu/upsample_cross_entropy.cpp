@@ -100,26 +100,26 @@ inline Floats pixel_rows(int64_t classes, const float* lower, const int32_t* lab
 template <typename L>
 int64_t read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, int64_t end,
                     int64_t padded_width, const Scratch& s) {
-  const int64_t classes = op.classes, ignore_index = op.ignore_index;
+  const int64_t classes = op.classes(), ignore_index = op.ignore_index;
   int64_t wrong = -1;
   for (int64_t y = begin; y < end; ++y) {
-    const L* row = static_cast<const L*>(op.labels) + (n * op.height + y) * op.width;
+    const L* row = op.labels.as<const L>() + (n * op.height() + y) * op.width();
     int32_t* label = s.label + (y - begin) * padded_width;
     float* weight = s.weight + (y - begin) * padded_width;
     int32_t lowest = kIgnored;
-    for (int64_t x = 0; x < op.width; ++x) {
+    for (int64_t x = 0; x < op.width(); ++x) {
       label[x] = class_of(static_cast<int64_t>(row[x]), ignore_index, classes);
       lowest = label[x] < lowest ? label[x] : lowest;
     }
-    for (int64_t x = op.width; x < padded_width; ++x) label[x] = kIgnored;
+    for (int64_t x = op.width(); x < padded_width; ++x) label[x] = kIgnored;
     if (lowest == kOutOfRange && wrong < 0) {
       int64_t x = 0;
       while (label[x] != kOutOfRange) ++x;
-      wrong = (n * op.height + y) * op.width + x;
+      wrong = (n * op.height() + y) * op.width() + x;
     }
-    if (op.weight != nullptr) {
+    if (op.weight) {
       for (int64_t x = 0; x < padded_width; ++x) {
-        weight[x] = label[x] >= 0 ? op.weight[label[x]] : 0.f;
+        weight[x] = label[x] >= 0 ? op.weight.as<float>()[label[x]] : 0.f;
       }
     } else {
       for (int64_t x = 0; x < padded_width; ++x) weight[x] = label[x] >= 0 ? 1.f : 0.f;
@@ -133,20 +133,20 @@ int64_t read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, in
 template <typename T, bool kGrad>
 Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64_t first,
           int64_t last, Scratch s, float* border) {
-  const int64_t classes = op.classes, h = op.in_height, w = op.in_width;
-  const int64_t padded_width = round_up(op.width, kLanes);
+  const int64_t classes = op.classes(), h = op.in_height(), w = op.in_width();
+  const int64_t padded_width = round_up(op.width(), kLanes);
   const int64_t row_stride = w + kLanes, row_size = classes * row_stride;
   const int64_t tile = classes * kLanes;
-  const T* image = static_cast<const T*>(op.logits) + n * op.logit_strides[0];
+  const T* image = op.logits.as<const T>() + n * op.logits.strides[0];
   const auto interpolate_row = [&](int64_t row, const Strip& strip, float* out) {
-    interpolate(image + row * op.logit_strides[2], op.logit_strides[1], op.logit_strides[3],
+    interpolate(image + row * op.logits.strides[2], op.logits.strides[1], op.logits.strides[3],
                 classes, strip, out);
   };
-  const int64_t begin = cell_begin(first, h, op.height), end = cell_begin(last, h, op.height);
+  const int64_t begin = cell_begin(first, h, op.height()), end = cell_begin(last, h, op.height());
   Sums sums = {0., 0., -1};
-  sums.wrong_label = op.label_type == LabelType::uint8
-                         ? read_labels<uint8_t>(op, n, begin, end, padded_width, s)
-                         : read_labels<int64_t>(op, n, begin, end, padded_width, s);
+  with_label_type(op.labels.type, [&](auto label) {
+    sums.wrong_label = read_labels<decltype(label)>(op, n, begin, end, padded_width, s);
+  });
   if (kGrad) std::memset(s.grad_rows, 0, (last - first + 1) * row_size * sizeof(float));
 
   for (int64_t i = 0; i < (end - begin) * padded_width; i += kLanes) {
@@ -165,12 +165,12 @@ Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64
         store(s.step + i, load(s.below + i) - load(s.above + i));
       }
       if (kGrad) std::memset(s.grad_below, 0, tile * sizeof(float));
-      const int64_t y_end = cell_begin(cell + 1, h, op.height);
+      const int64_t y_end = cell_begin(cell + 1, h, op.height());
       Floats loss = Floats{};
-      for (int64_t y = cell_begin(cell, h, op.height); y < y_end;) {
+      for (int64_t y = cell_begin(cell, h, op.height()); y < y_end;) {
         float lower[kRowsAtOnce];
         for (int64_t r = 0; r < kRowsAtOnce; ++r)
-          lower[r] = upper_weight(y + r, cell, h, op.height);
+          lower[r] = upper_weight(y + r, cell, h, op.height());
         const int64_t at = (y - begin) * padded_width + x * kLanes;
         const int32_t* labels = s.label + at;
         const float* weights = s.weight + at;
@@ -202,7 +202,7 @@ Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64
   if (kGrad) {
     for (int64_t row = first; row <= last; ++row) {
       const float* from = s.grad_rows + (row - first) * row_size;
-      float* to = row < last ? op.grad + (n * h + row) * w * classes : border;
+      float* to = row < last ? op.grad.as<float>() + (n * h + row) * w * classes : border;
       for (int64_t x = 0; x < w; ++x) {
         for (int64_t c = 0; c < classes; ++c) to[x * classes + c] = from[c * row_stride + x];
       }
@@ -211,29 +211,31 @@ Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64
   return sums;
 }
 
+// Returns the index of the first label out of range, or -1.
 template <typename T>
-void run(const UpsampleCrossEntropy& op, int threads) {
-  const bool wants_grad = op.grad != nullptr;
-  const int64_t h = op.in_height, row = op.in_width * op.classes;
+int64_t run(const UpsampleCrossEntropy& op, int threads) {
+  const bool wants_grad(op.grad);
+  const int64_t h = op.in_height(), row = op.in_width() * op.classes();
   const int64_t cells = cell_count(h);
-  const int64_t bands_wanted = (kBands + op.batch - 1) / op.batch;
+  const int64_t bands_wanted = (kBands + op.batch() - 1) / op.batch();
   const int64_t band_cells = (cells + bands_wanted - 1) / bands_wanted;
   const int64_t bands = (cells + band_cells - 1) / band_cells;  // of one image
 
   int64_t pixel_rows = 0;
   for (int64_t b = 0; b < bands; ++b) {
     const int64_t last = (b + 1) * band_cells < cells ? (b + 1) * band_cells : cells;
-    const int64_t rows = cell_begin(last, h, op.height) - cell_begin(b * band_cells, h, op.height);
+    const int64_t rows =
+        cell_begin(last, h, op.height()) - cell_begin(b * band_cells, h, op.height());
     if (rows > pixel_rows) pixel_rows = rows;
   }
-  const int64_t tile = op.classes * kLanes;
-  const int64_t pixels = round_up(pixel_rows * round_up(op.width, kLanes), kLanes);
-  const int64_t grad_rows = wants_grad ? (band_cells + 1) * (row + op.classes * kLanes) : 0;
+  const int64_t tile = op.classes() * kLanes;
+  const int64_t pixels = round_up(pixel_rows * round_up(op.width(), kLanes), kLanes);
+  const int64_t grad_rows = wants_grad ? (band_cells + 1) * (row + op.classes() * kLanes) : 0;
   const int64_t scratch_size = round_up((5 + kRowsAtOnce) * tile + 2 * pixels + grad_rows, 16);
-  const int64_t tasks = op.batch * bands;
+  const int64_t tasks = op.batch() * bands;
   const int workers = threads < tasks ? threads : static_cast<int>(tasks);
 
-  const Strips strips(op.in_width, op.width);
+  const Strips strips(op.in_width(), op.width());
   const Buffer<float> memory(workers * scratch_size);
   const Buffer<float> borders(wants_grad ? tasks * row : 0);
   const Buffer<Sums> sums(tasks);
@@ -263,9 +265,8 @@ void run(const UpsampleCrossEntropy& op, int threads) {
     total.weight += sums[task].weight;
   }
   const double scale = total.weight > 0. ? 1. / total.weight : 0.;
-  *op.loss = static_cast<float>(total.loss * scale);
-  *op.wrong_label = total.wrong_label;
-  if (!wants_grad) return;
+  *op.loss.as<float>() = static_cast<float>(total.loss * scale);
+  if (!wants_grad) return total.wrong_label;
 
   // Rows that two bands share are completed, and all are divided by the sum of weights.
   parallel_for(tasks, workers, [&](int64_t task, int) {
@@ -274,7 +275,7 @@ void run(const UpsampleCrossEntropy& op, int threads) {
     const bool is_last = first + band_cells >= cells;
     // With one input row, the only cell has it above and, with weight 0, below.
     const int64_t rows = is_last ? h - first : band_cells;
-    float* grad = op.grad + (n * h + first) * row;
+    float* grad = op.grad.as<float>() + (n * h + first) * row;
     if (first > 0) {
       const float* border = borders.get() + (task - 1) * row;
       for (int64_t i = 0; i < row; ++i) grad[i] += border[i];
@@ -284,25 +285,18 @@ void run(const UpsampleCrossEntropy& op, int threads) {
     }
     for (int64_t i = 0; i < rows * row; ++i) grad[i] *= factor;
   });
+  return total.wrong_label;
 }
 
 }  // namespace
 
-void upsample_cross_entropy(const UpsampleCrossEntropy& op, int threads) {
-  if (op.batch == 0 || op.height == 0 || op.width == 0) {
-    *op.loss = 0.f;
-    *op.wrong_label = -1;
-    if (op.grad != nullptr) {
-      std::memset(op.grad, 0,
-                  op.batch * op.in_height * op.in_width * op.classes * sizeof(*op.grad));
-    }
-    return;
-  }
-  if (op.logit_type == FloatType::bfloat16) {
-    run<bfloat16>(op, threads);
-  } else {
-    run<float>(op, threads);
-  }
+// Expects at least one pixel. Returns the index of the first label that is neither a class nor
+// ignore_index, or -1.
+int64_t upsample_cross_entropy(const UpsampleCrossEntropy& op, int threads) {
+  int64_t wrong_label = -1;
+  with_float_type(op.logits.type,
+                  [&](auto logit) { wrong_label = run<decltype(logit)>(op, threads); });
+  return wrong_label;
 }
 
 }  // namespace GIOADA_ISA

@@ -32,13 +32,13 @@ struct Bands {
   int64_t count;       // bands of one image
   int64_t pixel_rows;  // of the highest band
 
-  explicit Bands(const UpsampleDepthLoss& op) : cells(cell_count(op.in_height)), pixel_rows(0) {
-    const int64_t wanted = (kBands + op.batch - 1) / op.batch;
+  explicit Bands(const UpsampleDepthLoss& op) : cells(cell_count(op.in_height())), pixel_rows(0) {
+    const int64_t wanted = (kBands + op.batch() - 1) / op.batch();
     band_cells = (cells + wanted - 1) / wanted;
     count = (cells + band_cells - 1) / band_cells;
     for (int64_t b = 0; b < count; ++b) {
-      const int64_t rows = cell_begin(last(b), op.in_height, op.height) -
-                           cell_begin(first(b), op.in_height, op.height);
+      const int64_t rows = cell_begin(last(b), op.in_height(), op.height()) -
+                           cell_begin(first(b), op.in_height(), op.height());
       if (rows > pixel_rows) pixel_rows = rows;
     }
   }
@@ -87,16 +87,13 @@ inline Ints lanes_below(int64_t count) {
 
 inline void interpolate_row(const UpsampleDepthLoss& op, int64_t n, int64_t row,
                             const Strips& strips, float* out) {
-  const int64_t offset = n * op.depth_strides[0] + row * op.depth_strides[1];
-  const int64_t column_stride = op.depth_strides[2];
+  const int64_t offset = n * op.depth.strides[0] + row * op.depth.strides[2];
+  const int64_t column_stride = op.depth.strides[3];
   for (int64_t s = 0; s < strips.count(); ++s, out += kLanes) {
-    if (op.depth_type == FloatType::bfloat16) {
-      const bfloat16* from = static_cast<const bfloat16*>(op.depth) + offset;
-      interpolate(from, 0, column_stride, 1, strips[s], out);
-    } else {
-      const float* from = static_cast<const float*>(op.depth) + offset;
-      interpolate(from, 0, column_stride, 1, strips[s], out);
-    }
+    with_float_type(op.depth.type, [&](auto depth) {
+      using T = decltype(depth);
+      interpolate(op.depth.as<const T>() + offset, 0, column_stride, 1, strips[s], out);
+    });
   }
 }
 
@@ -106,13 +103,13 @@ template <typename T, Pass kPass>
 Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& threshold, int64_t n,
           int64_t first, int64_t last, Scratch s, float* grad_rows, int64_t pitch) {
   constexpr bool kGrad = kPass == Pass::gradient;
-  const int64_t h = op.in_height;
+  const int64_t h = op.in_height();
   const int64_t row_bytes = strips.count() * kLanes * sizeof(float);
-  const int64_t begin = cell_begin(first, h, op.height);
+  const int64_t begin = cell_begin(first, h, op.height());
   for (int64_t cell = first; cell < last; ++cell) {
-    const int64_t y_end = cell_begin(cell + 1, h, op.height);
-    for (int64_t y = cell_begin(cell, h, op.height); y < y_end; ++y) {
-      s.lower[y - begin] = upper_weight(y, cell, h, op.height);
+    const int64_t y_end = cell_begin(cell + 1, h, op.height());
+    for (int64_t y = cell_begin(cell, h, op.height()); y < y_end; ++y) {
+      s.lower[y - begin] = upper_weight(y, cell, h, op.height());
     }
   }
 
@@ -125,27 +122,27 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
   }
   for (int64_t cell = first; cell < last; ++cell) {
     interpolate_row(op, n, cell + 1 < h ? cell + 1 : cell, strips, s.below);
-    const int64_t y_begin = cell_begin(cell, h, op.height);
-    const int64_t rows = cell_begin(cell + 1, h, op.height) - y_begin;
+    const int64_t y_begin = cell_begin(cell, h, op.height());
+    const int64_t rows = cell_begin(cell + 1, h, op.height()) - y_begin;
     const float* lower = s.lower + (y_begin - begin);
     Floats row_loss = Floats{};
     Ints row_valid = Ints{};
     for (int64_t i = 0; i < strips.count(); ++i) {
       const int64_t x = i * kLanes;
-      const int64_t count = op.width - x < kLanes ? op.width - x : kLanes;
+      const int64_t count = op.width() - x < kLanes ? op.width() - x : kLanes;
       const Ints inside = lanes_below(count);
-      const int64_t pixel = (n * op.height + y_begin) * op.width + x;
-      const T* target = static_cast<const T*>(op.target) + pixel;
+      const int64_t pixel = (n * op.height() + y_begin) * op.width() + x;
+      const T* target = op.target.as<const T>() + pixel;
       const Floats above = load(s.above + x), below = load(s.below + x);
       Floats loss = Floats{}, grad_above = Floats{}, grad_below = Floats{};
       for (int64_t r = 0; r < rows; ++r) {
         Ints valid = inside;
-        if (op.valid != nullptr) {
-          valid = __builtin_convertvector(read<Bytes>(op.valid + pixel + r * op.width, count) != 0,
-                                          Ints);
+        if (op.valid) {
+          valid = __builtin_convertvector(
+              read<Bytes>(op.valid.as<const uint8_t>() + pixel + r * op.width(), count) != 0, Ints);
         }
         const Floats z = (1.f - lower[r]) * above + lower[r] * below;
-        const Floats e = valid ? z - read_floats(target + r * op.width, count) : Floats{};
+        const Floats e = valid ? z - read_floats(target + r * op.width(), count) : Floats{};
         if (kPass == Pass::largest) {
           largest = max(e, largest);
           largest = max(-e, largest);
@@ -187,14 +184,14 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
 
 template <typename T>
 void run(const UpsampleDepthLoss& op, int threads) {
-  const bool wants_grad = op.grad != nullptr;
-  const Strips strips(op.in_width, op.width);
+  const bool wants_grad(op.grad);
+  const Strips strips(op.in_width(), op.width());
   const Bands bands(op);
   const int64_t padded_width = strips.count() * kLanes;
-  const int64_t pitch = op.in_width + kLanes;  // `spread` writes whole vectors
+  const int64_t pitch = op.in_width() + kLanes;  // `spread` writes whole vectors
   const int64_t band_grad = wants_grad ? (bands.band_cells + 1) * pitch : 0;
   const int64_t scratch_size = 4 * padded_width + round_up(bands.pixel_rows, 16);
-  const int64_t tasks = op.batch * bands.count;
+  const int64_t tasks = op.batch() * bands.count;
   const int workers = threads < tasks ? threads : static_cast<int>(tasks);
   const Buffer<float> memory(workers * scratch_size);
   const Buffer<float> grads(tasks * band_grad);
@@ -219,25 +216,25 @@ void run(const UpsampleDepthLoss& op, int threads) {
   };
 
   float largest = 0.f;
-  if (op.berhu) largest = walk_all(walk<T, Pass::largest>, Threshold{}).largest;
-  const Threshold threshold = threshold_of(op.berhu, largest);
+  if (op.berhu()) largest = walk_all(walk<T, Pass::largest>, Threshold{}).largest;
+  const Threshold threshold = threshold_of(op.berhu(), largest);
   const Sums total = wants_grad ? walk_all(walk<T, Pass::gradient>, threshold)
                                 : walk_all(walk<T, Pass::loss>, threshold);
   const double scale = total.valid > 0 ? 1. / total.valid : 0.;
-  *op.loss = static_cast<float>(total.loss * scale);
+  *op.loss.as<float>() = static_cast<float>(total.loss * scale);
   if (!wants_grad) return;
 
   // The first row of a band is the last one of the band before.
   parallel_for(tasks, workers, [&](int64_t task, int) {
     const int64_t n = task / bands.count, band = task % bands.count, first = bands.first(band);
-    const int64_t end = band + 1 < bands.count ? bands.last(band) : op.in_height;
+    const int64_t end = band + 1 < bands.count ? bands.last(band) : op.in_height();
     const float factor = static_cast<float>(scale);
     const float* from = grads.get() + task * band_grad;
     for (int64_t row = first; row < end; ++row, from += pitch) {
-      float* grad = op.grad + (n * op.in_height + row) * op.in_width;
+      float* grad = op.grad.as<float>() + (n * op.in_height() + row) * op.in_width();
       const bool shared = band > 0 && row == first;
       const float* before = shared ? from - band_grad + bands.band_cells * pitch : nullptr;
-      for (int64_t x = 0; x < op.in_width; ++x) {
+      for (int64_t x = 0; x < op.in_width(); ++x) {
         grad[x] = (shared ? before[x] + from[x] : from[x]) * factor;
       }
     }
@@ -246,19 +243,9 @@ void run(const UpsampleDepthLoss& op, int threads) {
 
 }  // namespace
 
+// Expects at least one pixel.
 void upsample_depth_loss(const UpsampleDepthLoss& op, int threads) {
-  if (op.batch == 0 || op.height == 0 || op.width == 0) {
-    *op.loss = 0.f;
-    if (op.grad != nullptr) {
-      std::memset(op.grad, 0, op.batch * op.in_height * op.in_width * sizeof(*op.grad));
-    }
-    return;
-  }
-  if (op.target_type == FloatType::bfloat16) {
-    run<bfloat16>(op, threads);
-  } else {
-    run<float>(op, threads);
-  }
+  with_float_type(op.target.type, [&](auto target) { run<decltype(target)>(op, threads); });
 }
 
 }  // namespace GIOADA_ISA

@@ -1,8 +1,8 @@
 // What the CUDA kernels of the bilinear family share.
 #pragma once
 
-#include "common.h"
 #include "cuda/launch.h"
+#include "tensor_view.h"
 
 namespace gioada {
 namespace cuda {
@@ -10,10 +10,10 @@ namespace cuda {
 // Class of a pixel, or -1 where it does not count.
 template <typename Op>
 __device__ __forceinline__ int read_class(const Op& op, int64_t pixel) {
-  const int64_t label = op.label_type == LabelType::uint8
-                            ? static_cast<const uint8_t*>(op.labels)[pixel]
-                            : static_cast<const int64_t*>(op.labels)[pixel];
-  return class_of(label, op.ignore_index, op.classes);
+  int64_t label = 0;
+  with_label_type(op.labels.type,
+                  [&](auto type) { label = op.labels.template as<decltype(type)>()[pixel]; });
+  return class_of(label, op.ignore_index, op.classes());
 }
 
 // The four corners of a cell in the logits, class by class.
@@ -31,16 +31,16 @@ struct Corners {
   }
 };
 
+// Corners of a cell of image n in a tensor [N, C, h, w].
 template <typename T>
-__device__ __forceinline__ Corners<T> corners_of(const void* image, const int64_t* strides,
-                                                 int64_t in_height, int64_t in_width, int64_t n,
-                                                 int64_t cell_y, int64_t cell_x) {
+__device__ __forceinline__ Corners<T> corners_of(const TensorView& x, int64_t n, int64_t cell_y,
+                                                 int64_t cell_x) {
   Corners<T> corners;
   corners.above =
-      static_cast<const T*>(image) + n * strides[0] + cell_y * strides[2] + cell_x * strides[3];
-  corners.right = in_width > 1 ? strides[3] : 0;
-  corners.down = in_height > 1 ? strides[2] : 0;
-  corners.class_stride = strides[1];
+      x.as<const T>() + n * x.strides[0] + cell_y * x.strides[2] + cell_x * x.strides[3];
+  corners.right = x.shape[3] > 1 ? x.strides[3] : 0;
+  corners.down = x.shape[2] > 1 ? x.strides[2] : 0;
+  corners.class_stride = x.strides[1];
   return corners;
 }
 

@@ -36,12 +36,12 @@ struct Plan {
 template <typename Arguments>
 Plan plan_of(const Arguments& op, int vector) {
   Plan plan;
-  plan.groups = static_cast<int>(op.channels / vector);
+  plan.groups = static_cast<int>(op.channels() / vector);
   plan.width = plan.groups < 32 ? plan.groups : 32;
   plan.height = kThreads / plan.width;
   plan.tiles = static_cast<int>(divide_up(plan.groups, plan.width));
-  plan.pixels = op.height * op.width;
-  int64_t each = divide_up(op.batch * plan.tiles * plan.pixels, plan.height * kBlocksWanted);
+  plan.pixels = op.height() * op.width();
+  int64_t each = divide_up(op.batch() * plan.tiles * plan.pixels, plan.height * kBlocksWanted);
   if (each < kFewestPixels) each = kFewestPixels;
   if (each > kMostPixels) each = kMostPixels;
   plan.chunk = each * plan.height;
@@ -50,23 +50,25 @@ Plan plan_of(const Arguments& op, int vector) {
 }
 
 // Elements of a load: 16 bytes where all rows allow it.
-bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % kLoadBytes == 0; }
+bool aligned(const TensorView& x) { return reinterpret_cast<uintptr_t>(x.data) % kLoadBytes == 0; }
 
-int elements_of_load(FloatType type) {
-  return type == FloatType::bfloat16 ? kLoadBytes / 2 : kLoadBytes / 4;
+int elements_of_load(ScalarType type) {
+  int elements = 1;
+  with_float_type(type, [&](auto x) { elements = kLoadBytes / sizeof(x); });
+  return elements;
 }
 
 int vector_of(const InstanceNormAct& op) {
-  const int vector = elements_of_load(op.type);
-  const bool fits = op.channels % vector == 0 && aligned(op.x) && aligned(op.residual) &&
-                    aligned(op.out) && op.residual_strides[0] % vector == 0 &&
-                    op.residual_strides[1] % vector == 0;
+  const int vector = elements_of_load(op.x.type);
+  const bool fits = op.channels() % vector == 0 && aligned(op.x) && aligned(op.residual) &&
+                    aligned(op.out) && op.residual.strides[0] % vector == 0 &&
+                    op.residual.strides[2] % vector == 0;
   return fits ? vector : 1;
 }
 
 int vector_of(const InstanceNormActBackward& op) {
-  const int vector = elements_of_load(op.type);
-  const bool fits = op.channels % vector == 0 && aligned(op.x) && aligned(op.grad) &&
+  const int vector = elements_of_load(op.x.type);
+  const bool fits = op.channels() % vector == 0 && aligned(op.x) && aligned(op.grad) &&
                     aligned(op.grad_x) && aligned(op.grad_residual);
   return fits ? vector : 1;
 }
@@ -112,16 +114,16 @@ __global__ void __launch_bounds__(kThreads)
   const int group = blockIdx.y * plan.width + threadIdx.x;
   const int64_t begin = chunk * plan.chunk, end = min(begin + plan.chunk, plan.pixels);
   const int at = (threadIdx.y * plan.width + threadIdx.x) * kVector;
-  const T* x = static_cast<const T*>(op.x) + n * plan.pixels * op.channels + group * kVector;
+  const T* x = op.x.as<const T>() + n * plan.pixels * op.channels() + group * kVector;
 
   float shift[kVector] = {}, sum[kVector] = {}, sum_squares[kVector] = {}, count = 0.f;
   const int64_t first = begin + threadIdx.y;
   if (group < plan.groups && first < end) {
-    load<kVector>(x + first * op.channels, shift);
+    load<kVector>(x + first * op.channels(), shift);
 #pragma unroll 4
     for (int64_t pixel = first; pixel < end; pixel += plan.height) {
       float value[kVector];
-      load<kVector>(x + pixel * op.channels, value);
+      load<kVector>(x + pixel * op.channels(), value);
 #pragma unroll
       for (int i = 0; i < kVector; ++i) {
         const float difference = value[i] - shift[i];
@@ -160,13 +162,13 @@ __global__ void __launch_bounds__(kThreads)
     if (threadIdx.x == 0 && both > 0.f) counts[threadIdx.y] = both;
   }
   if (threadIdx.y == 0 && group < plan.groups) {
-    float* out = partial + blockIdx.x * 3 * op.channels + group * kVector;
+    float* out = partial + blockIdx.x * 3 * op.channels() + group * kVector;
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
       const float rounded = static_cast<float>(means[at + i]);
       out[i] = rounded;
-      out[op.channels + i] = static_cast<float>(means[at + i] - rounded);
-      out[2 * op.channels + i] = squares[at + i];
+      out[op.channels() + i] = static_cast<float>(means[at + i] - rounded);
+      out[2 * op.channels() + i] = squares[at + i];
     }
   }
 }
@@ -180,12 +182,12 @@ __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
       squares[kTotalRows][kTotalChannels];
   const int64_t n = blockIdx.x, c = blockIdx.y * kTotalChannels + threadIdx.x;
   double count = 0., mean = 0., sum = 0.;
-  if (c < op.channels) {
+  if (c < op.channels()) {
     for (int64_t chunk = threadIdx.y; chunk < plan.chunks; chunk += kTotalRows) {
-      const float* from = partial + (n * plan.chunks + chunk) * 3 * op.channels + c;
+      const float* from = partial + (n * plan.chunks + chunk) * 3 * op.channels() + c;
       const int64_t size = min(plan.chunk, plan.pixels - chunk * plan.chunk);
-      const double chunk_mean = static_cast<double>(from[0]) + from[op.channels];
-      merge_moments(static_cast<double>(size), chunk_mean, from[2 * op.channels], &count, &mean,
+      const double chunk_mean = static_cast<double>(from[0]) + from[op.channels()];
+      merge_moments(static_cast<double>(size), chunk_mean, from[2 * op.channels()], &count, &mean,
                     &sum);
     }
   }
@@ -193,40 +195,40 @@ __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
   means[threadIdx.y][threadIdx.x] = mean;
   squares[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
-  if (threadIdx.y > 0 || c >= op.channels) return;
+  if (threadIdx.y > 0 || c >= op.channels()) return;
   for (int row = 1; row < kTotalRows; ++row) {
     merge_moments(counts[row][threadIdx.x], means[row][threadIdx.x], squares[row][threadIdx.x],
                   &count, &mean, &sum);
   }
-  op.mean[n * op.channels + c] = static_cast<float>(mean);
-  op.rstd[n * op.channels + c] = reciprocal_deviation(sum / count, op.eps);
+  op.mean.as<float>()[n * op.channels() + c] = static_cast<float>(mean);
+  op.rstd.as<float>()[n * op.channels() + c] = reciprocal_deviation(sum / count, op.eps);
 }
 
 // A block has a piece of a padded row.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     normalize_kernel(const InstanceNormAct op, const Plan plan) {
-  const int64_t out_height = op.height + 2 * op.pad, out_width = op.width + 2 * op.pad;
+  const int64_t out_height = op.height() + 2 * op.pad, out_width = op.width() + 2 * op.pad;
   const unsigned rows = static_cast<unsigned>(out_height);
   const int64_t n = blockIdx.x / rows, out_y = blockIdx.x % rows;
-  const int64_t y = reflect(out_y, op.height, op.pad);
+  const int64_t y = reflect(out_y, op.height(), op.pad);
   const int group = blockIdx.y * plan.width + threadIdx.x;
   if (group >= plan.groups) return;
   const int64_t c = group * kVector;
-  const T* x = static_cast<const T*>(op.x) + (n * op.height + y) * op.width * op.channels + c;
-  T* out = static_cast<T*>(op.out) + blockIdx.x * out_width * op.channels + c;
-  const T* residual = static_cast<const T*>(op.residual);
+  const T* x = op.x.as<const T>() + (n * op.height() + y) * op.width() * op.channels() + c;
+  T* out = op.out.as<T>() + blockIdx.x * out_width * op.channels() + c;
+  const T* residual = op.residual.as<const T>();
   if (residual != nullptr) {
-    residual += n * op.residual_strides[0] + y * op.residual_strides[1] + c;
+    residual += n * op.residual.strides[0] + y * op.residual.strides[2] + c;
   }
   float mean[kVector], rstd[kVector];
-  load_channels<kVector>(op.mean + n * op.channels + c, mean);
-  load_channels<kVector>(op.rstd + n * op.channels + c, rstd);
+  load_channels<kVector>(op.mean.as<float>() + n * op.channels() + c, mean);
+  load_channels<kVector>(op.rstd.as<float>() + n * op.channels() + c, rstd);
   int64_t out_x = blockIdx.z * int64_t(kPixelsAtOnce) * plan.height + threadIdx.y;
 #pragma unroll
   for (int k = 0; k < kPixelsAtOnce; ++k, out_x += plan.height) {
     if (out_x >= out_width) return;
-    const int64_t from = reflect(out_x, op.width, op.pad) * op.channels;
+    const int64_t from = reflect(out_x, op.width(), op.pad) * op.channels();
     float value[kVector], add[kVector] = {};
     load<kVector>(x + from, value);
     if (residual != nullptr) load<kVector>(residual + from, add);
@@ -234,7 +236,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = 0; i < kVector; ++i) {
       value[i] = activate((value[i] - mean[i]) * rstd[i], op.negative_slope) + add[i];
     }
-    store<kVector>(value, out + out_x * op.channels);
+    store<kVector>(value, out + out_x * op.channels());
   }
 }
 
@@ -243,19 +245,19 @@ template <int kVector, typename T>
 __device__ __forceinline__ void fold(const InstanceNormActBackward& op,
                                      const T* grad,  // of one image and group
                                      int64_t y, int64_t x, float* sum) {
-  const int64_t row_size = (op.width + 2 * op.pad) * op.channels;
-  load<kVector>(grad + (y + op.pad) * row_size + (x + op.pad) * op.channels, sum);
+  const int64_t row_size = (op.width() + 2 * op.pad) * op.channels();
+  load<kVector>(grad + (y + op.pad) * row_size + (x + op.pad) * op.channels(), sum);
   if (op.pad == 0) return;
 #pragma unroll
   for (int i = 0; i < kImages; ++i) {
-    const int64_t row = image_of(i, y, op.height, op.pad);
+    const int64_t row = image_of(i, y, op.height(), op.pad);
     if (row < 0) continue;
 #pragma unroll
     for (int j = i == 0 ? 1 : 0; j < kImages; ++j) {
-      const int64_t column = image_of(j, x, op.width, op.pad);
+      const int64_t column = image_of(j, x, op.width(), op.pad);
       if (column < 0) continue;
       float value[kVector];
-      load<kVector>(grad + row * row_size + column * op.channels, value);
+      load<kVector>(grad + row * row_size + column * op.channels(), value);
 #pragma unroll
       for (int k = 0; k < kVector; ++k) sum[k] += value[k];
     }
@@ -275,21 +277,21 @@ __global__ void __launch_bounds__(kThreads)
 
   float sum_gz[kVector] = {}, sum_gzx[kVector] = {};
   if (group < plan.groups) {
-    const int64_t c = group * kVector, image = n * plan.pixels * op.channels + c;
-    const T* x = static_cast<const T*>(op.x) + image;
-    const T* grad = static_cast<const T*>(op.grad) + c +
-                    n * (op.height + 2 * op.pad) * (op.width + 2 * op.pad) * op.channels;
-    T* residual = static_cast<T*>(op.grad_residual);
+    const int64_t c = group * kVector, image = n * plan.pixels * op.channels() + c;
+    const T* x = op.x.as<const T>() + image;
+    const T* grad = op.grad.as<const T>() + c +
+                    n * (op.height() + 2 * op.pad) * (op.width() + 2 * op.pad) * op.channels();
+    T* residual = op.grad_residual.as<T>();
     float mean[kVector];
-    load_channels<kVector>(op.mean + n * op.channels + c, mean);
+    load_channels<kVector>(op.mean.as<float>() + n * op.channels() + c, mean);
     int64_t pixel = begin + threadIdx.y;
-    int64_t row = pixel / op.width, column = pixel % op.width;
+    int64_t row = pixel / op.width(), column = pixel % op.width();
 #pragma unroll 2
     for (; pixel < end; pixel += plan.height) {
       float value[kVector], gy[kVector];
-      load<kVector>(x + pixel * op.channels, value);
+      load<kVector>(x + pixel * op.channels(), value);
       fold<kVector>(op, grad, row, column, gy);
-      if (residual != nullptr) store<kVector>(gy, residual + image + pixel * op.channels);
+      if (residual != nullptr) store<kVector>(gy, residual + image + pixel * op.channels());
 #pragma unroll
       for (int i = 0; i < kVector; ++i) {
         const float centred = value[i] - mean[i];
@@ -297,7 +299,7 @@ __global__ void __launch_bounds__(kThreads)
         sum_gz[i] += gz;
         sum_gzx[i] += gz * centred;
       }
-      for (column += plan.height; column >= op.width; column -= op.width) ++row;
+      for (column += plan.height; column >= op.width(); column -= op.width()) ++row;
     }
   }
 #pragma unroll
@@ -317,11 +319,11 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   if (threadIdx.y == 0 && group < plan.groups) {
-    float* out = partial + blockIdx.x * 2 * op.channels + group * kVector;
+    float* out = partial + blockIdx.x * 2 * op.channels() + group * kVector;
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
       out[i] = sums[0][at + i];
-      out[op.channels + i] = sums[1][at + i];
+      out[op.channels() + i] = sums[1][at + i];
     }
   }
 }
@@ -334,24 +336,24 @@ __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
   __shared__ double sums[2][kTotalRows][kTotalChannels];
   const int64_t n = blockIdx.x, c = blockIdx.y * kTotalChannels + threadIdx.x;
   double gz = 0., gzx = 0.;
-  if (c < op.channels) {
+  if (c < op.channels()) {
     for (int64_t chunk = threadIdx.y; chunk < plan.chunks; chunk += kTotalRows) {
-      const float* from = partial + (n * plan.chunks + chunk) * 2 * op.channels + c;
+      const float* from = partial + (n * plan.chunks + chunk) * 2 * op.channels() + c;
       gz += from[0];
-      gzx += from[op.channels];
+      gzx += from[op.channels()];
     }
   }
   sums[0][threadIdx.y][threadIdx.x] = gz;
   sums[1][threadIdx.y][threadIdx.x] = gzx;
   __syncthreads();
-  if (threadIdx.y > 0 || c >= op.channels) return;
+  if (threadIdx.y > 0 || c >= op.channels()) return;
   for (int row = 1; row < kTotalRows; ++row) {
     gz += sums[0][row][threadIdx.x];
     gzx += sums[1][row][threadIdx.x];
   }
-  const double rstd = op.rstd[n * op.channels + c];
-  totals[n * 2 * op.channels + c] = static_cast<float>(gz / plan.pixels);
-  totals[(n * 2 + 1) * op.channels + c] = static_cast<float>(gzx / plan.pixels * rstd * rstd);
+  const double rstd = op.rstd.as<float>()[n * op.channels() + c];
+  totals[n * 2 * op.channels() + c] = static_cast<float>(gz / plan.pixels);
+  totals[(n * 2 + 1) * op.channels() + c] = static_cast<float>(gzx / plan.pixels * rstd * rstd);
 }
 
 // A block has a piece of a row.
@@ -359,26 +361,26 @@ template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     gradient_kernel(const InstanceNormActBackward op, const Plan plan,
                     const float* __restrict__ totals) {  // [batch, 2, channels]
-  const unsigned rows = static_cast<unsigned>(op.height);
+  const unsigned rows = static_cast<unsigned>(op.height());
   const int64_t n = blockIdx.x / rows, y = blockIdx.x % rows;
   const int group = blockIdx.y * plan.width + threadIdx.x;
   if (group >= plan.groups) return;
-  const int64_t c = group * kVector, row = blockIdx.x * op.width * op.channels + c;
-  const T* x = static_cast<const T*>(op.x) + row;
-  T* out = static_cast<T*>(op.grad_x) + row;
-  const T* grad = static_cast<const T*>(op.grad) + c +
-                  n * (op.height + 2 * op.pad) * (op.width + 2 * op.pad) * op.channels;
+  const int64_t c = group * kVector, row = blockIdx.x * op.width() * op.channels() + c;
+  const T* x = op.x.as<const T>() + row;
+  T* out = op.grad_x.as<T>() + row;
+  const T* grad = op.grad.as<const T>() + c +
+                  n * (op.height() + 2 * op.pad) * (op.width() + 2 * op.pad) * op.channels();
   float mean[kVector], rstd[kVector], mean_gz[kVector], slope[kVector];
-  load_channels<kVector>(op.mean + n * op.channels + c, mean);
-  load_channels<kVector>(op.rstd + n * op.channels + c, rstd);
-  load_channels<kVector>(totals + n * 2 * op.channels + c, mean_gz);
-  load_channels<kVector>(totals + (n * 2 + 1) * op.channels + c, slope);
+  load_channels<kVector>(op.mean.as<float>() + n * op.channels() + c, mean);
+  load_channels<kVector>(op.rstd.as<float>() + n * op.channels() + c, rstd);
+  load_channels<kVector>(totals + n * 2 * op.channels() + c, mean_gz);
+  load_channels<kVector>(totals + (n * 2 + 1) * op.channels() + c, slope);
   int64_t column = blockIdx.z * int64_t(kPixelsAtOnce) * plan.height + threadIdx.y;
 #pragma unroll
   for (int k = 0; k < kPixelsAtOnce; ++k, column += plan.height) {
-    if (column >= op.width) return;
+    if (column >= op.width()) return;
     float value[kVector], gy[kVector];
-    load<kVector>(x + column * op.channels, value);
+    load<kVector>(x + column * op.channels(), value);
     fold<kVector>(op, grad, y, column, gy);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
@@ -386,7 +388,7 @@ __global__ void __launch_bounds__(kThreads)
       const float gz = activation_gradient(centred, gy[i], op.negative_slope);
       value[i] = norm_gradient(gz, centred, rstd[i], mean_gz[i], slope[i]);
     }
-    store<kVector>(value, out + column * op.channels);
+    store<kVector>(value, out + column * op.channels());
   }
 }
 
@@ -409,12 +411,13 @@ void forward(const InstanceNormAct& op, float* partial, cudaStream_t stream) {
   const Plan plan = plan_of(op, kVector);
   const dim3 total_block(kTotalChannels, kTotalRows);
   moments_kernel<T, kVector>
-      <<<reduction_grid(op.batch, plan), plan.block(), 0, stream>>>(op, plan, partial);
+      <<<reduction_grid(op.batch(), plan), plan.block(), 0, stream>>>(op, plan, partial);
   check_launch("instance_norm_act: moments");
-  statistics_kernel<<<totals_grid(op.batch, op.channels), total_block, 0, stream>>>(op, plan,
-                                                                                    partial);
+  statistics_kernel<<<totals_grid(op.batch(), op.channels()), total_block, 0, stream>>>(op, plan,
+                                                                                        partial);
   check_launch("instance_norm_act: statistics");
-  const dim3 grid = rows_grid(op.batch * (op.height + 2 * op.pad), op.width + 2 * op.pad, plan);
+  const dim3 grid =
+      rows_grid(op.batch() * (op.height() + 2 * op.pad), op.width() + 2 * op.pad, plan);
   normalize_kernel<T, kVector><<<grid, plan.block(), 0, stream>>>(op, plan);
   check_launch("instance_norm_act: normalize");
 }
@@ -424,14 +427,14 @@ void backward(const InstanceNormActBackward& op, float* workspace, cudaStream_t 
   const Plan plan = plan_of(op, kVector);
   const dim3 total_block(kTotalChannels, kTotalRows);
   float* totals = workspace;
-  float* partial = workspace + op.batch * 2 * op.channels;
+  float* partial = workspace + op.batch() * 2 * op.channels();
   sums_kernel<T, kVector>
-      <<<reduction_grid(op.batch, plan), plan.block(), 0, stream>>>(op, plan, partial);
+      <<<reduction_grid(op.batch(), plan), plan.block(), 0, stream>>>(op, plan, partial);
   check_launch("instance_norm_act_backward: sums");
-  totals_kernel<<<totals_grid(op.batch, op.channels), total_block, 0, stream>>>(op, plan, partial,
-                                                                                totals);
+  totals_kernel<<<totals_grid(op.batch(), op.channels()), total_block, 0, stream>>>(
+      op, plan, partial, totals);
   check_launch("instance_norm_act_backward: totals");
-  const dim3 grid = rows_grid(op.batch * op.height, op.width, plan);
+  const dim3 grid = rows_grid(op.batch() * op.height(), op.width(), plan);
   gradient_kernel<T, kVector><<<grid, plan.block(), 0, stream>>>(op, plan, totals);
   check_launch("instance_norm_act_backward: gradient");
 }
@@ -439,37 +442,31 @@ void backward(const InstanceNormActBackward& op, float* workspace, cudaStream_t 
 }  // namespace
 
 int64_t instance_norm_act_workspace(const InstanceNormAct& op) {
-  return op.batch * plan_of(op, vector_of(op)).chunks * 3 * op.channels;
+  return op.batch() * plan_of(op, vector_of(op)).chunks * 3 * op.channels();
 }
 
 int64_t instance_norm_act_backward_workspace(const InstanceNormActBackward& op) {
-  return op.batch * (plan_of(op, vector_of(op)).chunks + 1) * 2 * op.channels;
+  return op.batch() * (plan_of(op, vector_of(op)).chunks + 1) * 2 * op.channels();
 }
 
 // Both expect at least one pixel; `workspace` has as many floats as the functions above say.
 void instance_norm_act(const InstanceNormAct& op, float* workspace, void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
-  const bool vectors = vector_of(op) > 1;
-  if (op.type == FloatType::bfloat16) {
-    vectors ? forward<bfloat16, kLoadBytes / 2>(op, workspace, stream)
-            : forward<bfloat16, 1>(op, workspace, stream);
-  } else {
-    vectors ? forward<float, kLoadBytes / 4>(op, workspace, stream)
-            : forward<float, 1>(op, workspace, stream);
-  }
+  with_float_type(op.x.type, [&](auto x) {
+    using T = decltype(x);
+    vector_of(op) > 1 ? forward<T, kLoadBytes / sizeof(T)>(op, workspace, stream)
+                      : forward<T, 1>(op, workspace, stream);
+  });
 }
 
 void instance_norm_act_backward(const InstanceNormActBackward& op, float* workspace,
                                 void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
-  const bool vectors = vector_of(op) > 1;
-  if (op.type == FloatType::bfloat16) {
-    vectors ? backward<bfloat16, kLoadBytes / 2>(op, workspace, stream)
-            : backward<bfloat16, 1>(op, workspace, stream);
-  } else {
-    vectors ? backward<float, kLoadBytes / 4>(op, workspace, stream)
-            : backward<float, 1>(op, workspace, stream);
-  }
+  with_float_type(op.x.type, [&](auto x) {
+    using T = decltype(x);
+    vector_of(op) > 1 ? backward<T, kLoadBytes / sizeof(T)>(op, workspace, stream)
+                      : backward<T, 1>(op, workspace, stream);
+  });
 }
 
 }  // namespace cuda

@@ -47,24 +47,24 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
   // [kWarp, channels of a group], padded to an odd number: no two lanes in one bank.
   __shared__ float tiles[kThreads / kWarp][kWarp * (kClasses + 1)];
   constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
-  const int64_t blocks_x = (op.width + kThreads - 1) / kThreads;
-  const int64_t blocks_y = (op.height + kRows - 1) / kRows;
+  const int64_t blocks_x = (op.width() + kThreads - 1) / kThreads;
+  const int64_t blocks_y = (op.height() + kRows - 1) / kRows;
   const int64_t n = blockIdx.x / (blocks_x * blocks_y);
   const int64_t y_begin = blockIdx.x / blocks_x % blocks_y * kRows;
-  const int64_t y_end = min(y_begin + kRows, op.height);
+  const int64_t y_end = min(y_begin + kRows, op.height());
   const int lane = threadIdx.x % kWarp;
   const int64_t warp_x = blockIdx.x % blocks_x * kThreads + threadIdx.x - lane;
-  if (warp_x >= op.width) return;
-  const int pixels = static_cast<int>(min(static_cast<int64_t>(kWarp), op.width - warp_x));
-  const int64_t x = min(warp_x + lane, op.width - 1);
-  const int64_t cell_x = cell_of(x, op.in_width, op.width);
-  const float x_upper = upper_weight(x, cell_x, op.in_width, op.width);
-  const int classes = static_cast<int>(op.classes);
-  const int64_t channels = op.classes + (op.depth != nullptr);
+  if (warp_x >= op.width()) return;
+  const int pixels = static_cast<int>(min(static_cast<int64_t>(kWarp), op.width() - warp_x));
+  const int64_t x = min(warp_x + lane, op.width() - 1);
+  const int64_t cell_x = cell_of(x, op.in_width(), op.width());
+  const float x_upper = upper_weight(x, cell_x, op.in_width(), op.width());
+  const int classes = static_cast<int>(op.classes());
+  const int64_t channels = op.channels();
   float* tile = tiles[threadIdx.x / kWarp];
 
   for (int group = 0; group < classes; group += kClasses) {
-    const bool with_depth = op.depth != nullptr && group + kClasses >= classes;
+    const bool with_depth = op.depth && group + kClasses >= classes;
     const int members = min(kClasses, classes - group);
     const int group_channels = members + with_depth;
     const int pitch = group_channels | 1;
@@ -73,10 +73,9 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
     int64_t cell_y = 0, cell_end = 0;
     for (int64_t y = y_begin; y < y_end; ++y) {
       if (y == y_begin || y >= cell_end) {
-        cell_y = cell_of(y, op.in_height, op.height);
-        cell_end = cell_begin(cell_y + 1, op.in_height, op.height);
-        corners = corners_of<T>(op.logits, op.logit_strides, op.in_height, op.in_width, n, cell_y,
-                                cell_x);
+        cell_y = cell_of(y, op.in_height(), op.height());
+        cell_end = cell_begin(cell_y + 1, op.in_height(), op.height());
+        corners = corners_of<T>(op.logits, n, cell_y, cell_x);
 #pragma unroll
         for (int c = 0; c < kClasses; ++c) {
           above[c] = -INFINITY;
@@ -84,11 +83,11 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
           if (c < members) corners.interpolate(group + c, x_upper, &above[c], &step[c]);
         }
         if (with_depth) {
-          corners_of<T>(op.depth, op.depth_strides, op.in_height, op.in_width, n, cell_y, cell_x)
+          corners_of<T>(op.depth, n, cell_y, cell_x)
               .interpolate(0, x_upper, &depth_above, &depth_step);
         }
       }
-      const float y_upper = upper_weight(y, cell_y, op.in_height, op.height);
+      const float y_upper = upper_weight(y, cell_y, op.in_height(), op.height());
       float z[kClasses];
       float largest = -INFINITY;
 #pragma unroll
@@ -122,12 +121,17 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
       }
       if (with_depth) tile[lane * pitch + members] = depth_above + y_upper * depth_step;
       __syncwarp();
-      T* out = static_cast<T*>(op.out) + ((n * op.height + y) * op.width + warp_x) * channels;
+      T* out = op.out.as<T>() + ((n * op.height() + y) * op.width() + warp_x) * channels;
       for_each_element(group_channels, [&](int pixel, int c) {
         if (pixel < pixels) convert(tile[pixel * pitch + c], out + pixel * channels + group + c);
       });
     }
   }
+}
+
+// Channels of the gradients that are wanted: of the logits, of depth or of both.
+__host__ __device__ __forceinline__ int64_t wanted_channels(const SemanticDepthConcatBackward& op) {
+  return (op.grad_logits ? op.classes() : 0) + (op.grad_depth ? 1 : 0);
 }
 
 // One block per strip. Where classes exceed one group, the sums that all share are computed again
@@ -143,12 +147,13 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ float uppers[kThreads];
   constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
   const int64_t strip = blockIdx.x;
-  const StripCells at = cells_of(strips, strip, op.in_height, op.in_width, op.height, op.width);
-  const int64_t *gs = op.grad_strides, *ls = op.logit_strides;
-  const T* grad = static_cast<const T*>(op.grad) + at.n * gs[0];
+  const StripCells at =
+      cells_of(strips, strip, op.in_height(), op.in_width(), op.height(), op.width());
+  const int64_t* gs = op.grad.strides;
+  const T* grad = op.grad.as<const T>() + at.n * gs[0];
   const bool planar = gs[3] < gs[1];  // neighbouring pixels are closer than channels
-  const bool wants_logits = op.grad_logits != nullptr, wants_depth = op.grad_depth != nullptr;
-  const int classes = wants_logits ? static_cast<int>(op.classes) : 0;
+  const bool wants_logits(op.grad_logits), wants_depth(op.grad_depth);
+  const int classes = wants_logits ? static_cast<int>(op.classes()) : 0;
   const int channels = classes + wants_depth;
   const int lane = threadIdx.x % kWarp;
   float* pixels = tile + (threadIdx.x - lane) * kChannels;  // this warp's [kWarp, kChannels]
@@ -159,10 +164,9 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t x = chunk + threadIdx.x, warp_x = x - lane;
     const bool inside = x < at.x_end;
     const int inside_warp = static_cast<int>(min(int64_t(kWarp), at.x_end - warp_x));
-    const int64_t cell = inside ? cell_of(x, op.in_width, op.width) : at.first;
-    const float x_upper = inside ? upper_weight(x, cell, op.in_width, op.width) : 0.f;
-    const Corners<T> corners =
-        corners_of<T>(op.logits, ls, op.in_height, op.in_width, at.n, at.cell_row, cell);
+    const int64_t cell = inside ? cell_of(x, op.in_width(), op.width()) : at.first;
+    const float x_upper = inside ? upper_weight(x, cell, op.in_width(), op.width()) : 0.f;
+    const Corners<T> corners = corners_of<T>(op.logits, at.n, at.cell_row, cell);
 
     for (int group = 0; group == 0 || group < classes; group += kClasses) {
       const int members = min(kClasses, classes - group);
@@ -178,10 +182,10 @@ __global__ void __launch_bounds__(kThreads)
         if (c < members) corners.interpolate(group + c, x_upper, &above[c], &step[c]);
       }
       for (int64_t y = at.y_begin; y < at.y_end; ++y) {
-        const float y_upper = upper_weight(y, at.cell_row, op.in_height, op.height);
+        const float y_upper = upper_weight(y, at.cell_row, op.in_height(), op.height());
         const T* row = grad + y * gs[2] + warp_x * gs[3];
         const auto copy = [&](int pixel, int c) {
-          const int64_t channel = c < members ? group + c : op.classes;
+          const int64_t channel = c < members ? group + c : op.classes();
           pixels[pixel * kChannels + (c < members ? c : kClasses)] =
               pixel < inside_warp ? to_float(row[pixel * gs[3] + channel * gs[1]]) : 0.f;
         };
@@ -251,11 +255,12 @@ __global__ void __launch_bounds__(kThreads)
         const int c = i % group_channels, point = i / group_channels % points;
         const int side = i / group_channels / points;
         const float* shares = tile + (side * kChannels + (c < members ? c : kClasses)) * kPitch;
-        const int64_t from =
-            max(cell_begin(at.first + point - 1, op.in_width, op.width), max(chunk, at.x_begin));
-        const int64_t middle = cell_begin(at.first + point, op.in_width, op.width);
-        const int64_t to =
-            point < points - 1 ? cell_begin(at.first + point + 1, op.in_width, op.width) : middle;
+        const int64_t from = max(cell_begin(at.first + point - 1, op.in_width(), op.width()),
+                                 max(chunk, at.x_begin));
+        const int64_t middle = cell_begin(at.first + point, op.in_width(), op.width());
+        const int64_t to = point < points - 1
+                               ? cell_begin(at.first + point + 1, op.in_width(), op.width())
+                               : middle;
         const int64_t stop = min(to, min(at.x_end, chunk + kThreads));
         float sum = 0.f;
         for (int64_t px = from; px < stop; ++px) {
@@ -273,13 +278,13 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     gradient_kernel(const SemanticDepthConcatBackward op, const CellStrips strips,
                     const float* __restrict__ partial) {  // [strips, 2, cells + 1, channels]
-  const int64_t classes = op.grad_logits != nullptr ? op.classes : 0;
-  const int64_t channels = classes + (op.grad_depth != nullptr);
+  const int64_t classes = op.grad_logits ? op.classes() : 0;
+  const int64_t channels = wanted_channels(op);
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= op.batch * op.in_height * op.in_width * channels) return;
+  if (i >= op.batch() * op.in_height() * op.in_width() * channels) return;
   const int64_t c = i % channels, point = i / channels;
-  const int64_t x = point % op.in_width, y = point / op.in_width % op.in_height;
-  const int64_t n = point / (op.in_width * op.in_height);
+  const int64_t x = point % op.in_width(), y = point / op.in_width() % op.in_height();
+  const int64_t n = point / (op.in_width() * op.in_height());
   float sum = 0.f;
   for (int side = 1; side >= 0; --side) {
     const int64_t cell_row = y - side;
@@ -291,15 +296,17 @@ __global__ void __launch_bounds__(kThreads)
       sum += partial[((strip * 2 + side) * (strips.cells + 1) + at) * channels + c];
     }
   }
-  float* out = c < classes ? op.grad_logits + point * classes + c : op.grad_depth + point;
+  float* out = c < classes ? op.grad_logits.as<float>() + point * classes + c
+                           : op.grad_depth.as<float>() + point;
   *out = sum;
 }
 
 template <typename T>
 void launch(const SemanticDepthConcat& op, cudaStream_t stream) {
-  const int64_t blocks = op.batch * divide_up(op.height, kRows) * divide_up(op.width, kThreads);
+  const int64_t blocks =
+      op.batch() * divide_up(op.height(), kRows) * divide_up(op.width(), kThreads);
   const dim3 grid(static_cast<unsigned>(blocks));
-  if (op.classes <= kFewClasses) {
+  if (op.classes() <= kFewClasses) {
     forward_kernel<T, kFewClasses><<<grid, kThreads, 0, stream>>>(op);
   } else {
     forward_kernel<T, kManyClasses><<<grid, kThreads, 0, stream>>>(op);
@@ -311,7 +318,7 @@ template <typename T>
 void launch(const SemanticDepthConcatBackward& op, const CellStrips& strips, float* partial,
             cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(strips.total));
-  if (op.classes <= kFewClasses) {
+  if (op.classes() <= kFewClasses) {
     backward_kernel<T, kFewClasses><<<grid, kThreads, 0, stream>>>(op, strips, partial);
   } else {
     backward_kernel<T, kManyClasses><<<grid, kThreads, 0, stream>>>(op, strips, partial);
@@ -326,33 +333,24 @@ int64_t semantic_depth_concat_workspace(const SemanticDepthConcat&) { return 0; 
 // Expects at least one pixel.
 void semantic_depth_concat(const SemanticDepthConcat& op, float*, void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
-  if (op.type == FloatType::bfloat16) {
-    launch<bfloat16>(op, stream);
-  } else {
-    launch<float>(op, stream);
-  }
+  with_float_type(op.logits.type, [&](auto logit) { launch<decltype(logit)>(op, stream); });
 }
 
 int64_t semantic_depth_concat_backward_workspace(const SemanticDepthConcatBackward& op) {
-  const CellStrips strips = cell_strips(op.batch, op.in_height, op.in_width, op.width, kThreads);
-  const int64_t channels =
-      (op.grad_logits != nullptr ? op.classes : 0) + (op.grad_depth != nullptr);
-  return strips.total * 2 * (strips.cells + 1) * channels;
+  const CellStrips strips =
+      cell_strips(op.batch(), op.in_height(), op.in_width(), op.width(), kThreads);
+  return strips.total * 2 * (strips.cells + 1) * wanted_channels(op);
 }
 
 // Expects at least one pixel; `workspace` has semantic_depth_concat_backward_workspace(op) floats.
 void semantic_depth_concat_backward(const SemanticDepthConcatBackward& op, float* workspace,
                                     void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
-  const CellStrips strips = cell_strips(op.batch, op.in_height, op.in_width, op.width, kThreads);
-  if (op.type == FloatType::bfloat16) {
-    launch<bfloat16>(op, strips, workspace, stream);
-  } else {
-    launch<float>(op, strips, workspace, stream);
-  }
-  const int64_t channels =
-      (op.grad_logits != nullptr ? op.classes : 0) + (op.grad_depth != nullptr);
-  const int64_t elements = op.batch * op.in_height * op.in_width * channels;
+  const CellStrips strips =
+      cell_strips(op.batch(), op.in_height(), op.in_width(), op.width(), kThreads);
+  with_float_type(op.logits.type,
+                  [&](auto logit) { launch<decltype(logit)>(op, strips, workspace, stream); });
+  const int64_t elements = op.batch() * op.in_height() * op.in_width() * wanted_channels(op);
   gradient_kernel<<<static_cast<unsigned>(divide_up(elements, kThreads)), kThreads, 0, stream>>>(
       op, strips, workspace);
   check_launch("semantic_depth_concat_backward: gradient");

@@ -36,8 +36,7 @@ __device__ __forceinline__ void add(const UpsampleConfusionMatrix& op, unsigned*
   if (copies > 0) {
     atomicAdd(shared + cell * copies + threadIdx.x % copies, static_cast<unsigned>(pixels));
   } else {
-    atomicAdd(reinterpret_cast<unsigned long long*>(op.counts) + cell,
-              static_cast<unsigned long long>(pixels));
+    atomicAdd(op.counts.as<unsigned long long>() + cell, static_cast<unsigned long long>(pixels));
   }
 }
 
@@ -47,12 +46,12 @@ __device__ __forceinline__ void count_column(const UpsampleConfusionMatrix& op,
                                              const Corners<T>& corners, float x_upper, int64_t cell,
                                              int64_t y, int64_t y_end, int64_t pixel,
                                              unsigned* shared, int copies) {
-  const int classes = static_cast<int>(op.classes);
+  const int classes = static_cast<int>(op.classes());
   float y_upper[kRows], best[kRows];
   int arg[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    y_upper[r] = upper_weight(y + r, cell, op.in_height, op.height);
+    y_upper[r] = upper_weight(y + r, cell, op.in_height(), op.height());
     best[r] = -INFINITY;
     arg[r] = 0;
   }
@@ -73,7 +72,7 @@ __device__ __forceinline__ void count_column(const UpsampleConfusionMatrix& op,
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     if (y + r >= y_end) break;
-    const int label = read_class(op, pixel + r * op.width);
+    const int label = read_class(op, pixel + r * op.width());
     const int found = label >= 0 ? label * classes + arg[r] : -1;
     if (found != last) {
       add(op, shared, copies, last, run);
@@ -89,25 +88,20 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads)
     count_kernel(const UpsampleConfusionMatrix op, const Tiles tiles, int copies) {
   extern __shared__ unsigned shared[];  // [classes, classes, copies], where there are copies
-  const int matrix = static_cast<int>(op.classes * op.classes);
+  const int matrix = static_cast<int>(op.classes() * op.classes());
   for (int i = threadIdx.x; i < matrix * copies; i += kThreads) shared[i] = 0;
   __syncthreads();
   for (int64_t tile = blockIdx.x; tile < tiles.total; tile += gridDim.x) {
     const int64_t x = tile % tiles.in_row * kThreads + threadIdx.x;
-    if (x >= op.width) continue;
+    if (x >= op.width()) continue;
     const int64_t row = tile / tiles.in_row % tiles.cell_rows;
     const int64_t n = tile / tiles.in_row / tiles.cell_rows;
-    const int64_t column = cell_of(x, op.in_width, op.width);
-    const float x_upper = upper_weight(x, column, op.in_width, op.width);
-    Corners<T> corners;
-    corners.above = static_cast<const T*>(op.logits) + n * op.logit_strides[0] +
-                    row * op.logit_strides[2] + column * op.logit_strides[3];
-    corners.right = op.in_width > 1 ? op.logit_strides[3] : 0;
-    corners.down = op.in_height > 1 ? op.logit_strides[2] : 0;
-    corners.class_stride = op.logit_strides[1];
-    const int64_t y_end = cell_begin(row + 1, op.in_height, op.height);
-    for (int64_t y = cell_begin(row, op.in_height, op.height); y < y_end;) {
-      const int64_t pixel = (n * op.height + y) * op.width + x;
+    const int64_t column = cell_of(x, op.in_width(), op.width());
+    const float x_upper = upper_weight(x, column, op.in_width(), op.width());
+    const Corners<T> corners = corners_of<T>(op.logits, n, row, column);
+    const int64_t y_end = cell_begin(row + 1, op.in_height(), op.height());
+    for (int64_t y = cell_begin(row, op.in_height(), op.height()); y < y_end;) {
+      const int64_t pixel = (n * op.height() + y) * op.width() + x;
       if (y_end - y > 2) {
         count_column<T, kRowsAtOnce>(op, corners, x_upper, row, y, y_end, pixel, shared, copies);
         y += kRowsAtOnce;
@@ -122,7 +116,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int cell = threadIdx.x; cell < matrix; cell += kThreads) {
     unsigned pixels = 0;
     for (int copy = 0; copy < copies; ++copy) pixels += shared[cell * copies + copy];
-    if (pixels > 0) atomicAdd(reinterpret_cast<unsigned long long*>(op.counts) + cell, pixels);
+    if (pixels > 0) atomicAdd(op.counts.as<unsigned long long>() + cell, pixels);
   }
 }
 
@@ -134,18 +128,16 @@ int64_t upsample_confusion_matrix_workspace(const UpsampleConfusionMatrix&) { re
 void upsample_confusion_matrix(const UpsampleConfusionMatrix& op, float*, void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
   Tiles tiles;
-  tiles.in_row = divide_up(op.width, kThreads);
-  tiles.cell_rows = cell_count(op.in_height);
-  tiles.total = op.batch * tiles.cell_rows * tiles.in_row;
-  const int64_t matrix = op.classes * op.classes * sizeof(unsigned);
+  tiles.in_row = divide_up(op.width(), kThreads);
+  tiles.cell_rows = cell_count(op.in_height());
+  tiles.total = op.batch() * tiles.cell_rows * tiles.in_row;
+  const int64_t matrix = op.classes() * op.classes() * sizeof(unsigned);
   int copies = matrix <= kMostShared ? kMostCopies : 0;  // 0: straight to op.counts
   while (copies > 1 && copies * matrix > kSharedForCopies) copies /= 2;
   const unsigned blocks = static_cast<unsigned>(tiles.total < kBlocks ? tiles.total : kBlocks);
-  if (op.logit_type == FloatType::bfloat16) {
-    count_kernel<bfloat16><<<blocks, kThreads, copies * matrix, stream>>>(op, tiles, copies);
-  } else {
-    count_kernel<float><<<blocks, kThreads, copies * matrix, stream>>>(op, tiles, copies);
-  }
+  with_float_type(op.logits.type, [&](auto logit) {
+    count_kernel<decltype(logit)><<<blocks, kThreads, copies * matrix, stream>>>(op, tiles, copies);
+  });
   check_launch("upsample_confusion_matrix");
 }
 

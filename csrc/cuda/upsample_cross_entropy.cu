@@ -20,12 +20,12 @@ constexpr int kManyClasses = 24;      // or so many a group; 32 would spill on s
 constexpr int kTotalThreads = 1024;
 
 CellStrips strips_of(const UpsampleCrossEntropy& op) {
-  return cell_strips(op.batch, op.in_height, op.in_width, op.width, kThreads);
+  return cell_strips(op.batch(), op.in_height(), op.in_width(), op.width(), kThreads);
 }
 
 // Floats of the gradient's partial sums: [strips, 2 (row above, below), cells + 1, classes].
 int64_t partial_size(const UpsampleCrossEntropy& op, const CellStrips& strips) {
-  return op.grad != nullptr ? strips.total * 2 * (strips.cells + 1) * op.classes : 0;
+  return op.grad ? strips.total * 2 * (strips.cells + 1) * op.classes() : 0;
 }
 
 __device__ __forceinline__ float block_sum(float value, float* shared) {
@@ -50,21 +50,21 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ float uppers[kThreads];
   constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
   const int64_t strip = blockIdx.x;
-  const StripCells at = cells_of(strips, strip, op.in_height, op.in_width, op.height, op.width);
-  const int classes = static_cast<int>(op.classes);
+  const StripCells at =
+      cells_of(strips, strip, op.in_height(), op.in_width(), op.height(), op.width());
+  const int classes = static_cast<int>(op.classes());
 
   float loss_sum = 0.f, weight_sum = 0.f;
   if (kGrad) {
-    const int64_t size = 2 * (strips.cells + 1) * op.classes;
+    const int64_t size = 2 * (strips.cells + 1) * op.classes();
     for (int64_t i = threadIdx.x; i < size; i += kThreads) partial[strip * size + i] = 0.f;
   }
   for (int64_t chunk = at.x_begin; chunk < at.x_end; chunk += kThreads) {
     const int64_t x = chunk + threadIdx.x;
     const bool inside = x < at.x_end;
-    const int64_t cell = inside ? cell_of(x, op.in_width, op.width) : at.first;
-    const float x_upper = inside ? upper_weight(x, cell, op.in_width, op.width) : 0.f;
-    const Corners<T> corners = corners_of<T>(op.logits, op.logit_strides, op.in_height, op.in_width,
-                                             at.n, at.cell_row, cell);
+    const int64_t cell = inside ? cell_of(x, op.in_width(), op.width()) : at.first;
+    const float x_upper = inside ? upper_weight(x, cell, op.in_width(), op.width()) : 0.f;
+    const Corners<T> corners = corners_of<T>(op.logits, at.n, at.cell_row, cell);
 
     for (int group = 0; group < classes; group += kClasses) {
       float above[kClasses], step[kClasses], grad_above[kClasses], grad_below[kClasses];
@@ -78,10 +78,11 @@ __global__ void __launch_bounds__(kThreads)
         }
       }
       for (int64_t y = at.y_begin; y < at.y_end; ++y) {
-        const float y_upper = upper_weight(y, at.cell_row, op.in_height, op.height);
-        const int label = inside ? read_class(op, (at.n * op.height + y) * op.width + x) : kIgnored;
+        const float y_upper = upper_weight(y, at.cell_row, op.in_height(), op.height());
+        const int label =
+            inside ? read_class(op, (at.n * op.height() + y) * op.width() + x) : kIgnored;
         float weight = label >= 0 ? 1.f : 0.f;
-        if (label >= 0 && op.weight != nullptr) weight = op.weight[label];
+        if (label >= 0 && op.weight) weight = op.weight.as<float>()[label];
 
         float z[kClasses];
         float largest = -INFINITY, picked = 0.f;
@@ -140,17 +141,20 @@ __global__ void __launch_bounds__(kThreads)
         const int c = i % kClasses, point = i / kClasses % points, side = i / kClasses / points;
         if (group + c >= classes) continue;
         const float* row = tile + (side * kClasses + c) * kPitch;
-        const int64_t from = max(cell_begin(at.first + point - 1, op.in_width, op.width), chunk);
-        const int64_t middle = cell_begin(at.first + point, op.in_width, op.width);
-        const int64_t to =
-            point < points - 1 ? cell_begin(at.first + point + 1, op.in_width, op.width) : middle;
+        const int64_t from =
+            max(cell_begin(at.first + point - 1, op.in_width(), op.width()), chunk);
+        const int64_t middle = cell_begin(at.first + point, op.in_width(), op.width());
+        const int64_t to = point < points - 1
+                               ? cell_begin(at.first + point + 1, op.in_width(), op.width())
+                               : middle;
         const int64_t stop = min(to, min(at.x_end, chunk + kThreads));
         float sum = 0.f;
         for (int64_t px = max(from, at.x_begin); px < stop; ++px) {
           const float upper = uppers[px - chunk];
           sum += row[px - chunk] * (px < middle ? upper : 1.f - upper);
         }
-        partial[((strip * 2 + side) * (strips.cells + 1) + point) * op.classes + group + c] += sum;
+        partial[((strip * 2 + side) * (strips.cells + 1) + point) * op.classes() + group + c] +=
+            sum;
       }
       __syncthreads();
     }
@@ -197,11 +201,11 @@ __global__ void __launch_bounds__(kThreads)
                     const float* __restrict__ partial,  // [strips, 2, cells + 1, classes]
                     const float* __restrict__ scale) {  // [1]
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= op.batch * op.in_height * op.in_width * op.classes) return;
-  const int64_t c = i % op.classes;
-  const int64_t x = i / op.classes % op.in_width;
-  const int64_t y = i / (op.classes * op.in_width) % op.in_height;
-  const int64_t n = i / (op.classes * op.in_width * op.in_height);
+  if (i >= op.batch() * op.in_height() * op.in_width() * op.classes()) return;
+  const int64_t c = i % op.classes();
+  const int64_t x = i / op.classes() % op.in_width();
+  const int64_t y = i / (op.classes() * op.in_width()) % op.in_height();
+  const int64_t n = i / (op.classes() * op.in_width() * op.in_height());
   float sum = 0.f;
   for (int side = 1; side >= 0; --side) {
     const int64_t cell_row = y - side;
@@ -210,17 +214,17 @@ __global__ void __launch_bounds__(kThreads)
       if (s >= strips.in_row) continue;
       const int64_t strip = (n * strips.cell_rows + cell_row) * strips.in_row + s;
       const int64_t point = x - s * strips.cells;
-      sum += partial[((strip * 2 + side) * (strips.cells + 1) + point) * op.classes + c];
+      sum += partial[((strip * 2 + side) * (strips.cells + 1) + point) * op.classes() + c];
     }
   }
-  op.grad[i] = sum * *scale;
+  op.grad.as<float>()[i] = sum * *scale;
 }
 
 template <typename T, int kClasses>
 void launch_strips(const UpsampleCrossEntropy& op, const CellStrips& strips, float* partial,
                    float* sums, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(strips.total));
-  if (op.grad != nullptr) {
+  if (op.grad) {
     strip_kernel<T, kClasses, true><<<grid, kThreads, 0, stream>>>(op, strips, partial, sums);
   } else {
     strip_kernel<T, kClasses, false><<<grid, kThreads, 0, stream>>>(op, strips, partial, sums);
@@ -231,7 +235,7 @@ void launch_strips(const UpsampleCrossEntropy& op, const CellStrips& strips, flo
 template <typename T>
 void launch_strips(const UpsampleCrossEntropy& op, const CellStrips& strips, float* partial,
                    float* sums, cudaStream_t stream) {
-  if (op.classes <= kFewClasses) {
+  if (op.classes() <= kFewClasses) {
     launch_strips<T, kFewClasses>(op, strips, partial, sums, stream);
   } else {
     launch_strips<T, kManyClasses>(op, strips, partial, sums, stream);
@@ -252,15 +256,13 @@ void upsample_cross_entropy(const UpsampleCrossEntropy& op, float* workspace, vo
   float* partial = workspace;
   float* sums = partial + partial_size(op, strips);
   float* scale = sums + 2 * strips.total;
-  if (op.logit_type == FloatType::bfloat16) {
-    launch_strips<bfloat16>(op, strips, partial, sums, stream);
-  } else {
-    launch_strips<float>(op, strips, partial, sums, stream);
-  }
-  total_kernel<<<1, kTotalThreads, 0, stream>>>(sums, strips.total, op.loss, scale);
+  with_float_type(op.logits.type, [&](auto logit) {
+    launch_strips<decltype(logit)>(op, strips, partial, sums, stream);
+  });
+  total_kernel<<<1, kTotalThreads, 0, stream>>>(sums, strips.total, op.loss.as<float>(), scale);
   check_launch("upsample_cross_entropy: total");
-  if (op.grad == nullptr) return;
-  const int64_t elements = op.batch * op.in_height * op.in_width * op.classes;
+  if (!op.grad) return;
+  const int64_t elements = op.batch() * op.in_height() * op.in_width() * op.classes();
   gradient_kernel<<<static_cast<unsigned>(divide_up(elements, kThreads)), kThreads, 0, stream>>>(
       op, strips, partial, scale);
   check_launch("upsample_cross_entropy: gradient");

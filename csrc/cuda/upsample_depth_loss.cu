@@ -38,25 +38,25 @@ struct Grid {
 };
 
 Grid grid_of(const UpsampleDepthLoss& op) {
-  const int64_t cells = cell_count(op.in_width);
-  const bool one_cell = op.in_width == 1 || op.width == 1;
+  const int64_t cells = cell_count(op.in_width());
+  const bool one_cell = op.in_width() == 1 || op.width() == 1;
   // The last cell has one pixel more: it holds both of its ends.
-  const int64_t widest = one_cell ? op.width : divide_up(op.width - 1, cells) + 1;
+  const int64_t widest = one_cell ? op.width() : divide_up(op.width() - 1, cells) + 1;
   const int64_t fitting = std::max<int64_t>(kThreads / widest, 1);
   const int64_t of_strip = std::min({fitting, cells, int64_t(kPoints - 1)});
   const int64_t pieces = divide_up(widest, kThreads);
   const int64_t strips = divide_up(cells, of_strip) * pieces;
-  const int64_t rows = op.batch * cell_count(op.in_height);
+  const int64_t rows = op.batch() * cell_count(op.in_height());
   const int64_t block_rows = divide_up(rows * strips, kBlocks);
   const int64_t chunks = divide_up(rows, block_rows);
   constexpr int64_t kInt = std::numeric_limits<int>::max();
-  if (std::max({op.width, op.height, op.in_width, op.in_height, block_rows}) > kInt) {
+  if (std::max({op.width(), op.height(), op.in_width(), op.in_height(), block_rows}) > kInt) {
     throw std::runtime_error("upsample_depth_loss: a side is too long");
   }
   return {static_cast<int>(of_strip),
           static_cast<int>(pieces),
           static_cast<int>(strips),
-          static_cast<int>(cell_count(op.in_height)),
+          static_cast<int>(cell_count(op.in_height())),
           rows,
           static_cast<int>(block_rows),
           static_cast<int>(chunks)};
@@ -64,7 +64,7 @@ Grid grid_of(const UpsampleDepthLoss& op) {
 
 // Floats of the gradient's partial sums: [rows, strips, 2 (row above, below), cells + 1].
 int64_t partial_size(const UpsampleDepthLoss& op, const Grid& grid) {
-  return op.grad != nullptr ? grid.rows * grid.strips * 2 * (grid.cells + 1) : 0;
+  return op.grad ? grid.rows * grid.strips * 2 * (grid.cells + 1) : 0;
 }
 
 template <typename V, typename Combine>
@@ -92,12 +92,12 @@ struct Largest {
 // Depth in an input row, between a point and the next one to the right.
 __device__ __forceinline__ float depth_at(const UpsampleDepthLoss& op, int64_t left, int64_t right,
                                           float upper) {
-  if (op.depth_type == FloatType::bfloat16) {
-    const bfloat16* depth = static_cast<const bfloat16*>(op.depth);
-    return (1.f - upper) * to_float(depth[left]) + upper * to_float(depth[right]);
-  }
-  const float* depth = static_cast<const float*>(op.depth);
-  return (1.f - upper) * depth[left] + upper * depth[right];
+  float value = 0.f;
+  with_float_type(op.depth.type, [&](auto type) {
+    const auto* depth = op.depth.as<const decltype(type)>();
+    value = (1.f - upper) * to_float(depth[left]) + upper * to_float(depth[right]);
+  });
+  return value;
 }
 
 // Grid (strips, chunks). Block b writes largest[b], or sums[b] and its part of `partial`.
@@ -114,17 +114,18 @@ __global__ void __launch_bounds__(kThreads)
   constexpr bool kGrad = kPass == Pass::gradient;
   const int thread = threadIdx.x;
   const int block = blockIdx.y * grid.strips + blockIdx.x;
-  const int width = static_cast<int>(op.width), height = static_cast<int>(op.height);
-  const int in_width = static_cast<int>(op.in_width), in_height = static_cast<int>(op.in_height);
+  const int width = static_cast<int>(op.width()), height = static_cast<int>(op.height());
+  const int in_width = static_cast<int>(op.in_width()),
+            in_height = static_cast<int>(op.in_height());
 
   Threshold threshold = {};
   if (kPass != Pass::largest) {
     float error = 0.f;
-    if (op.berhu) {
+    if (op.berhu()) {
       for (int i = thread; i < grid.blocks(); i += kThreads) error = fmaxf(error, largest[i]);
       error = block_reduce(error, uppers, Largest());
     }
-    threshold = threshold_of(op.berhu, error);
+    threshold = threshold_of(op.berhu(), error);
   }
 
   const int strip = blockIdx.x, first = strip / grid.pieces * grid.cells;
@@ -138,8 +139,8 @@ __global__ void __launch_bounds__(kThreads)
   const int x = inside ? x_begin + thread : x_end - 1;
   const int cell = static_cast<int>(cell_of(x, in_width, width));
   const float x_upper = upper_weight(x, cell, in_width, width);
-  const int64_t left = cell * op.depth_strides[2];
-  const int64_t right = in_width > 1 ? left + op.depth_strides[2] : left;
+  const int64_t left = cell * op.depth.strides[3];
+  const int64_t right = in_width > 1 ? left + op.depth.strides[3] : left;
   // Half of the threads sum gradients for the row above, half for the row below.
   const int side = thread / kPoints, point = thread % kPoints;
   int from = 0, middle = 0, to = 0;  // columns of the cells left and right of this thread's point
@@ -165,8 +166,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t row = first_row; row < last_row; ++row) {
     const int y_begin = y_end;
     y_end = static_cast<int>(cell_begin(cell_row + 1, in_height, height));
-    const int64_t above_row = n * op.depth_strides[0] + cell_row * op.depth_strides[1];
-    const int64_t below_row = in_height > 1 ? above_row + op.depth_strides[1] : above_row;
+    const int64_t above_row = n * op.depth.strides[0] + cell_row * op.depth.strides[2];
+    const int64_t below_row = in_height > 1 ? above_row + op.depth.strides[2] : above_row;
     const float above = depth_at(op, above_row + left, above_row + right, x_upper);
     const float below = depth_at(op, below_row + left, below_row + right, x_upper);
     float loss = 0.f, grad_above = 0.f, grad_below = 0.f;
@@ -176,13 +177,13 @@ __global__ void __launch_bounds__(kThreads)
       if (thread < rows) lowers[thread] = upper_weight(top + thread, cell_row, in_height, height);
       __syncthreads();
       const int64_t pixel = (n * height + top) * width + x;
-      const T* target = static_cast<const T*>(op.target) + pixel;
-      const uint8_t* mask = op.valid + pixel;
+      const T* target = op.target.as<const T>() + pixel;
+      const uint8_t* mask = op.valid.as<const uint8_t>() + pixel;
 #pragma unroll 4
       for (int r = 0; r < rows; ++r, target += width, mask += width) {
         // Read whether valid or not: so the two loads do not wait for each other.
         const float wanted = to_float(*target);
-        const bool valid = inside && (op.valid == nullptr || *mask != 0);
+        const bool valid = inside && (!op.valid || *mask != 0);
         const float lower = lowers[r];
         const float z = (1.f - lower) * above + lower * below;
         const float e = valid ? z - wanted : 0.f;
@@ -245,17 +246,17 @@ __global__ void __launch_bounds__(kThreads)
   loss = block_reduce(loss, reduced, Sum());
   valid = block_reduce(valid, reduced, Sum());
   const double scale = valid > 0. ? 1. / valid : 0.;
-  if (blockIdx.x == 0 && threadIdx.x == 0) *op.loss = static_cast<float>(loss * scale);
-  if (op.grad == nullptr) return;
+  if (blockIdx.x == 0 && threadIdx.x == 0) *op.loss.as<float>() = static_cast<float>(loss * scale);
+  if (!op.grad) return;
 
-  const int64_t elements = op.batch * op.in_height * op.in_width;
+  const int64_t elements = op.batch() * op.in_height() * op.in_width();
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x; i < elements;
        i += step) {
-    const int x = static_cast<int>(i % op.in_width);
-    const int64_t input_row = i / op.in_width;
-    const int y = static_cast<int>(input_row % op.in_height);
-    const int64_t n = input_row / op.in_height;
+    const int x = static_cast<int>(i % op.in_width());
+    const int64_t input_row = i / op.in_width();
+    const int y = static_cast<int>(input_row % op.in_height());
+    const int64_t n = input_row / op.in_height();
     const int first = max(x - 1, 0) / grid.cells * grid.pieces;
     const int last = min((x / grid.cells + 1) * grid.pieces, grid.strips);
     float sum = 0.f;
@@ -268,7 +269,7 @@ __global__ void __launch_bounds__(kThreads)
         sum += partial[(at * 2 + side) * (grid.cells + 1) + point];
       }
     }
-    op.grad[i] = sum * static_cast<float>(scale);
+    op.grad.as<float>()[i] = sum * static_cast<float>(scale);
   }
 }
 
@@ -276,12 +277,12 @@ template <typename T>
 void launch_strips(const UpsampleDepthLoss& op, const Grid& grid, float* largest, float* partial,
                    double* sums, cudaStream_t stream) {
   const dim3 blocks(static_cast<unsigned>(grid.strips), static_cast<unsigned>(grid.chunks));
-  if (op.berhu) {
+  if (op.berhu()) {
     strip_kernel<T, Pass::largest>
         <<<blocks, kThreads, 0, stream>>>(op, grid, largest, partial, sums);
     check_launch("upsample_depth_loss: largest error");
   }
-  if (op.grad != nullptr) {
+  if (op.grad) {
     strip_kernel<T, Pass::gradient>
         <<<blocks, kThreads, 0, stream>>>(op, grid, largest, partial, sums);
   } else {
@@ -306,14 +307,12 @@ void upsample_depth_loss(const UpsampleDepthLoss& op, float* workspace, void* st
   double* sums = reinterpret_cast<double*>(workspace);
   float* largest = reinterpret_cast<float*>(sums + 2 * grid.blocks());
   float* partial = largest + grid.blocks();
-  if (op.target_type == FloatType::bfloat16) {
-    launch_strips<bfloat16>(op, grid, largest, partial, sums, stream);
-  } else {
-    launch_strips<float>(op, grid, largest, partial, sums, stream);
-  }
+  with_float_type(op.target.type, [&](auto target) {
+    launch_strips<decltype(target)>(op, grid, largest, partial, sums, stream);
+  });
   int64_t blocks = 1;
-  if (op.grad != nullptr) {
-    blocks = divide_up(op.batch * op.in_height * op.in_width, kThreads);
+  if (op.grad) {
+    blocks = divide_up(op.batch() * op.in_height() * op.in_width(), kThreads);
     if (blocks > kFinishBlocks) blocks = kFinishBlocks;
   }
   finish_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(op, grid, partial, sums);

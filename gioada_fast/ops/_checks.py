@@ -55,9 +55,16 @@ def check_label_values(labels: Tensor, num_classes: int, ignore_index: int) -> N
         check_wrong_label(int(wrong.flatten().byte().argmax()), labels, num_classes, ignore_index)
 
 
-def check_wrong_label(index: int, labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raise ValueError for the label [N, H, W] at a flat index; -1: there is none out of range."""
-    if index < 0:
+def check_wrong_label(
+    index: int | None, labels: Tensor, num_classes: int, ignore_index: int
+) -> None:
+    """Raise ValueError for the label [N, H, W] at a flat index, if any.
+
+    Args:
+        index: what ``run`` returned: -1 or None if no label is out of range, or if the back end
+            does not look for one.
+    """
+    if index is None or index < 0:
         return
     _, height, width = labels.shape
     n, y, x = index // (height * width), index // width % height, index % width

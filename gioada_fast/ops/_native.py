@@ -1,5 +1,7 @@
-"""The compiled module ``gioada_fast._C``, where it was built, and how tensors are handed to it."""
+"""The compiled module ``gioada_fast._C``, where it was built, and the one way to run a kernel."""
 
+import functools
+import importlib
 from collections.abc import Callable
 from types import ModuleType
 
@@ -11,37 +13,43 @@ native: ModuleType | None
 
 try:
     from gioada_fast import _C as native
-except ImportError as error:
+
+    native.read_tensors_of(Tensor)
+except (ImportError, AttributeError) as error:
     native = None
     native_error = f"gioada_fast._C cannot be imported: {error}"
 else:
     native_error = ""
 
 
-def address(tensor: Tensor | None) -> int:
-    """Address of the first element; 0, a null pointer, for None and for no elements."""
-    return tensor.data_ptr() if tensor is not None and tensor.numel() else 0
+def run(kernel: str, backend: str, *arguments: object) -> int | None:
+    """Run a kernel on a back end; it writes its results into tensors among the arguments.
 
+    Args:
+        kernel: name of an op, or of an op with ``_backward`` behind it.
+        backend: ``cpp``, ``cuda`` or ``triton``.
+        arguments: the fields of the kernel's struct in ``csrc/<op>.h``, in their order. A Triton
+            launcher in ``ops/triton/<op>.py`` takes the same. The first one is a tensor, or a list
+            of tensors, on the device that the kernel runs on.
 
-def float_type(tensor: Tensor) -> "native.FloatType":
-    """Element type of a float32 or bfloat16 tensor."""
-    return native.FloatType.bfloat16 if tensor.dtype == torch.bfloat16 else native.FloatType.float32
-
-
-def label_type(labels: Tensor) -> "native.LabelType":
-    """Element type of an int64 or uint8 tensor."""
-    return native.LabelType.uint8 if labels.dtype == torch.uint8 else native.LabelType.int64
-
-
-def run_cpu(kernel: str, op: object) -> None:
-    """Run a C++ kernel on as many threads as PyTorch uses."""
-    getattr(native, f"{kernel}_cpu")(op, torch.get_num_threads())
-
-
-def run_cuda(kernel: str, op: object, on: Tensor) -> None:
-    """Run a CUDA kernel on the device of ``on`` and its current stream."""
-    size = getattr(native, f"{kernel}_workspace")(op)
+    Returns:
+        For kernels that read labels, on ``cpp``: the index of the first label out of range, or -1.
+    """
+    if backend == "cpp":
+        return getattr(native, f"{kernel}_cpu")(torch.get_num_threads(), *arguments)
+    if backend == "triton":
+        return _triton_launcher(kernel)(*arguments)
+    on = arguments[0]
+    size = getattr(native, f"{kernel}_workspace")(*arguments)
     workspace = on.new_empty(size, dtype=torch.float32)
-    launch: Callable = getattr(native, f"{kernel}_cuda")
     with torch.cuda.device(on.device):
-        launch(op, address(workspace), torch.cuda.current_stream().cuda_stream)
+        stream = torch.cuda.current_stream().cuda_stream
+        getattr(native, f"{kernel}_cuda")(workspace, stream, *arguments)
+    return None
+
+
+@functools.cache
+def _triton_launcher(kernel: str) -> Callable:
+    op = kernel.removesuffix("_backward")
+    module = importlib.import_module(f"gioada_fast.ops.triton.{op}")
+    return module.launch if op == kernel else module.launch_backward

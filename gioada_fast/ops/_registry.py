@@ -153,7 +153,7 @@ _library = torch.library.Library(NAMESPACE, "FRAGMENT")
 
 
 class FusedOp:
-    """An operator ``torch.ops.gioada_fast.<name>`` with a kernel for each back end.
+    """An operator ``torch.ops.gioada_fast.<name>`` and the back ends that can compute it.
 
     Whatever traces or transforms a program sees the operator. In plain eager mode its kernel runs
     directly under a ``torch.autograd.Function`` of the same formulas: the dispatcher's way through
@@ -162,10 +162,11 @@ class FusedOp:
     Args:
         name: of the operator.
         fake: shapes and dtypes of the results, on fake tensors. Its annotated signature is the
-            operator's schema; a last argument ``backend: str`` names the kernel. Where there is a
-            list of tensors, it comes first.
-        kernels: the kernel of each back end, with the signature of ``fake`` without ``backend``;
-            called with tensors of a device on which the back end is live.
+            operator's schema; the last argument is ``backend: str``. Where there is a list of
+            tensors, it comes first.
+        kernel: computes the results, with the signature of ``fake``; gets tensors of a device on
+            which the back end is live.
+        backends: those that have a kernel.
         setup_context: ``(ctx, inputs, output)``, as in ``torch.library.register_autograd``.
         backward: ``(ctx, *grads)``; None for an op without gradient.
     """
@@ -174,18 +175,18 @@ class FusedOp:
         self,
         name: str,
         fake: Callable,
-        kernels: dict[str, Callable],
+        kernel: Callable,
+        backends: tuple[str, ...],
         setup_context: Callable | None = None,
         backward: Callable | None = None,
     ):
         self.name = name
-        self.kernels = kernels
+        self.kernel = kernel
+        self.kernels = backends
         qualified = f"{NAMESPACE}::{name}"
         schema = torch.library.infer_schema(fake, mutates_args=())
         _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-        _library.impl(
-            name, lambda *args: kernels[args[-1]](*args[:-1]), "CompositeExplicitAutograd"
-        )
+        _library.impl(name, kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, fake, lib=_library)
         self.operator = getattr(getattr(torch.ops, NAMESPACE), name).default
         self._takes_list = self.operator._schema.arguments[0].type.kind() == "ListType"
@@ -211,7 +212,7 @@ class FusedOp:
             elif isinstance(x, Tensor):
                 return self.operator(*args)
         if not wants_grad or self._apply is None or not is_grad_enabled():
-            return self.kernels[args[-1]](*args[:-1])
+            return self.kernel(*args)
         if self._takes_list:
             return self._apply(args[1:], *args[0])
         return self._apply(*args)
@@ -219,10 +220,10 @@ class FusedOp:
     def _autograd_function(
         self, setup_context: Callable, backward: Callable
     ) -> type[torch.autograd.Function]:
-        kernels = self.kernels
+        kernel = self.kernel
 
         def forward(ctx, *args):
-            result = kernels[args[-1]](*args[:-1])
+            result = kernel(*args)
             setup_context(ctx, args, result)
             return result
 

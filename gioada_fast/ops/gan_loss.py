@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gioada_fast.ops._checks import check_choice, check_dtype
-from gioada_fast.ops._native import float_type, native, run_cpu
+from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp, refuse_second_derivative
 
 _NAME = "gan_loss"
@@ -82,62 +82,24 @@ def _fake(logits: list[Tensor], real: list[bool], kind: str, backend: str) -> Te
     return logits[0].new_empty(len(logits), dtype=torch.float32)
 
 
-def _fake_backward(
+def _kernel(logits: list[Tensor], real: list[bool], kind: str, backend: str) -> Tensor:
+    loss = _fake(logits, real, kind, backend)
+    run(_NAME, backend, logits, real, kind, loss)
+    return loss
+
+
+def _backward_fake(
     logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str, backend: str
 ) -> list[Tensor]:
     return [torch.empty_like(x) for x in logits]
 
 
-def _cpp(logits: list[Tensor], real: list[bool], kind: str) -> Tensor:
-    loss = _fake(logits, real, kind, "cpp")
-    arguments = native.GanLoss(
-        logits=[x.data_ptr() for x in logits],
-        elements=[x.numel() for x in logits],
-        real=real,
-        type=float_type(logits[0]),
-        kind=getattr(native.GanKind, kind),
-        loss=loss.data_ptr(),
-    )
-    run_cpu(_NAME, arguments)
-    return loss
-
-
-def _cpp_backward(
-    logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str
+def _backward_kernel(
+    logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str, backend: str
 ) -> list[Tensor]:
-    grad = [torch.empty_like(x) for x in logits]
-    arguments = native.GanLossBackward(
-        logits=[x.data_ptr() for x in logits],
-        elements=[x.numel() for x in logits],
-        real=real,
-        type=float_type(logits[0]),
-        kind=getattr(native.GanKind, kind),
-        grad_loss=grad_loss.data_ptr(),
-        grad=[g.data_ptr() for g in grad],
-    )
-    run_cpu(f"{_NAME}_backward", arguments)
+    grad = _backward_fake(logits, grad_loss, real, kind, backend)
+    run(f"{_NAME}_backward", backend, logits, grad_loss, real, kind, grad)
     return grad
-
-
-def _triton(logits: list[Tensor], real: list[bool], kind: str) -> Tensor:
-    from gioada_fast.ops.triton import gan_loss as kernels
-
-    return kernels.loss(logits, real, kind)
-
-
-def _triton_backward(
-    logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str
-) -> list[Tensor]:
-    from gioada_fast.ops.triton import gan_loss as kernels
-
-    return kernels.backward(logits, grad_loss, real, kind)
-
-
-_backward_op = FusedOp(
-    f"{_NAME}_backward",
-    fake=_fake_backward,
-    kernels={"cpp": _cpp_backward, "triton": _triton_backward},
-)
 
 
 def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
@@ -151,10 +113,14 @@ def _backward(ctx, grad_loss: Tensor) -> tuple:
     return grad, None, None, None
 
 
+_backward_op = FusedOp(
+    f"{_NAME}_backward", fake=_backward_fake, kernel=_backward_kernel, backends=("cpp", "triton")
+)
 _op = FusedOp(
     _NAME,
     fake=_fake,
-    kernels={"cpp": _cpp, "triton": _triton},
+    kernel=_kernel,
+    backends=("cpp", "triton"),
     setup_context=_setup_context,
     backward=_backward,
 )

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gioada_fast.ops._checks import check_choice, check_device, check_dtype, check_image
-from gioada_fast.ops._native import address, float_type, native, run_cpu, run_cuda
+from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp, refuse_second_derivative
 
 _NAME = "instance_norm_act"
@@ -71,15 +71,6 @@ def _empty_image(x: Tensor, pad: int = 0) -> Tensor:
     return x.new_empty((n, h + 2 * pad, w + 2 * pad, c)).permute(0, 3, 1, 2)
 
 
-def _empty_results(x: Tensor, pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    mean, rstd = (x.new_empty(x.shape[:2], dtype=torch.float32) for _ in range(2))
-    return _empty_image(x, pad), mean, rstd
-
-
-def _empty_gradients(x: Tensor, wants_residual: bool) -> tuple[Tensor, Tensor]:
-    return _empty_image(x), _empty_image(x) if wants_residual else x.new_empty(0)
-
-
 def _with_dense_rows(residual: Tensor | None) -> Tensor | None:
     """The residual itself where rows are [W, C] in memory, as in the interior of an image."""
     if residual is None:
@@ -100,64 +91,17 @@ def _fake(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The result, and mean and 1 / sqrt(var + eps) [N, C] in float32; x is channels-last."""
-    return _empty_results(x, pad)
+    mean, rstd = (x.new_empty(x.shape[:2], dtype=torch.float32) for _ in range(2))
+    return _empty_image(x, pad), mean, rstd
 
 
-def _native_arguments(
-    x: Tensor,
-    residual: Tensor | None,
-    negative_slope: float,
-    pad: int,
-    eps: float,
-    results: tuple[Tensor, Tensor, Tensor],
-) -> "native.InstanceNormAct":
-    n, c, h, w = x.shape
-    out, mean, rstd = results
-    return native.InstanceNormAct(
-        x=address(x),
-        type=float_type(x),
-        residual=address(residual),
-        residual_strides=residual.stride()[0::2] if residual is not None else (0, 0),
-        negative_slope=negative_slope,
-        eps=eps,
-        batch=n,
-        channels=c,
-        height=h,
-        width=w,
-        pad=pad,
-        mean=address(mean),
-        rstd=address(rstd),
-        out=address(out),
-    )
-
-
-def _cpp(
-    x: Tensor, residual: Tensor | None, negative_slope: float, pad: int, eps: float
+def _kernel(
+    x: Tensor, residual: Tensor | None, negative_slope: float, pad: int, eps: float, backend: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    results = _empty_results(x, pad)
-    residual = _with_dense_rows(residual)
-    run_cpu(_NAME, _native_arguments(x, residual, negative_slope, pad, eps, results))
-    return results
-
-
-def _cuda(
-    x: Tensor, residual: Tensor | None, negative_slope: float, pad: int, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    results = _empty_results(x, pad)
-    if x.numel() > 0:
+    results = _fake(x, residual, negative_slope, pad, eps, backend)
+    if x.numel():
         residual = _with_dense_rows(residual)
-        run_cuda(_NAME, _native_arguments(x, residual, negative_slope, pad, eps, results), x)
-    return results
-
-
-def _triton(
-    x: Tensor, residual: Tensor | None, negative_slope: float, pad: int, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    from gioada_fast.ops.triton import instance_norm_act as kernels
-
-    results = _empty_results(x, pad)
-    if x.numel() > 0:
-        kernels.launch(x, _with_dense_rows(residual), negative_slope, pad, eps, *results)
+        run(_NAME, backend, x, residual, negative_slope, pad, eps, *results)
     return results
 
 
@@ -172,38 +116,10 @@ def _backward_fake(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x and of the residual, empty where not wanted; grad and x are channels-last."""
-    return _empty_gradients(x, wants_residual)
+    return _empty_image(x), _empty_image(x) if wants_residual else x.new_empty(0)
 
 
-def _backward_native_arguments(
-    grad: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    negative_slope: float,
-    pad: int,
-    results: tuple[Tensor, Tensor],
-) -> "native.InstanceNormActBackward":
-    n, c, h, w = x.shape
-    grad_x, grad_residual = results
-    return native.InstanceNormActBackward(
-        grad=address(grad),
-        x=address(x),
-        type=float_type(x),
-        mean=address(mean),
-        rstd=address(rstd),
-        negative_slope=negative_slope,
-        batch=n,
-        channels=c,
-        height=h,
-        width=w,
-        pad=pad,
-        grad_x=address(grad_x),
-        grad_residual=address(grad_residual),
-    )
-
-
-def _backward_cpp(
+def _backward_kernel(
     grad: Tensor,
     x: Tensor,
     mean: Tensor,
@@ -211,43 +127,11 @@ def _backward_cpp(
     negative_slope: float,
     pad: int,
     wants_residual: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
-    results = _empty_gradients(x, wants_residual)
-    arguments = _backward_native_arguments(grad, x, mean, rstd, negative_slope, pad, results)
-    run_cpu(_backward_op.name, arguments)
-    return results
-
-
-def _backward_cuda(
-    grad: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    negative_slope: float,
-    pad: int,
-    wants_residual: bool,
-) -> tuple[Tensor, Tensor]:
-    results = _empty_gradients(x, wants_residual)
-    if x.numel() > 0:
-        arguments = _backward_native_arguments(grad, x, mean, rstd, negative_slope, pad, results)
-        run_cuda(_backward_op.name, arguments, x)
-    return results
-
-
-def _backward_triton(
-    grad: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    negative_slope: float,
-    pad: int,
-    wants_residual: bool,
-) -> tuple[Tensor, Tensor]:
-    from gioada_fast.ops.triton import instance_norm_act as kernels
-
-    results = _empty_gradients(x, wants_residual)
-    if x.numel() > 0:
-        kernels.launch_backward(grad, x, mean, rstd, negative_slope, pad, *results)
+    results = _backward_fake(grad, x, mean, rstd, negative_slope, pad, wants_residual, backend)
+    if x.numel():
+        run(f"{_NAME}_backward", backend, grad, x, mean, rstd, negative_slope, pad, *results)
     return results
 
 
@@ -276,17 +160,19 @@ def _backward(ctx, grad: Tensor, *_: Tensor) -> tuple:
     return grad_x, grad_residual if wants_residual else None, None, None, None, None
 
 
-_op = FusedOp(
-    _NAME,
-    fake=_fake,
-    kernels={"cpp": _cpp, "triton": _triton, "cuda": _cuda},
-    setup_context=_setup_context,
-    backward=_backward,
-)
 _backward_op = FusedOp(
     f"{_NAME}_backward",
     fake=_backward_fake,
-    kernels={"cpp": _backward_cpp, "triton": _backward_triton, "cuda": _backward_cuda},
+    kernel=_backward_kernel,
+    backends=("cpp", "triton", "cuda"),
+)
+_op = FusedOp(
+    _NAME,
+    fake=_fake,
+    kernel=_kernel,
+    backends=("cpp", "triton", "cuda"),
+    setup_context=_setup_context,
+    backward=_backward,
 )
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gioada_fast.ops._checks import check_device, check_dtype, check_image
-from gioada_fast.ops._native import address, float_type, native, run_cpu, run_cuda
+from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp, empty_gradient, refuse_second_derivative
 
 _NAME = "semantic_depth_concat"
@@ -61,111 +61,27 @@ def _fake(logits: Tensor, depth: Tensor | None, height: int, width: int, backend
     return logits.new_empty((n, height, width, channels)).permute(0, 3, 1, 2)
 
 
-def _native_arguments(
-    logits: Tensor, depth: Tensor | None, out: Tensor
-) -> "native.SemanticDepthConcat":
-    n, c, h, w = logits.shape
-    return native.SemanticDepthConcat(
-        logits=address(logits),
-        depth=address(depth),
-        type=float_type(logits),
-        logit_strides=logits.stride(),
-        depth_strides=(0, 0, 0, 0) if depth is None else depth.stride(),
-        batch=n,
-        classes=c,
-        in_height=h,
-        in_width=w,
-        height=out.shape[2],
-        width=out.shape[3],
-        out=address(out),
-    )
-
-
-def _cpp(logits: Tensor, depth: Tensor | None, height: int, width: int) -> Tensor:
-    out = _fake(logits, depth, height, width, "cpp")
-    run_cpu(_NAME, _native_arguments(logits, depth, out))
-    return out
-
-
-def _cuda(logits: Tensor, depth: Tensor | None, height: int, width: int) -> Tensor:
-    out = _fake(logits, depth, height, width, "cuda")
+def _kernel(logits: Tensor, depth: Tensor | None, height: int, width: int, backend: str) -> Tensor:
+    out = _fake(logits, depth, height, width, backend)
     if out.numel():
-        run_cuda(_NAME, _native_arguments(logits, depth, out), logits)
+        run(_NAME, backend, logits, depth, out)
     return out
 
 
-def _triton(logits: Tensor, depth: Tensor | None, height: int, width: int) -> Tensor:
-    from gioada_fast.ops.triton import semantic_depth_concat as kernels
-
-    out = _fake(logits, depth, height, width, "triton")
-    if out.numel():
-        kernels.launch(logits, depth, out)
-    return out
-
-
-def _fake_backward(
+def _backward_fake(
     grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
     """Gradients of logits and depth in float32, channels-last; empty where not wanted."""
     return empty_gradient(logits, wants_logits), empty_gradient(logits[:, :1], wants_depth)
 
 
-def _native_backward_arguments(
-    grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_depth: Tensor
-) -> "native.SemanticDepthConcatBackward":
-    n, c, h, w = logits.shape
-    return native.SemanticDepthConcatBackward(
-        grad=address(grad),
-        logits=address(logits),
-        type=float_type(logits),
-        grad_strides=grad.stride(),
-        logit_strides=logits.stride(),
-        batch=n,
-        channels=grad.shape[1],
-        classes=c,
-        in_height=h,
-        in_width=w,
-        height=grad.shape[2],
-        width=grad.shape[3],
-        grad_logits=address(grad_logits),
-        grad_depth=address(grad_depth),
-    )
-
-
-def _cpp_backward(
-    grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool
+def _backward_kernel(
+    grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
-    grads = _fake_backward(grad, logits, wants_logits, wants_depth, "cpp")
-    run_cpu(f"{_NAME}_backward", _native_backward_arguments(grad, logits, *grads))
-    return grads
-
-
-def _cuda_backward(
-    grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool
-) -> tuple[Tensor, Tensor]:
-    grads = _fake_backward(grad, logits, wants_logits, wants_depth, "cuda")
+    grads = _backward_fake(grad, logits, wants_logits, wants_depth, backend)
     if grad.numel():
-        arguments = _native_backward_arguments(grad, logits, *grads)
-        run_cuda(f"{_NAME}_backward", arguments, logits)
+        run(f"{_NAME}_backward", backend, grad, logits, *grads)
     return grads
-
-
-def _triton_backward(
-    grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool
-) -> tuple[Tensor, Tensor]:
-    from gioada_fast.ops.triton import semantic_depth_concat as kernels
-
-    grads = _fake_backward(grad, logits, wants_logits, wants_depth, "triton")
-    if grad.numel():
-        kernels.launch_backward(grad, logits, *grads)
-    return grads
-
-
-_backward_op = FusedOp(
-    f"{_NAME}_backward",
-    fake=_fake_backward,
-    kernels={"cpp": _cpp_backward, "triton": _triton_backward, "cuda": _cuda_backward},
-)
 
 
 def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
@@ -182,10 +98,17 @@ def _backward(ctx, grad: Tensor) -> tuple:
     return *each, None, None, None
 
 
+_backward_op = FusedOp(
+    f"{_NAME}_backward",
+    fake=_backward_fake,
+    kernel=_backward_kernel,
+    backends=("cpp", "triton", "cuda"),
+)
 _op = FusedOp(
     _NAME,
     fake=_fake,
-    kernels={"cpp": _cpp, "triton": _triton, "cuda": _cuda},
+    kernel=_kernel,
+    backends=("cpp", "triton", "cuda"),
     setup_context=_setup_context,
     backward=_backward,
 )

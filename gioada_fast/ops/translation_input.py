@@ -20,7 +20,7 @@ from gioada_fast.ops._checks import (
     check_image,
     check_labels,
 )
-from gioada_fast.ops._native import address, float_type, label_type, native, run_cpu
+from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp
 
 _NAME = "translation_input"
@@ -71,51 +71,26 @@ def _fake(
     backend: str,
 ) -> Tensor:
     """Channels-last."""
-    return _empty(image, num_classes, dtype)
-
-
-def _empty(image: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     n, _, height, width = image.shape
     out = image.new_empty((n, height, width, 4 + num_classes), dtype=dtype)
     return out.permute(0, 3, 1, 2)
 
 
-def _cpp(
-    image: Tensor, depth: Tensor, labels: Tensor, num_classes: int, dtype: torch.dtype
+def _kernel(
+    image: Tensor,
+    depth: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    dtype: torch.dtype,
+    backend: str,
 ) -> Tensor:
-    out = _empty(image, num_classes, dtype)
-    n, _, height, width = image.shape
-    op = native.TranslationInput(
-        image=address(image),
-        image_strides=image.stride(),
-        depth=address(depth),
-        depth_type=float_type(depth),
-        depth_strides=depth.stride(),
-        labels=address(labels),
-        label_type=label_type(labels),
-        batch=n,
-        classes=num_classes,
-        height=height,
-        width=width,
-        out=address(out),
-        out_type=float_type(out),
-    )
-    run_cpu(_NAME, op)
-    return out
-
-
-def _triton(
-    image: Tensor, depth: Tensor, labels: Tensor, num_classes: int, dtype: torch.dtype
-) -> Tensor:
-    from gioada_fast.ops.triton import translation_input as kernels
-
-    out = _empty(image, num_classes, dtype)
+    out = _fake(image, depth, labels, num_classes, dtype, backend)
     if out.numel():
-        kernels.launch(image, depth, labels, num_classes, out)
+        run(_NAME, backend, image, depth, labels, out)
     return out
 
 
-_op = FusedOp(_NAME, fake=_fake, kernels={"cpp": _cpp, "triton": _triton})
+_op = FusedOp(_NAME, fake=_fake, kernel=_kernel, backends=("cpp", "triton"))
 
 
 def translation_input(

@@ -11,8 +11,6 @@ Source: evaluation of semantic segmentation as in the Cityscapes and CamVid benc
 that are upsampled before the argmax (DeepLab-v2, arXiv 1606.00915).
 """
 
-import ctypes
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,7 +22,7 @@ from gioada_fast.ops._checks import (
     check_labels,
     check_wrong_label,
 )
-from gioada_fast.ops._native import address, float_type, label_type, native, run_cpu, run_cuda
+from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp
 
 _NAME = "upsample_confusion_matrix"
@@ -59,67 +57,18 @@ def _check(logits: Tensor, labels: Tensor) -> None:
 def _fake(logits: Tensor, labels: Tensor, ignore_index: int, backend: str) -> Tensor:
     """Counts, int64 [C, C]."""
     classes = logits.shape[1]
-    return logits.new_empty((classes, classes), dtype=torch.int64)
+    return logits.new_zeros((classes, classes), dtype=torch.int64)
 
 
-def _native_arguments(
-    logits: Tensor,
-    labels: Tensor,
-    ignore_index: int,
-    counts: Tensor,
-    wrong_label: int = 0,
-) -> "native.UpsampleConfusionMatrix":
-    n, c, h, w = logits.shape
-    return native.UpsampleConfusionMatrix(
-        logits=address(logits),
-        logit_type=float_type(logits),
-        logit_strides=logits.stride(),
-        labels=address(labels),
-        label_type=label_type(labels),
-        ignore_index=ignore_index,
-        batch=n,
-        classes=c,
-        in_height=h,
-        in_width=w,
-        height=labels.shape[1],
-        width=labels.shape[2],
-        counts=address(counts),
-        wrong_label=wrong_label,
-    )
-
-
-def _zeros(logits: Tensor) -> Tensor:
-    return logits.new_zeros((logits.shape[1], logits.shape[1]), dtype=torch.int64)
-
-
-def _cpp(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    counts = _zeros(logits)
+def _kernel(logits: Tensor, labels: Tensor, ignore_index: int, backend: str) -> Tensor:
+    counts = _fake(logits, labels, ignore_index, backend)
     if labels.numel():
-        wrong = ctypes.c_int64()
-        run_cpu(
-            _NAME, _native_arguments(logits, labels, ignore_index, counts, ctypes.addressof(wrong))
-        )
-        check_wrong_label(wrong.value, labels, logits.shape[1], ignore_index)
+        wrong = run(_NAME, backend, logits, labels, ignore_index, counts)
+        check_wrong_label(wrong, labels, logits.shape[1], ignore_index)
     return counts
 
 
-def _cuda(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    counts = _zeros(logits)
-    if labels.numel():
-        run_cuda(_NAME, _native_arguments(logits, labels, ignore_index, counts), logits)
-    return counts
-
-
-def _triton(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    from gioada_fast.ops.triton import upsample_confusion_matrix as kernels
-
-    counts = _zeros(logits)
-    if labels.numel():
-        kernels.launch(logits, labels, ignore_index, counts)
-    return counts
-
-
-_op = FusedOp(_NAME, fake=_fake, kernels={"cpp": _cpp, "triton": _triton, "cuda": _cuda})
+_op = FusedOp(_NAME, fake=_fake, kernel=_kernel, backends=("cpp", "triton", "cuda"))
 
 
 def upsample_confusion_matrix(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:

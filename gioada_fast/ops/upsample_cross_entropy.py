@@ -10,8 +10,6 @@ Sources: segmentation loss of DeepLab-v2 (arXiv 1606.00915) as AdaptSegNet and A
 upsampling first; class weights as in ``torch.nn.functional.cross_entropy``.
 """
 
-import ctypes
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,7 +22,7 @@ from gioada_fast.ops._checks import (
     check_labels,
     check_wrong_label,
 )
-from gioada_fast.ops._native import address, float_type, label_type, native, run_cpu, run_cuda
+from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp, empty_gradient, scaled_gradient
 
 _NAME = "upsample_cross_entropy"
@@ -75,71 +73,19 @@ def _fake(
     return logits.new_empty((), dtype=torch.float32), empty_gradient(logits, wants_grad)
 
 
-def _native_arguments(
+def _kernel(
     logits: Tensor,
     labels: Tensor,
     weight: Tensor | None,
     ignore_index: int,
-    loss: Tensor,
-    grad: Tensor,
-    wrong_label: int = 0,
-) -> "native.UpsampleCrossEntropy":
-    n, c, h, w = logits.shape
-    return native.UpsampleCrossEntropy(
-        logits=address(logits),
-        logit_type=float_type(logits),
-        logit_strides=logits.stride(),
-        labels=address(labels),
-        label_type=label_type(labels),
-        weight=address(weight),
-        ignore_index=ignore_index,
-        batch=n,
-        classes=c,
-        in_height=h,
-        in_width=w,
-        height=labels.shape[1],
-        width=labels.shape[2],
-        loss=address(loss),
-        grad=address(grad),
-        wrong_label=wrong_label,
-    )
-
-
-def _cpp(
-    logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, wants_grad: bool
+    wants_grad: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
-    loss = logits.new_empty((), dtype=torch.float32)
-    grad = empty_gradient(logits, wants_grad)
-    wrong = ctypes.c_int64()
-    op = _native_arguments(
-        logits, labels, weight, ignore_index, loss, grad, ctypes.addressof(wrong)
-    )
-    run_cpu(_NAME, op)
-    check_wrong_label(wrong.value, labels, logits.shape[1], ignore_index)
-    return loss, grad
-
-
-def _cuda(
-    logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, wants_grad: bool
-) -> tuple[Tensor, Tensor]:
-    loss = logits.new_zeros((), dtype=torch.float32)
-    grad = empty_gradient(logits, wants_grad)
+    loss, grad = _fake(logits, labels, weight, ignore_index, wants_grad, backend)
     if labels.numel() == 0:
-        return loss, grad.zero_()
-    run_cuda(_NAME, _native_arguments(logits, labels, weight, ignore_index, loss, grad), logits)
-    return loss, grad
-
-
-def _triton(
-    logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, wants_grad: bool
-) -> tuple[Tensor, Tensor]:
-    from gioada_fast.ops.triton import upsample_cross_entropy as kernels
-
-    loss = logits.new_zeros((), dtype=torch.float32)
-    grad = empty_gradient(logits, wants_grad)
-    if labels.numel() == 0:
-        return loss, grad.zero_()
-    kernels.launch(logits, labels, weight, ignore_index, loss, grad if wants_grad else None)
+        return loss.zero_(), grad.zero_()
+    wrong = run(_NAME, backend, logits, labels, weight, ignore_index, loss, grad)
+    check_wrong_label(wrong, labels, logits.shape[1], ignore_index)
     return loss, grad
 
 
@@ -147,7 +93,8 @@ _setup_context, _backward = scaled_gradient(_NAME, arguments=6)
 _op = FusedOp(
     _NAME,
     fake=_fake,
-    kernels={"cpp": _cpp, "triton": _triton, "cuda": _cuda},
+    kernel=_kernel,
+    backends=("cpp", "triton", "cuda"),
     setup_context=_setup_context,
     backward=_backward,
 )

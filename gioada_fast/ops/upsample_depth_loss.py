@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gioada_fast.ops._checks import check_choice, check_device, check_dtype, check_image
-from gioada_fast.ops._native import address, float_type, native, run_cpu, run_cuda
+from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp, empty_gradient, scaled_gradient
 
 KINDS = ("l1", "berhu")
@@ -76,59 +76,18 @@ def _fake(
     return depth.new_empty((), dtype=torch.float32), empty_gradient(depth, wants_grad)
 
 
-def _native_arguments(
-    depth: Tensor, target: Tensor, valid: Tensor | None, kind: str, loss: Tensor, grad: Tensor
-) -> "native.UpsampleDepthLoss":
-    n, _, h, w = depth.shape
-    stride_n, _, stride_h, stride_w = depth.stride()
-    return native.UpsampleDepthLoss(
-        depth=address(depth),
-        depth_type=float_type(depth),
-        depth_strides=(stride_n, stride_h, stride_w),
-        target=address(target),
-        target_type=float_type(target),
-        valid=address(valid),
-        berhu=kind == "berhu",
-        batch=n,
-        in_height=h,
-        in_width=w,
-        height=target.shape[2],
-        width=target.shape[3],
-        loss=address(loss),
-        grad=address(grad),
-    )
-
-
-def _cpp(
-    depth: Tensor, target: Tensor, valid: Tensor | None, kind: str, wants_grad: bool
+def _kernel(
+    depth: Tensor,
+    target: Tensor,
+    valid: Tensor | None,
+    kind: str,
+    wants_grad: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
-    loss = depth.new_empty((), dtype=torch.float32)
-    grad = empty_gradient(depth, wants_grad)
-    run_cpu(_NAME, _native_arguments(depth, target, valid, kind, loss, grad))
-    return loss, grad
-
-
-def _cuda(
-    depth: Tensor, target: Tensor, valid: Tensor | None, kind: str, wants_grad: bool
-) -> tuple[Tensor, Tensor]:
-    loss = depth.new_empty((), dtype=torch.float32)
-    grad = empty_gradient(depth, wants_grad)
+    loss, grad = _fake(depth, target, valid, kind, wants_grad, backend)
     if target.numel() == 0:
         return loss.zero_(), grad.zero_()
-    run_cuda(_NAME, _native_arguments(depth, target, valid, kind, loss, grad), depth)
-    return loss, grad
-
-
-def _triton(
-    depth: Tensor, target: Tensor, valid: Tensor | None, kind: str, wants_grad: bool
-) -> tuple[Tensor, Tensor]:
-    from gioada_fast.ops.triton import upsample_depth_loss as kernels
-
-    loss = depth.new_empty((), dtype=torch.float32)
-    grad = empty_gradient(depth, wants_grad)
-    if target.numel() == 0:
-        return loss.zero_(), grad.zero_()
-    kernels.launch(depth, target, valid, kind == "berhu", loss, grad if wants_grad else None)
+    run(_NAME, backend, depth, target, valid, kind, loss, grad)
     return loss, grad
 
 
@@ -136,7 +95,8 @@ _setup_context, _backward = scaled_gradient(_NAME, arguments=6)
 _op = FusedOp(
     _NAME,
     fake=_fake,
-    kernels={"cpp": _cpp, "triton": _triton, "cuda": _cuda},
+    kernel=_kernel,
+    backends=("cpp", "triton", "cuda"),
     setup_context=_setup_context,
     backward=_backward,
 )

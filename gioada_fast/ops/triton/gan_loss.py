@@ -113,12 +113,12 @@ def backward_kernel(
     tl.store(g + i, gradient.to(g.dtype.element_ty), mask=i < count)
 
 
-def loss(logits: list[Tensor], real: list[bool], kind: str) -> Tensor:
-    """[K] mean losses of contiguous maps."""
+def launch(logits: list[Tensor], real: list[bool], kind: str, loss: Tensor) -> None:
+    """Fill ``loss`` [K], the mean losses of contiguous maps."""
     elements = tuple(x.numel() for x in logits)
     parts = max(1, triton.cdiv(max(elements), PART))
-    partial = logits[0].new_empty((len(logits), parts), dtype=torch.float32)
-    with on_device_of(partial):
+    partial = loss.new_empty((len(logits), parts)) if parts > 1 else loss
+    with on_device_of(loss):
         loss_kernel[(len(logits), parts)](
             tuple(logits),
             elements,
@@ -129,16 +129,18 @@ def loss(logits: list[Tensor], real: list[bool], kind: str) -> Tensor:
             BLOCK=BLOCK,
             num_warps=WARPS,
         )
-    return partial.sum(1) if parts > 1 else partial.view(-1)
+    if parts > 1:
+        torch.sum(partial, 1, out=loss)
 
 
-def backward(logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str) -> list[Tensor]:
-    """Gradients of contiguous maps, in their dtype."""
-    grad = [torch.empty_like(x) for x in logits]
+def launch_backward(
+    logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str, grad: list[Tensor]
+) -> None:
+    """Fill the gradients of contiguous maps, in their dtype."""
     elements = tuple(x.numel() for x in logits)
     blocks = triton.cdiv(max(elements), BLOCK)
     if blocks == 0:
-        return grad
+        return
     with on_device_of(grad_loss):
         backward_kernel[(len(logits), blocks)](
             tuple(logits),
@@ -150,4 +152,3 @@ def backward(logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: st
             BLOCK=BLOCK,
             num_warps=WARPS,
         )
-    return grad

@@ -51,7 +51,7 @@ def fill_kernel(
     tl.store(out + i, value, mask=inside)
 
 
-def launch(image: Tensor, depth: Tensor, labels: Tensor, num_classes: int, out: Tensor) -> None:
+def launch(image: Tensor, depth: Tensor, labels: Tensor, out: Tensor) -> None:
     """Fill ``out`` [N, 4 + C, H, W], channels-last; at least one pixel."""
     _, _, height, width = image.shape
     elements = out.numel()
@@ -63,7 +63,7 @@ def launch(image: Tensor, depth: Tensor, labels: Tensor, num_classes: int, out: 
             labels,
             out,
             elements,
-            num_classes,
+            out.shape[1] - 4,
             height,
             width,
             *image.stride(),

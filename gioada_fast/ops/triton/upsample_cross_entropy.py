@@ -128,14 +128,18 @@ def launch(
     weight: Tensor | None,
     ignore_index: int,
     loss: Tensor,
-    grad: Tensor | None,
+    grad: Tensor,
 ) -> None:
-    """Fill ``loss`` [] and ``grad`` [N, C, h, w] (float32, channels-last); at least one pixel."""
+    """Fill ``loss`` [] and, unless empty, ``grad`` [N, C, h, w]; at least one pixel.
+
+    Both are float32, ``grad`` is channels-last.
+    """
+    wants_grad = grad.numel() > 0
     n, c, h, w = logits.shape
     _, height, width = labels.shape
     programs = n * max(h - 1, 1) * max(w - 1, 1)
     block_c = triton.next_power_of_2(c)
-    partial = loss.new_empty(programs * 4 * c if grad is not None else 0)
+    partial = loss.new_empty(programs * 4 * c if wants_grad else 0)
     sums = loss.new_empty(2 * programs)
     scale = loss.new_empty(1)
     with on_device_of(logits):
@@ -153,10 +157,10 @@ def launch(
             width,
             *logits.stride(),
             HAS_WEIGHT=weight is not None,
-            WANTS_GRAD=grad is not None,
+            WANTS_GRAD=wants_grad,
             BLOCK_P=max(1, ELEMENTS // block_c),
             BLOCK_C=block_c,
         )
         total_kernel[(1,)](sums, programs, loss, scale, BLOCK=TOTAL_BLOCK)
-        if grad is not None:
+        if wants_grad:
             launch_gradient(partial, grad, scale)

@@ -157,11 +157,12 @@ def launch(
     depth: Tensor,
     target: Tensor,
     valid: Tensor | None,
-    berhu: bool,
+    kind: str,
     loss: Tensor,
-    grad: Tensor | None,
+    grad: Tensor,
 ) -> None:
-    """Fill ``loss`` [] and ``grad`` [N, 1, h, w] (float32); at least one pixel."""
+    """Fill ``loss`` [] and, unless empty, ``grad`` [N, 1, h, w] (float32); at least one pixel."""
+    berhu, wants_grad = kind == "berhu", grad.numel() > 0
     n, _, h, w = depth.shape
     height, width = target.shape[2:]
     stride_n, _, stride_h, stride_w = depth.stride()
@@ -169,7 +170,7 @@ def launch(
     programs = n * cells_y * triton.cdiv(cells_x, CELLS)
     largest = loss.new_empty(programs if berhu else 0)
     threshold = loss.new_empty(2)
-    partial = loss.new_empty(n * cells_y * cells_x * 4 if grad is not None else 0)
+    partial = loss.new_empty(n * cells_y * cells_x * 4 if wants_grad else 0)
     sums = loss.new_empty(2 * programs)
     scale = loss.new_empty(1)
 
@@ -192,7 +193,7 @@ def launch(
             HAS_VALID=valid is not None,
             BERHU=berhu,
             FIND_LARGEST=find_largest,
-            WANTS_GRAD=grad is not None and not find_largest,
+            WANTS_GRAD=wants_grad and not find_largest,
             CELLS=CELLS,
             PIXELS=PIXELS,
         )
@@ -203,5 +204,5 @@ def launch(
             threshold_kernel[(1,)](largest, programs, threshold, BLOCK=TOTAL_BLOCK)
         cells(find_largest=False)
         total_kernel[(1,)](sums, programs, loss, scale, BLOCK=TOTAL_BLOCK)
-        if grad is not None:
+        if wants_grad:
             launch_gradient(partial, grad, scale)

@@ -1,0 +1,58 @@
+// How a tensor reaches a kernel: address, element type, shape and strides. Plain data, so a CUDA
+// kernel takes it by value.
+#pragma once
+
+#include "common.h"
+
+// Members of a struct are compiled in every instruction set under one name. They are always
+// inlined, so that the linker never has to choose between those copies.
+#ifdef __CUDACC__
+#define GIOADA_MEMBER __host__ __device__ __forceinline__
+#else
+#define GIOADA_MEMBER __attribute__((always_inline)) inline
+#endif
+
+namespace gioada {
+
+// A new element type is a name here, its code in bindings.cpp and a line in with_float_type or
+// with_label_type. Booleans are uint8.
+enum class ScalarType : int { float32, bfloat16, int64, uint8 };
+
+constexpr int kMaxDims = 4;
+
+struct TensorView {
+  void* data;                 // null: no tensor, or one without elements
+  ScalarType type;            // of the elements
+  int64_t shape[kMaxDims];    // 1 beyond the tensor's last dimension
+  int64_t strides[kMaxDims];  // in elements
+
+  template <typename T>
+  GIOADA_MEMBER T* as() const {
+    return static_cast<T*>(data);
+  }
+  GIOADA_MEMBER explicit operator bool() const { return data != nullptr; }
+  GIOADA_MEMBER int64_t elements() const { return shape[0] * shape[1] * shape[2] * shape[3]; }
+};
+
+inline namespace GIOADA_ISA {
+
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable  // `function` runs where its caller does
+#endif
+// Calls function(T{}) with the element type T of a floating-point tensor.
+template <typename Function>
+GIOADA_HD void with_float_type(ScalarType type, const Function& function) {
+  type == ScalarType::bfloat16 ? function(bfloat16{}) : function(float{});
+}
+
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable
+#endif
+// Calls function(T{}) with the element type T of labels.
+template <typename Function>
+GIOADA_HD void with_label_type(ScalarType type, const Function& function) {
+  type == ScalarType::uint8 ? function(uint8_t{}) : function(int64_t{});
+}
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada
