@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.conftest import clock, records
+from benchmarks.harness import clock, records
 from gioada_fast import street_scenes
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
 from gioada_fast.config import Config, DataConfig, SourceConfig, TargetConfig
