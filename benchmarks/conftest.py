@@ -11,8 +11,8 @@ from benchmarks import harness, report
 
 def pytest_addoption(parser):
     group = parser.getgroup("gioada_fast")
-    group.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="measure on it")
-    group.addoption("--record", action="store_true", help="keep the result in benchmarks/results/")
+    group.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="device to measure on")
+    group.addoption("--record", action="store_true", help="write benchmarks/results/")
 
 
 @pytest.fixture(scope="session")

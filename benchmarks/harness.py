@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-SECONDS = 6.0  # of measurement for each case
+SECONDS = 6.0  # of measurement per case
 
 records: list[dict] = []
-"""One record for each case that has been measured in this session."""
+"""One record per case that this session has measured."""
 
 
 def clock(function: Callable, device: str, calls: int | None = None) -> float:
-    """Milliseconds of one call; on a GPU the mean of many, so that launches overlap."""
+    """Milliseconds per call; on a GPU the mean of many calls, so that launches overlap."""
     calls = calls or (20 if device == "cuda" else 1)
     if device == "cuda":
         torch.cuda.synchronize()
@@ -36,7 +36,7 @@ def clock(function: Callable, device: str, calls: int | None = None) -> float:
 
 @functools.cache
 def copy_bandwidth() -> float:
-    """Bytes a second, read and written, of the GPU's own copy of 256 MiB."""
+    """Bytes read and written per second when the GPU copies 256 MiB."""
     source = torch.empty(2**26, device="cuda")
     target = torch.empty_like(source)
     fastest = min(clock(lambda: target.copy_(source), "cuda") for _ in range(10))
@@ -45,7 +45,7 @@ def copy_bandwidth() -> float:
 
 @functools.cache
 def peak_flops(device: str, dtype: torch.dtype) -> float:
-    """Operations a second of the better of a large matrix product and a large convolution."""
+    """FLOP/s of a large matrix product or a large convolution, whichever is faster."""
     size = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     images = torch.randn(8, 256, size // 32, size // 32, device=device, dtype=dtype)
@@ -63,7 +63,7 @@ def peak_flops(device: str, dtype: torch.dtype) -> float:
 
 
 def peak_mib(function: Callable, device: str) -> float:
-    """Memory that one call adds at its highest point."""
+    """Peak memory in MiB that one call adds; NaN if the system cannot tell."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -72,7 +72,7 @@ def peak_mib(function: Callable, device: str) -> float:
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     try:
-        # Give freed memory back to the system, and let its high-water mark start from here.
+        # Return freed memory to the system and reset its high-water mark.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
     except (OSError, AttributeError):
@@ -89,18 +89,18 @@ def _status(field: str) -> int:
     raise KeyError(field)
 
 
-def _assert_agree(name: str, found: list[Tensor], expected: list[Tensor]) -> None:
-    for f, e in zip(found, expected, strict=True):
-        if not e.is_floating_point():  # counts: rounding moves a few from one place to another
-            assert (f - e).abs().sum() <= 1e-4 * e.abs().sum(), name
+def _assert_agree(name: str, actual: list[Tensor], expected: list[Tensor]) -> None:
+    for a, e in zip(actual, expected, strict=True):
+        if not e.is_floating_point():  # counts: rounding moves a few pixels to another class
+            assert (a - e).abs().sum() <= 1e-4 * e.abs().sum(), name
             continue
         torch.testing.assert_close(
-            f, e, rtol=1e-4, atol=1e-5 * e.abs().max().item(), msg=lambda m: f"{name}: {m}"
+            a, e, rtol=1e-4, atol=1e-5 * e.abs().max().item(), msg=lambda m: f"{name}: {m}"
         )
 
 
 def _contender(function: Callable[..., Tensor], inputs: tuple) -> Callable[[], list[Tensor]]:
-    """A call that returns the result and, where inputs require one, their gradients."""
+    """A call that returns the result, and the gradients of the inputs that require one."""
     leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
     result = function(*inputs)
     weights = torch.linspace(0.5, 1.5, result.numel(), device=result.device).view(result.shape)
@@ -161,19 +161,19 @@ def race(
         "compile": _contender(torch.compile(eager, dynamic=False), inputs),
     }
     expected = ours_run()
-    for name, rival in rivals.items():  # a time counts once the results agree
+    for name, rival in rivals.items():  # times are only comparable if the results agree
         _assert_agree(name, rival(), expected)
     once = {name: min(clock(f, device) for _ in range(2)) for name, f in rivals.items()}
     rounds = max(5, min(200, int(SECONDS * 1e3 / (sum(once.values()) + 1e-3))))
 
-    times = {name: [] for name in rivals}
-    ours = []
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    ours: list[float] = []
 
     def time_rivals():
         for name, rival in rivals.items():
             times[name].append(clock(rival, device))
-        ours_run()  # the rivals leave caches and threads in another state than training would
-        ours.extend(clock(ours_run, device) for _ in range(2))  # short: more easily disturbed
+        ours_run()  # brings caches and threads back from the state that the rivals left them in
+        ours.extend(clock(ours_run, device) for _ in range(2))  # short, so more easily disturbed
 
     direction = "forward+backward" if len(expected) > 1 else "forward"
     benchmark.group = f"{op} {direction}"
@@ -184,7 +184,7 @@ def race(
         warmup_rounds=1,
     )
     fastest = {name: min(t) for name, t in times.items()}
-    best = min(fastest, key=fastest.get)
+    best = min(fastest, key=lambda name: fastest[name])
     record = {
         "op": op,
         "shape": shape,
@@ -207,5 +207,5 @@ def race(
     benchmark.extra_info.update(record)
     assert record["ratio"] >= guard, (
         f"{op}, {shape}, {direction}: {record['ratio']:.2f} times as fast as {best}, "
-        f"guard is {guard}"
+        f"must be at least {guard}"
     )
