@@ -1,4 +1,4 @@
-# Every target sets up .venv by itself, from constraints.txt; the second time that costs nothing.
+# Every target sets up .venv from constraints.txt first, which costs nothing the second time.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -6,7 +6,7 @@ INSTALLED = $(VENV)/.installed
 CSRC = setup.py CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
 ARGS ?=
 
-.PHONY: venv train test bench gpu lint clean
+.PHONY: venv train test bench gpu lint fingerprint clean
 
 venv: $(INSTALLED)
 
@@ -25,18 +25,25 @@ test: venv
 bench: venv
 	$(RUN) -m pytest benchmarks $(ARGS)
 
-# On a machine with a GPU, in its own environment (its torch is kept): build, test, measure.
-# GPU_TESTS=tests/ops where only torch, triton and pytest are installed.
+# For a machine with a GPU, in its own environment (its torch is kept): build, test, measure.
+# Set GPU_TESTS=tests/ops if only torch, triton and pytest are installed there.
 GPU_TESTS ?= tests
 gpu:
 	$(PYTHON) -m pip install --no-build-isolation --no-deps --editable .
 	$(PYTHON) -m pytest $(GPU_TESTS) -m gpu $(ARGS)
 	$(PYTHON) -m pytest benchmarks --device cuda $(ARGS)
 
+# The same checks as .pre-commit-config.yaml, on all files.
 lint: venv
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/clang-format --dry-run --Werror $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
+	$(VENV)/bin/mypy
+
+# make fingerprint AGAINST=<commit> fails if a tiny run leaves other bits behind than at <commit>.
+fingerprint: venv
+	$(RUN) tests/fingerprint.py $(if $(AGAINST),--against $(AGAINST))
 
 clean:
-	rm -rf build dist *.egg-info gioada_fast/_C*.so .pytest_cache .ruff_cache .benchmarks $(INSTALLED)
+	rm -rf build dist *.egg-info gioada_fast/_C*.so .pytest_cache .ruff_cache .mypy_cache .benchmarks $(INSTALLED)
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

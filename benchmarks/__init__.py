@@ -1,1 +1,1 @@
-"""Measurements: ``pytest benchmarks`` runs them, ``python -m benchmarks.report`` prints results."""
+"""Benchmarks: ``pytest benchmarks`` runs them, ``python -m benchmarks.report`` prints results."""

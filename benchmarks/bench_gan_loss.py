@@ -1,4 +1,4 @@
-"""``gan_loss`` of a side's maps against a loss function call for each."""
+"""``gan_loss`` of several discriminator maps against one call of a PyTorch loss per map."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from gioada_fast.ops import gan_loss
 
-# Shapes of the maps, which are real and fake in turn; kind; guards of forward, and of forward and
+# Shapes of the maps, alternately real and fake; kind; guards for forward and for forward +
 # backward, with room for noise.
 SHAPES = {
     "flagship lsgan, 4 of 1x1x62x126": ([(1, 1, 62, 126)] * 4, "lsgan", (2, 1.1)),
@@ -30,7 +30,7 @@ def bench_gan_loss(shape, backward, race, device):
     loss = F.mse_loss if kind == "lsgan" else F.binary_cross_entropy_with_logits
 
     def eager(*maps):
-        """As public code writes it, with target tensors made once."""
+        """As public code writes it, except that the target tensors are built only once."""
         return torch.stack([loss(x, t) for x, t in zip(maps, targets, strict=True)])
 
     race(

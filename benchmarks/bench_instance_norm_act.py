@@ -1,4 +1,4 @@
-"""``instance_norm_act`` against ``F.instance_norm``, the activation, the sum and ``F.pad``."""
+"""``instance_norm_act`` against ``F.instance_norm``, an activation, a sum and ``F.pad``."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from gioada_fast.ops import instance_norm_act
 
-# (n, c, h, w), activation, residual, pad; guards of forward, and of forward and backward.
+# (n, c, h, w), activation, residual, pad; guards for forward and for forward + backward.
 SHAPES = {
     "flagship 1x64x256x512, ReLU, pad 1": ((1, 64, 256, 512), "relu", False, 1, (3, 2.2)),
     "demo 4x16x180x240, ReLU, pad 1": ((4, 16, 180, 240), "relu", False, 1, (3.4, 2.1)),
@@ -34,8 +34,8 @@ def bench_instance_norm_act(shape, backward, race, device):
     torch.manual_seed(0)
     x = torch.randn(size, device=device).requires_grad_(backward)
     residual = torch.randn(size, device=device).requires_grad_(backward) if has_residual else None
-    # Forward: x for the statistics, and again for the result; residual; result. Backward: x and
-    # the gradient for the sums, and again for the result; result, and that of the residual.
+    # Forward reads x twice (statistics, result) and the residual, and writes the result. Backward
+    # reads x and the gradient twice each (sums, result), and writes the gradients of both inputs.
     images = (10 if has_residual else 8) if backward else (4 if has_residual else 3)
     race(
         "instance_norm_act",

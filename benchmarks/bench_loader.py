@@ -1,11 +1,11 @@
-"""Pairs a second that the loader gives, from the data sets' own files and from packs.
+"""Pairs per second of the loader, from the data sets' own files and from packs.
 
-The frames are made up: images of structure on every scale with a camera's noise, for which PNG
-needs about as much as for those of SYNTHIA (1.3 MiB) and Cityscapes (2.5 MiB); labels and depth in
-patches. They lie in the page cache, so what is measured is decoding, resizing, mirroring and
-copying; from a slow disk both ways are slower. Every batch is read once, as training does.
-Checksums of a pack are compared when a process first reads a frame: that is measured apart, as the
-first epoch.
+The frames are synthetic: images with structure on all scales and a camera's noise, so that their
+PNGs are about as large as those of SYNTHIA (1.3 MiB) and Cityscapes (2.5 MiB); labels and depth in
+patches. Files are in the page cache, so the benchmark measures decoding, resizing, mirroring and
+copying; on a slow disk, files and packs are both slower. Every batch is read once, as in training.
+A process verifies the checksum of a pack's frame when it first reads it; this is measured
+separately, as the first epoch.
 """
 
 import itertools
@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.conftest import clock, records
+from benchmarks.harness import clock, records
 from gioada_fast import street_scenes
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
 from gioada_fast.config import Config, DataConfig, SourceConfig, TargetConfig
@@ -34,7 +34,7 @@ from gioada_fast.labels import STREET, label_space
 FRAMES = 8
 WORKERS = (0, 1, 2)
 ROUNDS = 3
-SECONDS = 3.0  # of measurement for each way, number of workers and round
+SECONDS = 3.0  # of measurement per source of frames, number of workers and round
 
 
 def _write_synthia(root: Path) -> SourceConfig:
@@ -58,7 +58,7 @@ def _write_cityscapes(root: Path) -> TargetConfig:
 
 
 def _write_scenes(root: Path) -> tuple[SourceConfig, TargetConfig]:
-    """Frames as the cache of street scenes holds them."""
+    """Write frames as the cache of street scenes has them."""
     for look, first in (("day", 0), ("overcast", 1_000_000)):
         for seed in range(first, first + FRAMES):
             rng = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def _write_scenes(root: Path) -> tuple[SourceConfig, TargetConfig]:
 
 
 def _patches(size: tuple[int, int], classes: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """(classes uint8 [H, W] in patches, a depth uint16 [H, W] in centimetres that bends there)."""
+    """(classes uint8 [H, W] in patches, depth uint16 [H, W] in centimetres with their edges)."""
     h, w = size
     coarse = cv2.resize(rng.random((h // 40, w // 40)), (w, h), interpolation=cv2.INTER_CUBIC)
     fine = cv2.resize(rng.random((h // 8, w // 8)), (w, h), interpolation=cv2.INTER_LINEAR)
@@ -83,7 +83,7 @@ def _patches(size: tuple[int, int], classes: int, rng) -> tuple[np.ndarray, np.n
 
 
 def _image(patches: np.ndarray, rng, noise: float = 0.5) -> np.ndarray:
-    """uint8 [H, W, 3]: a colour for each patch, texture on all scales, pixels' ``noise``."""
+    """uint8 [H, W, 3]: one colour per patch, texture on all scales, and ``noise`` per pixel."""
     h, w = patches.shape
     image = rng.integers(40, 200, (256, 3)).astype(np.float32)[patches]
     scale = 64
@@ -97,7 +97,7 @@ def _image(patches: np.ndarray, rng, noise: float = 0.5) -> np.ndarray:
 
 def _write_png(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # filters as most writers have them; those of OpenCV make larger files
+    # Use the filters of most PNG writers; OpenCV's own make larger files.
     assert cv2.imwrite(
         str(path), array, [cv2.IMWRITE_PNG_COMPRESSION, 4, cv2.IMWRITE_PNG_STRATEGY, 0]
     )
@@ -105,7 +105,7 @@ def _write_png(path: Path, array: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """What is loaded, and what has to be reached."""
+    """What is loaded, and the ratios that must be reached."""
 
     write: Callable[[Path], tuple[SourceConfig, TargetConfig]]
     label_space: str
@@ -127,13 +127,12 @@ CASES = {
     ),
 }
 TARGETS = {"files": 8.0, "step": 1.5}
-"""What is meant to be reached at 1024x512: pairs a second from packs over those from files, and
-over those that the step of the demo's networks consumes. Each way with the number of processes that
-suits it best."""
+"""Targets at 1024x512: pairs per second from packs, over those from files and over those that the
+step of the demo's networks consumes. Each with its best number of processes."""
 
 
 def _batches(source, target, case: Case, workers: int, count: int):
-    """``count`` batches, each read once; its pairs."""
+    """Yield ``count`` batches, each after reading all of its tensors."""
     stream = PairStream(source, target, 0, True, case.size)
     unreadable = Unreadable(0, print)
     loaded = pair_batches(stream, 0, count, case.batch_size, workers, False, unreadable)
@@ -144,7 +143,7 @@ def _batches(source, target, case: Case, workers: int, count: int):
 
 
 def _pairs_per_second(frames, case: Case, workers: int, ms: float) -> float:
-    """In the middle of an epoch, where a batch was found to take about ``ms``."""
+    """Speed in the middle of an epoch. ``ms`` is about what a batch takes: it sets the count."""
     warm = 4 * workers + FRAMES // case.batch_size
     count = max(12, min(2000, int(SECONDS * 1e3 / ms)))
     batches = _batches(*frames, case, workers, warm + count)
@@ -156,7 +155,7 @@ def _pairs_per_second(frames, case: Case, workers: int, ms: float) -> float:
 
 
 def _first_epoch(config: DataConfig, case: Case) -> float:
-    """Pairs a second in one process that has not read the pack before: checksums are compared."""
+    """Pairs per second of a first epoch, where a process verifies the pack's checksums."""
     frames = sets.source_frames(config), sets.target_images(config)
     count = FRAMES // case.batch_size
     batches = _batches(*frames, case, 0, count)
@@ -167,7 +166,7 @@ def _first_epoch(config: DataConfig, case: Case) -> float:
 
 
 def _step(frames, case: Case) -> float:
-    """Pairs a second that a full update of the demo's networks consumes."""
+    """Pairs per second that a full update of the demo's networks consumes."""
     torch.manual_seed(0)
     config = Config()
     classes = label_space(case.label_space).num_classes
@@ -186,7 +185,7 @@ def _bytes(folder: Path) -> int:
 @pytest.mark.parametrize("name", CASES)
 def bench_loader(name, device, tmp_path):
     if device != "cpu":
-        pytest.skip("loads on the CPU")
+        pytest.skip("the loader runs on the CPU")
     case = CASES[name]
     source, target = case.write(tmp_path / "files")
     h, w = case.size
@@ -205,7 +204,7 @@ def bench_loader(name, device, tmp_path):
     for _ in range(ROUNDS):
         for way, workers in ways:
             speeds[way, workers].append(_pairs_per_second(frames[way], case, workers, once[way]))
-    fastest = {key: max(found) for key, found in speeds.items()}
+    fastest = {key: max(rounds) for key, rounds in speeds.items()}
     best = {way: max(fastest[way, workers] for workers in WORKERS) for way in frames}
     step = _step(frames["pack"], case)
     ratios = {"files": best["pack"] / best["files"], "step": best["pack"] / step}
@@ -231,6 +230,6 @@ def bench_loader(name, device, tmp_path):
     records.append(record)
     for key, ratio in record["ratios"].items():
         assert ratio["value"] >= ratio["guard"], (
-            f"{name}: packs give {ratio['value']:.2f} times the pairs of the {key}, "
-            f"guard is {ratio['guard']}"
+            f"{name}: packs give {ratio['value']:.2f} times the pairs per second of the {key}, "
+            f"must be at least {ratio['guard']}"
         )

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from gioada_fast.ops import semantic_depth_concat
 
-# n, c, h, w, H, W; guards of forward, and of forward and backward, with room for noise.
+# n, c, h, w, H, W; guards for forward and for forward + backward, with room for noise.
 SHAPES = {
     "flagship 1x16, 65x129 to 512x1024": ((1, 16, 65, 129, 512, 1024), (7, 6)),
     "demo 4x11, 24x31 to 180x240": ((4, 11, 24, 31, 180, 240), (5, 3.3)),

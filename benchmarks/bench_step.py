@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.conftest import clock, peak_flops, peak_mib, records
+from benchmarks.harness import clock, peak_flops, peak_mib, records
 from benchmarks.yardstick import Yardstick
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
 from gioada_fast.config import AdaptationConfig, Config, ModelConfig, OptimiserConfig

@@ -1,6 +1,6 @@
 """``translation_input`` against a concatenation of the normalised image, depth and one-hot labels.
 
-The rivals make what the op makes, the channels-last tensor that the network takes.
+The rivals also end in the channels-last tensor that the network takes.
 """
 
 import pytest
@@ -17,7 +17,7 @@ SHAPES = {
 
 
 def eager(image, depth, labels, num_classes):
-    """As public code writes it; a comparison, which is faster than ``F.one_hot`` and a permute."""
+    """As public code writes it, with a comparison: faster than ``F.one_hot`` and a permute."""
     classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
     one_hot = (labels.unsqueeze(1) == classes).float()
     out = torch.cat([image.float() / 127.5 - 1, depth, one_hot], dim=1)

@@ -1,6 +1,6 @@
 """``upsample_confusion_matrix`` against ``F.interpolate``, ``argmax`` and ``torch.bincount``.
 
-Random logits, in which all classes compete everywhere, and the smooth maps that networks give.
+Logits are random, where all classes compete at every pixel, or smooth, as networks produce them.
 """
 
 import pytest
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from gioada_fast.ops import upsample_confusion_matrix
 
-# n, c, h, w, H, W; guards on random and on smooth logits, with room for noise.
+# n, c, h, w, H, W; guards for random and for smooth logits, with room for noise.
 SHAPES = {
     "flagship 1x16, 65x129 to 1024x2048": ((1, 16, 65, 129, 1024, 2048), (18, 20)),
     "demo 4x11, 24x31 to 180x240": ((4, 11, 24, 31, 180, 240), (9, 11)),
@@ -18,7 +18,7 @@ SHAPES = {
 
 
 def eager(logits, labels):
-    """As public code writes it, with ignored pixels in a row of their own: faster than a mask."""
+    """As public code writes it, but with an extra row for ignored pixels: faster than a mask."""
     classes = logits.shape[1]
     full = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
     rows = torch.where((labels >= 0) & (labels < classes), labels, classes)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from gioada_fast.ops import upsample_depth_loss
 
-# kind, (n, h, w, H, W); guards of forward, and of forward and backward, with room for noise.
+# kind, (n, h, w, H, W); guards for forward and for forward + backward, with room for noise.
 SHAPES = {
     "flagship 1x1, 65x129 to 512x1024": ("l1", (1, 65, 129, 512, 1024), (6, 11)),
     "demo 4x1, 24x31 to 180x240": ("l1", (4, 24, 31, 180, 240), (4.5, 5)),
@@ -16,7 +16,7 @@ SHAPES = {
 
 
 def eager(depth, target, kind, valid):
-    """As public code writes it, with a product for the mask: indexing with it takes longer."""
+    """As public code writes it, multiplying by the mask, which is faster than indexing with it."""
     full = F.interpolate(depth, size=target.shape[2:], mode="bilinear", align_corners=True)
     error = (full - target).abs() * valid
     if kind == "berhu":
@@ -40,6 +40,6 @@ def bench_upsample_depth_loss(shape, backward, race, device):
         eager,
         (depth, target, kind, valid),
         guard=guards[backward],
-        # target and mask once, twice for berHu; depth and its gradient
+        # Target and mask are read once, twice for berHu; depth is read, its gradient written.
         bytes_moved=(5 * (1 + (kind == "berhu")) * target.numel() + 8 * depth.numel()),
     )

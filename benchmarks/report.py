@@ -1,8 +1,8 @@
-"""Results of the benchmarks as JSON, with what is needed to measure them again, and as a table.
+"""Results of the benchmarks as tables, and as JSON with the machine, versions and command.
 
-``python -m benchmarks.report [result.json ...]`` prints results; by default all that are kept in
-``benchmarks/results/``. ``--markdown`` prints them as the README's table. ``pytest benchmarks
---record`` writes them there.
+``pytest benchmarks --record`` writes results to ``benchmarks/results/``. ``python -m
+benchmarks.report [result.json ...]`` prints them, by default all; ``--markdown`` prints the tables
+of ``docs/``.
 """
 
 import argparse
@@ -24,11 +24,11 @@ PACKAGES = ("torch", "triton", "numpy", "gioada_fast")
 def _processor() -> str:
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text()
-        name = re.search(r"model name\s*: (.*)", cpuinfo).group(1)
-        model = re.search(r"^model\s*: (\d+)", cpuinfo, re.MULTILINE).group(1)
-        return f"{name} (model {model})"
-    except (OSError, AttributeError):
+    except OSError:
         return platform.processor()
+    name = re.search(r"model name\s*: (.*)", cpuinfo)
+    model = re.search(r"^model\s*: (\d+)", cpuinfo, re.MULTILINE)
+    return f"{name[1]} (model {model[1]})" if name and model else platform.processor()
 
 
 def _git(*arguments: str) -> str:
@@ -70,23 +70,22 @@ def environment(device: str) -> dict:
 
 
 def table(records: list[dict]) -> str:
-    """What ``pytest benchmarks`` prints: the races of ops, then the whole step, then the loader."""
+    """The tables that ``pytest benchmarks`` prints: the ops, the whole step, the loader."""
     ops, steps, loaders = _by_kind(records)
     parts = [ops_table(ops)] if ops else []
     return "\n\n".join([*parts, *map(step_table, steps), *map(loader_table, loaders)])
 
 
 def markdown(records: list[dict]) -> str:
-    """The same for the README."""
-    tables = (ops_markdown, step_markdown, loader_markdown)
-    found = zip(tables, _by_kind(records), strict=True)
-    return "\n\n".join(write_table(kind) for write_table, kind in found if kind)
+    """The same tables for the pages in ``docs/``."""
+    tables = zip((ops_markdown, step_markdown, loader_markdown), _by_kind(records), strict=True)
+    return "\n\n".join(write_table(kind) for write_table, kind in tables if kind)
 
 
 def _by_kind(records: list[dict]) -> tuple[list[dict], list[dict], list[dict]]:
     kinds: dict[str, list[dict]] = {"contenders": [], "loaders": [], "rivals_ms": []}
     for record in records:
-        next(found for key, found in kinds.items() if key in record).append(record)
+        next(kind for key, kind in kinds.items() if key in record).append(record)
     return kinds["rivals_ms"], kinds["contenders"], kinds["loaders"]
 
 
@@ -97,9 +96,9 @@ def _aligned(rows: list[list[str]]) -> str:
 
 
 def ops_table(records: list[dict]) -> str:
-    """One line a case: our time, each rival's as a multiple of it, the guard, peak memory.
+    """One line per case: our time, each rival's as a multiple of it, the guard, peak memory.
 
-    On a GPU also the share of measured copy bandwidth, for ops that it bounds.
+    On a GPU also the fraction of the measured copy bandwidth, for ops that it limits.
     """
     rivals = list(dict.fromkeys(r for record in records for r in record["rivals_ms"]))
     head = ["op", "shape", "pass", "ms", *(f"{r} x" for r in rivals), "ratio", "guard", "MiB"]
@@ -121,55 +120,55 @@ def ops_table(records: list[dict]) -> str:
 
 
 def step_table(record: dict) -> str:
-    """One line a contender, then one for each ratio that the step is judged by."""
+    """One line per contender, then one per ratio that has a target."""
     peaks = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in record["peak_flops"].items())
     title = (
-        f"step, {record['shape']}: {record['flops'] / 1e9:.0f} GFLOP an update, fastest of "
+        f"step, {record['shape']}: {record['flops'] / 1e9:.0f} GFLOP per update, fastest of "
         f"{record['rounds']} rounds; peak of the machine in GFLOP/s: {peaks}"
     )
     rows = [["contender", "ms", "median", "pairs/s", "MiB", "share of peak"]]
     failed = []
-    for name, found in record["contenders"].items():
-        if "failed" in found:
-            failed.append(f"{name} does not run here: {found['failed']}")
+    for name, contender in record["contenders"].items():
+        if "failed" in contender:
+            failed.append(f"{name} does not run here: {contender['failed']}")
             continue
-        row = [name, f"{found['ms']:.4g}", f"{found['median_ms']:.4g}"]
-        row += [f"{found['pairs_per_second']:.3g}", f"{found['mib']:.0f}"]
-        rows.append([*row, f"{found['share_of_peak']:.0%}"])
-    judged = [["ratio", "value", "target", "guard", "of"]]
+        row = [name, f"{contender['ms']:.4g}", f"{contender['median_ms']:.4g}"]
+        row += [f"{contender['pairs_per_second']:.3g}", f"{contender['mib']:.0f}"]
+        rows.append([*row, f"{contender['share_of_peak']:.0%}"])
+    ratios = [["ratio", "value", "target", "guard", "of"]]
     for name, ratio in record["ratios"].items():
         guard = "-" if ratio["guard"] is None else f"{ratio['guard']:g}"
         target = f"{'<=' if name in ('memory', 'checkpointing') else '>='} {ratio['target']:g}"
         of = f"{ratio['of'][0]} / {ratio['of'][1]}"
-        judged.append([name, f"{ratio['value']:.2f}", target, guard, of])
-    return "\n".join([title, "", _aligned(rows), *failed, "", _aligned(judged)])
+        ratios.append([name, f"{ratio['value']:.2f}", target, guard, of])
+    return "\n".join([title, "", _aligned(rows), *failed, "", _aligned(ratios)])
 
 
 def loader_table(record: dict) -> str:
-    """Pairs a second of files and packs, then the ratios that the loader is judged by."""
+    """Pairs per second from files and packs, then one line per ratio that has a target."""
     title = (
         f"loader, {record['shape']}: pairs/s on {record['cores']} cores, best of "
         f"{record['rounds']} rounds"
     )
     numbers = list(record["loaders"]["files"]["pairs_per_second"])
-    rows = [["from", *(f"{n} processes" for n in numbers), "MiB a pair"]]
-    for name, found in record["loaders"].items():
-        speeds = [f"{found['pairs_per_second'][n]:.4g}" for n in numbers]
-        rows.append([name, *speeds, f"{found['mib_per_pair']:.2f}"])
-    judged = [["ratio", "value", "target", "guard"]]
+    rows = [["from", *(f"{n} processes" for n in numbers), "MiB per pair"]]
+    for name, loader in record["loaders"].items():
+        speeds = [f"{loader['pairs_per_second'][n]:.4g}" for n in numbers]
+        rows.append([name, *speeds, f"{loader['mib_per_pair']:.2f}"])
+    ratios = [["ratio", "value", "target", "guard"]]
     for name, ratio in record["ratios"].items():
-        judged.append([f"pack / {name}", f"{ratio['value']:.1f}"])
-        judged[-1] += [f">= {ratio['target']:g}", f"{ratio['guard']:g}"]
+        ratios.append([f"pack / {name}", f"{ratio['value']:.1f}"])
+        ratios[-1] += [f">= {ratio['target']:g}", f"{ratio['guard']:g}"]
     others = (
-        "pack in the first epoch, which compares checksums, 0 processes: "
+        "first epoch of a pack, which verifies checksums, 0 processes: "
         f"{record['first_epoch_pairs_per_second']:.4g}; "
         f"the step consumes {record['step_pairs_per_second']:.3g}"
     )
-    return "\n".join([title, "", _aligned(rows), others, "", _aligned(judged)])
+    return "\n".join([title, "", _aligned(rows), others, "", _aligned(ratios)])
 
 
 def ops_markdown(records: list[dict]) -> str:
-    """One line an op and shape: time, ratio to the best rival, memory added at the peak."""
+    """One line per op and shape: time, ratio to the best rival, peak memory added."""
     lines = [
         "| op | shape | forward, ms | ratio | forward + backward, ms | ratio | MiB (best rival) |",
         "|---|---|---|---|---|---|---|",
@@ -180,8 +179,8 @@ def ops_markdown(records: list[dict]) -> str:
     for (op, shape), passes in cases.items():
         cells = []
         for direction in ("forward", "forward+backward"):
-            found = passes.get(direction)
-            cells += [f"{found['ms']:.3g}", f"{found['ratio']:.1f}"] if found else ["", ""]
+            record = passes.get(direction)
+            cells += [f"{record['ms']:.3g}", f"{record['ratio']:.1f}"] if record else ["", ""]
         last = passes.get("forward+backward") or passes["forward"]
         memory = last["peak_mib"]
         cells.append(f"{memory['fused']:.1f} ({memory[last['best_rival']]:.1f})")
@@ -190,29 +189,29 @@ def ops_markdown(records: list[dict]) -> str:
 
 
 def step_markdown(records: list[dict]) -> str:
-    """One line a case and contender: time, pairs a second, memory added at the peak."""
+    """One line per case and contender: time, pairs per second, peak memory added."""
     lines = [
         "| step | contender | ms | pairs/s | MiB | share of peak |",
         "|---|---|---|---|---|---|",
     ]
     for record in records:
-        for name, found in record["contenders"].items():
+        for name, contender in record["contenders"].items():
             cells = ["does not run here", "", "", ""]
-            if "failed" not in found:
-                cells = [f"{found['ms']:.3g}", f"{found['pairs_per_second']:.3g}"]
-                cells += [f"{found['mib']:.0f}", f"{found['share_of_peak']:.0%}"]
+            if "failed" not in contender:
+                cells = [f"{contender['ms']:.3g}", f"{contender['pairs_per_second']:.3g}"]
+                cells += [f"{contender['mib']:.0f}", f"{contender['share_of_peak']:.0%}"]
             lines.append(f"| {record['shape']} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def loader_markdown(records: list[dict]) -> str:
-    """One line a case: the best of files and packs, and what the step consumes."""
+    """One line per case: the fastest of files and of packs, and what the step consumes."""
     lines = [
         "| loader | files, pairs/s | pack, pairs/s | ratio | first epoch | the step consumes |",
         "|---|---|---|---|---|---|",
     ]
     for record in records:
-        best = (max(found["pairs_per_second"].values()) for found in record["loaders"].values())
+        best = (max(way["pairs_per_second"].values()) for way in record["loaders"].values())
         cells = [record["shape"], *(f"{speed:.3g}" for speed in best)]
         cells += [f"{record['ratios']['files']['value']:.1f}"]
         cells += [f"{record[f'{name}_pairs_per_second']:.3g}" for name in ("first_epoch", "step")]
@@ -221,17 +220,17 @@ def loader_markdown(records: list[dict]) -> str:
 
 
 def write(records: list[dict], device: str, path: Path) -> None:
-    """Keep the records of one run."""
+    """Write the records of one run to ``path``."""
     result = {"environment": environment(device), "records": records}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def main() -> None:
-    """Print results."""
+    """Print results of the benchmarks."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("results", nargs="*", type=Path, default=sorted(RESULTS.glob("*.json")))
-    parser.add_argument("--markdown", action="store_true", help="as the README has it")
+    parser.add_argument("--markdown", action="store_true", help="the tables of docs/")
     arguments = parser.parse_args()
     if arguments.markdown:
         print(
@@ -240,10 +239,10 @@ def main() -> None:
         return
     for path in arguments.results:
         result = json.loads(path.read_text())
-        found = result["environment"]
-        packages = ", ".join(f"{k} {v}" for k, v in found["packages"].items() if v)
-        print(f"{path.name}: {found['device']}, {found['threads']} threads; {packages}")
-        print(f"commit {found['commit'][:12]}; {found['command']}\n")
+        env = result["environment"]
+        packages = ", ".join(f"{k} {v}" for k, v in env["packages"].items() if v)
+        print(f"{path.name}: {env['device']}, {env['threads']} threads; {packages}")
+        print(f"commit {env['commit'][:12]}; {env['command']}\n")
         print(table(result["records"]) + "\n")
 
 

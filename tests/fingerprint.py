@@ -1,15 +1,16 @@
-"""Shows that a refactoring changes no bit: hashes what tiny runs leave behind.
+"""Shows that a refactoring changes no bit: hashes the artefacts of tiny runs.
 
     python tests/fingerprint.py                  SHA-256 of every artefact of this checkout
-    python tests/fingerprint.py --against REV    the same for another commit, and what differs
+    python tests/fingerprint.py --against REV    the same, compared with another commit
 
-Every row of the ablation, a run with both phases and other settings, one that is interrupted and
-resumed, packs, predictions, translations and scores: all on frames that the street-scene renderer
-and this file make, with fixed seeds and one thread. Weights are hashed by name, dtype, shape and
-bytes; scores and metrics without times, versions and paths; pictures and packs as files.
+The runs cover every row of the ablation, both phases with settings other than the defaults, packs,
+a ResNet trunk, predictions, translations and scores. Their frames come from the street-scene
+renderer and from this file; seeds are fixed, and each run has one thread. Weights are hashed by
+name, dtype, shape and bytes; scores and metrics without times, versions and paths; pictures and
+packs as files.
 
-Only the command lines are used, so that both commits may have any inner layout. Bits are compared
-between two commits on one machine; another processor or PyTorch rounds differently.
+Only command lines are used, with settings that both commits know, so the modules of the two may be
+laid out differently. Compare on one machine: another processor or PyTorch rounds differently.
 """
 
 import argparse
@@ -51,21 +52,22 @@ VOLATILE = {"seconds", "pairs_per_second", "command", "versions", "settings"}
 
 
 class Checkout:
-    """A working copy of the project and the folder that its commands write to.
+    """One commit's package, and the folder that its commands write to.
 
     Args:
-        root: of the working copy.
-        folder: every command starts here; relative paths keep it out of the results.
+        root: folder that has the package ``gioada_fast``.
+        folder: working directory of every command. Paths are relative to it, because results
+            contain paths and must not depend on the folder's name.
     """
 
     def __init__(self, root: Path, folder: Path):
         self.root, self.folder = root, folder
 
     def run(self, module: str, *arguments: object, **settings: object) -> str:
-        """What ``python -m gioada_fast.<module>`` prints, run with one thread.
+        """Run ``python -m gioada_fast.<module>`` with one thread and return what it prints.
 
         Raises:
-            SystemExit: it failed; with everything that it printed.
+            SystemExit: the command failed; the message has all of its output.
         """
         flags = [f"--{name}={value}" for name, value in settings.items()]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -80,7 +82,7 @@ class Checkout:
 
 
 def write_camvid(root: Path, count: int = 4) -> None:
-    """Frames in CamVid's layout: coloured stripes with noise, one class a stripe."""
+    """Write frames in CamVid's layout: coloured stripes with noise, one class per stripe."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         (root / split).mkdir(parents=True)
@@ -96,7 +98,7 @@ def write_camvid(root: Path, count: int = 4) -> None:
 
 
 def fingerprint(checkout: Checkout) -> dict[str, str]:
-    """SHA-256 of everything that the commands leave behind, by a name."""
+    """Run the commands; path → SHA-256 of each artefact."""
     folder = checkout.folder
     write_camvid(folder / "camvid")
     scenes = {"data.source.root": "scenes", "data.target.root": "scenes"}
@@ -132,7 +134,7 @@ def fingerprint(checkout: Checkout) -> dict[str, str]:
 
 
 def artefacts(folder: Path) -> Iterator[tuple[str, str]]:
-    """(path, SHA-256) of each file whose content does not depend on the time or the commit."""
+    """(path, SHA-256) of each file whose content does not depend on time or commit."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".safetensors":
@@ -144,41 +146,47 @@ def artefacts(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def weights_hash(path: Path) -> str:
-    """Of all tensors of a file: name, dtype, shape and bytes; not of the header's settings."""
-    found = hashlib.sha256()
+    """SHA-256 over name, dtype, shape and bytes of a file's tensors, without its header."""
+    digest = hashlib.sha256()
     with safe_open(path, framework="np") as file:
         for name in sorted(file.keys()):
             tensor = file.get_tensor(name)
-            found.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-            found.update(tensor.tobytes())
-    return found.hexdigest()
+            digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+            digest.update(tensor.tobytes())
+    return digest.hexdigest()
 
 
 def records_hash(path: Path) -> str:
-    """Of JSON records without their volatile fields."""
+    """SHA-256 of JSON records without the fields in ``VOLATILE``."""
     text = path.read_text()
     records = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else text
     records = json.loads(records) if isinstance(records, str) else records
-    return hashlib.sha256(json.dumps(_lasting(records), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_stable(records), sort_keys=True).encode()).hexdigest()
 
 
-def _lasting(value: Any) -> Any:
+def _stable(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _lasting(v) for k, v in value.items() if k not in VOLATILE}
-    return [_lasting(v) for v in value] if isinstance(value, list) else value
+        return {k: _stable(v) for k, v in value.items() if k not in VOLATILE}
+    return [_stable(v) for v in value] if isinstance(value, list) else value
 
 
 def of_commit(revision: str, folder: Path) -> dict[str, str]:
-    """The fingerprint of another commit, which is checked out and built beside this one."""
-    root = folder / "checkout"
-    git = ["git", "-C", str(ROOT)]
-    subprocess.run([*git, "worktree", "add", "--detach", "--quiet", root, revision], check=True)
+    """The fingerprint of another commit: check it out in a git worktree, install it, run it.
+
+    It is built as ``make venv`` builds this checkout, and its kernels are required if this checkout
+    has them, so that both run on the same back end.
+    """
+    worktree, installed = folder / "worktree", folder / "installed"
+    native = any((ROOT / "gioada_fast").glob("_C*.so"))
+    environment = {**os.environ, "GIOADA_REQUIRE_NATIVE": "1"} if native else None
+    git = ["git", "-C", str(ROOT), "worktree"]
+    subprocess.run([*git, "add", "--detach", "--quiet", worktree, revision], check=True)
     try:
-        build = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-        subprocess.run(build, cwd=root, check=True, stdout=subprocess.DEVNULL)
-        return fingerprint(Checkout(root, new_folder(folder / "then")))
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+        subprocess.run([*install, installed, worktree], check=True, env=environment)
     finally:
-        subprocess.run([*git, "worktree", "remove", "--force", root], check=True)
+        subprocess.run([*git, "remove", "--force", worktree], check=True)
+    return fingerprint(Checkout(installed, new_folder(folder / "then")))
 
 
 def new_folder(path: Path) -> Path:
@@ -188,7 +196,7 @@ def new_folder(path: Path) -> Path:
 
 
 def main() -> None:
-    """Print the hashes, or what differs from those of another commit."""
+    """Print the hashes; with ``--against``, mark those that differ and exit with status 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--against", metavar="REV", help="compare with this commit")
     options = parser.parse_args()
@@ -198,8 +206,8 @@ def main() -> None:
         then = of_commit(options.against, folder) if options.against else now
     for path in sorted(now.keys() | then.keys()):
         same = now.get(path) == then.get(path)
-        mark = "" if same else f"   DIFFERS: {then.get(path, 'is missing there')}"
-        print(f"{now.get(path, 'is missing here'):64}  {path}{mark}")
+        mark = "" if same else f"   DIFFERS: {then.get(path, 'missing there')}"
+        print(f"{now.get(path, 'missing here'):64}  {path}{mark}")
     changed = sum(now.get(path) != then.get(path) for path in now.keys() | then.keys())
     whole = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()
     print(f"{len(now)} artefacts, {changed} differ; SHA-256 of all: {whole}")

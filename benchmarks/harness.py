@@ -1,0 +1,211 @@
+"""What the benchmarks share: clocks, peaks of the machine, memory, and races of ops.
+
+``conftest.py`` hands these to the benchmarks as fixtures and prints ``records`` at the end.
+"""
+
+import ctypes
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+SECONDS = 6.0  # of measurement per case
+
+records: list[dict] = []
+"""One record per case that this session has measured."""
+
+
+def clock(function: Callable, device: str, calls: int | None = None) -> float:
+    """Milliseconds per call; on a GPU the mean of many calls, so that launches overlap."""
+    calls = calls or (20 if device == "cuda" else 1)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1e3 / calls
+
+
+@functools.cache
+def copy_bandwidth() -> float:
+    """Bytes read and written per second when the GPU copies 256 MiB."""
+    source = torch.empty(2**26, device="cuda")
+    target = torch.empty_like(source)
+    fastest = min(clock(lambda: target.copy_(source), "cuda") for _ in range(10))
+    return 2 * source.nbytes / (fastest / 1e3)
+
+
+@functools.cache
+def peak_flops(device: str, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product or a large convolution, whichever is faster."""
+    size = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    images = torch.randn(8, 256, size // 32, size // 32, device=device, dtype=dtype)
+    weight = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)
+    images, weight = (x.contiguous(memory_format=torch.channels_last) for x in (images, weight))
+    with torch.inference_mode():
+        speeds = []
+        for function, flops in (
+            (lambda: a @ b, 2 * size**3),
+            (lambda: F.conv2d(images, weight, padding=1), 2 * images.numel() * weight[0].numel()),
+        ):
+            fastest = min(clock(function, device) for _ in range(20))
+            speeds.append(flops / (fastest / 1e3))
+    return max(speeds)
+
+
+def peak_mib(function: Callable, device: str) -> float:
+    """Peak memory in MiB that one call adds; NaN if the system cannot tell."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    try:
+        # Return freed memory to the system and reset its high-water mark.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        return float("nan")
+    before = _status("VmRSS")
+    function()
+    return (_status("VmHWM") - before) / 2**10
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise KeyError(field)
+
+
+def _assert_agree(name: str, actual: list[Tensor], expected: list[Tensor]) -> None:
+    for a, e in zip(actual, expected, strict=True):
+        if not e.is_floating_point():  # counts: rounding moves a few pixels to another class
+            assert (a - e).abs().sum() <= 1e-4 * e.abs().sum(), name
+            continue
+        torch.testing.assert_close(
+            a, e, rtol=1e-4, atol=1e-5 * e.abs().max().item(), msg=lambda m: f"{name}: {m}"
+        )
+
+
+def _contender(function: Callable[..., Tensor], inputs: tuple) -> Callable[[], list[Tensor]]:
+    """A call that returns the result, and the gradients of the inputs that require one."""
+    leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
+    result = function(*inputs)
+    weights = torch.linspace(0.5, 1.5, result.numel(), device=result.device).view(result.shape)
+    grad = torch.empty_like(result).copy_(weights) if leaves else None
+
+    def run() -> list[Tensor]:
+        result = function(*inputs)
+        return [result, *torch.autograd.grad(result, leaves, grad)] if leaves else [result]
+
+    return run
+
+
+def _channels_last(x):
+    if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
+        return x
+    return x.detach().to(memory_format=torch.channels_last).requires_grad_(x.requires_grad)
+
+
+def race(
+    benchmark: BenchmarkFixture,
+    device: str,
+    op: str,
+    shape: str,
+    fused: Callable[..., Tensor],
+    eager: Callable[..., Tensor],
+    inputs: tuple,
+    guard: float,
+    channels_last: bool = False,
+    bytes_moved: int | None = None,
+) -> None:
+    """Time an op against eager PyTorch, in alternating rounds, and keep the record.
+
+    The rivals are ``eager``, ``eager`` on channels-last inputs, and ``torch.compile``. Each time is
+    the fastest of all rounds, because the slower ones measure other load on the machine; the record
+    has the medians too.
+
+    Args:
+        benchmark: pytest-benchmark's fixture, which runs the rounds.
+        device: ``cpu`` or ``cuda``.
+        op, shape: names for the record.
+        fused, eager: functions of ``inputs``; ``eager`` as public code writes it.
+        inputs: tensors and other arguments. If a tensor requires a gradient, a call is forward and
+            backward; otherwise forward only.
+        guard: smallest ratio of the best rival's time to ours that passes.
+        channels_last: whether ``fused`` gets its images in channels-last, as in the trainer.
+        bytes_moved: by a perfect kernel; on a GPU the record then has the fraction of the copy
+            bandwidth that this amounts to.
+
+    Raises:
+        AssertionError: results or gradients disagree, or the ratio is below ``guard``.
+    """
+    torch.compiler.reset()
+    last = tuple(_channels_last(x) for x in inputs)
+    ours_run = _contender(fused, last if channels_last else inputs)
+    rivals = {
+        "eager": _contender(eager, inputs),
+        "eager channels-last": _contender(eager, last),
+        "compile": _contender(torch.compile(eager, dynamic=False), inputs),
+    }
+    expected = ours_run()
+    for name, rival in rivals.items():  # times are only comparable if the results agree
+        _assert_agree(name, rival(), expected)
+    once = {name: min(clock(f, device) for _ in range(2)) for name, f in rivals.items()}
+    rounds = max(5, min(200, int(SECONDS * 1e3 / (sum(once.values()) + 1e-3))))
+
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    ours: list[float] = []
+
+    def time_rivals():
+        for name, rival in rivals.items():
+            times[name].append(clock(rival, device))
+        ours_run()  # brings caches and threads back from the state that the rivals left them in
+        ours.extend(clock(ours_run, device) for _ in range(2))  # short, so more easily disturbed
+
+    direction = "forward+backward" if len(expected) > 1 else "forward"
+    benchmark.group = f"{op} {direction}"
+    benchmark.pedantic(
+        lambda: ours.append(clock(ours_run, device)),
+        setup=time_rivals,
+        rounds=rounds,
+        warmup_rounds=1,
+    )
+    fastest = {name: min(t) for name, t in times.items()}
+    best = min(fastest, key=lambda name: fastest[name])
+    record = {
+        "op": op,
+        "shape": shape,
+        "pass": direction,
+        "rounds": rounds,
+        "ms": min(ours),
+        "median_ms": statistics.median(ours),
+        "rivals_ms": fastest,
+        "rivals_median_ms": {name: statistics.median(t) for name, t in times.items()},
+        "best_rival": best,
+        "ratio": fastest[best] / min(ours),
+        "guard": guard,
+        "peak_mib": {
+            name: peak_mib(f, device) for name, f in {"fused": ours_run, **rivals}.items()
+        },
+    }
+    if device == "cuda" and bytes_moved is not None:
+        record["bandwidth_share"] = bytes_moved / (min(ours) / 1e3) / copy_bandwidth()
+    records.append(record)
+    benchmark.extra_info.update(record)
+    assert record["ratio"] >= guard, (
+        f"{op}, {shape}, {direction}: {record['ratio']:.2f} times as fast as {best}, "
+        f"must be at least {guard}"
+    )
