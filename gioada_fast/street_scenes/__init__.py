@@ -6,8 +6,8 @@
 Needs the extra ``scenes``: ``pip install "gioada_fast[scenes]"``.
 """
 
-from gioada_fast.street_scenes.cache import FramePaths, ensure, frame_paths
-from gioada_fast.street_scenes.frames import VERSION, Frame, render
-from gioada_fast.street_scenes.looks import LOOKS, Look
+from .cache import FramePaths, ensure, frame_paths
+from .frames import VERSION, Frame, render
+from .looks import LOOKS, Look
 
 __all__ = ["LOOKS", "VERSION", "Frame", "FramePaths", "Look", "ensure", "frame_paths", "render"]

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gioada_fast.errors import InputError
-from gioada_fast.labels import CITYSCAPES16, STREET, STREET_IDS
-from gioada_fast.street_scenes.frames import Frame, render
-from gioada_fast.street_scenes.looks import LOOKS
+from ..errors import InputError
+from ..labels import CITYSCAPES16, STREET, STREET_IDS
+from .frames import Frame, render
+from .looks import LOOKS
 
 EXTRA_COLOURS = {"terrain": (152, 251, 152), "lorry": (0, 0, 70), "void": (0, 0, 0)}
 

@@ -9,11 +9,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import materials as m
-from gioada_fast.street_scenes.colours import choose, grey, hsv
-from gioada_fast.street_scenes.geometry import Mesh, Pose
-from gioada_fast.street_scenes.looks import Look
+from ..labels import STREET_IDS
+from . import materials as m
+from .colours import grey, hsv
+from .frequencies import choose
+from .geometry import Mesh, Pose
+from .looks import Look
 
 BUILDING, WALL, FENCE = STREET_IDS["building"], STREET_IDS["wall"], STREET_IDS["fence"]
 TREE = STREET_IDS["tree"]

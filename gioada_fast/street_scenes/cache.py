@@ -9,9 +9,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from gioada_fast.errors import InputError
-from gioada_fast.processes import run_in_processes
-from gioada_fast.street_scenes.frames import VERSION, Frame, check, render
+from ..atomic_files import write_atomically
+from ..errors import InputError
+from ..processes import run_in_processes
+from .frames import VERSION, Frame, check, render
 
 MAX_DEPTH = 655.35
 """Metres; the largest depth that 16 bits of centimetres hold."""
@@ -91,12 +92,7 @@ def write(frame: Frame, paths: FramePaths) -> None:
     centimetres = np.round(np.minimum(frame.depth, MAX_DEPTH) * 100).astype(np.uint16)
     # anything that is hit keeps a depth, however near
     centimetres[(frame.depth > 0) & (centimetres == 0)] = 1
-    arrays = FramePaths(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), frame.labels, centimetres)
+    arrays = (cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), frame.labels, centimetres)
     for array, path in zip(arrays, paths, strict=True):
-        data = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1]
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(data.tobytes())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        png = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes()
+        write_atomically(path, partial(Path.write_bytes, data=png))

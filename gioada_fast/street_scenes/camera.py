@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from gioada_fast.street_scenes.looks import Look
+from .looks import Look
 
 SUBSAMPLES = 2
 """Rays along each side of a pixel for colour; labels and depth take the pixel's centre."""

@@ -14,10 +14,3 @@ def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
 def grey(albedo: float) -> np.ndarray:
     """Neutral linear RGB float32 [3]."""
     return np.full(3, albedo, np.float32)
-
-
-def choose(rng: np.random.Generator, shares: dict[str, float]) -> str:
-    """A key of ``shares``, drawn in proportion to its value."""
-    names = list(shares)
-    weights = np.cumsum([shares[name] for name in names])
-    return names[int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))]

@@ -6,22 +6,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gioada_fast.errors import InputError
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import grammar, materials
-from gioada_fast.street_scenes.camera import SUBSAMPLES, develop, draw_camera
-from gioada_fast.street_scenes.geometry import Triangles
-from gioada_fast.street_scenes.light import (
+from ..errors import InputError
+from ..labels import STREET_IDS
+from . import grammar, materials
+from .camera import SUBSAMPLES, develop, draw_camera
+from .geometry import Triangles
+from .light import (
     Weather,
     ambient_occlusion,
     draw_weather,
     reflected,
     sky_radiance,
 )
-from gioada_fast.street_scenes.looks import LOOKS
-from gioada_fast.street_scenes.materials import Hits, Street
-from gioada_fast.street_scenes.rays import Caster, RayHits
-from gioada_fast.street_scenes.textures import noise_volume
+from .looks import LOOKS
+from .materials import Hits, Street
+from .rays import Caster, RayHits
+from .textures import noise_volume
 
 VERSION = 4
 """Part of the cache's path: bump it when pixels change."""

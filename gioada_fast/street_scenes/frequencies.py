@@ -7,6 +7,8 @@ and none may be: a source that borrows the target's class frequencies would alre
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Frequencies:
@@ -70,6 +72,13 @@ class Frequencies:
     """Share of what closes a front garden: wall, hedge, railing, picket, chain-link, open."""
     bus_stop: float
     """Chance of a bus stop along one side of a block."""
+
+
+def choose(rng: np.random.Generator, weights: dict[str, float]) -> str:
+    """A key of ``weights``, drawn with a probability in proportion to its value."""
+    names = list(weights)
+    cumulative = np.cumsum(list(weights.values()))
+    return names[int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))]
 
 
 FREQUENCIES: dict[str, Frequencies] = {

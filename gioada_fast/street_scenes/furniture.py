@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import materials as m
-from gioada_fast.street_scenes.colours import grey, hsv
-from gioada_fast.street_scenes.geometry import Mesh, Pose
+from ..labels import STREET_IDS
+from . import materials as m
+from .colours import grey, hsv
+from .geometry import Mesh, Pose
 
 POLE, SIGN, LIGHT = STREET_IDS["pole"], STREET_IDS["traffic sign"], STREET_IDS["traffic light"]
 

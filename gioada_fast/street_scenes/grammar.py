@@ -10,26 +10,27 @@ from itertools import pairwise
 
 import numpy as np
 
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import materials as m
-from gioada_fast.street_scenes.buildings import (
+from ..labels import STREET_IDS
+from . import materials as m
+from .buildings import (
     add_boundary,
     add_building,
     add_bus_shelter,
     add_church,
     railing,
 )
-from gioada_fast.street_scenes.colours import choose, grey, hsv
-from gioada_fast.street_scenes.furniture import (
+from .colours import grey, hsv
+from .frequencies import choose
+from .furniture import (
     add_lamp,
     add_traffic_light,
     add_traffic_sign,
 )
-from gioada_fast.street_scenes.geometry import Mesh, Pose, Triangles, pose
-from gioada_fast.street_scenes.looks import Look
-from gioada_fast.street_scenes.materials import Junction, Street
-from gioada_fast.street_scenes.plants import add_bare_tree, add_bush, add_leafy_tree
-from gioada_fast.street_scenes.vehicles import (
+from .geometry import Mesh, Pose, Triangles, pose
+from .looks import Look
+from .materials import Junction, Street
+from .plants import add_bare_tree, add_bush, add_leafy_tree
+from .vehicles import (
     add_bicycle,
     add_motorcycle,
     add_person,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from gioada_fast.street_scenes.looks import Look
-from gioada_fast.street_scenes.rays import Caster
-from gioada_fast.street_scenes.textures import CLOUDS, cloud_texture
+from .looks import Look
+from .rays import Caster
+from .textures import CLOUDS, cloud_texture
 
 BLUE = np.array([0.2, 0.4, 0.85], np.float32)
 WHITE = np.array([0.96, 0.98, 1.0], np.float32)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gioada_fast.street_scenes.frequencies import FREQUENCIES, Frequencies
+from .frequencies import FREQUENCIES, Frequencies
 
 Range = tuple[float, float]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gioada_fast.street_scenes.geometry import Triangles
-from gioada_fast.street_scenes.textures import VOLUME, Cards, branch_cards, leaf_cards
+from .geometry import Triangles
+from .textures import VOLUME, Cards, branch_cards, leaf_cards
 
 (
     FLAT,

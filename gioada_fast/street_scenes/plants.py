@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import materials as m
-from gioada_fast.street_scenes.geometry import QUAD_FACES, QUAD_HALVES, Mesh
-from gioada_fast.street_scenes.textures import NUM_BRANCH_CARDS, NUM_LEAF_CARDS
+from ..labels import STREET_IDS
+from . import materials as m
+from .geometry import QUAD_FACES, QUAD_HALVES, Mesh
+from .textures import NUM_BRANCH_CARDS, NUM_LEAF_CARDS
 
 TREE = STREET_IDS["tree"]
 

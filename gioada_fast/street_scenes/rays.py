@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gioada_fast.errors import InputError
-from gioada_fast.street_scenes.geometry import Triangles
-from gioada_fast.street_scenes.materials import CUT_OUTS, Hits, opaque, quad_uv
+from ..errors import InputError
+from .geometry import Triangles
+from .materials import CUT_OUTS, Hits, opaque, quad_uv
 
 MAX_LAYERS = 10
 """Cut-outs that one ray may pass; whatever it meets after that stops it."""

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import materials as m
-from gioada_fast.street_scenes.colours import choose, grey, hsv
-from gioada_fast.street_scenes.geometry import Mesh, Pose, Template
+from ..labels import STREET_IDS
+from . import materials as m
+from .colours import grey, hsv
+from .frequencies import choose
+from .geometry import Mesh, Pose, Template
 
 CAR, BUS, LORRY = STREET_IDS["car"], STREET_IDS["bus"], STREET_IDS["lorry"]
 BICYCLE, MOTORCYCLE = STREET_IDS["bicycle"], STREET_IDS["motorcycle"]
