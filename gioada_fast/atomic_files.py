@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from .errors import InputError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make a file beside ``path`` and put it in its place when it is whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -6,6 +6,7 @@ the street, so a façade faces -x.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +14,14 @@ from ..labels import STREET_IDS
 from . import materials as m
 from .colours import grey, hsv
 from .frequencies import choose
-from .geometry import Mesh, Pose
+from .geometry import Float, Mesh, Pose
 from .looks import Look
+
+Point2 = tuple[Float, Float]
+"""(x, y)."""
 
 BUILDING, WALL, FENCE = STREET_IDS["building"], STREET_IDS["wall"], STREET_IDS["fence"]
 TREE = STREET_IDS["tree"]
-CLADDINGS = ("plaster", "brick", "stone", "panel")
-"""Order of the ids in a façade's item row."""
 
 
 @dataclass
@@ -92,40 +94,55 @@ def make_style(rng: np.random.Generator, look: Look, city: bool) -> Style:
     )
 
 
-PLAIN_GROUND, SHOP_GROUND, BLANK = 0, 1, 2
-
-
-def wall(mesh: Mesh, at: Pose, style: Style, p, q, z0: float, z1: float, ground: int) -> None:
+def wall(
+    mesh: Mesh,
+    at: Pose,
+    style: Style,
+    p: Point2,
+    q: Point2,
+    z1: float,
+    ground_floor: int,
+) -> None:
     """A façade from ``p`` to ``q`` (x, y), with window bays between them."""
-    corners = [(*p, z0), (*q, z0), (*q, z1), (*p, z1)]
+    corners = [(*p, 0), (*q, 0), (*q, z1), (*p, z1)]
     ends = at.apply([(*p, 0), (*q, 0)]).tolist()
     # which world axis the wall runs along, and where it starts on it
     axis = 0 if abs(ends[1][0] - ends[0][0]) > abs(ends[1][1] - ends[0][1]) else 1
     start, stop = sorted((ends[0][axis], ends[1][axis]))
     length = stop - start
     bays = max(1, round(length / style.bay))
-    item = mesh.item(
-        style.seed,
-        CLADDINGS.index(style.cladding),
-        start,
-        length,
-        bays,
-        style.storey,
-        style.ground,
-        z1,
-        style.window_width,
-        style.window_height,
-        ground,
-        style.frame,
-        style.surround,
-        style.panes,
-        style.trim_tone,
-        z0,
+    params = m.FacadeParams(
+        seed=style.seed,
+        cladding=m.CLADDING[style.cladding],
+        start=start,
+        length=length,
+        bays=bays,
+        storey=style.storey,
+        ground=style.ground,
+        top=z1,
+        window_width=style.window_width,
+        window_height=style.window_height,
+        ground_floor=ground_floor,
+        frame=style.frame,
+        surround=style.surround,
+        panes=style.panes,
+        trim=style.trim_tone,
     )
-    mesh.quad(*corners, BUILDING, m.FACADE, style.colour, at=at, item=item, quads=0)
+    mesh.quad(*corners, BUILDING, m.FACADE, style.colour, at=at, params=mesh.params(*params))
 
 
-def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
+def _roof(
+    mesh: Mesh,
+    rng: np.random.Generator,
+    look: Look,
+    at: Pose,
+    style: Style,
+    x0: float,
+    x1: float,
+    y0: float,
+    y1: float,
+    z: float,
+) -> None:
     """Pitched roof, ridge along the street or across it, with chimneys and dormers."""
     colour = hsv(rng.uniform(*look.roof_hue), rng.uniform(0.1, 0.5), rng.uniform(0.22, 0.42))
     rise = rng.uniform(0.24, 0.42) * min(x1 - x0, 10)
@@ -142,7 +159,6 @@ def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
             (front, y0 - 0.2, z - 0.1),
             *slate,
             at=at,
-            quads=0,
         )
         mesh.quad(
             (front, ym, z + rise),
@@ -151,54 +167,53 @@ def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
             (front, y1 + 0.2, z - 0.1),
             *slate,
             at=at,
-            quads=0,
         )
         for x in (x0, x1):
-            mesh.add(
-                [(x, y0, z), (x, y1, z), (x, ym, z + rise)],
-                [[0, 1, 2]],
+            mesh.triangle(
+                (x, y0, z),
+                (x, y1, z),
+                (x, ym, z + rise),
                 BUILDING,
                 m.MASONRY,
                 style.colour,
                 at=at,
-                item=mesh.item(CLADDINGS.index(style.cladding)),
+                params=mesh.params(m.CLADDING[style.cladding]),
             )
     else:
         ridge = [(xm, y0 + hip, z + rise), (xm, y1 - hip, z + rise)]
         for x in (front, back):
-            mesh.quad(
-                (x, y0, z - 0.12), (x, y1, z - 0.12), ridge[1], ridge[0], *slate, at=at, quads=0
-            )
+            mesh.quad((x, y0, z - 0.12), (x, y1, z - 0.12), ridge[1], ridge[0], *slate, at=at)
         gable = slate if hip else (BUILDING, m.MASONRY, style.colour)
         for y, top in ((y0, ridge[0]), (y1, ridge[1])):
-            mesh.add(
-                [(front, y, z - 0.12), (back, y, z - 0.12), top],
-                [[0, 1, 2]],
+            mesh.triangle(
+                (front, y, z - 0.12),
+                (back, y, z - 0.12),
+                top,
                 *gable,
                 at=at,
-                item=mesh.item(CLADDINGS.index(style.cladding)),
+                params=mesh.params(m.CLADDING[style.cladding]),
             )
         if rng.random() < 0.4 and y1 - y0 > 4 and not hip:
             count = max(1, int((y1 - y0) / 4))
             for y in y0 + (np.arange(count) + 0.5) * (y1 - y0) / count:
-                _dormer(mesh, at, style, x0 + 0.5, xm, y, z + 0.15, rise, colour)
+                _dormer(mesh, at, style, x0 + 0.5, xm, y, z + 0.15, colour)
     if rng.random() < 0.7:
         for y in [y0 + 0.4] + ([y1 - 1.2] if rng.random() < 0.4 else []):
             x = xm + rng.uniform(-0.3, 0.6)
-            top = z + rise + rng.uniform(0.7, 1.5)
-            masonry = mesh.item(1)
+            chimney = z + rise + rng.uniform(0.7, 1.5)
+            masonry = mesh.params(m.CLADDING["brick"])
             mesh.box(
                 (x - 0.35, y, z),
-                (x + 0.35, y + 0.9, top),
+                (x + 0.35, y + 0.9, chimney),
                 BUILDING,
                 m.MASONRY,
                 style.colour * 0.9,
                 at=at,
-                item=masonry,
+                params=masonry,
             )
             mesh.box(
-                (x - 0.42, y - 0.07, top - 0.2),
-                (x + 0.42, y + 0.97, top - 0.05),
+                (x - 0.42, y - 0.07, chimney - 0.2),
+                (x + 0.42, y + 0.97, chimney - 0.05),
                 BUILDING,
                 m.STONE,
                 style.trim * 0.7,
@@ -206,8 +221,8 @@ def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
             )
             for pot in (y + 0.22, y + 0.66):
                 mesh.cylinder(
-                    (x, pot, top),
-                    (x, pot, top + 0.4),
+                    (x, pot, chimney),
+                    (x, pot, chimney + 0.4),
                     0.12,
                     0.1,
                     5,
@@ -218,13 +233,22 @@ def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
                 )
 
 
-def _dormer(mesh, at, style, x0, x1, y, z, rise, colour) -> None:
+def _dormer(
+    mesh: Mesh,
+    at: Pose,
+    style: Style,
+    x0: float,
+    x1: float,
+    y: float,
+    z: float,
+    colour: np.ndarray,
+) -> None:
     half, height = 0.75, 1.25
     low, high = (x0, y - half, z), (x1, y + half, z + height)
     mesh.box(low, high, BUILDING, m.STONE, style.trim * 0.85, at=at)
     x = x0 - 0.02
     glazed = [(x, y - 0.55, z + 0.3), (x, y + 0.55, z + 0.3), (x, y + 0.55, z + 1.15)]
-    mesh.quad(*glazed, (x, y - 0.55, z + 1.15), BUILDING, m.GLASS, grey(0.02), at=at, quads=0)
+    mesh.quad(*glazed, (x, y - 0.55, z + 1.15), BUILDING, m.GLASS, grey(0.02), at=at)
     mesh.box(
         (x - 0.02, y - 0.03, z + 0.3),
         (x, y + 0.03, z + 1.15),
@@ -243,11 +267,11 @@ def _dormer(mesh, at, style, x0, x1, y, z, rise, colour) -> None:
             m.ROOF,
             colour,
             at=at,
-            quads=0,
         )
-    mesh.add(
-        [(x0, y - half, z + height), (x0, y + half, z + height), (x0, y, z + height + 0.5)],
-        [[0, 1, 2]],
+    mesh.triangle(
+        (x0, y - half, z + height),
+        (x0, y + half, z + height),
+        (x0, y, z + height + 0.5),
         BUILDING,
         m.STONE,
         style.trim * 0.8,
@@ -276,12 +300,12 @@ def add_building(
     depth = rng.uniform(8, 13)
     x1, y1 = x0 + depth, y0 + length
     z = style.ground + (storeys - 1) * style.storey + (0.35 if storeys > 1 else 0.0)
-    ground = SHOP_GROUND if shop else PLAIN_GROUND
-    wall(mesh, at, style, (x0, y0), (x0, y1), 0, z, ground)
-    wall(mesh, at, style, (x1, y0), (x1, y1), 0, z, PLAIN_GROUND)
+    ground = m.SHOP if shop else m.WINDOWS
+    wall(mesh, at, style, (x0, y0), (x0, y1), z, ground)
+    wall(mesh, at, style, (x1, y0), (x1, y1), z, m.WINDOWS)
     for y in (y0, y1):
-        side = PLAIN_GROUND if rng.random() < (0.65 if city else 0.35) else BLANK
-        wall(mesh, at, style, (x0, y), (x1, y), 0, z, side)
+        side = m.WINDOWS if rng.random() < (0.65 if city else 0.35) else m.BLANK
+        wall(mesh, at, style, (x0, y), (x1, y), z, side)
     stone = (BUILDING, m.STONE)
     pitched = not city or (style.cladding != "panel" and rng.random() < 0.55)
     if pitched:
@@ -303,7 +327,7 @@ def add_building(
             m.MASONRY,
             style.colour,
             at=at,
-            item=mesh.item(CLADDINGS.index(style.cladding)),
+            params=mesh.params(m.CLADDING[style.cladding]),
         )
         mesh.box((x0 - 0.32, y0, z - 0.1), (x0, y1, z + 0.18), *stone, style.trim, at=at)
         mesh.box((x0 - 0.12, y0, z - 0.35), (x0, y1, z - 0.1), *stone, style.trim * 0.9, at=at)
@@ -340,17 +364,17 @@ def add_building(
     if shop:
         _shop_front(mesh, rng, at, style, x0, y0, y1)
     elif city and storeys > 2 and rng.random() < 0.3:
-        _balconies(mesh, rng, at, style, x0, y0, length, storeys)
+        _balconies(mesh, at, style, x0, y0, length, storeys)
     if not shop and (rng.random() < (0.15 if city else 0.6)):
-        _bay_window(mesh, rng, look, at, style, x0, y0, length, z if city else style.ground)
+        _bay_window(mesh, rng, at, style, x0, y0, length, z if city else style.ground)
     if not city and rng.random() < 0.6:
         y = y0 + length * rng.uniform(0.6, 0.75)
         mesh.box((x0 - 1.0, y - 0.8, 2.35), (x0, y + 0.8, 2.5), *stone, style.trim, at=at)
         mesh.box((x0 - 1.0, y - 0.8, 0), (x0, y + 0.8, 0.25), *stone, grey(0.25), at=at)
-        for side in (-0.7, 0.7):
+        for dy in (-0.7, 0.7):
             mesh.cylinder(
-                (x0 - 0.9, y + side, 0),
-                (x0 - 0.9, y + side, 2.4),
+                (x0 - 0.9, y + dy, 0),
+                (x0 - 0.9, y + dy, 2.4),
                 0.06,
                 0.06,
                 5,
@@ -362,7 +386,15 @@ def add_building(
     return depth
 
 
-def _shop_front(mesh, rng, at, style, x0, y0, y1) -> None:
+def _shop_front(
+    mesh: Mesh,
+    rng: np.random.Generator,
+    at: Pose,
+    style: Style,
+    x0: float,
+    y0: float,
+    y1: float,
+) -> None:
     """Fascia boards, hanging signs, awnings and pilasters; one shop every 5 m or so."""
     count = max(1, round((y1 - y0) / rng.uniform(4.5, 7)))
     edges = np.linspace(y0, y1, count + 1)
@@ -377,7 +409,7 @@ def _shop_front(mesh, rng, at, style, x0, y0, y1) -> None:
             m.SIGN,
             board,
             at=at,
-            item=mesh.item(rng.integers(1, 9999), 0.36, top - 0.31),
+            params=mesh.params(rng.integers(1, 9999), 0.36, top - 0.31),
         )
         mesh.box((x0 - 0.26, a, top), (x0, b, top + 0.1), BUILDING, m.STONE, style.trim, at=at)
         mesh.box(
@@ -391,7 +423,7 @@ def _shop_front(mesh, rng, at, style, x0, y0, y1) -> None:
                 (x0 - out, b - 0.3, top - 0.5 - drop),
                 (x0 - out, a + 0.3, top - 0.5 - drop),
             ]
-            mesh.quad(*corners, BUILDING, m.AWNING, cloth, at=at, quads=0)
+            mesh.quad(*corners, BUILDING, m.AWNING, cloth, at=at)
         if rng.random() < 0.4:
             y, low = rng.uniform(a + 0.3, b - 0.3), style.ground + rng.uniform(-0.1, 0.5)
             mesh.box(
@@ -401,11 +433,13 @@ def _shop_front(mesh, rng, at, style, x0, y0, y1) -> None:
                 m.SIGN,
                 hsv(rng.random(), 0.7, 0.6),
                 at=at,
-                item=mesh.item(rng.integers(1, 9999), 0.2, low + 0.3),
+                params=mesh.params(rng.integers(1, 9999), 0.2, low + 0.3),
             )
 
 
-def _balconies(mesh, rng, at, style, x0, y0, length, storeys) -> None:
+def _balconies(
+    mesh: Mesh, at: Pose, style: Style, x0: float, y0: float, length: float, storeys: int
+) -> None:
     bays = max(1, round(length / style.bay))
     for level in range(1, storeys):
         z = style.ground + (level - 1) * style.storey + 0.12
@@ -431,13 +465,22 @@ def _balconies(mesh, rng, at, style, x0, y0, length, storeys) -> None:
             )
 
 
-def _bay_window(mesh, rng, look, at, style, x0, y0, length, top) -> None:
+def _bay_window(
+    mesh: Mesh,
+    rng: np.random.Generator,
+    at: Pose,
+    style: Style,
+    x0: float,
+    y0: float,
+    length: float,
+    top: float,
+) -> None:
     width, out = min(2.6, length * 0.45), 0.8
     a = y0 + length * rng.uniform(0.08, 0.2)
     b = a + width
     plan = [(x0, a), (x0 - out, a + 0.6), (x0 - out, b - 0.6), (x0, b)]
-    item_top = min(top, style.ground + 2 * style.storey)
-    for z0, z1 in ((0.0, 0.7), (2.25, item_top)):
+    bay_top = min(top, style.ground + 2 * style.storey)
+    for z0, z1 in ((0.0, 0.7), (2.25, bay_top)):
         for p, q in pairwise(plan):
             mesh.quad(
                 (*p, z0),
@@ -448,7 +491,6 @@ def _bay_window(mesh, rng, look, at, style, x0, y0, length, top) -> None:
                 m.STONE,
                 style.trim,
                 at=at,
-                quads=0,
             )
     for p, q in pairwise(plan):
         mesh.quad(
@@ -460,10 +502,9 @@ def _bay_window(mesh, rng, look, at, style, x0, y0, length, top) -> None:
             m.GLASS,
             grey(0.03),
             at=at,
-            quads=0,
         )
         mesh.cylinder(
-            (*p, 0), (*p, item_top), 0.07, 0.07, 4, BUILDING, m.FLAT, grey(style.frame), at=at
+            (*p, 0), (*p, bay_top), 0.07, 0.07, 4, BUILDING, m.FLAT, grey(style.frame), at=at
         )
         middle = (np.array(p) + np.array(q)) / 2
         mesh.cylinder(
@@ -477,8 +518,8 @@ def _bay_window(mesh, rng, look, at, style, x0, y0, length, top) -> None:
             grey(style.frame),
             at=at,
         )
-    lid = np.array([(x, y, item_top) for x, y in plan])
-    mesh.quad(*lid, BUILDING, m.FLAT, grey(0.1), at=at, quads=0)
+    lid = np.array([(x, y, bay_top) for x, y in plan])
+    mesh.quad(*lid, BUILDING, m.FLAT, grey(0.1), at=at)
 
 
 def add_church(
@@ -487,16 +528,16 @@ def add_church(
     """A nave along the street with lancet windows, buttresses and a tower, often with a spire."""
     stone = hsv(rng.uniform(0.08, 0.12), rng.uniform(0.1, 0.3), rng.uniform(0.35, 0.6))
     slate = hsv(0.6, 0.15, rng.uniform(0.2, 0.35))
-    masonry = {"at": at, "item": mesh.item(CLADDINGS.index("stone"))}
+    masonry: dict[str, Any] = {"at": at, "params": mesh.params(m.CLADDING["stone"])}
     tower, height = 5.0, rng.uniform(15, 24)
     a, b, eaves = y0 + tower, y0 + length, rng.uniform(6, 9)
     x1, xm = x0 + 9, x0 + 4.5
     mesh.box((x0, a, 0), (x1, b, eaves), BUILDING, m.MASONRY, stone, **masonry)
     for x in (x0 - 0.3, x1 + 0.3):
         ridge = (xm, b, eaves + 4.5), (xm, a, eaves + 4.5)
-        mesh.quad((x, a, eaves), (x, b, eaves), *ridge, BUILDING, m.ROOF, slate, at=at, quads=0)
+        mesh.quad((x, a, eaves), (x, b, eaves), *ridge, BUILDING, m.ROOF, slate, at=at)
     gable = [(x0, b, eaves), (x1, b, eaves), (xm, b, eaves + 4.5)]
-    mesh.add(gable, [[0, 1, 2]], BUILDING, m.MASONRY, stone, **masonry)
+    mesh.triangle(*gable, BUILDING, m.MASONRY, stone, **masonry)
     for y in np.arange(a + 1.4, b - 0.8, 2.8):
         x, top = x0 - 0.02, eaves * 0.75
         lancet = [(x, y - 0.4, 2), (x, y + 0.4, 2), (x, y + 0.4, top), (x, y - 0.4, top)]
@@ -508,8 +549,8 @@ def add_church(
         mesh.box(low, high, BUILDING, m.MASONRY, stone * 0.95, **masonry)
     mesh.box((x0 + 1, y0, 0), (x0 + 6, a, height), BUILDING, m.MASONRY, stone, **masonry)
     for dx, dy in ((0, 0), (4.3, 0), (0, 4.3), (4.3, 4.3)):
-        low = (x0 + 1 + dx, y0 + dy, height)
-        mesh.box(low, np.add(low, (0.7, 0.7, 1.8)), BUILDING, m.STONE, stone, at=at)
+        foot = (x0 + 1 + dx, y0 + dy, height)
+        mesh.box(foot, np.add(foot, (0.7, 0.7, 1.8)), BUILDING, m.STONE, stone, at=at)
     opening = (x0 + 0.98, y0 + 1.7, height - 4), (x0 + 1.1, y0 + 3.3, height - 1.2)
     mesh.box(*opening, BUILDING, m.FLAT, grey(0.02), at=at)
     if rng.random() < 0.5:
@@ -527,20 +568,19 @@ def add_church(
 def railing(
     mesh: Mesh,
     at: Pose,
-    p,
-    q,
+    p: Point2,
+    q: Point2,
     z: float,
     height: float,
-    colour,
+    colour: np.ndarray,
     label: int = FENCE,
-    material: int | None = None,
+    material: int = m.RAILING,
 ) -> None:
     """A see-through panel from ``p`` to ``q`` (x, y) with posts and rails as solid geometry."""
-    p, q = np.asarray(p, np.float32), np.asarray(q, np.float32)
-    material = m.RAILING if material is None else material
-    length = float(np.linalg.norm(q - p))
-    item = mesh.item(z, height, length)
-    mesh.quad(
+    start, end = np.asarray(p, np.float32), np.asarray(q, np.float32)
+    length = float(np.linalg.norm(end - start))
+    params = mesh.params(z, height, length)
+    mesh.textured_quad(
         (*p, z),
         (*q, z),
         (*q, z + height),
@@ -549,11 +589,11 @@ def railing(
         material,
         colour,
         at=at,
-        item=item,
+        params=params,
     )
     posts = max(1, round(length / 2.4))
     for share in np.linspace(0, 1, posts + 1):
-        x, y = p + (q - p) * share
+        x, y = start + (end - start) * share
         mesh.box(
             (x - 0.035, y - 0.035, z - 0.02),
             (x + 0.035, y + 0.035, z + height + 0.06),
@@ -581,7 +621,7 @@ def add_boundary(
             m.MASONRY,
             colour,
             at=at,
-            item=mesh.item(float(rng.choice([1, 1, 2]))),
+            params=mesh.params(m.CLADDING[rng.choice(["brick", "brick", "stone"])]),
         )
         mesh.box(
             (x - 0.04, y0, height), (x + 0.29, y1, height + 0.08), WALL, m.STONE, grey(0.3), at=at
@@ -594,7 +634,7 @@ def add_boundary(
                 m.MASONRY,
                 colour,
                 at=at,
-                item=mesh.item(1),
+                params=mesh.params(m.CLADDING["brick"]),
             )
     elif kind == "hedge":
         height = rng.uniform(0.9, 2.1)
@@ -610,15 +650,15 @@ def add_boundary(
                 m.MASONRY,
                 hsv(0.06, 0.4, 0.45),
                 at=at,
-                item=mesh.item(1),
+                params=mesh.params(m.CLADDING["brick"]),
             )
         railing(mesh, at, (x + 0.1, y0), (x + 0.1, y1), low + 0.02, rng.uniform(0.9, 1.3), dark)
     elif kind == "picket":
         colour = grey(0.7) if rng.random() < 0.4 else hsv(0.08, rng.uniform(0.2, 0.5), 0.4)
         height = rng.choice([0.95, 1.75])
         material = m.PICKET if height < 1 else m.PLANKS
-        item = mesh.item(0, height, y1 - y0)
-        mesh.quad(
+        params = mesh.params(0, height, y1 - y0)
+        mesh.textured_quad(
             (x, y0, 0.06),
             (x, y1, 0.06),
             (x, y1, height),
@@ -627,7 +667,7 @@ def add_boundary(
             material,
             colour,
             at=at,
-            item=item,
+            params=params,
         )
         for y in np.arange(y0, y1, 2.4):
             mesh.box(
@@ -675,7 +715,6 @@ def add_bus_shelter(mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y:
         m.GLASS,
         grey(0.06),
         at=at,
-        quads=0,
     )
     poster = hsv(rng.random(), 0.6, 0.7)
     mesh.box(
@@ -685,6 +724,6 @@ def add_bus_shelter(mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y:
         m.SIGN,
         poster,
         at=at,
-        item=mesh.item(rng.integers(1, 9999), 0.5, 1.5),
+        params=mesh.params(rng.integers(1, 9999), 0.5, 1.5),
     )
     mesh.box((x + 0.9, y + 0.4, 0.5), (x + 1.25, y + 3.2, 0.56), BUILDING, m.FLAT, grey(0.2), at=at)

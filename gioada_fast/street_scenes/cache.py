@@ -94,5 +94,9 @@ def write(frame: Frame, paths: FramePaths) -> None:
     centimetres[(frame.depth > 0) & (centimetres == 0)] = 1
     arrays = (cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), frame.labels, centimetres)
     for array, path in zip(arrays, paths, strict=True):
-        png = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes()
-        write_atomically(path, partial(Path.write_bytes, data=png))
+        _write_png(array, path)
+
+
+def _write_png(array: np.ndarray, path: Path) -> None:
+    png = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes()
+    write_atomically(path, lambda temporary: temporary.write_bytes(png))

@@ -30,11 +30,11 @@ class Camera:
         height, width = size
         focal = self.focal * width
         offset = (np.arange(samples) + 0.5) / samples
-        x = (np.arange(width)[:, None] + offset - width / 2) / focal
-        z = (height / 2 - np.arange(height)[:, None] - offset) / focal
+        columns = ((np.arange(width)[:, None] + offset - width / 2) / focal).astype(np.float32)
+        rows = ((height / 2 - np.arange(height)[:, None] - offset) / focal).astype(np.float32)
         shape = (height, width, samples, samples)
-        x = np.broadcast_to(x.astype(np.float32)[None, :, None, :], shape).ravel()
-        z = np.broadcast_to(z.astype(np.float32)[:, None, :, None], shape).ravel()
+        x = np.broadcast_to(columns[None, :, None, :], shape).ravel()
+        z = np.broadcast_to(rows[:, None, :, None], shape).ravel()
         cosine = 1 / np.sqrt(1 + x * x + z * z)
         directions = np.empty((len(x), 3), np.float32)
         for axis, (right, forward, up) in enumerate(self.rotation):

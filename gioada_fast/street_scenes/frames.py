@@ -10,16 +10,16 @@ from ..errors import InputError
 from ..labels import STREET_IDS
 from . import grammar, materials
 from .camera import SUBSAMPLES, develop, draw_camera
-from .geometry import Triangles
+from .grammar import Scene
 from .light import (
     Weather,
-    ambient_occlusion,
+    ambient_visibility,
     draw_weather,
     reflected,
     sky_radiance,
 )
-from .looks import LOOKS
-from .materials import Hits, Street
+from .looks import LOOKS, Look
+from .materials import Hits
 from .rays import Caster, RayHits
 from .textures import noise_volume
 
@@ -65,43 +65,142 @@ def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> 
     scene = grammar.build(rng, style)
     weather = draw_weather(rng, style)
     camera = draw_camera(rng, style, scene.camera_x)
-    street, triangles = scene.street, scene.triangles
-
-    vertices = street.bend_vertices(triangles.vertices)
-    caster = Caster(vertices, triangles)
-    normals = _face_normals(vertices, triangles.faces)
+    view = _View(scene, weather, style, camera.position)
 
     angle = float(1 / (camera.focal * size[1]))
     centre, cosine = camera.rays(size, 1)
-    outline = caster.trace(_repeat(camera.position, centre), centre, angle, outline=True)
+    outline = view.trace(centre, angle, outline=True)
     hit = outline.face >= 0
-    labels = np.where(hit, triangles.labels[outline.face], STREET_IDS["sky"]).astype(np.uint8)
+    labels = np.where(hit, view.triangles.labels[outline.face], STREET_IDS["sky"]).astype(np.uint8)
     depth = np.where(hit, outline.distance * cosine, 0).astype(np.float32)
 
-    openness = _openness(caster, camera.position, centre, outline, normals, triangles, size)
+    visibility = np.repeat(view.ambient_visibility(centre, outline, size), SUBSAMPLES**2)
     rays, _ = camera.rays(size, SUBSAMPLES)
-    traced = caster.trace(_repeat(camera.position, rays), rays, angle / SUBSAMPLES, outline=False)
-    volume = noise_volume(style.texture_exponent)
-    radiance = _radiance(
-        caster,
-        camera.position,
-        rays,
-        traced,
-        normals,
-        triangles,
-        street,
-        weather,
-        volume,
-        style.texture_contrast,
-        np.repeat(openness, SUBSAMPLES**2),
-        angle / SUBSAMPLES,
-    )
+    traced = view.trace(rays, angle / SUBSAMPLES, outline=False)
+    radiance = view.radiance(rays, traced, visibility, angle / SUBSAMPLES)
     image = develop(rng, style, radiance.reshape(-1, SUBSAMPLES**2, 3), size)
     return Frame(image, depth.reshape(size), labels.reshape(size))
 
 
-def _repeat(position: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(position, like.shape).copy()
+class _View:
+    """A scene in its weather, seen from one point."""
+
+    def __init__(self, scene: Scene, weather: Weather, look: Look, origin: np.ndarray) -> None:
+        self.street, self.triangles = scene.street, scene.triangles
+        self.weather, self.look, self.origin = weather, look, origin
+        vertices = self.street.bend_vertices(self.triangles.vertices)
+        self.caster = Caster(vertices, self.triangles)
+        self.normals = _face_normals(vertices, self.triangles.faces)
+
+    def trace(self, directions: np.ndarray, pixel_angle: float, outline: bool) -> RayHits:
+        """First opaque hit of rays from the camera; arguments as in ``Caster.trace``."""
+        origins = np.broadcast_to(self.origin, directions.shape).copy()
+        return self.caster.trace(origins, directions, pixel_angle, outline)
+
+    def ambient_visibility(
+        self, directions: np.ndarray, hits: RayHits, size: tuple[int, int]
+    ) -> np.ndarray:
+        """Ambient visibility at the pixel centres, float32 [H * W] in 0 .. 1."""
+        hit = hits.face >= 0
+        normal = _towards_viewer(self.normals[hits.face], directions)
+        point = self.origin + directions * hits.distance[:, None] + normal * np.float32(0.01)
+        point[~hit] = np.nan
+        normal[~hit] = 0
+        return ambient_visibility(self.caster, point, normal, size)
+
+    def radiance(
+        self, directions: np.ndarray, traced: RayHits, visibility: np.ndarray, pixel_angle: float
+    ) -> np.ndarray:
+        """Radiance along each ray.
+
+        Args:
+            directions: float32 [N, 3], unit.
+            traced: first opaque hits [N].
+            visibility: ambient visibility float32 [N].
+            pixel_angle: radians between neighbouring rays.
+
+        Returns:
+            float32 [N, 3] linear RGB.
+        """
+        out = np.empty(directions.shape, np.float32)
+        missed = np.flatnonzero(traced.face < 0)
+        out[missed] = sky_radiance(directions[missed], self.weather)
+        index = np.flatnonzero(traced.face >= 0)
+        if not len(index):
+            return out
+        face, direction, distance = traced.face[index], directions[index], traced.distance[index]
+        point = self.origin + direction * distance[:, None]
+        normal = _towards_viewer(self.normals[face], direction)
+        hits = Hits(
+            face,
+            self.street.straighten(point),
+            direction,
+            normal,
+            distance,
+            traced.uv[:, index],
+            distance * pixel_angle,
+        )
+        volume = noise_volume(self.look.texture_exponent)
+        surface = materials.shade(
+            self.triangles, self.street, volume, self.look.texture_contrast, hits
+        )
+        # leaves let light through, but the rays that measured visibility took their cards as solid
+        visible = visibility[index]
+        leaf = self.triangles.materials[face] == materials.LEAVES
+        visible[leaf] = 0.45 + 0.55 * visible[leaf]
+
+        light = self._irradiance(face, point, normal, visible)
+        radiance = surface.albedo * (light + surface.glow[:, None])
+        self._reflect(radiance, surface.gloss, direction, normal, visible)
+        if self.weather.haze:
+            clear = np.exp(-distance * np.float32(self.weather.haze))[:, None]
+            veil = np.float32(0.7 * self.weather.sky) * np.array([0.97, 0.99, 1.0], np.float32)
+            radiance = radiance * clear + veil * (1 - clear)
+        out[index] = radiance
+        return out
+
+    def _irradiance(
+        self, face: np.ndarray, point: np.ndarray, normal: np.ndarray, visibility: np.ndarray
+    ) -> np.ndarray:
+        """Irradiance float32 [N, 3] of sky, ground and sun at surface points."""
+        weather, shading_normal = self.weather, normal.copy()
+        smooth = np.flatnonzero((self.triangles.normals[face] != 0).any(1))
+        shading_normal[smooth] = self.triangles.normals[face[smooth]]
+        # the ground reflects some light onto surfaces that face down
+        up = shading_normal[:, 2]
+        light = weather.ambient * (visibility * (0.64 + 0.36 * up))[:, None]
+        if weather.sun is None:
+            return light
+        facing = np.einsum("nc,c->n", shading_normal, weather.sun)
+        lit = np.flatnonzero(facing > 0)
+        start = point[lit] + normal[lit] * np.float32(0.012)
+        towards = np.broadcast_to(weather.sun, (len(lit), 3)).copy()
+        lit = lit[~self.caster.occluded(start, towards)]
+        light[lit] += facing[lit, None] * weather.sun_colour
+        # sunlit streets brighten their shadows
+        light += weather.sun_colour * np.float32(0.07) * visibility[:, None]
+        return light
+
+    def _reflect(
+        self,
+        radiance: np.ndarray,
+        gloss: np.ndarray,
+        direction: np.ndarray,
+        normal: np.ndarray,
+        visibility: np.ndarray,
+    ) -> None:
+        """Blends mirror reflections into ``radiance`` [N, 3] by an approximate Fresnel term."""
+        glossy = np.flatnonzero(gloss > 0)
+        if not len(glossy):
+            return
+        n, d = normal[glossy], direction[glossy]
+        cosine = np.abs(np.einsum("nc,nc->n", n, d))
+        mirror = d + 2 * cosine[:, None] * n
+        base = gloss[glossy]
+        grazing = np.square(np.square(1 - cosine)) * (1 - cosine)
+        fresnel = base + (1 - base) * np.minimum(base * 4, 0.9) * grazing
+        sheen = reflected(mirror, self.weather) * (0.35 + 0.65 * visibility[glossy])[:, None]
+        radiance[glossy] += fresnel[:, None] * (sheen - radiance[glossy])
 
 
 def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -114,90 +213,3 @@ def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def _towards_viewer(normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
     away = np.einsum("nc,nc->n", normals, directions) > 0
     return np.where(away[:, None], -normals, normals)
-
-
-def _openness(caster, origin, directions, hits: RayHits, normals, triangles, size) -> np.ndarray:
-    """Ambient occlusion at the pixel centres, float32 [H * W]."""
-    hit = hits.face >= 0
-    normal = _towards_viewer(normals[hits.face], directions)
-    point = origin + directions * hits.distance[:, None] + normal * np.float32(0.01)
-    point[~hit] = np.nan
-    normal[~hit] = 0
-    return ambient_occlusion(caster, point, normal, size)
-
-
-def _radiance(
-    caster: Caster,
-    origin: np.ndarray,
-    directions: np.ndarray,
-    traced: RayHits,
-    normals: np.ndarray,
-    triangles: Triangles,
-    street: Street,
-    weather: Weather,
-    volume: np.ndarray,
-    contrast: float,
-    openness: np.ndarray,
-    pixel_angle: float,
-) -> np.ndarray:
-    """Light along every ray, float32 [N, 3]."""
-    out = np.empty(directions.shape, np.float32)
-    missed = np.flatnonzero(traced.face < 0)
-    out[missed] = sky_radiance(directions[missed], weather)
-    index = np.flatnonzero(traced.face >= 0)
-    if not len(index):
-        return out
-    face, direction = traced.face[index], directions[index]
-    distance, ambient_open = traced.distance[index], openness[index]
-    point = origin + direction * distance[:, None]
-    normal = _towards_viewer(normals[face], direction)
-    hits = Hits(
-        face,
-        street.straighten(point),
-        direction,
-        normal,
-        distance,
-        traced.uv[:, index],
-        pixel_angle,
-    )
-    surface = materials.shade(triangles, street, volume, contrast, hits)
-
-    # leaves let light through, and the rays that measured their openness took the cards as solid
-    leaf = triangles.materials[face] == materials.LEAVES
-    ambient_open[leaf] = 0.45 + 0.55 * ambient_open[leaf]
-
-    given = np.flatnonzero(triangles.normals.any(1)[face])
-    shading_normal = normal.copy()
-    shading_normal[given] = triangles.normals[face[given]]
-
-    # the ground throws some light back at what looks down
-    up = shading_normal[:, 2]
-    light = weather.ambient * (ambient_open * (0.64 + 0.36 * up))[:, None]
-    if weather.sun is not None:
-        facing = np.einsum("nc,c->n", shading_normal, weather.sun)
-        lit = np.flatnonzero(facing > 0)
-        start = point[lit] + normal[lit] * np.float32(0.012)
-        towards = np.broadcast_to(weather.sun, (len(lit), 3)).copy()
-        free = ~caster.occluded(start, towards)
-        lit = lit[free]
-        light[lit] += facing[lit, None] * weather.sun_colour
-        # sunlit streets brighten their shadows
-        light += weather.sun_colour * np.float32(0.07) * ambient_open[:, None]
-    radiance = surface.albedo * (light + surface.glow[:, None])
-
-    glossy = np.flatnonzero(surface.gloss > 0)
-    if len(glossy):
-        n, d = normal[glossy], direction[glossy]
-        cosine = np.abs(np.einsum("nc,nc->n", n, d))
-        mirror = d + 2 * cosine[:, None] * n
-        base = surface.gloss[glossy]
-        grazing = np.square(np.square(1 - cosine)) * (1 - cosine)
-        fresnel = base + (1 - base) * np.minimum(base * 4, 0.9) * grazing
-        sheen = reflected(mirror, weather) * (0.35 + 0.65 * ambient_open[glossy])[:, None]
-        radiance[glossy] += fresnel[:, None] * (sheen - radiance[glossy])
-    if weather.haze:
-        clear = np.exp(-distance * np.float32(weather.haze))[:, None]
-        veil = np.float32(0.7 * weather.sky) * np.array([0.97, 0.99, 1.0], np.float32)
-        radiance = radiance * clear + veil * (1 - clear)
-    out[index] = radiance
-    return out

@@ -94,7 +94,7 @@ def add_traffic_sign(
                 SIGN,
                 m.SIGN,
                 blue,
-                item=mesh.item(rng.integers(1, 9999), 0.4, centre[2]),
+                params=mesh.params(rng.integers(1, 9999), 0.4, centre[2]),
             )
         else:
             wide, tall = rng.uniform(0.3, 0.7), rng.uniform(0.15, 0.35)
@@ -105,7 +105,7 @@ def add_traffic_sign(
                 SIGN,
                 m.SIGN,
                 colour,
-                item=mesh.item(rng.integers(1, 9999), 0.16, centre[2]),
+                params=mesh.params(rng.integers(1, 9999), 0.16, centre[2]),
             )
 
 

@@ -4,13 +4,22 @@ World axes: x to the right, y along the main street away from the camera, z up; 
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-ITEM_WIDTH = 16
-"""Floats in one row of the item table: a material's parameters, see ``materials``."""
+Point = Sequence[float | np.floating] | np.ndarray
+"""Three coordinates."""
+Float = float | np.floating
+"""A number of Python or of NumPy."""
+
+NUM_PARAMS = 15
+"""Columns of the table of material parameters; ``materials.FacadeParams`` fills them all."""
+GROUND_STEP = 6.0
+"""Target length in metres of a piece of ground along y."""
 
 
 class Pose(NamedTuple):
@@ -21,16 +30,16 @@ class Pose(NamedTuple):
     origin: np.ndarray
     """float32 [3]."""
 
-    def apply(self, points: np.ndarray) -> np.ndarray:
+    def apply(self, points: ArrayLike | Sequence[Point]) -> np.ndarray:
         """Local points [N, 3] to world points float32 [N, 3]."""
         return np.asarray(points, np.float32) @ self.rotation.T + self.origin
 
-    def then(self, outer: "Pose") -> "Pose":
-        """The pose that applies ``self`` first and ``outer`` afterwards."""
-        return Pose(outer.rotation @ self.rotation, outer.apply(self.origin[None])[0])
+    def point(self, x: Float, y: Float, z: Float) -> np.ndarray:
+        """One local point to a world point float32 [3]."""
+        return self.apply([(x, y, z)])[0]
 
 
-def pose(x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> Pose:
+def pose(x: Float, y: Float, z: Float = 0.0, *, yaw: Float = 0.0) -> Pose:
     """Upright pose; ``yaw`` in radians turns the local y axis anticlockwise seen from above."""
     c, s = np.cos(yaw), np.sin(yaw)
     rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)
@@ -63,24 +72,24 @@ class Mesh:
     """Collects triangles and their attributes; ``finish`` concatenates them."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple] = []
-        self._items: list[list[float]] = [[0.0] * ITEM_WIDTH]
+        self._parts: list[tuple[Any, ...]] = []
+        self._params: list[list[float]] = [[0.0] * NUM_PARAMS]
 
-    def item(self, *params: float) -> int:
+    def params(self, *values: float | np.integer) -> int:
         """Stores a row of material parameters and returns its index."""
-        self._items.append([*params, *[0.0] * (ITEM_WIDTH - len(params))])
-        return len(self._items) - 1
+        self._params.append([*map(float, values), *[0.0] * (NUM_PARAMS - len(values))])
+        return len(self._params) - 1
 
     def add(
         self,
-        vertices: np.ndarray,
-        faces: np.ndarray,
+        vertices: ArrayLike,
+        faces: ArrayLike,
         label: int | np.ndarray,
         material: int | np.ndarray,
-        colour: np.ndarray | tuple[float, float, float],
+        colour: Point,
         *,
         at: Pose = IDENTITY,
-        item: int | np.ndarray = 0,
+        params: int | np.ndarray = 0,
         normals: np.ndarray | None = None,
         quads: np.ndarray | int = 0,
     ) -> None:
@@ -93,16 +102,17 @@ class Mesh:
             material: id of ``materials``, one or [F].
             colour: linear RGB, one or [F, 3].
             at: placement in the world.
-            item: row of material parameters, one or [F].
+            params: row of material parameters, one or [F].
             normals: [F, 3] local shading normals, zero rows where the face's own normal holds.
             quads: 0, or 1 / 2 for the halves of a textured quad, one or [F].
         """
+        vertices, faces = np.asarray(vertices, np.float32), np.asarray(faces, np.int32)
         if at is not IDENTITY:
             vertices = at.apply(vertices)
             normals = None if normals is None else normals @ at.rotation.T
-        self._parts.append((vertices, faces, label, material, colour, item, normals, quads))
+        self._parts.append((vertices, faces, label, material, colour, params, normals, quads))
 
-    def box(self, low, high, *attributes, **options) -> None:
+    def box(self, low: Point, high: Point, *attributes: Any, **options: Any) -> None:
         """Axis-aligned box between two corners."""
         low = np.asarray(low, np.float32)
         self.add(
@@ -112,12 +122,32 @@ class Mesh:
             **options,
         )
 
-    def quad(self, a, b, c, d, *attributes, **options) -> None:
-        """Quad with corners in order; as a texture, a is (0, 0), b (1, 0), c (1, 1), d (0, 1)."""
-        options.setdefault("quads", QUAD_HALVES)
+    def triangle(self, a: Point, b: Point, c: Point, *attributes: Any, **options: Any) -> None:
+        """One triangle."""
+        self.add(np.array([a, b, c], np.float32), [[0, 1, 2]], *attributes, **options)
+
+    def quad(
+        self, a: Point, b: Point, c: Point, d: Point, *attributes: Any, **options: Any
+    ) -> None:
+        """Quad with corners in order."""
         self.add(np.array([a, b, c, d], np.float32), QUAD_FACES, *attributes, **options)
 
-    def cylinder(self, a, b, radius_a, radius_b, sides, *attributes, **options) -> None:
+    def textured_quad(
+        self, a: Point, b: Point, c: Point, d: Point, *attributes: Any, **options: Any
+    ) -> None:
+        """Quad with texture coordinates: a is (0, 0), b (1, 0), c (1, 1), d (0, 1)."""
+        self.quad(a, b, c, d, *attributes, quads=QUAD_HALVES, **options)
+
+    def cylinder(
+        self,
+        a: Point,
+        b: Point,
+        radius_a: float,
+        radius_b: float,
+        sides: int,
+        *attributes: Any,
+        **options: Any,
+    ) -> None:
         """Truncated cone from ``a`` to ``b``, capped."""
         ax, ay, az = (float(q) for q in a)
         dx, dy, dz = (float(q) - p for p, q in zip((ax, ay, az), b, strict=True))
@@ -139,14 +169,25 @@ class Mesh:
         origin = np.array([ax, ay, az], np.float32)
         self.add(shaped @ frame + origin, faces, *attributes, **options)
 
-    def ellipsoid(self, centre, radii, subdivisions, *attributes, **options) -> None:
+    def ellipsoid(
+        self, centre: Point, radii: Point, subdivisions: int, *attributes: Any, **options: Any
+    ) -> None:
         """Ellipsoid from an icosphere."""
         unit, faces = icosphere(subdivisions)
         self.add(unit * np.asarray(radii) + np.asarray(centre), faces, *attributes, **options)
 
-    def ground(self, x0, x1, y0, y1, z, label, material, colour, step=6.0, **options) -> None:
+    def ground(
+        self,
+        x0: float,
+        x1: float,
+        y0: float,
+        y1: float,
+        z: float,
+        *attributes: Any,
+        **options: Any,
+    ) -> None:
         """Horizontal rectangle, cut along y so that a bent street bends it."""
-        count = max(1, round((y1 - y0) / step))
+        count = max(1, round((y1 - y0) / GROUND_STEP))
         y = np.linspace(y0, y1, count + 1)
         left = np.stack([np.full_like(y, x0), y, np.full_like(y, z)], 1)
         right = np.add(left, (x1 - x0, 0, 0))
@@ -154,9 +195,9 @@ class Mesh:
         index = 2 * np.arange(count)
         first = np.stack([index, index + 1, index + 3], 1)
         second = np.stack([index, index + 3, index + 2], 1)
-        self.add(vertices, np.concatenate([first, second]), label, material, colour, **options)
+        self.add(vertices, np.concatenate([first, second]), *attributes, **options)
 
-    def stamp(self, template: Template, palette: np.ndarray, at: Pose, item: int = 0) -> None:
+    def stamp(self, template: Template, palette: np.ndarray, at: Pose, params: int = 0) -> None:
         """Adds a template; ``palette`` is linear RGB [slots, 3]."""
         self.add(
             template.vertices,
@@ -165,7 +206,7 @@ class Mesh:
             template.materials,
             np.asarray(palette, np.float32)[template.slots],
             at=at,
-            item=item,
+            params=params,
             normals=template.normals,
             quads=template.quads,
         )
@@ -188,13 +229,13 @@ class Mesh:
             labels=np.empty(num_faces, np.uint8),
             materials=np.empty(num_faces, np.uint8),
             colours=np.empty((num_faces, 3), np.float32),
-            item_of=np.empty(num_faces, np.int32),
+            param_row=np.empty(num_faces, np.int32),
             normals=np.zeros((num_faces, 3), np.float32),
             quads=np.empty(num_faces, np.uint8),
-            items=np.array(self._items, np.float32),
+            params=np.array(self._params, np.float32),
         )
         v = f = 0
-        for vertices, faces, label, material, colour, item, normals, quads in self._parts:
+        for vertices, faces, label, material, colour, params, normals, quads in self._parts:
             v_end, f_end = v + len(vertices), f + len(faces)
             out.vertices[v:v_end] = vertices
             out.faces[f:f_end] = faces
@@ -202,7 +243,7 @@ class Mesh:
             out.labels[f:f_end] = label
             out.materials[f:f_end] = material
             out.colours[f:f_end] = colour
-            out.item_of[f:f_end] = item
+            out.param_row[f:f_end] = params
             out.quads[f:f_end] = quads
             if normals is not None:
                 out.normals[f:f_end] = normals
@@ -223,14 +264,14 @@ class Triangles(NamedTuple):
     """uint8 [F]."""
     colours: np.ndarray
     """float32 [F, 3] linear RGB."""
-    item_of: np.ndarray
-    """int32 [F] rows of ``items``."""
+    param_row: np.ndarray
+    """int32 [F] rows of ``params``."""
     normals: np.ndarray
     """float32 [F, 3] shading normals; zero where the face's own normal holds."""
     quads: np.ndarray
     """uint8 [F]: 0, or 1 / 2 for the halves of a textured quad."""
-    items: np.ndarray
-    """float32 [K, ITEM_WIDTH] material parameters."""
+    params: np.ndarray
+    """float32 [K, NUM_PARAMS] material parameters."""
 
 
 BOX_VERTICES = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float32)
@@ -321,7 +362,7 @@ def icosphere(subdivisions: int) -> tuple[np.ndarray, np.ndarray]:
     for _ in range(subdivisions):
         middles: dict[tuple[int, int], int] = {}
 
-        def middle(i: int, j: int, middles=middles) -> int:
+        def middle(i: int, j: int, middles: dict[tuple[int, int], int] = middles) -> int:
             key = (min(i, j), max(i, j))
             if key not in middles:
                 point = points[i] + points[j]

@@ -5,6 +5,7 @@ mesh. A frontage is the frame of one side of a street: x = distance from the ker
 y along the street, so one set of rules serves both sides of the main street and the side streets.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,7 +27,7 @@ from .furniture import (
     add_traffic_light,
     add_traffic_sign,
 )
-from .geometry import Mesh, Pose, Triangles, pose
+from .geometry import Float, Mesh, Pose, Triangles, pose
 from .looks import Look
 from .materials import Junction, Street
 from .plants import add_bare_tree, add_bush, add_leafy_tree
@@ -172,7 +173,16 @@ class _Builder:
             start, corner = junction.y1, True
             self._side_traffic(side, junction)
 
-    def _block(self, side, y0, y1, corner0, corner1, width, verge) -> None:
+    def _block(
+        self,
+        side: int,
+        y0: float,
+        y1: float,
+        corner0: bool,
+        corner1: bool,
+        width: float,
+        verge: float,
+    ) -> None:
         rng, w = self.rng, self.street.half_width
         at = Pose(np.diag([side, 1, 1]).astype(np.float32), np.array([side * w, 0, 0], np.float32))
         radius = rng.uniform(1.5, 3.5)
@@ -180,15 +190,17 @@ class _Builder:
         if b - a < 3:
             return
         paving = (PAVEMENT, m.PAVING, self.paving)
-        item = self.mesh.item(self.slab, self.tarmac_pavement)
+        params = self.mesh.params(self.slab, self.tarmac_pavement)
         kerb = (PAVEMENT, m.KERB, self.paving * 1.25)
         open_ground = self.kind != "city" and rng.random() < 0.75
         inner = (TERRAIN, m.GRASS, hsv(0.24, 0.5, 0.42)) if open_ground else paving
         green = (TERRAIN, m.GRASS, hsv(0.25, 0.5, 0.42))
-        self.mesh.ground(0, width, a, b, KERB_HEIGHT, *paving, at=at, item=item)
+        self.mesh.ground(0, width, a, b, KERB_HEIGHT, *paving, at=at, params=params)
         if verge:
             self.mesh.ground(width, width + verge, a, b, KERB_HEIGHT + 0.02, *green, at=at)
-        self.mesh.ground(width + verge, BLOCK_DEPTH, a, b, KERB_HEIGHT, *inner, at=at, item=item)
+        self.mesh.ground(
+            width + verge, BLOCK_DEPTH, a, b, KERB_HEIGHT, *inner, at=at, params=params
+        )
         steps = max(1, round((b - a) / 6))
         outline = [(0.0, y) for y in np.linspace(a, b, steps + 1)]
         for corner, y, sign in ((corner0, a, -1), (corner1, b, 1)):
@@ -199,7 +211,7 @@ class _Builder:
             rim.append((BLOCK_DEPTH, y + sign * radius))
             fan = np.array([(BLOCK_DEPTH, y, KERB_HEIGHT)] + [(*p, KERB_HEIGHT) for p in rim])
             faces = [(0, i, i + 1) for i in range(1, len(fan) - 1)]
-            self.mesh.add(fan, faces, *paving, at=at, item=item)
+            self.mesh.add(fan, faces, *paving, at=at, params=params)
             self._kerb(rim, kerb, at)
         self._kerb(outline, kerb, at)
 
@@ -220,7 +232,12 @@ class _Builder:
                 self._furnish(along, 8, SIDE_STREET, False, False)
                 self._people(along, 6, SIDE_STREET * 0.6)
 
-    def _kerb(self, outline, attributes, at) -> None:
+    def _kerb(
+        self,
+        outline: Sequence[tuple[Float, Float]],
+        attributes: tuple[int, int, np.ndarray],
+        at: Pose,
+    ) -> None:
         line = np.array(outline, np.float32)
         low = np.column_stack([line, np.zeros(len(line))])
         vertices = np.concatenate([low, np.add(low, (0, 0, KERB_HEIGHT))])
@@ -244,7 +261,7 @@ class _Builder:
             length = min(length, y1 - y)
             if y1 - y - length < 4:
                 length = y1 - y
-            middle = front.at.apply([(line, y + length / 2, 0)])[0]
+            middle = front.at.point(line, y + length / 2, 0)
             near = middle[1] < 80 and abs(middle[0]) < 45
             if middle[1] < -25:
                 y += length
@@ -285,7 +302,7 @@ class _Builder:
                         add_bush(
                             mesh,
                             rng,
-                            front.at.apply([spot])[0],
+                            front.at.point(*spot),
                             rng.uniform(0.6, 1.4),
                             self.leaf * rng.uniform(0.7, 1.2),
                         )
@@ -295,24 +312,26 @@ class _Builder:
             if not city and rng.random() < 0.15:
                 y += rng.uniform(2, 6)
 
-    def _open_plot(self, front, line, y, length, near) -> None:
+    def _open_plot(
+        self, front: _Frontage, line: float, y: float, length: float, near: bool
+    ) -> None:
         rng = self.rng
         if near:
             kind = choose(rng, self.table.boundaries)
             add_boundary(self.mesh, rng, front.at, line + 0.15, y, y + length, kind)
         if front.kind == "city" and near and rng.random() < 0.5:
             for k in range(int(length / 2.7)):
-                spot = front.at.apply([(line + 4.5, y + 1.4 + 2.7 * k, KERB_HEIGHT)])[0]
+                spot = front.at.point(line + 4.5, y + 1.4 + 2.7 * k, KERB_HEIGHT)
                 if rng.random() < 0.75:
                     turned = pose(*spot, yaw=rng.choice([-1, 1]) * np.pi / 2 + rng.normal(0, 0.03))
                     kind = parked_kind(rng, self.table.vehicles)
                     add_vehicle(self.mesh, rng, turned, kind, self.look.paint_colour)
             return
         for _ in range(int(rng.integers(1, 4))):
-            spot = front.at.apply([(line + rng.uniform(2, 14), y + rng.uniform(0, length), 0)])[0]
+            spot = front.at.point(line + rng.uniform(2, 14), y + rng.uniform(0, length), 0)
             self._tree(spot, rng.uniform(6, 15))
 
-    def _tree(self, spot, height: float) -> None:
+    def _tree(self, spot: np.ndarray, height: float) -> None:
         # a crown around the camera would hide the street
         if spot[1] < 3.5 + height * 0.3 and abs(spot[0] - self.camera_x) < height * 0.45:
             return
@@ -325,7 +344,9 @@ class _Builder:
             colour = self.leaf * rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, 3)
             add_leafy_tree(self.mesh, rng, spot, height, colour.astype(np.float32), cards)
 
-    def _furnish(self, front: _Frontage, y0, y1, corner0: bool, corner1: bool) -> None:
+    def _furnish(
+        self, front: _Frontage, y0: float, y1: float, corner0: bool, corner1: bool
+    ) -> None:
         """Lamps, trees, signs, traffic lights, bollards, racks, bus stops along the kerb."""
         rng, mesh, table, at = self.rng, self.mesh, self.table, front.at
         if y1 - y0 < 4:
@@ -337,11 +358,10 @@ class _Builder:
             y += rng.uniform(*table.lamp_gap)
         pit = rng.uniform(7, 12)
         if rng.random() < table.street_trees[front.kind]:
-            for y in np.arange(y0 + 4, y1 - 3, pit):
+            x = front.width + front.verge * 0.5 if front.verge else 0.9
+            for tree_y in np.arange(y0 + 4, y1 - 3, pit):
                 if rng.random() < 0.65:
-                    x = front.width + front.verge * 0.5 if front.verge else 0.9
-                    height_tree = rng.uniform(5, 10)
-                    self._tree(at.apply([(x, y, KERB_HEIGHT)])[0], height_tree)
+                    self._tree(at.point(x, tree_y, KERB_HEIGHT), rng.uniform(5, 10))
         y = y0 + rng.uniform(0, 10)
         while y < min(y1, 110):
             self._furniture(front, y)
@@ -354,13 +374,9 @@ class _Builder:
                 continue
             junction = min(self.street.junctions, key=lambda j: min(abs(j.y0 - y), abs(j.y1 - y)))
             if junction.signals:
-                add_traffic_light(
-                    mesh, rng, at.apply([(0.45, y + sign * 0.6, 0)])[0], -1, self.metal
-                )
+                add_traffic_light(mesh, rng, at.point(0.45, y + sign * 0.6, 0), -1, self.metal)
                 if rng.random() < 0.5:
-                    add_traffic_light(
-                        mesh, rng, at.apply([(0.45, y + sign * 0.2, 0)])[0], 1, self.metal
-                    )
+                    add_traffic_light(mesh, rng, at.point(0.45, y + sign * 0.2, 0), 1, self.metal)
             if rng.random() < table.guard_rail:
                 a = y + sign * 2.5
                 railing(
@@ -375,13 +391,13 @@ class _Builder:
         if rng.random() < table.bicycle_racks and near_end > y0 + 12:
             y = rng.uniform(y0, near_end - 10)
             for k in range(int(rng.integers(3, 9))):
-                spot = at.apply([(front.width - 0.9, y + 0.6 * k, KERB_HEIGHT)])[0]
+                spot = at.point(front.width - 0.9, y + 0.6 * k, KERB_HEIGHT)
                 yaw = np.pi / 2 + rng.normal(0, 0.2) if rng.random() < 0.8 else rng.normal(0, 0.2)
                 add_bicycle(mesh, rng, pose(*spot, yaw=yaw), ridden=False)
         if rng.random() < table.bus_stop and near_end > y0 + 20 and front.width > 2.2:
             y = rng.uniform(max(y0, 8), near_end - 8) if near_end - 8 > max(y0, 8) else y0
             add_bus_shelter(mesh, rng, at, front.width - 1.6, y)
-            spot = at.apply([(0.6, y - 1.0, 0)])[0]
+            spot = at.point(0.6, y - 1.0, 0)
             mesh.cylinder(spot, np.add(spot, (0, 0, 2.9)), 0.05, 0.05, 6, POLE, m.FLAT, self.metal)
             mesh.box(
                 np.add(spot, (-0.25, -0.04, 2.2)),
@@ -389,19 +405,19 @@ class _Builder:
                 SIGN,
                 m.SIGN,
                 hsv(rng.random(), 0.8, 0.6),
-                item=mesh.item(3, 0.2, 2.6),
+                params=mesh.params(3, 0.2, 2.6),
             )
             for _ in range(int(rng.integers(0, 4))):
-                spot = at.apply(
-                    [(front.width - rng.uniform(0.4, 1.5), y + rng.uniform(0, 3.5), KERB_HEIGHT)]
-                )[0]
+                spot = at.point(
+                    front.width - rng.uniform(0.4, 1.5), y + rng.uniform(0, 3.5), KERB_HEIGHT
+                )
                 add_person(mesh, rng, pose(*spot, yaw=rng.uniform(0, 6.3)))
 
     def _furniture(self, front: _Frontage, y: float) -> None:
         rng, mesh, at = self.rng, self.mesh, front.at
         kind = choose(rng, self.table.furniture)
         x = rng.uniform(0.35, 0.7)
-        spot = at.apply([(x, y, KERB_HEIGHT)])[0]
+        spot = at.point(x, y, KERB_HEIGHT)
         if spot[1] < 3 and abs(spot[0] - self.camera_x) < 3:
             return
         if kind == "sign":
@@ -453,7 +469,7 @@ class _Builder:
                 SIGN,
                 m.SIGN,
                 board,
-                item=mesh.item(rng.integers(1, 9999), 0.28, 2.1),
+                params=mesh.params(rng.integers(1, 9999), 0.28, 2.1),
             )
 
     def _people(self, front: _Frontage, y0: float, y1: float) -> None:
@@ -470,9 +486,9 @@ class _Builder:
             x = rng.uniform(0.3, max(front.width - 0.3, 0.5))
             heading = rng.choice([0, np.pi])
             for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
-                spot = front.at.apply(
-                    [(x + rng.uniform(-0.4, 0.4), y + rng.uniform(-0.6, 0.6), KERB_HEIGHT)]
-                )[0]
+                spot = front.at.point(
+                    x + rng.uniform(-0.4, 0.4), y + rng.uniform(-0.6, 0.6), KERB_HEIGHT
+                )
                 if spot[1] > 2.5 or abs(spot[0] - self.camera_x) > 2.5:
                     yaw = heading + rng.normal(0, 0.35) + (0 if front.main else np.pi / 2)
                     add_person(self.mesh, rng, pose(*spot, yaw=yaw))
@@ -566,11 +582,11 @@ class _Builder:
             x = side * (w + rng.uniform(3.0, 5.0))
             self._vehicle(x, y, side * np.pi / 2, parked_kind(rng, self.table.vehicles))
         if rng.random() < self.table.parked[self.kind]:
-            for x in np.arange(w + 12, w + SIDE_STREET, 6.3):
+            for space in np.arange(w + 12, w + SIDE_STREET, 6.3):
                 if rng.random() < 0.6:
                     kind = parked_kind(rng, self.table.vehicles)
                     yaw = side * np.pi / 2 + rng.normal(0, 0.03)
-                    self._vehicle(side * x, junction.y1 - 1.1, yaw, kind)
+                    self._vehicle(side * float(space), junction.y1 - 1.1, yaw, kind)
 
     def _far_end(self) -> None:
         """Buildings and trees that close the view where the street ends."""
@@ -595,7 +611,8 @@ class _Builder:
                     False,
                 )
             else:
-                self._tree((y, END + rng.uniform(4, 12), 0), rng.uniform(9, 15))
+                spot = np.array([y, END + rng.uniform(4, 12), 0], np.float32)
+                self._tree(spot, rng.uniform(9, 15))
             y += length
         self.mesh.ground(
             -150,

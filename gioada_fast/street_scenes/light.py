@@ -82,17 +82,17 @@ def sky_radiance(directions: np.ndarray, weather: Weather) -> np.ndarray:
 
 def _clouds(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x, y = np.mod(x, CLOUDS).astype(np.float32), np.mod(y, CLOUDS).astype(np.float32)
-    # cv2.remap takes maps of at most 32767 columns: rows of 256 keep any count below that
     count = len(x)
-    rows = -(-count // 256)
-    maps = [np.resize(a, (rows, 256)) if count else a for a in (x, y)]
     if not count:
         return x
-    out = cv2.remap(cloud_texture(), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    # cv2.remap takes maps of at most 32767 columns: rows of 256 keep any count below that
+    shape = (-(-count // 256), 256)
+    map_x, map_y = np.resize(x, shape), np.resize(y, shape)
+    out = cv2.remap(cloud_texture(), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     return out.ravel()[:count]
 
 
-def ambient_occlusion(
+def ambient_visibility(
     caster: Caster, points: np.ndarray, normals: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
     """Openness of each pixel's surrounding, float32 [H * W] in 0 .. 1.
@@ -124,7 +124,9 @@ def ambient_occlusion(
     return _same_surface_filter(open_sky, points, normals, shape)
 
 
-def _same_surface_filter(values, points, normals, shape) -> np.ndarray:
+def _same_surface_filter(
+    values: np.ndarray, points: np.ndarray, normals: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
     height, width = shape
     pad = ((2, 2), (2, 2))
     image = np.pad(values.reshape(shape), pad, mode="edge")

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import InputError
 from .geometry import Triangles
-from .materials import CUT_OUTS, Hits, opaque, quad_uv
+from .materials import IS_CUT_OUT, opaque, quad_uv
 
 MAX_LAYERS = 10
 """Cut-outs that one ray may pass; whatever it meets after that stops it."""
@@ -37,7 +37,7 @@ class Caster:
                 'street scenes are ray-cast with embreex: pip install "gioada_fast[scenes]"'
             ) from error
         self.scene = scene
-        self._cut_out = CUT_OUTS[scene.materials]
+        self._cut_out = IS_CUT_OUT[scene.materials]
         self._embree = EmbreeScene()
         self._mesh = TriangleMesh(self._embree, vertices, scene.faces)
 
@@ -80,8 +80,9 @@ class Caster:
             if not len(active):
                 break
             dither = _dither(active, layer)
-            hits = Hits(face[active], None, None, None, travelled, uv[:, active], pixel_angle)
-            passes = ~opaque(self.scene, hits, dither, outline)
+            passes = ~opaque(
+                self.scene, face[active], uv[:, active], travelled * pixel_angle, dither, outline
+            )
             distance[active] = travelled
             active, travelled = active[passes], travelled[passes]
             if not len(active):

@@ -12,7 +12,7 @@ from ..labels import STREET_IDS
 from . import materials as m
 from .colours import grey, hsv
 from .frequencies import choose
-from .geometry import Mesh, Pose, Template
+from .geometry import Mesh, Point, Pose, Template
 
 CAR, BUS, LORRY = STREET_IDS["car"], STREET_IDS["bus"], STREET_IDS["lorry"]
 BICYCLE, MOTORCYCLE = STREET_IDS["bicycle"], STREET_IDS["motorcycle"]
@@ -54,7 +54,9 @@ CAR_SHAPES: dict[str, CarShape] = {
 }
 
 
-def _panel(corners: np.ndarray, u0, u1, v0, v1, offset: np.ndarray) -> np.ndarray:
+def _panel(
+    corners: np.ndarray, u0: float, u1: float, v0: float, v1: float, offset: np.ndarray
+) -> np.ndarray:
     """Part of a bilinear quad (a, b, c, d; u along ab, v along ad), moved by ``offset``."""
     a, b, c, d = corners
     out = []
@@ -131,26 +133,25 @@ def car(kind: str, near: bool) -> Template:
     rear_window = np.array([left[0], right[0], right[3], left[3]])
     crown = np.array([left[3], right[3], right[2], left[2]])
     for quad in (left, right, windscreen, rear_window, crown):
-        mesh.quad(*quad, CAR, m.PAINT, slot(BODY), quads=0)
+        mesh.quad(*quad, CAR, m.PAINT, slot(BODY))
     mesh.quad(
         *_panel(crown, 0.08, 0.92, 0.12, 0.88, np.array([0, 0, 0.035])),
         CAR,
         m.PAINT,
         slot(BODY),
-        quads=0,
     )
     glass = (CAR, m.GLASS, slot(GLASS))
     out = np.array([0, 0.012, 0.012])
-    mesh.quad(*_panel(windscreen, 0.06, 0.94, 0.08, 0.92, out), *glass, quads=0)
+    mesh.quad(*_panel(windscreen, 0.06, 0.94, 0.08, 0.92, out), *glass)
     if k.side_windows:
-        mesh.quad(*_panel(rear_window, 0.08, 0.92, 0.15, 0.88, out * [1, -1, 1]), *glass, quads=0)
+        mesh.quad(*_panel(rear_window, 0.08, 0.92, 0.15, 0.88, out * [1, -1, 1]), *glass)
     for side, quad in ((-1, left), (1, right)):
         out = np.array([side * 0.012, 0, 0.004])
         windows = [(0.53, 0.95)] + ([(0.05, 0.29), (0.31, 0.51)] if k.side_windows else [])
         if not k.side_windows:
             windows = [(0.76, 0.97)]
         for u0, u1 in windows:
-            mesh.quad(*_panel(quad, u0, u1, 0.1, 0.88, out), *glass, quads=0)
+            mesh.quad(*_panel(quad, u0, u1, 0.1, 0.88, out), *glass)
         lamp = (
             [side * half * 0.52, front - 0.09, belt * 0.58],
             [side * half * 0.86, front + 0.012, belt * 0.76],
@@ -214,20 +215,18 @@ def bus(double: bool) -> Template:
                     BUS,
                     m.GLASS,
                     slot(GLASS),
-                    quads=0,
                 )
-        for y, share in ((front + 0.02, 0.94), (rear - 0.02, 0.8)):
+        for end, share in ((front + 0.02, 0.94), (rear - 0.02, 0.8)):
             x = half * share
-            extra = 0.25 if y > 0 and low < 2 else 0.0
+            extra = 0.25 if end > 0 and low < 2 else 0.0
             mesh.quad(
-                [-x, y, low - extra],
-                [x, y, low - extra],
-                [x, y, high],
-                [-x, y, high],
+                [-x, end, low - extra],
+                [x, end, low - extra],
+                [x, end, high],
+                [-x, end, high],
                 BUS,
                 m.GLASS,
                 slot(GLASS),
-                quads=0,
             )
     for side in (-1, 1):
         x = side * (half + 0.015)
@@ -239,7 +238,6 @@ def bus(double: bool) -> Template:
             BUS,
             m.GLASS,
             slot(GLASS),
-            quads=0,
         )
         lamp = [side * 0.8, front - 0.1, 0.6], [side * 1.15, front + 0.03, 0.8]
         mesh.box(*lamp, BUS, m.GLASS, slot(HEADLIGHT))
@@ -273,7 +271,6 @@ def lorry(length: float) -> Template:
         LORRY,
         m.GLASS,
         slot(GLASS),
-        quads=0,
     )
     for side in (-1, 1):
         x = side * (half - 0.04)
@@ -285,7 +282,6 @@ def lorry(length: float) -> Template:
             LORRY,
             m.GLASS,
             slot(GLASS),
-            quads=0,
         )
         lamp = [side * 0.7, front - 0.1, 0.62], [side * 1.05, front + 0.03, 0.82]
         mesh.box(*lamp, LORRY, m.GLASS, slot(HEADLIGHT))
@@ -325,7 +321,9 @@ def vehicle_palette(rng: np.random.Generator, colourful: float) -> np.ndarray:
     )
 
 
-def _limb(mesh, label: int, a, b, ra: float, rb: float, index: int, sides: int = 6) -> None:
+def _limb(
+    mesh: Mesh, label: int, a: Point, b: Point, ra: float, rb: float, index: int, sides: int = 6
+) -> None:
     mesh.cylinder(a, b, ra, rb, sides, label, m.CLOTH, slot(index))
 
 
@@ -400,7 +398,7 @@ def _wheel(mesh: Mesh, label: int, y: float, radius: float, thickness: float, sp
     """A wheel as a cut-out disc, with a thin block so that it does not vanish seen edge on."""
     r = radius
     if spokes:
-        mesh.quad(
+        mesh.textured_quad(
             [0, y - r, 0],
             [0, y + r, 0],
             [0, y + r, 2 * r],
