@@ -14,11 +14,8 @@ from ..labels import STREET_IDS
 from . import materials as m
 from .colours import grey, hsv
 from .frequencies import choose
-from .geometry import Float, Mesh, Pose
+from .geometry import Mesh, Point2, Pose
 from .looks import Look
-
-Point2 = tuple[Float, Float]
-"""(x, y)."""
 
 BUILDING, WALL, FENCE = STREET_IDS["building"], STREET_IDS["wall"], STREET_IDS["fence"]
 TREE = STREET_IDS["tree"]
@@ -95,16 +92,9 @@ def make_style(rng: np.random.Generator, look: Look, city: bool) -> Style:
 
 
 def wall(
-    mesh: Mesh,
-    at: Pose,
-    style: Style,
-    p: Point2,
-    q: Point2,
-    z1: float,
-    ground_floor: int,
+    mesh: Mesh, at: Pose, style: Style, p: Point2, q: Point2, z1: float, ground_floor: int
 ) -> None:
     """A façade from ``p`` to ``q`` (x, y), with window bays between them."""
-    corners = [(*p, 0), (*q, 0), (*q, z1), (*p, z1)]
     ends = at.apply([(*p, 0), (*q, 0)]).tolist()
     # which world axis the wall runs along, and where it starts on it
     axis = 0 if abs(ends[1][0] - ends[0][0]) > abs(ends[1][1] - ends[0][1]) else 1
@@ -128,7 +118,7 @@ def wall(
         panes=style.panes,
         trim=style.trim_tone,
     )
-    mesh.quad(*corners, BUILDING, m.FACADE, style.colour, at=at, params=mesh.params(*params))
+    mesh.panel(p, q, 0, z1, BUILDING, m.FACADE, style.colour, at=at, params=mesh.params(*params))
 
 
 def _roof(
@@ -234,14 +224,7 @@ def _roof(
 
 
 def _dormer(
-    mesh: Mesh,
-    at: Pose,
-    style: Style,
-    x0: float,
-    x1: float,
-    y: float,
-    z: float,
-    colour: np.ndarray,
+    mesh: Mesh, at: Pose, style: Style, x0: float, x1: float, y: float, z: float, colour: np.ndarray
 ) -> None:
     half, height = 0.75, 1.25
     low, high = (x0, y - half, z), (x1, y + half, z + height)
@@ -387,13 +370,7 @@ def add_building(
 
 
 def _shop_front(
-    mesh: Mesh,
-    rng: np.random.Generator,
-    at: Pose,
-    style: Style,
-    x0: float,
-    y0: float,
-    y1: float,
+    mesh: Mesh, rng: np.random.Generator, at: Pose, style: Style, x0: float, y0: float, y1: float
 ) -> None:
     """Fascia boards, hanging signs, awnings and pilasters; one shop every 5 m or so."""
     count = max(1, round((y1 - y0) / rng.uniform(4.5, 7)))
@@ -482,27 +459,9 @@ def _bay_window(
     bay_top = min(top, style.ground + 2 * style.storey)
     for z0, z1 in ((0.0, 0.7), (2.25, bay_top)):
         for p, q in pairwise(plan):
-            mesh.quad(
-                (*p, z0),
-                (*q, z0),
-                (*q, z1),
-                (*p, z1),
-                BUILDING,
-                m.STONE,
-                style.trim,
-                at=at,
-            )
+            mesh.panel(p, q, z0, z1, BUILDING, m.STONE, style.trim, at=at)
     for p, q in pairwise(plan):
-        mesh.quad(
-            (*p, 0.7),
-            (*q, 0.7),
-            (*q, 2.25),
-            (*p, 2.25),
-            BUILDING,
-            m.GLASS,
-            grey(0.03),
-            at=at,
-        )
+        mesh.panel(p, q, 0.7, 2.25, BUILDING, m.GLASS, grey(0.03), at=at)
         mesh.cylinder(
             (*p, 0), (*p, bay_top), 0.07, 0.07, 4, BUILDING, m.FLAT, grey(style.frame), at=at
         )
@@ -580,17 +539,7 @@ def railing(
     start, end = np.asarray(p, np.float32), np.asarray(q, np.float32)
     length = float(np.linalg.norm(end - start))
     params = mesh.params(z, height, length)
-    mesh.textured_quad(
-        (*p, z),
-        (*q, z),
-        (*q, z + height),
-        (*p, z + height),
-        label,
-        material,
-        colour,
-        at=at,
-        params=params,
-    )
+    mesh.panel(p, q, z, z + height, label, material, colour, at=at, params=params, textured=True)
     posts = max(1, round(length / 2.4))
     for share in np.linspace(0, 1, posts + 1):
         x, y = start + (end - start) * share
@@ -658,16 +607,17 @@ def add_boundary(
         height = rng.choice([0.95, 1.75])
         material = m.PICKET if height < 1 else m.PLANKS
         params = mesh.params(0, height, y1 - y0)
-        mesh.textured_quad(
-            (x, y0, 0.06),
-            (x, y1, 0.06),
-            (x, y1, height),
-            (x, y0, height),
+        mesh.panel(
+            (x, y0),
+            (x, y1),
+            0.06,
+            height,
             FENCE,
             material,
             colour,
             at=at,
             params=params,
+            textured=True,
         )
         for y in np.arange(y0, y1, 2.4):
             mesh.box(
@@ -706,16 +656,7 @@ def add_bus_shelter(mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y:
     mesh.box(
         (x - 0.2, y - 0.2, 2.4), (x + 1.5, y + 3.85, 2.52), BUILDING, m.FLAT, grey(0.12), at=at
     )
-    mesh.quad(
-        (x + 1.34, y, 0.3),
-        (x + 1.34, y + 3.6, 0.3),
-        (x + 1.34, y + 3.6, 2.2),
-        (x + 1.34, y, 2.2),
-        BUILDING,
-        m.GLASS,
-        grey(0.06),
-        at=at,
-    )
+    mesh.panel((x + 1.34, y), (x + 1.34, y + 3.6), 0.3, 2.2, BUILDING, m.GLASS, grey(0.06), at=at)
     poster = hsv(rng.random(), 0.6, 0.7)
     mesh.box(
         (x + 0.1, y + 3.62, 0.4),

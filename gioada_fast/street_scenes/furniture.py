@@ -87,25 +87,21 @@ def add_traffic_sign(
                 m.FLAT,
                 white,
             )
-        elif kind == 3:
-            mesh.box(
-                np.subtract(centre, (size, 0.02, size)),
-                np.add(back, (size, 0, size)),
-                SIGN,
-                m.SIGN,
-                blue,
-                params=mesh.params(rng.integers(1, 9999), 0.4, centre[2]),
-            )
-        else:
-            wide, tall = rng.uniform(0.3, 0.7), rng.uniform(0.15, 0.35)
-            colour = [white, hsv(0.38, 0.8, 0.4), hsv(0.13, 0.85, 0.8)][int(rng.integers(0, 3))]
+        else:  # information: lettering on a panel
+            if kind == 3:
+                wide = tall = size
+                colour, letter = blue, 0.4
+            else:
+                wide, tall = rng.uniform(0.3, 0.7), rng.uniform(0.15, 0.35)
+                colour = [white, hsv(0.38, 0.8, 0.4), hsv(0.13, 0.85, 0.8)][int(rng.integers(0, 3))]
+                letter = 0.16
             mesh.box(
                 np.subtract(centre, (wide, 0.02, tall)),
                 np.add(back, (wide, 0, tall)),
                 SIGN,
                 m.SIGN,
                 colour,
-                params=mesh.params(rng.integers(1, 9999), 0.16, centre[2]),
+                params=mesh.params(rng.integers(1, 9999), letter, centre[2]),
             )
 
 

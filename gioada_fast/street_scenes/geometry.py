@@ -15,6 +15,8 @@ Point = Sequence[float | np.floating] | np.ndarray
 """Three coordinates."""
 Float = float | np.floating
 """A number of Python or of NumPy."""
+Point2 = tuple[Float, Float]
+"""(x, y)."""
 
 NUM_PARAMS = 15
 """Columns of the table of material parameters; ``materials.FacadeParams`` fills them all."""
@@ -132,11 +134,23 @@ class Mesh:
         """Quad with corners in order."""
         self.add(np.array([a, b, c, d], np.float32), QUAD_FACES, *attributes, **options)
 
-    def textured_quad(
-        self, a: Point, b: Point, c: Point, d: Point, *attributes: Any, **options: Any
+    def panel(
+        self,
+        p: Point2,
+        q: Point2,
+        z0: float,
+        z1: float,
+        *attributes: Any,
+        textured: bool = False,
+        **options: Any,
     ) -> None:
-        """Quad with texture coordinates: a is (0, 0), b (1, 0), c (1, 1), d (0, 1)."""
-        self.quad(a, b, c, d, *attributes, quads=QUAD_HALVES, **options)
+        """Vertical rectangle over the ground line from ``p`` to ``q``, between two heights.
+
+        ``textured`` adds texture coordinates, (0, 0) at the foot of ``p`` and (1, 1) at the top of
+        ``q``.
+        """
+        corners = (*p, z0), (*q, z0), (*q, z1), (*p, z1)
+        self.quad(*corners, *attributes, quads=QUAD_HALVES if textured else 0, **options)
 
     def cylinder(
         self,

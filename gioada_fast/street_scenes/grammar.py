@@ -13,31 +13,15 @@ import numpy as np
 
 from ..labels import STREET_IDS
 from . import materials as m
-from .buildings import (
-    add_boundary,
-    add_building,
-    add_bus_shelter,
-    add_church,
-    railing,
-)
+from .buildings import add_boundary, add_building, add_bus_shelter, add_church, railing
 from .colours import grey, hsv
 from .frequencies import choose
-from .furniture import (
-    add_lamp,
-    add_traffic_light,
-    add_traffic_sign,
-)
+from .furniture import add_lamp, add_traffic_light, add_traffic_sign
 from .geometry import Float, Mesh, Pose, Triangles, pose
 from .looks import Look
 from .materials import Junction, Street
 from .plants import add_bare_tree, add_bush, add_leafy_tree
-from .vehicles import (
-    add_bicycle,
-    add_motorcycle,
-    add_person,
-    add_vehicle,
-    parked_kind,
-)
+from .vehicles import add_bicycle, add_motorcycle, add_person, add_vehicle, parked_kind
 
 ROAD, PAVEMENT, TERRAIN = STREET_IDS["road"], STREET_IDS["pavement"], STREET_IDS["terrain"]
 POLE, SIGN = STREET_IDS["pole"], STREET_IDS["traffic sign"]
@@ -615,14 +599,7 @@ class _Builder:
                 self._tree(spot, rng.uniform(9, 15))
             y += length
         self.mesh.ground(
-            -150,
-            150,
-            END + 8,
-            END + 150,
-            KERB_HEIGHT,
-            TERRAIN,
-            m.GRASS,
-            hsv(0.24, 0.5, 0.4),
+            -150, 150, END + 8, END + 150, KERB_HEIGHT, TERRAIN, m.GRASS, hsv(0.24, 0.5, 0.4)
         )
 
 

@@ -135,10 +135,7 @@ def car(kind: str, near: bool) -> Template:
     for quad in (left, right, windscreen, rear_window, crown):
         mesh.quad(*quad, CAR, m.PAINT, slot(BODY))
     mesh.quad(
-        *_panel(crown, 0.08, 0.92, 0.12, 0.88, np.array([0, 0, 0.035])),
-        CAR,
-        m.PAINT,
-        slot(BODY),
+        *_panel(crown, 0.08, 0.92, 0.12, 0.88, np.array([0, 0, 0.035])), CAR, m.PAINT, slot(BODY)
     )
     glass = (CAR, m.GLASS, slot(GLASS))
     out = np.array([0, 0.012, 0.012])
@@ -147,9 +144,7 @@ def car(kind: str, near: bool) -> Template:
         mesh.quad(*_panel(rear_window, 0.08, 0.92, 0.15, 0.88, out * [1, -1, 1]), *glass)
     for side, quad in ((-1, left), (1, right)):
         out = np.array([side * 0.012, 0, 0.004])
-        windows = [(0.53, 0.95)] + ([(0.05, 0.29), (0.31, 0.51)] if k.side_windows else [])
-        if not k.side_windows:
-            windows = [(0.76, 0.97)]
+        windows = [(0.53, 0.95), (0.05, 0.29), (0.31, 0.51)] if k.side_windows else [(0.76, 0.97)]
         for u0, u1 in windows:
             mesh.quad(*_panel(quad, u0, u1, 0.1, 0.88, out), *glass)
         lamp = (
@@ -157,7 +152,7 @@ def car(kind: str, near: bool) -> Template:
             [side * half * 0.86, front + 0.012, belt * 0.76],
         )
         mesh.box(*lamp, CAR, m.GLASS, slot(HEADLIGHT))
-        tall = 0.5 if kind in ("saloon",) else 0.75
+        tall = 0.5 if kind == "saloon" else 0.75
         lamp = (
             [side * half * 0.62, rear - 0.012, belt * 0.66],
             [side * half * 0.9, rear + 0.12, belt * (0.45 + tall)],
@@ -207,38 +202,14 @@ def bus(double: bool) -> Template:
         for side in (-1, 1):
             x = side * (half + 0.015)
             for y in np.arange(rear + 0.4, front - 1.6, 1.35):
-                mesh.quad(
-                    [x, y, low],
-                    [x, y + 1.25, low],
-                    [x, y + 1.25, high],
-                    [x, y, high],
-                    BUS,
-                    m.GLASS,
-                    slot(GLASS),
-                )
+                mesh.panel((x, y), (x, y + 1.25), low, high, BUS, m.GLASS, slot(GLASS))
         for end, share in ((front + 0.02, 0.94), (rear - 0.02, 0.8)):
             x = half * share
             extra = 0.25 if end > 0 and low < 2 else 0.0
-            mesh.quad(
-                [-x, end, low - extra],
-                [x, end, low - extra],
-                [x, end, high],
-                [-x, end, high],
-                BUS,
-                m.GLASS,
-                slot(GLASS),
-            )
+            mesh.panel((-x, end), (x, end), low - extra, high, BUS, m.GLASS, slot(GLASS))
     for side in (-1, 1):
         x = side * (half + 0.015)
-        mesh.quad(
-            [x, front - 1.5, 0.4],
-            [x, front - 0.3, 0.4],
-            [x, front - 0.3, 2.4],
-            [x, front - 1.5, 2.4],
-            BUS,
-            m.GLASS,
-            slot(GLASS),
-        )
+        mesh.panel((x, front - 1.5), (x, front - 0.3), 0.4, 2.4, BUS, m.GLASS, slot(GLASS))
         lamp = [side * 0.8, front - 0.1, 0.6], [side * 1.15, front + 0.03, 0.8]
         mesh.box(*lamp, BUS, m.GLASS, slot(HEADLIGHT))
         lamp = [side * 0.95, rear - 0.03, 0.7], [side * 1.18, rear + 0.1, 1.3]
@@ -263,15 +234,7 @@ def lorry(length: float) -> Template:
     mesh.box([-half + 0.05, cab, 0.5], [half - 0.05, front, 2.4], LORRY, m.PAINT, slot(BODY))
     mesh.box([-half + 0.2, cab, 2.4], [half - 0.2, front - 0.5, 2.9], LORRY, m.PAINT, slot(BODY))
     x, y = half * 0.88, front + 0.012
-    mesh.quad(
-        [-x, y, 1.45],
-        [x, y, 1.45],
-        [x, y, 2.25],
-        [-x, y, 2.25],
-        LORRY,
-        m.GLASS,
-        slot(GLASS),
-    )
+    mesh.panel((-x, y), (x, y), 1.45, 2.25, LORRY, m.GLASS, slot(GLASS))
     for side in (-1, 1):
         x = side * (half - 0.04)
         mesh.quad(
@@ -398,15 +361,7 @@ def _wheel(mesh: Mesh, label: int, y: float, radius: float, thickness: float, sp
     """A wheel as a cut-out disc, with a thin block so that it does not vanish seen edge on."""
     r = radius
     if spokes:
-        mesh.textured_quad(
-            [0, y - r, 0],
-            [0, y + r, 0],
-            [0, y + r, 2 * r],
-            [0, y - r, 2 * r],
-            label,
-            m.SPOKES,
-            slot(TRIM),
-        )
+        mesh.panel((0, y - r), (0, y + r), 0, 2 * r, label, m.SPOKES, slot(TRIM), textured=True)
         for angle in np.arange(8) * np.pi / 4 + 0.2:
             a = [0, y + 0.96 * r * np.cos(angle), r + 0.96 * r * np.sin(angle)]
             b = [
