@@ -22,7 +22,7 @@ TREE = STREET_IDS["tree"]
 
 
 @dataclass
-class Style:
+class FacadeStyle:
     """What the walls of one building share."""
 
     seed: int
@@ -49,12 +49,12 @@ class Style:
     """0 one pane, 1 sash, 2 casement with a cross."""
 
     @property
-    def trim_tone(self) -> float:
+    def trim_albedo(self) -> float:
         """Albedo of the trim."""
         return float(self.trim.mean())
 
 
-def make_style(rng: np.random.Generator, look: Look, city: bool) -> Style:
+def draw_style(rng: np.random.Generator, look: Look, city: bool) -> FacadeStyle:
     """Draws a style from the look's palette."""
     cladding = choose(rng, look.cladding)
     if cladding == "panel" and not city:
@@ -75,7 +75,7 @@ def make_style(rng: np.random.Generator, look: Look, city: bool) -> Style:
     }[cladding]()
     pale = hsv(0.11, rng.uniform(0.03, 0.2), rng.uniform(0.62, 0.9))
     panel = cladding == "panel"
-    return Style(
+    return FacadeStyle(
         seed=int(rng.integers(1, 30000)),
         cladding=cladding,
         colour=colour,
@@ -91,8 +91,8 @@ def make_style(rng: np.random.Generator, look: Look, city: bool) -> Style:
     )
 
 
-def wall(
-    mesh: Mesh, at: Pose, style: Style, p: Point2, q: Point2, z1: float, ground_floor: int
+def add_facade(
+    mesh: Mesh, at: Pose, style: FacadeStyle, p: Point2, q: Point2, z1: float, ground_floor: int
 ) -> None:
     """A façade from ``p`` to ``q`` (x, y), with window bays between them."""
     ends = at.apply([(*p, 0), (*q, 0)]).tolist()
@@ -116,7 +116,7 @@ def wall(
         frame=style.frame,
         surround=style.surround,
         panes=style.panes,
-        trim=style.trim_tone,
+        trim=style.trim_albedo,
     )
     mesh.panel(p, q, 0, z1, BUILDING, m.FACADE, style.colour, at=at, params=mesh.params(*params))
 
@@ -126,7 +126,7 @@ def _roof(
     rng: np.random.Generator,
     look: Look,
     at: Pose,
-    style: Style,
+    style: FacadeStyle,
     x0: float,
     x1: float,
     y0: float,
@@ -224,7 +224,14 @@ def _roof(
 
 
 def _dormer(
-    mesh: Mesh, at: Pose, style: Style, x0: float, x1: float, y: float, z: float, colour: np.ndarray
+    mesh: Mesh,
+    at: Pose,
+    style: FacadeStyle,
+    x0: float,
+    x1: float,
+    y: float,
+    z: float,
+    colour: np.ndarray,
 ) -> None:
     half, height = 0.75, 1.25
     low, high = (x0, y - half, z), (x1, y + half, z + height)
@@ -273,22 +280,22 @@ def add_building(
     storeys: int,
     city: bool,
     shop: bool,
-    near: bool,
+    detailed: bool,
 ) -> float:
     """A building whose façade runs from y0 to y0 + length at x0; returns its depth.
 
-    ``near`` adds the relief that is too small to be seen from afar.
+    ``detailed`` adds the relief that is too small to be seen from afar.
     """
-    style = make_style(rng, look, city)
+    style = draw_style(rng, look, city)
     depth = rng.uniform(8, 13)
     x1, y1 = x0 + depth, y0 + length
     z = style.ground + (storeys - 1) * style.storey + (0.35 if storeys > 1 else 0.0)
     ground = m.SHOP if shop else m.WINDOWS
-    wall(mesh, at, style, (x0, y0), (x0, y1), z, ground)
-    wall(mesh, at, style, (x1, y0), (x1, y1), z, m.WINDOWS)
+    add_facade(mesh, at, style, (x0, y0), (x0, y1), z, ground)
+    add_facade(mesh, at, style, (x1, y0), (x1, y1), z, m.WINDOWS)
     for y in (y0, y1):
         side = m.WINDOWS if rng.random() < (0.65 if city else 0.35) else m.BLANK
-        wall(mesh, at, style, (x0, y), (x1, y), z, side)
+        add_facade(mesh, at, style, (x0, y), (x1, y), z, side)
     stone = (BUILDING, m.STONE)
     pitched = not city or (style.cladding != "panel" and rng.random() < 0.55)
     if pitched:
@@ -324,7 +331,7 @@ def add_building(
                 grey(0.2),
                 at=at,
             )
-    if not near:
+    if not detailed:
         return depth
     if city and style.cladding != "panel" and rng.random() < 0.6:
         for level in range(1, storeys):
@@ -370,7 +377,13 @@ def add_building(
 
 
 def _shop_front(
-    mesh: Mesh, rng: np.random.Generator, at: Pose, style: Style, x0: float, y0: float, y1: float
+    mesh: Mesh,
+    rng: np.random.Generator,
+    at: Pose,
+    style: FacadeStyle,
+    x0: float,
+    y0: float,
+    y1: float,
 ) -> None:
     """Fascia boards, hanging signs, awnings and pilasters; one shop every 5 m or so."""
     count = max(1, round((y1 - y0) / rng.uniform(4.5, 7)))
@@ -415,7 +428,7 @@ def _shop_front(
 
 
 def _balconies(
-    mesh: Mesh, at: Pose, style: Style, x0: float, y0: float, length: float, storeys: int
+    mesh: Mesh, at: Pose, style: FacadeStyle, x0: float, y0: float, length: float, storeys: int
 ) -> None:
     bays = max(1, round(length / style.bay))
     for level in range(1, storeys):
@@ -430,7 +443,7 @@ def _balconies(
                 style.trim,
                 at=at,
             )
-            railing(
+            add_railing(
                 mesh,
                 at,
                 (x0 - 0.96, y - 1.05),
@@ -446,7 +459,7 @@ def _bay_window(
     mesh: Mesh,
     rng: np.random.Generator,
     at: Pose,
-    style: Style,
+    style: FacadeStyle,
     x0: float,
     y0: float,
     length: float,
@@ -524,7 +537,7 @@ def add_church(
         mesh.add(spire, faces, BUILDING, m.ROOF, slate, at=at)
 
 
-def railing(
+def add_railing(
     mesh: Mesh,
     at: Pose,
     p: Point2,
@@ -541,8 +554,8 @@ def railing(
     params = mesh.params(z, height, length)
     mesh.panel(p, q, z, z + height, label, material, colour, at=at, params=params, textured=True)
     posts = max(1, round(length / 2.4))
-    for share in np.linspace(0, 1, posts + 1):
-        x, y = start + (end - start) * share
+    for fraction in np.linspace(0, 1, posts + 1):
+        x, y = start + (end - start) * fraction
         mesh.box(
             (x - 0.035, y - 0.035, z - 0.02),
             (x + 0.035, y + 0.035, z + height + 0.06),
@@ -601,7 +614,7 @@ def add_boundary(
                 at=at,
                 params=mesh.params(m.CLADDING["brick"]),
             )
-        railing(mesh, at, (x + 0.1, y0), (x + 0.1, y1), low + 0.02, rng.uniform(0.9, 1.3), dark)
+        add_railing(mesh, at, (x + 0.1, y0), (x + 0.1, y1), low + 0.02, rng.uniform(0.9, 1.3), dark)
     elif kind == "picket":
         colour = grey(0.7) if rng.random() < 0.4 else hsv(0.08, rng.uniform(0.2, 0.5), 0.4)
         height = rng.choice([0.95, 1.75])
@@ -629,7 +642,7 @@ def add_boundary(
                 at=at,
             )
     elif kind == "chain-link":
-        railing(
+        add_railing(
             mesh,
             at,
             (x, y0),

@@ -12,7 +12,7 @@ import numpy as np
 from ..atomic_files import write_atomically
 from ..errors import InputError
 from ..processes import run_in_processes
-from .frames import VERSION, Frame, check, render
+from .frames import VERSION, Frame, check_arguments, render
 
 MAX_DEPTH = 655.35
 """Metres; the largest depth that 16 bits of centimetres hold."""
@@ -55,7 +55,7 @@ def ensure(
         InputError: unknown look, empty size, negative seed, or ``root`` cannot be written.
     """
     seeds = [int(seed) for seed in seeds]
-    check(look, size, seeds)
+    check_arguments(look, size, seeds)
     paths = [frame_paths(root, look, size, seed) for seed in seeds]
     missing = sorted(
         {

@@ -15,7 +15,7 @@ from .light import (
     Weather,
     ambient_visibility,
     draw_weather,
-    reflected,
+    reflected_radiance,
     sky_radiance,
 )
 from .looks import LOOKS, Look
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
     """uint8 [H, W] ids of ``STREET_IDS``."""
 
 
-def check(look: str, size: tuple[int, int], seeds: Sequence[int]) -> None:
+def check_arguments(look: str, size: tuple[int, int], seeds: Sequence[int]) -> None:
     """Raises InputError for an unknown look, an empty size or a negative seed."""
     if look not in LOOKS:
         raise InputError(f"unknown look {look!r}: choose one of {', '.join(LOOKS)}")
@@ -59,26 +59,28 @@ def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> 
     Raises:
         InputError: unknown look, empty size, negative seed, or embreex is not installed.
     """
-    check(look, size, [seed])
-    style = LOOKS[look]
+    check_arguments(look, size, [seed])
+    settings = LOOKS[look]
     rng = np.random.default_rng([seed, zlib.crc32(look.encode())])
-    scene = grammar.build(rng, style)
-    weather = draw_weather(rng, style)
-    camera = draw_camera(rng, style, scene.camera_x)
-    view = _View(scene, weather, style, camera.position)
+    scene = grammar.build_scene(rng, settings)
+    weather = draw_weather(rng, settings)
+    camera = draw_camera(rng, settings, scene.camera_x)
+    view = _View(scene, weather, settings, camera.position)
 
     angle = float(1 / (camera.focal * size[1]))
     centre, cosine = camera.rays(size, 1)
-    outline = view.trace(centre, angle, outline=True)
-    hit = outline.face >= 0
-    labels = np.where(hit, view.triangles.labels[outline.face], STREET_IDS["sky"]).astype(np.uint8)
-    depth = np.where(hit, outline.distance * cosine, 0).astype(np.float32)
+    centre_hits = view.trace(centre, angle, filled=True)
+    hit = centre_hits.face >= 0
+    labels = np.where(hit, view.triangles.labels[centre_hits.face], STREET_IDS["sky"]).astype(
+        np.uint8
+    )
+    depth = np.where(hit, centre_hits.distance * cosine, 0).astype(np.float32)
 
-    visibility = np.repeat(view.ambient_visibility(centre, outline, size), SUBSAMPLES**2)
+    visibility = np.repeat(view.ambient_visibility(centre, centre_hits, size), SUBSAMPLES**2)
     rays, _ = camera.rays(size, SUBSAMPLES)
-    traced = view.trace(rays, angle / SUBSAMPLES, outline=False)
+    traced = view.trace(rays, angle / SUBSAMPLES, filled=False)
     radiance = view.radiance(rays, traced, visibility, angle / SUBSAMPLES)
-    image = develop(rng, style, radiance.reshape(-1, SUBSAMPLES**2, 3), size)
+    image = develop(rng, settings, radiance.reshape(-1, SUBSAMPLES**2, 3), size)
     return Frame(image, depth.reshape(size), labels.reshape(size))
 
 
@@ -92,10 +94,10 @@ class _View:
         self.caster = Caster(vertices, self.triangles)
         self.normals = _face_normals(vertices, self.triangles.faces)
 
-    def trace(self, directions: np.ndarray, pixel_angle: float, outline: bool) -> RayHits:
+    def trace(self, directions: np.ndarray, pixel_angle: float, filled: bool) -> RayHits:
         """First opaque hit of rays from the camera; arguments as in ``Caster.trace``."""
         origins = np.broadcast_to(self.origin, directions.shape).copy()
-        return self.caster.trace(origins, directions, pixel_angle, outline)
+        return self.caster.trace(origins, directions, pixel_angle, filled)
 
     def ambient_visibility(
         self, directions: np.ndarray, hits: RayHits, size: tuple[int, int]
@@ -154,7 +156,9 @@ class _View:
         self._reflect(radiance, surface.gloss, direction, normal, visible)
         if self.weather.haze:
             clear = np.exp(-distance * np.float32(self.weather.haze))[:, None]
-            veil = np.float32(0.7 * self.weather.sky) * np.array([0.97, 0.99, 1.0], np.float32)
+            veil = np.float32(0.7 * self.weather.sky_brightness) * np.array(
+                [0.97, 0.99, 1.0], np.float32
+            )
             radiance = radiance * clear + veil * (1 - clear)
         out[index] = radiance
         return out
@@ -199,7 +203,9 @@ class _View:
         base = gloss[glossy]
         grazing = np.square(np.square(1 - cosine)) * (1 - cosine)
         fresnel = base + (1 - base) * np.minimum(base * 4, 0.9) * grazing
-        sheen = reflected(mirror, self.weather) * (0.35 + 0.65 * visibility[glossy])[:, None]
+        sheen = (
+            reflected_radiance(mirror, self.weather) * (0.35 + 0.65 * visibility[glossy])[:, None]
+        )
         radiance[glossy] += fresnel[:, None] * (sheen - radiance[glossy])
 
 

@@ -18,7 +18,7 @@ class Frequencies:
     """Share of city, suburb and park streets."""
     left_hand_traffic: bool
     """Whether vehicles keep to the left."""
-    lane_width: tuple[float, float]
+    carriageway_half_width: tuple[float, float]
     """Half of the carriageway, metres, range."""
     pavement_width: tuple[float, float]
     """Metres, range."""
@@ -85,7 +85,7 @@ FREQUENCIES: dict[str, Frequencies] = {
     "day": Frequencies(
         street_kinds={"city": 0.55, "suburb": 0.27, "park": 0.18},
         left_hand_traffic=True,
-        lane_width=(3.2, 5.2),
+        carriageway_half_width=(3.2, 5.2),
         pavement_width=(1.8, 3.4),
         storeys=(2.3, 4.4),
         gap_between_junctions=(28.0, 75.0),
@@ -119,7 +119,7 @@ FREQUENCIES: dict[str, Frequencies] = {
     "overcast": Frequencies(
         street_kinds={"city": 0.68, "suburb": 0.14, "park": 0.18},
         left_hand_traffic=False,
-        lane_width=(3.6, 7.0),
+        carriageway_half_width=(3.6, 7.0),
         pavement_width=(2.4, 5.0),
         storeys=(3.4, 5.6),
         gap_between_junctions=(40.0, 95.0),

@@ -13,7 +13,13 @@ import numpy as np
 
 from ..labels import STREET_IDS
 from . import materials as m
-from .buildings import add_boundary, add_building, add_bus_shelter, add_church, railing
+from .buildings import (
+    add_boundary,
+    add_building,
+    add_bus_shelter,
+    add_church,
+    add_railing,
+)
 from .colours import grey, hsv
 from .frequencies import choose
 from .furniture import add_lamp, add_traffic_light, add_traffic_sign
@@ -28,10 +34,10 @@ POLE, SIGN = STREET_IDS["pole"], STREET_IDS["traffic sign"]
 VOID, BUILDING = STREET_IDS["void"], STREET_IDS["building"]
 
 KERB_HEIGHT = 0.12
-START, END = -14.0, 215.0
+STREET_START, STREET_END = -14.0, 215.0
 """The main street's stretch, metres; the camera stands at y = 0."""
 BLOCK_DEPTH = 140.0
-SIDE_STREET = 45.0
+SIDE_STREET_LENGTH = 45.0
 """How far along a side street buildings are drawn."""
 
 
@@ -67,18 +73,20 @@ class _Builder:
     def __init__(self, rng: np.random.Generator, look: Look) -> None:
         self.rng = rng
         self.look = look
-        self.table = look.frequencies
+        self.frequencies = look.frequencies
         self.mesh = Mesh()
-        self.kind = choose(rng, self.table.street_kinds)
-        self.parked = {side: rng.random() < self.table.parked[self.kind] for side in (-1, 1)}
+        self.street_kind = choose(rng, self.frequencies.street_kinds)
+        self.parked = {
+            side: rng.random() < self.frequencies.parked[self.street_kind] for side in (-1, 1)
+        }
         self.street = self._street()
         near = self.street.near_side
         self.camera_x = near * self._lane(near) * rng.uniform(0.75, 1.15)
         self.occupied: list[tuple[float, float, float, float]] = []
         """(x, y, half width, half length) of what already stands on the carriageway."""
-        self.bare = rng.random() < self.table.bare_trees
+        self.bare = rng.random() < self.frequencies.bare_trees
         self.metal = grey(rng.choice([0.03, 0.06, 0.22, 0.3]))
-        self.storeys = rng.uniform(*self.table.storeys)
+        self.storeys = rng.uniform(*self.frequencies.storeys)
         self.paving = np.array([1.06, 1.0, 0.93]) * rng.uniform(0.13, 0.3)
         self.tarmac_pavement = float(rng.random() < 0.35)
         self.slab = rng.choice([0.4, 0.6, 0.9])
@@ -87,7 +95,7 @@ class _Builder:
         )
 
     def _street(self) -> Street:
-        rng, table, look = self.rng, self.table, self.look
+        rng, frequencies, look = self.rng, self.frequencies, self.look
         junctions = []
         y = rng.uniform(6, 50)
         while y < 150:
@@ -97,13 +105,15 @@ class _Builder:
                     y,
                     y + width,
                     int(rng.choice([-1, 1, 0])),
-                    bool(rng.random() < table.zebra),
-                    bool(rng.random() < table.signals),
+                    bool(rng.random() < frequencies.zebra),
+                    bool(rng.random() < frequencies.signals),
                     bool(rng.random() < look.yellow_lines * 0.4),
                 )
             )
-            y += width + rng.uniform(*table.gap_between_junctions)
-        half_width = rng.uniform(*table.lane_width) * (0.9 if self.kind == "suburb" else 1.0)
+            y += width + rng.uniform(*frequencies.gap_between_junctions)
+        half_width = rng.uniform(*frequencies.carriageway_half_width) * (
+            0.9 if self.street_kind == "suburb" else 1.0
+        )
         if any(self.parked.values()):
             # room to pass what is parked
             half_width = max(half_width, 4.3)
@@ -111,14 +121,14 @@ class _Builder:
             seed=int(rng.integers(1, 30000)),
             half_width=half_width,
             junctions=junctions,
-            near_side=-1 if table.left_hand_traffic else 1,
+            near_side=-1 if frequencies.left_hand_traffic else 1,
             bend=rng.normal(0, 0.0007),
             slope=rng.normal(0, 0.00012),
-            paint=rng.uniform(0.4, 0.75),
+            marking_albedo=rng.uniform(0.4, 0.75),
             dash=(float(rng.choice([3.0, 6.0, 9.0])), rng.uniform(0.35, 0.65)),
-            centre=int(rng.choice([0, 1, 2], p=[0.2, 0.62, 0.18])),
-            edge=bool(rng.random() < 0.25),
-            yellow=bool(rng.random() < look.yellow_lines),
+            centre_line=int(rng.choice([0, 1, 2], p=[0.2, 0.62, 0.18])),
+            edge_lines=bool(rng.random() < 0.25),
+            yellow_lines=bool(rng.random() < look.yellow_lines),
             cobbles=bool(rng.random() < look.cobbles),
             patches=rng.uniform(0.02, 0.15),
             wetness=rng.uniform(*look.wetness),
@@ -135,7 +145,7 @@ class _Builder:
         road = np.array([1.02, 1.0, 0.97]) * tone * rng.uniform(0.95, 1.05, 3)
         # one sheet of carriageway lies under everything; blocks stand on it
         for x0, x1 in pairwise((-150, -50, 0, 50, 150)):
-            self.mesh.ground(x0, x1, START - 30, 420, 0, ROAD, m.ROAD, road)
+            self.mesh.ground(x0, x1, STREET_START - 30, 420, 0, ROAD, m.ROAD, road)
         for side in (-1, 1):
             self._side(side)
         self._traffic()
@@ -145,12 +155,12 @@ class _Builder:
     def _side(self, side: int) -> None:
         """Blocks between the junctions on one side of the main street."""
         rng, street = self.rng, self.street
-        width = rng.uniform(*self.table.pavement_width)
-        verge = rng.uniform(1, 3.5) if self.kind != "city" and rng.random() < 0.5 else 0.0
-        start, corner = START, False
+        width = rng.uniform(*self.frequencies.pavement_width)
+        verge = rng.uniform(1, 3.5) if self.street_kind != "city" and rng.random() < 0.5 else 0.0
+        start, corner = STREET_START, False
         stops = [j for j in street.junctions if j.side in (side, 0)]
         for junction in [*stops, None]:
-            end = END if junction is None else junction.y0
+            end = STREET_END if junction is None else junction.y0
             self._block(side, start, end, corner, junction is not None, width, verge)
             if junction is None:
                 break
@@ -176,7 +186,7 @@ class _Builder:
         paving = (PAVEMENT, m.PAVING, self.paving)
         params = self.mesh.params(self.slab, self.tarmac_pavement)
         kerb = (PAVEMENT, m.KERB, self.paving * 1.25)
-        open_ground = self.kind != "city" and rng.random() < 0.75
+        open_ground = self.street_kind != "city" and rng.random() < 0.75
         inner = (TERRAIN, m.GRASS, hsv(0.24, 0.5, 0.42)) if open_ground else paving
         green = (TERRAIN, m.GRASS, hsv(0.25, 0.5, 0.42))
         self.mesh.ground(0, width, a, b, KERB_HEIGHT, *paving, at=at, params=params)
@@ -199,7 +209,7 @@ class _Builder:
             self._kerb(rim, kerb, at)
         self._kerb(outline, kerb, at)
 
-        front = _Frontage(at, y0, y1, width, verge, self.kind, True)
+        front = _Frontage(at, y0, y1, width, verge, self.street_kind, True)
         side_width = max(1.6, width * 0.8)
         inset = [side_width if corner else 0.0 for corner in (corner0, corner1)]
         self._plots(front, y0 + inset[0], y1 - inset[1])
@@ -211,10 +221,12 @@ class _Builder:
             if corner:
                 rotation = np.array([[0, side, 0], [sign, 0, 0], [0, 0, 1]], np.float32)
                 turned = Pose(rotation, np.array([side * w, y, 0], np.float32))
-                along = _Frontage(turned, 0, SIDE_STREET, side_width, 0.0, self.kind, False)
-                self._plots(along, width + verge + 13, SIDE_STREET)
-                self._furnish(along, 8, SIDE_STREET, False, False)
-                self._people(along, 6, SIDE_STREET * 0.6)
+                along = _Frontage(
+                    turned, 0, SIDE_STREET_LENGTH, side_width, 0.0, self.street_kind, False
+                )
+                self._plots(along, width + verge + 13, SIDE_STREET_LENGTH)
+                self._furnish(along, 8, SIDE_STREET_LENGTH, False, False)
+                self._people(along, 6, SIDE_STREET_LENGTH * 0.6)
 
     def _kerb(
         self,
@@ -233,12 +245,12 @@ class _Builder:
 
     def _plots(self, front: _Frontage, y0: float, y1: float) -> None:
         """Buildings side by side, gardens, parks and car parks."""
-        rng, mesh, table = self.rng, self.mesh, self.table
+        rng, mesh, frequencies = self.rng, self.mesh, self.frequencies
         line = front.width + front.verge
-        built = table.built[front.kind]
+        built = frequencies.built[front.kind]
         city = front.kind == "city"
         set_back = 0.0 if city else rng.uniform(2, 6)
-        boundary = choose(rng, table.boundaries)
+        boundary = choose(rng, frequencies.boundaries)
         y = y0
         while y < y1 - 3:
             length = rng.uniform(5, 16) if city else rng.uniform(6.5, 12)
@@ -250,7 +262,7 @@ class _Builder:
             if middle[1] < -25:
                 y += length
                 continue
-            if length > 11 and rng.random() < table.churches and near:
+            if length > 11 and rng.random() < frequencies.churches and near:
                 add_church(mesh, rng, front.at, line + 2.0, y, length)
             elif rng.random() < built and length < 26:
                 x = line + (float(rng.choice([0, 0, 0, 0, 0.6])) if city else set_back)
@@ -258,7 +270,7 @@ class _Builder:
                 if not city and rng.random() < 0.15:
                     storeys = int(rng.choice([1, 3]))
                 house = length if city else length - rng.uniform(0.0, 2.5)
-                shop = rng.random() < table.shops[front.kind]
+                shop = rng.random() < frequencies.shops[front.kind]
                 add_building(
                     mesh,
                     rng,
@@ -274,7 +286,7 @@ class _Builder:
                 )
                 if set_back > 1.5 and near:
                     gate = rng.uniform(0.55, 0.8) * length
-                    kind = boundary if rng.random() < 0.7 else choose(rng, table.boundaries)
+                    kind = boundary if rng.random() < 0.7 else choose(rng, frequencies.boundaries)
                     add_boundary(mesh, rng, front.at, line + 0.1, y, y + gate, kind)
                     add_boundary(mesh, rng, front.at, line + 0.1, y + gate + 1.2, y + length, kind)
                     for _ in range(int(rng.integers(0, 3))):
@@ -301,14 +313,14 @@ class _Builder:
     ) -> None:
         rng = self.rng
         if near:
-            kind = choose(rng, self.table.boundaries)
+            kind = choose(rng, self.frequencies.boundaries)
             add_boundary(self.mesh, rng, front.at, line + 0.15, y, y + length, kind)
         if front.kind == "city" and near and rng.random() < 0.5:
             for k in range(int(length / 2.7)):
                 spot = front.at.point(line + 4.5, y + 1.4 + 2.7 * k, KERB_HEIGHT)
                 if rng.random() < 0.75:
                     turned = pose(*spot, yaw=rng.choice([-1, 1]) * np.pi / 2 + rng.normal(0, 0.03))
-                    kind = parked_kind(rng, self.table.vehicles)
+                    kind = parked_kind(rng, self.frequencies.vehicles)
                     add_vehicle(self.mesh, rng, turned, kind, self.look.paint_colour)
             return
         for _ in range(int(rng.integers(1, 4))):
@@ -332,16 +344,16 @@ class _Builder:
         self, front: _Frontage, y0: float, y1: float, corner0: bool, corner1: bool
     ) -> None:
         """Lamps, trees, signs, traffic lights, bollards, racks, bus stops along the kerb."""
-        rng, mesh, table, at = self.rng, self.mesh, self.table, front.at
+        rng, mesh, frequencies, at = self.rng, self.mesh, self.frequencies, front.at
         if y1 - y0 < 4:
             return
         y = y0 + rng.uniform(0, 15)
         height = rng.uniform(6, 9.5)
         while y < y1:
             add_lamp(mesh, at, y, height, self.metal)
-            y += rng.uniform(*table.lamp_gap)
+            y += rng.uniform(*frequencies.lamp_gap)
         pit = rng.uniform(7, 12)
-        if rng.random() < table.street_trees[front.kind]:
+        if rng.random() < frequencies.street_trees[front.kind]:
             x = front.width + front.verge * 0.5 if front.verge else 0.9
             for tree_y in np.arange(y0 + 4, y1 - 3, pit):
                 if rng.random() < 0.65:
@@ -349,7 +361,7 @@ class _Builder:
         y = y0 + rng.uniform(0, 10)
         while y < min(y1, 110):
             self._furniture(front, y)
-            y += rng.uniform(*table.furniture_gap)
+            y += rng.uniform(*frequencies.furniture_gap)
         if not front.main:
             return
         near_end = min(y1, 100)
@@ -361,9 +373,9 @@ class _Builder:
                 add_traffic_light(mesh, rng, at.point(0.45, y + sign * 0.6, 0), -1, self.metal)
                 if rng.random() < 0.5:
                     add_traffic_light(mesh, rng, at.point(0.45, y + sign * 0.2, 0), 1, self.metal)
-            if rng.random() < table.guard_rail:
+            if rng.random() < frequencies.guard_rail:
                 a = y + sign * 2.5
-                railing(
+                add_railing(
                     mesh,
                     at,
                     (0.3, a),
@@ -372,13 +384,13 @@ class _Builder:
                     1.05,
                     self.metal,
                 )
-        if rng.random() < table.bicycle_racks and near_end > y0 + 12:
+        if rng.random() < frequencies.bicycle_racks and near_end > y0 + 12:
             y = rng.uniform(y0, near_end - 10)
             for k in range(int(rng.integers(3, 9))):
                 spot = at.point(front.width - 0.9, y + 0.6 * k, KERB_HEIGHT)
                 yaw = np.pi / 2 + rng.normal(0, 0.2) if rng.random() < 0.8 else rng.normal(0, 0.2)
                 add_bicycle(mesh, rng, pose(*spot, yaw=yaw), ridden=False)
-        if rng.random() < table.bus_stop and near_end > y0 + 20 and front.width > 2.2:
+        if rng.random() < frequencies.bus_stop and near_end > y0 + 20 and front.width > 2.2:
             y = rng.uniform(max(y0, 8), near_end - 8) if near_end - 8 > max(y0, 8) else y0
             add_bus_shelter(mesh, rng, at, front.width - 1.6, y)
             spot = at.point(0.6, y - 1.0, 0)
@@ -399,7 +411,7 @@ class _Builder:
 
     def _furniture(self, front: _Frontage, y: float) -> None:
         rng, mesh, at = self.rng, self.mesh, front.at
-        kind = choose(rng, self.table.furniture)
+        kind = choose(rng, self.frequencies.furniture)
         x = rng.uniform(0.35, 0.7)
         spot = at.point(x, y, KERB_HEIGHT)
         if spot[1] < 3 and abs(spot[0] - self.camera_x) < 3:
@@ -462,7 +474,7 @@ class _Builder:
         if y1 <= y0:
             return
         groups = rng.poisson(
-            self.table.people[front.kind] * (y1 - y0) / 60 * (1 if front.main else 0.6)
+            self.frequencies.people[front.kind] * (y1 - y0) / 60 * (1 if front.main else 0.6)
         )
         for _ in range(groups):
             # more of them near the camera: far ones are specks
@@ -506,12 +518,12 @@ class _Builder:
     def _parked(self, side: int, y0: float, y1: float) -> None:
         rng, w = self.rng, self.street.half_width
         density = rng.uniform(0.3, 0.95)
-        half_on_kerb = rng.random() < self.table.pavement_parking
+        half_on_kerb = rng.random() < self.frequencies.pavement_parking
         with_traffic = 0.0 if side == self.street.near_side else np.pi
         y = max(y0 + 6, -6)
         while y < min(y1 - 6, 105):
-            kind = parked_kind(rng, self.table.vehicles)
-            if rng.random() < density and rng.random() < self.table.parked_motorcycles:
+            kind = parked_kind(rng, self.frequencies.vehicles)
+            if rng.random() < density and rng.random() < self.frequencies.parked_motorcycles:
                 self._parked_motorcycles(side, y)
             elif rng.random() < density:
                 x = side * (w - 1.05 + rng.normal(0, 0.08) + 0.8 * half_on_kerb)
@@ -529,20 +541,20 @@ class _Builder:
                 add_motorcycle(self.mesh, rng, pose(x, y + 1.1 * k, yaw=yaw), ridden=False)
 
     def _traffic(self) -> None:
-        rng, w, table = self.rng, self.street.half_width, self.table
+        rng, w, frequencies = self.rng, self.street.half_width, self.frequencies
         near = self.street.near_side
         for side, yaw, start in ((near, 0.0, 11.0), (-near, np.pi, 6.0)):
-            y = start + rng.uniform(0, table.traffic_gap[1])
+            y = start + rng.uniform(0, frequencies.traffic_gap[1])
             while y < 130:
-                kind = choose(rng, table.vehicles)
+                kind = choose(rng, frequencies.vehicles)
                 self._vehicle(
                     side * self._lane(side) * rng.uniform(0.9, 1.1),
                     y,
                     yaw + rng.normal(0, 0.02),
                     kind,
                 )
-                y += rng.uniform(*table.traffic_gap) + (8 if kind in ("bus", "lorry") else 3)
-        for _ in range(rng.poisson(table.cyclists)):
+                y += rng.uniform(*frequencies.traffic_gap) + (8 if kind in ("bus", "lorry") else 3)
+        for _ in range(rng.poisson(frequencies.cyclists)):
             side = rng.choice([near, -near], p=[0.6, 0.4])
             kerb = w - 2.4 if self.parked[side] else w
             x, y = side * kerb * rng.uniform(0.68, 0.88), rng.uniform(5, 60)
@@ -550,7 +562,7 @@ class _Builder:
                 yaw = (0 if side == near else np.pi) + rng.normal(0, 0.06)
                 add_bicycle(self.mesh, rng, pose(x, y, yaw=yaw), ridden=True)
         for junction in self.street.junctions:
-            if rng.random() < table.crossing_people:
+            if rng.random() < frequencies.crossing_people:
                 for _ in range(int(rng.integers(1, 4))):
                     x, y = rng.uniform(-w, w), junction.y0 - rng.uniform(1.2, 3.6)
                     if y > 5 and self._claim(x, y, 0.3, 0.3):
@@ -561,14 +573,14 @@ class _Builder:
         """Vehicles waiting in, leaving or parked along a side street."""
         rng, w = self.rng, self.street.half_width
         middle, width = (junction.y0 + junction.y1) / 2, junction.y1 - junction.y0
-        if rng.random() < self.table.waiting_at_junction:
+        if rng.random() < self.frequencies.waiting_at_junction:
             y = middle + side * self.street.near_side * -0.25 * width
             x = side * (w + rng.uniform(3.0, 5.0))
-            self._vehicle(x, y, side * np.pi / 2, parked_kind(rng, self.table.vehicles))
-        if rng.random() < self.table.parked[self.kind]:
-            for space in np.arange(w + 12, w + SIDE_STREET, 6.3):
+            self._vehicle(x, y, side * np.pi / 2, parked_kind(rng, self.frequencies.vehicles))
+        if rng.random() < self.frequencies.parked[self.street_kind]:
+            for space in np.arange(w + 12, w + SIDE_STREET_LENGTH, 6.3):
                 if rng.random() < 0.6:
-                    kind = parked_kind(rng, self.table.vehicles)
+                    kind = parked_kind(rng, self.frequencies.vehicles)
                     yaw = side * np.pi / 2 + rng.normal(0, 0.03)
                     self._vehicle(side * float(space), junction.y1 - 1.1, yaw, kind)
 
@@ -576,7 +588,7 @@ class _Builder:
         """Buildings and trees that close the view where the street ends."""
         rng = self.rng
         rotation = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]], np.float32)
-        at = Pose(rotation, np.array([0, END + 14, 0], np.float32))
+        at = Pose(rotation, np.array([0, STREET_END + 14, 0], np.float32))
         y = -80.0
         while y < 80:
             length = rng.uniform(9, 18)
@@ -595,14 +607,21 @@ class _Builder:
                     False,
                 )
             else:
-                spot = np.array([y, END + rng.uniform(4, 12), 0], np.float32)
+                spot = np.array([y, STREET_END + rng.uniform(4, 12), 0], np.float32)
                 self._tree(spot, rng.uniform(9, 15))
             y += length
         self.mesh.ground(
-            -150, 150, END + 8, END + 150, KERB_HEIGHT, TERRAIN, m.GRASS, hsv(0.24, 0.5, 0.4)
+            -150,
+            150,
+            STREET_END + 8,
+            STREET_END + 150,
+            KERB_HEIGHT,
+            TERRAIN,
+            m.GRASS,
+            hsv(0.24, 0.5, 0.4),
         )
 
 
-def build(rng: np.random.Generator, look: Look) -> Scene:
+def build_scene(rng: np.random.Generator, look: Look) -> Scene:
     """Draws a street."""
     return _Builder(rng, look).build()

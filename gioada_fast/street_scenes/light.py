@@ -7,7 +7,7 @@ import numpy as np
 
 from .looks import Look
 from .rays import Caster
-from .textures import CLOUDS, cloud_texture
+from .textures import CLOUD_SIDE, cloud_texture
 
 BLUE = np.array([0.2, 0.4, 0.85], np.float32)
 WHITE = np.array([0.96, 0.98, 1.0], np.float32)
@@ -21,13 +21,13 @@ class Weather:
     """float32 [3] unit direction towards the sun, None behind clouds."""
     sun_colour: np.ndarray
     """float32 [3] irradiance."""
-    sky: float
+    sky_brightness: float
     """Radiance of the brightest sky."""
     ambient: np.ndarray
     """float32 [3] irradiance from the whole sky."""
-    cloud: float
+    cloud_cover: float
     haze: float
-    offset: float
+    cloud_offset: float
     """Moves the clouds."""
 
 
@@ -56,7 +56,7 @@ def draw_weather(rng: np.random.Generator, look: Look) -> Weather:
         ambient.astype(np.float32),
         cloud,
         rng.uniform(*look.haze),
-        rng.uniform(0, CLOUDS),
+        rng.uniform(0, CLOUD_SIDE),
     )
 
 
@@ -67,21 +67,21 @@ def sky_radiance(directions: np.ndarray, weather: Weather) -> np.ndarray:
     colour = WHITE + (BLUE - WHITE) * blue
     # clouds lie on a plane overhead; its horizon is cut off where they would shrink to nothing
     scale = np.float32(38) / np.maximum(up, 0.07)
-    x, y = directions[:, 0] * scale + np.float32(weather.offset), directions[:, 1] * scale
+    x, y = directions[:, 0] * scale + np.float32(weather.cloud_offset), directions[:, 1] * scale
     broad = _clouds(x, y)
     ragged = _clouds(x * np.float32(3.1), y * np.float32(3.1))
     density = 0.75 * broad + 0.25 * ragged
-    cover = np.clip((density - np.float32(0.8 - 0.6 * weather.cloud)) * 3.2, 0, 1)[:, None]
+    cover = np.clip((density - np.float32(0.8 - 0.6 * weather.cloud_cover)) * 3.2, 0, 1)[:, None]
     lit = (0.62 + 0.5 * broad + 0.15 * (ragged - 0.5))[:, None] * WHITE
     colour += cover * (lit - colour)
     if weather.sun is not None:
         glare = np.clip(np.einsum("nc,c->n", directions, weather.sun), 0, 1) ** 12
         colour += 0.8 * glare[:, None]
-    return colour * np.float32(weather.sky * 1.2)
+    return colour * np.float32(weather.sky_brightness * 1.2)
 
 
 def _clouds(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = np.mod(x, CLOUDS).astype(np.float32), np.mod(y, CLOUDS).astype(np.float32)
+    x, y = np.mod(x, CLOUD_SIDE).astype(np.float32), np.mod(y, CLOUD_SIDE).astype(np.float32)
     count = len(x)
     if not count:
         return x
@@ -149,9 +149,9 @@ def _same_surface_filter(
     return np.where(weight > 0, total / np.maximum(weight, 1), values.reshape(shape)).ravel()
 
 
-def reflected(directions: np.ndarray, weather: Weather) -> np.ndarray:
+def reflected_radiance(directions: np.ndarray, weather: Weather) -> np.ndarray:
     """Radiance [N, 3] in a street's mirrors: houses up to some 20 degrees, then the sky."""
     sky = sky_radiance(directions, weather)
     houses = weather.ambient * np.float32(0.16)
-    share = np.clip((directions[:, 2] - 0.16) * 6, 0, 1)[:, None]
-    return houses + (np.minimum(sky, 1.5) - houses) * share
+    fraction = np.clip((directions[:, 2] - 0.16) * 6, 0, 1)[:, None]
+    return houses + (np.minimum(sky, 1.5) - houses) * fraction

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from .geometry import Triangles
-from .textures import VOLUME, Cards, branch_cards, leaf_cards
+from .textures import NOISE_SIDE, Cards, branch_cards, leaf_cards
 
 (
     FLAT,
@@ -113,7 +113,7 @@ class Junction:
     side: int
     zebra: bool
     signals: bool
-    box: bool
+    box_marking: bool
     """Yellow box marking."""
 
 
@@ -130,14 +130,14 @@ class Street:
     """x += bend * y ** 2 ahead of the camera."""
     slope: float
     """z += slope * y ** 2 ahead of the camera."""
-    paint: float
+    marking_albedo: float
     """Albedo of road marks."""
     dash: tuple[float, float]
-    """Period and painted share of the centre line."""
-    centre: int
+    """Period and painted fraction of the centre line."""
+    centre_line: int
     """0 no centre line, 1 dashed, 2 solid."""
-    edge: bool
-    yellow: bool
+    edge_lines: bool
+    yellow_lines: bool
     cobbles: bool
     patches: float
     wetness: float
@@ -205,8 +205,8 @@ def hash01(*keys: np.ndarray | float) -> np.ndarray:
 def noise(volume: np.ndarray, points: np.ndarray, cell: float, offset: int = 0) -> np.ndarray:
     """Nearest look-up in the noise volume at points [N, 3]; ``cell`` is its pitch in metres."""
     index = ((points * np.float32(1 / cell)) + np.float32(4096 + offset)).astype(np.int32)
-    index &= VOLUME - 1
-    return volume[(index[:, 0] * VOLUME + index[:, 1]) * VOLUME + index[:, 2]]
+    index &= NOISE_SIDE - 1
+    return volume[(index[:, 0] * NOISE_SIDE + index[:, 1]) * NOISE_SIDE + index[:, 2]]
 
 
 def quad_uv(quads: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -244,7 +244,7 @@ def opaque(
     uv: np.ndarray,
     footprint: np.ndarray,
     dither: np.ndarray,
-    outline: bool,
+    filled: bool,
 ) -> np.ndarray:
     """Whether cut-out hits stop the ray, bool [N].
 
@@ -254,7 +254,7 @@ def opaque(
         uv: float32 [2, N] texture coordinates.
         footprint: float32 [N] metres that a pixel covers at the hit.
         dither: float32 [N] in 0 .. 1, thresholds partial coverage.
-        outline: treat plants and fences as filled, as a label map draws them.
+        filled: treat plants and fences as filled, as a label map draws them.
     """
     material = scene.materials[face]
     params = scene.params[scene.param_row[face]]
@@ -263,10 +263,10 @@ def opaque(
         index = np.flatnonzero(material == kind)
         if not len(index):
             continue
-        if outline:
-            side = cards().outline.shape[1]
+        if filled:
+            side = cards().silhouette.shape[1]
             column, row = np.clip(uv[:, index] * side, 0, side - 1).astype(np.int32)
-            stop[index] = cards().outline[params[index, 0].astype(np.int32), row, column]
+            stop[index] = cards().silhouette[params[index, 0].astype(np.int32), row, column]
             continue
         coverage = np.empty(len(index), np.float32)
         for members, level, card, row, column in _by_mip_level(
@@ -280,10 +280,10 @@ def opaque(
         radius = np.sqrt(u * u + v * v)
         spokes = (_fraction(np.arctan2(v, u) * np.float32(9 / np.pi)) < 0.16) & (radius < 0.9)
         rim = (radius < 1) & (radius > 0.86)
-        stop[index] = radius < 1 if outline else rim | spokes | (radius < 0.1)
-    if outline:
+        stop[index] = radius < 1 if filled else rim | spokes | (radius < 0.1)
+    if filled:
         return stop
-    for kind, pitch, share in (
+    for kind, pitch, fraction in (
         (RAILING, 0.13, 0.24),
         (CHAIN_LINK, 0.07, 0.15),
         (PICKET, 0.14, 0.72),
@@ -296,17 +296,17 @@ def opaque(
         z = uv[1, index] * height
         far = footprint[index] > pitch * 0.5
         if kind == CHAIN_LINK:
-            wire = np.minimum(_fraction((s + z) / pitch), _fraction((s - z) / pitch)) < share
+            wire = np.minimum(_fraction((s + z) / pitch), _fraction((s - z) / pitch)) < fraction
             rail = z > height - 0.05
-            mean = 2 * share
+            mean = 2 * fraction
         else:
-            wire = _fraction(s / pitch) < share
+            wire = _fraction(s / pitch) < fraction
             rail = np.abs(z - 0.12) < 0.025
             rail |= np.abs(z - height + 0.06) < 0.03
             if kind == PICKET:
                 rail |= np.abs(z - height * 0.5) < 0.08
-                wire &= z < height - 0.5 * np.abs(_fraction(s / pitch) - share / 2)
-            mean = share
+                wire &= z < height - 0.5 * np.abs(_fraction(s / pitch) - fraction / 2)
+            mean = fraction
         stop[index] = np.where(far, dither[index] < mean, wire) | rail
     return stop
 
@@ -425,13 +425,13 @@ def _road(inputs: _Inputs) -> _Shading:
     white = np.zeros(len(x), bool)
     yellow = np.zeros(len(x), bool)
     on_main = ax < w
-    if street.centre:
-        solid = street.centre == 2
+    if street.centre_line:
+        solid = street.centre_line == 2
         dashed = solid | (_fraction(y * np.float32(1 / street.dash[0])) < street.dash[1])
         white |= (ax < 0.065) & dashed & ~crossing
-    if street.edge:
+    if street.edge_lines:
         white |= (np.abs(ax - w + 0.55) < 0.06) & ~crossing
-    if street.yellow:
+    if street.yellow_lines:
         yellow |= ((np.abs(ax - w + 0.25) < 0.045) | (np.abs(ax - w + 0.43) < 0.045)) & ~crossing
     for j in street.junctions:
         near = np.abs(y - 0.5 * (j.y0 + j.y1)) < 0.5 * (j.y1 - j.y0) + 8
@@ -454,11 +454,11 @@ def _road(inputs: _Inputs) -> _Shading:
         give_way = (np.abs(ax - w - 0.4) < 0.12) & (_fraction(y) < 0.6)
         white |= inside & give_way
         white |= inside & (np.abs(y - middle) < 0.06) & (_fraction(x / 4) < 0.5) & (ax > w + 1)
-        if j.box:
+        if j.box_marking:
             grid = (_fraction((x + y) / 1.7) < 0.08) | (_fraction((x - y) / 1.7) < 0.08)
             yellow |= (y > j.y0) & (y < j.y1) & on_main & grid
     worn = noise(inputs.volume, hits.point, 0.06, 5) > 0.3
-    paint = np.float32(street.paint)
+    paint = np.float32(street.marking_albedo)
     albedo[white & worn] = paint
     albedo[yellow & worn] = np.array([1.0, 0.68, 0.12], np.float32) * paint * 0.85
     manhole = hash01(np.floor(x / 1.8), np.floor(y / 7), street.seed) > 0.94

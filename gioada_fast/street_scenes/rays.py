@@ -10,7 +10,7 @@ from .materials import IS_CUT_OUT, opaque, quad_uv
 
 MAX_LAYERS = 10
 """Cut-outs that one ray may pass; whatever it meets after that stops it."""
-STEP = 2e-3
+RAY_OFFSET = 2e-3
 """Metres by which a ray restarts behind a surface."""
 
 
@@ -41,16 +41,16 @@ class Caster:
         self._embree = EmbreeScene()
         self._mesh = TriangleMesh(self._embree, vertices, scene.faces)
 
-    def _first(self, origins: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
+    def _intersect(self, origins: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
         return self._embree.run(origins, directions, output=True)
 
     def occluded(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Whether anything solid blocks each ray, bool [N]; see-through faces block by coverage."""
-        return self.trace(origins, directions, 1e-3, outline=False, layers=3).face >= 0
+        return self.trace(origins, directions, 1e-3, filled=False, max_layers=3).face >= 0
 
     def nearest(self, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Face int32 [N] (-1 for none) and distance float32 [N], cut-outs taken as solid."""
-        hit = self._first(origins, directions)
+        hit = self._intersect(origins, directions)
         return hit["primID"], hit["tfar"]
 
     def trace(
@@ -58,8 +58,8 @@ class Caster:
         origins: np.ndarray,
         directions: np.ndarray,
         pixel_angle: float,
-        outline: bool,
-        layers: int = MAX_LAYERS,
+        filled: bool,
+        max_layers: int = MAX_LAYERS,
     ) -> RayHits:
         """First opaque hit of each ray.
 
@@ -67,33 +67,33 @@ class Caster:
             origins: float32 [N, 3].
             directions: float32 [N, 3], unit.
             pixel_angle: radians between neighbouring rays, picks the level of cut-out textures.
-            outline: whether cut-outs are filled as a label map draws them.
-            layers: cut-outs that a ray may pass.
+            filled: whether cut-outs are filled as a label map draws them.
+            max_layers: cut-outs that a ray may pass.
         """
-        hit = self._first(origins, directions)
+        hit = self._intersect(origins, directions)
         face, distance = hit["primID"], hit["tfar"]
         active = np.flatnonzero((face >= 0) & self._cut_out[face])
         uv = np.zeros((2, len(face)), np.float32)
         uv[:, active] = quad_uv(self.scene.quads[face[active]], hit["u"][active], hit["v"][active])
         travelled = distance[active]
-        for layer in range(layers):
+        for layer in range(max_layers):
             if not len(active):
                 break
             dither = _dither(active, layer)
             passes = ~opaque(
-                self.scene, face[active], uv[:, active], travelled * pixel_angle, dither, outline
+                self.scene, face[active], uv[:, active], travelled * pixel_angle, dither, filled
             )
             distance[active] = travelled
             active, travelled = active[passes], travelled[passes]
             if not len(active):
                 break
             direction = directions[active]
-            again = self._first(
-                origins[active] + direction * (travelled + STEP)[:, None], direction
+            again = self._intersect(
+                origins[active] + direction * (travelled + RAY_OFFSET)[:, None], direction
             )
             face[active] = again["primID"]
             uv[:, active] = quad_uv(self.scene.quads[again["primID"]], again["u"], again["v"])
-            travelled = travelled + STEP + again["tfar"]
+            travelled = travelled + RAY_OFFSET + again["tfar"]
             distance[active] = travelled
             more = (again["primID"] >= 0) & self._cut_out[again["primID"]]
             active, travelled = active[more], travelled[more]

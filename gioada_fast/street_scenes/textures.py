@@ -8,9 +8,9 @@ import numpy as np
 
 NUM_LEAF_CARDS = 4
 NUM_BRANCH_CARDS = 6
-VOLUME = 64
+NOISE_SIDE = 64
 """Side of the noise volume; a power of two, so that wrapping is a bit mask."""
-CLOUDS = 256
+CLOUD_SIDE = 256
 
 
 def _power_noise(shape: tuple[int, ...], exponent: float, seed: int) -> np.ndarray:
@@ -26,14 +26,14 @@ def _power_noise(shape: tuple[int, ...], exponent: float, seed: int) -> np.ndarr
 
 @lru_cache
 def noise_volume(exponent: float) -> np.ndarray:
-    """Surface noise float32 [VOLUME ** 3], flat."""
-    return _power_noise((VOLUME,) * 3, exponent * 1.5, seed=7).ravel()
+    """Surface noise float32 [NOISE_SIDE ** 3], flat."""
+    return _power_noise((NOISE_SIDE,) * 3, exponent * 1.5, seed=7).ravel()
 
 
 @lru_cache
 def cloud_texture() -> np.ndarray:
-    """Periodic clouds float32 [CLOUDS, CLOUDS], 0 .. 1."""
-    return _power_noise((CLOUDS, CLOUDS), 1.9, seed=11)
+    """Periodic clouds float32 [CLOUD_SIDE, CLOUD_SIDE], 0 .. 1."""
+    return _power_noise((CLOUD_SIDE, CLOUD_SIDE), 1.9, seed=11)
 
 
 class Cards(NamedTuple):
@@ -43,19 +43,19 @@ class Cards(NamedTuple):
     """float32 [cards, r, r], the share of a texel that is opaque."""
     shade: tuple[np.ndarray, ...]
     """float32 [cards, r, r], multiplies the colour."""
-    outline: np.ndarray
+    silhouette: np.ndarray
     """bool [cards, r, r] at the finest level: what somebody who outlines the plant would fill."""
 
 
 def _pyramid(coverage: np.ndarray, shade: np.ndarray, closing: int) -> Cards:
-    outline = []
+    silhouette = []
     for layer in coverage:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (closing, closing))
         mask = cv2.copyMakeBorder(
             (layer > 0.3).astype(np.uint8), *(closing,) * 4, cv2.BORDER_CONSTANT, value=0
         )
         mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel)
-        outline.append(mask[closing:-closing, closing:-closing] > 0)
+        silhouette.append(mask[closing:-closing, closing:-closing] > 0)
     levels_coverage, levels_shade = [coverage], [shade]
     while levels_coverage[-1].shape[1] > 8:
         for levels in (levels_coverage, levels_shade):
@@ -63,7 +63,7 @@ def _pyramid(coverage: np.ndarray, shade: np.ndarray, closing: int) -> Cards:
             levels.append(
                 np.stack([cv2.resize(a, size, interpolation=cv2.INTER_AREA) for a in levels[-1]])
             )
-    return Cards(tuple(levels_coverage), tuple(levels_shade), np.stack(outline))
+    return Cards(tuple(levels_coverage), tuple(levels_shade), np.stack(silhouette))
 
 
 @lru_cache
@@ -104,10 +104,10 @@ def _grow(canvas: np.ndarray, rng: np.random.Generator) -> None:
         cv2.polylines(canvas, list(points), False, 1.0, max(1, round(width)), cv2.LINE_AA, 4)
         parent = np.flatnonzero(length > side / 28)
         shoots = np.repeat(parent, rng.integers(1, 3, len(parent)))
-        share = rng.uniform(0.35, 1.0, (len(shoots), 1))
+        fraction = rng.uniform(0.35, 1.0, (len(shoots), 1))
         turn = rng.choice([-1, 1], len(shoots)) * rng.uniform(0.25, 0.85, len(shoots))
         # side shoots bend back towards upright, as those of street trees do
-        start = np.concatenate([end[parent], start[shoots] + share * (end - start)[shoots]])
+        start = np.concatenate([end[parent], start[shoots] + fraction * (end - start)[shoots]])
         angle = np.concatenate(
             [angle[parent] + rng.normal(0, 0.2, len(parent)), 0.93 * (angle[shoots] + turn)]
         )

@@ -54,7 +54,7 @@ CAR_SHAPES: dict[str, CarShape] = {
 }
 
 
-def _panel(
+def _part_of_quad(
     corners: np.ndarray, u0: float, u1: float, v0: float, v1: float, offset: np.ndarray
 ) -> np.ndarray:
     """Part of a bilinear quad (a, b, c, d; u along ab, v along ad), moved by ``offset``."""
@@ -66,12 +66,17 @@ def _panel(
 
 
 def _wheels(
-    mesh: Mesh, label: int, axles: list[float], half_width: float, radius: float, near: bool = True
+    mesh: Mesh,
+    label: int,
+    axles: list[float],
+    half_width: float,
+    radius: float,
+    detailed: bool = True,
 ) -> None:
     for y in axles:
         for side in (-1, 1):
             x = side * half_width
-            if not near:
+            if not detailed:
                 ends = [x - side * 0.1, y, radius], [x + side * 0.02, y, radius]
                 mesh.cylinder(*ends, radius, radius, 7, label, m.FLAT, slot(TRIM))
                 continue
@@ -84,8 +89,8 @@ def _wheels(
 
 
 @lru_cache
-def car(kind: str, near: bool) -> Template:
-    """A car or van of ``CAR_SHAPES``; ``near`` adds what is too small to be seen from afar."""
+def car(kind: str, detailed: bool) -> Template:
+    """A car or van of ``CAR_SHAPES``; ``detailed`` adds what is too small to be seen from afar."""
     k = CAR_SHAPES[kind]
     mesh = Mesh()
     length, half, belt = k.length, k.width / 2, k.belt
@@ -103,8 +108,8 @@ def car(kind: str, near: bool) -> Template:
         (front, belt * 0.6, 0.86, 0.32),
     ]
     rings = []
-    for y, top, share, under in stations:
-        w = half * share
+    for y, top, fraction, under in stations:
+        w = half * fraction
         outline = [
             (w * 0.9, under),
             (w, (under + top) * 0.5),
@@ -135,18 +140,21 @@ def car(kind: str, near: bool) -> Template:
     for quad in (left, right, windscreen, rear_window, crown):
         mesh.quad(*quad, CAR, m.PAINT, slot(BODY))
     mesh.quad(
-        *_panel(crown, 0.08, 0.92, 0.12, 0.88, np.array([0, 0, 0.035])), CAR, m.PAINT, slot(BODY)
+        *_part_of_quad(crown, 0.08, 0.92, 0.12, 0.88, np.array([0, 0, 0.035])),
+        CAR,
+        m.PAINT,
+        slot(BODY),
     )
     glass = (CAR, m.GLASS, slot(GLASS))
     out = np.array([0, 0.012, 0.012])
-    mesh.quad(*_panel(windscreen, 0.06, 0.94, 0.08, 0.92, out), *glass)
+    mesh.quad(*_part_of_quad(windscreen, 0.06, 0.94, 0.08, 0.92, out), *glass)
     if k.side_windows:
-        mesh.quad(*_panel(rear_window, 0.08, 0.92, 0.15, 0.88, out * [1, -1, 1]), *glass)
+        mesh.quad(*_part_of_quad(rear_window, 0.08, 0.92, 0.15, 0.88, out * [1, -1, 1]), *glass)
     for side, quad in ((-1, left), (1, right)):
         out = np.array([side * 0.012, 0, 0.004])
         windows = [(0.53, 0.95), (0.05, 0.29), (0.31, 0.51)] if k.side_windows else [(0.76, 0.97)]
         for u0, u1 in windows:
-            mesh.quad(*_panel(quad, u0, u1, 0.1, 0.88, out), *glass)
+            mesh.quad(*_part_of_quad(quad, u0, u1, 0.1, 0.88, out), *glass)
         lamp = (
             [side * half * 0.52, front - 0.09, belt * 0.58],
             [side * half * 0.86, front + 0.012, belt * 0.76],
@@ -158,7 +166,7 @@ def car(kind: str, near: bool) -> Template:
             [side * half * 0.9, rear + 0.12, belt * (0.45 + tall)],
         )
         mesh.box(*lamp, CAR, m.LAMP, slot(TAIL_LIGHT))
-        if not near:
+        if not detailed:
             continue
         # shut lines and sill make the flank read as doors
         x = side * (half + 0.004)
@@ -179,7 +187,7 @@ def car(kind: str, near: bool) -> Template:
         mesh.box([-0.26, y, z], [0.26, y + sign * 0.045, z + 0.12], CAR, m.FLAT, slot(plate))
     grille = [-half * 0.46, front - 0.05, belt * 0.56], [half * 0.46, front + 0.012, belt * 0.72]
     mesh.box(*grille, CAR, m.FLAT, slot(TRIM))
-    _wheels(mesh, CAR, [rear + length * 0.18, front - length * 0.19], half - 0.01, 0.32, near)
+    _wheels(mesh, CAR, [rear + length * 0.18, front - length * 0.19], half - 0.01, 0.32, detailed)
     return mesh.template()
 
 
@@ -203,8 +211,8 @@ def bus(double: bool) -> Template:
             x = side * (half + 0.015)
             for y in np.arange(rear + 0.4, front - 1.6, 1.35):
                 mesh.panel((x, y), (x, y + 1.25), low, high, BUS, m.GLASS, slot(GLASS))
-        for end, share in ((front + 0.02, 0.94), (rear - 0.02, 0.8)):
-            x = half * share
+        for end, fraction in ((front + 0.02, 0.94), (rear - 0.02, 0.8)):
+            x = half * fraction
             extra = 0.25 if end > 0 and low < 2 else 0.0
             mesh.panel((-x, end), (x, end), low - extra, high, BUS, m.GLASS, slot(GLASS))
     for side in (-1, 1):
@@ -291,10 +299,10 @@ def _limb(
 
 
 @lru_cache
-def person(stride: int, coat: bool, bag: bool, near: bool) -> Template:
-    """A walker 1.75 m tall; ``stride`` 0 to 4, 0 stands; coarse unless ``near``."""
+def person(stride: int, coat: bool, bag: bool, detailed: bool) -> Template:
+    """A walker 1.75 m tall; ``stride`` 0 to 4, 0 stands; coarse unless ``detailed``."""
     mesh = Mesh()
-    sides, rounds = (6, 1) if near else (4, 0)
+    sides, rounds = (6, 1) if detailed else (4, 0)
     q = 0.09 * stride
     for side, step in ((-1, q), (1, -q)):
         hip, foot = [side * 0.09, 0, 0.9], [side * 0.1, step, 0.07]
@@ -496,6 +504,6 @@ def add_vehicle(
     return shape.length
 
 
-def parked_kind(rng: np.random.Generator, shares: dict[str, float]) -> str:
+def parked_kind(rng: np.random.Generator, weights: dict[str, float]) -> str:
     """A kind of vehicle that may be parked along the kerb."""
-    return choose(rng, {k: v for k, v in shares.items() if k in CAR_SHAPES})
+    return choose(rng, {k: v for k, v in weights.items() if k in CAR_SHAPES})
