@@ -1,4 +1,6 @@
-"""A procedural city seen from a car: colour, depth in metres and labels, ray-cast, seeded.
+"""Renders random city streets as a car's camera sees them: image, depth in metres and labels.
+
+A frame depends only on its seed, look and size.
 
 >>> from gioada_fast import street_scenes
 >>> frame = street_scenes.render(seed=1, look="day", size=(180, 240))

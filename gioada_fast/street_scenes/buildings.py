@@ -1,7 +1,7 @@
-"""Buildings with façades, roofs, shops and porches, garden boundaries and bus shelters.
+"""Buildings, churches, garden boundaries and bus shelters.
 
-Everything stands in the frame of a frontage: x = distance from the kerb into the block, y = along
-the street, so a façade faces -x.
+All coordinates are those of a frontage: x is the distance from the kerb into the block, y runs
+along the street, so that façades face -x. Lengths are in metres.
 """
 
 from dataclasses import dataclass
@@ -23,24 +23,24 @@ TREE = STREET_IDS["tree"]
 
 @dataclass
 class FacadeStyle:
-    """What the walls of one building share."""
+    """Style of a building's walls; all of them share it."""
 
     seed: int
     cladding: str
     colour: np.ndarray
     """Linear RGB [3] of the wall."""
     trim: np.ndarray
-    """Linear RGB [3] of cornices, bands, surrounds."""
+    """Linear RGB [3] of cornices, string courses and surrounds."""
     storey: float
     """Height of an upper storey, metres."""
     ground: float
-    """Height of the ground floor."""
+    """Height of the ground floor, metres."""
     bay: float
-    """Distance between window axes."""
+    """Distance between window axes, metres."""
     window_width: float
-    """Share of the bay."""
+    """As a fraction of the bay."""
     window_height: float
-    """Share of the storey."""
+    """As a fraction of the storey."""
     frame: float
     """Albedo of the window frames."""
     surround: float
@@ -55,7 +55,7 @@ class FacadeStyle:
 
 
 def draw_style(rng: np.random.Generator, look: Look, city: bool) -> FacadeStyle:
-    """Draws a style from the look's palette."""
+    """Draws a style from the ranges of ``look``, for a town house or a suburban house."""
     cladding = choose(rng, look.cladding)
     if cladding == "panel" and not city:
         cladding = "plaster"
@@ -94,9 +94,12 @@ def draw_style(rng: np.random.Generator, look: Look, city: bool) -> FacadeStyle:
 def add_facade(
     mesh: Mesh, at: Pose, style: FacadeStyle, p: Point2, q: Point2, z1: float, ground_floor: int
 ) -> None:
-    """A façade from ``p`` to ``q`` (x, y), with window bays between them."""
+    """Adds a façade from ``p`` to ``q`` (x, y), ``z1`` high; its material draws the windows.
+
+    ``ground_floor`` is WINDOWS, SHOP or BLANK of ``materials``.
+    """
     ends = at.apply([(*p, 0), (*q, 0)]).tolist()
-    # which world axis the wall runs along, and where it starts on it
+    # the material needs the world axis along which the wall runs, and its start on that axis
     axis = 0 if abs(ends[1][0] - ends[0][0]) > abs(ends[1][1] - ends[0][1]) else 1
     start, stop = sorted((ends[0][axis], ends[1][axis]))
     length = stop - start
@@ -133,7 +136,7 @@ def _roof(
     y1: float,
     z: float,
 ) -> None:
-    """Pitched roof, ridge along the street or across it, with chimneys and dormers."""
+    """Adds a pitched roof, its ridge along or across the street, with chimneys and dormers."""
     colour = hsv(rng.uniform(*look.roof_hue), rng.uniform(0.1, 0.5), rng.uniform(0.22, 0.42))
     rise = rng.uniform(0.24, 0.42) * min(x1 - x0, 10)
     over, xm, ym = 0.35, (x0 + x1) / 2, (y0 + y1) / 2
@@ -233,6 +236,7 @@ def _dormer(
     z: float,
     colour: np.ndarray,
 ) -> None:
+    """Adds a dormer with a window at ``y``, from ``x0`` back to ``x1``."""
     half, height = 0.75, 1.25
     low, high = (x0, y - half, z), (x1, y + half, z + height)
     mesh.box(low, high, BUILDING, m.STONE, style.trim * 0.85, at=at)
@@ -281,10 +285,21 @@ def add_building(
     city: bool,
     shop: bool,
     detailed: bool,
-) -> float:
-    """A building whose façade runs from y0 to y0 + length at x0; returns its depth.
+) -> None:
+    """Adds a building.
 
-    ``detailed`` adds the relief that is too small to be seen from afar.
+    Args:
+        mesh: receives the building.
+        rng: draws its style and parts.
+        look: ranges of colours and materials.
+        at: pose of the frontage.
+        x0: distance of the façade from the kerb, metres.
+        y0: start of the façade along the frontage, metres.
+        length: length of the façade, metres.
+        storeys: number of storeys, at least 1.
+        city: a town house, not a suburban house.
+        shop: shops on the ground floor.
+        detailed: add the relief that is visible only from near.
     """
     style = draw_style(rng, look, city)
     depth = rng.uniform(8, 13)
@@ -332,7 +347,7 @@ def add_building(
                 at=at,
             )
     if not detailed:
-        return depth
+        return
     if city and style.cladding != "panel" and rng.random() < 0.6:
         for level in range(1, storeys):
             band = style.ground + (level - 1) * style.storey - 0.08
@@ -373,7 +388,6 @@ def add_building(
                 style.trim,
                 at=at,
             )
-    return depth
 
 
 def _shop_front(
@@ -385,7 +399,7 @@ def _shop_front(
     y0: float,
     y1: float,
 ) -> None:
-    """Fascia boards, hanging signs, awnings and pilasters; one shop every 5 m or so."""
+    """Adds shops of 4.5 to 7 m: fascia boards, pilasters, awnings and hanging signs."""
     count = max(1, round((y1 - y0) / rng.uniform(4.5, 7)))
     edges = np.linspace(y0, y1, count + 1)
     for a, b in pairwise(edges):
@@ -430,6 +444,7 @@ def _shop_front(
 def _balconies(
     mesh: Mesh, at: Pose, style: FacadeStyle, x0: float, y0: float, length: float, storeys: int
 ) -> None:
+    """Adds balconies to every second bay of the upper storeys."""
     bays = max(1, round(length / style.bay))
     for level in range(1, storeys):
         z = style.ground + (level - 1) * style.storey + 0.12
@@ -465,6 +480,7 @@ def _bay_window(
     length: float,
     top: float,
 ) -> None:
+    """Adds a bay window on the ground floor, with its walls up to ``top`` or two storeys."""
     width, out = min(2.6, length * 0.45), 0.8
     a = y0 + length * rng.uniform(0.08, 0.2)
     b = a + width
@@ -497,7 +513,16 @@ def _bay_window(
 def add_church(
     mesh: Mesh, rng: np.random.Generator, at: Pose, x0: float, y0: float, length: float
 ) -> None:
-    """A nave along the street with lancet windows, buttresses and a tower, often with a spire."""
+    """Adds a church along the street: a nave with lancet windows and buttresses, and a tower.
+
+    Args:
+        mesh: receives the church.
+        rng: draws its colours and heights.
+        at: pose of the frontage.
+        x0: distance from the kerb, metres.
+        y0: start along the frontage, metres.
+        length: tower and nave, metres.
+    """
     stone = hsv(rng.uniform(0.08, 0.12), rng.uniform(0.1, 0.3), rng.uniform(0.35, 0.6))
     slate = hsv(0.6, 0.15, rng.uniform(0.2, 0.35))
     masonry: dict[str, Any] = {"at": at, "params": mesh.params(m.CLADDING["stone"])}
@@ -548,7 +573,19 @@ def add_railing(
     label: int = FENCE,
     material: int = m.RAILING,
 ) -> None:
-    """A see-through panel from ``p`` to ``q`` (x, y) with posts and rails as solid geometry."""
+    """Adds a fence: an alpha cut-out panel from ``p`` to ``q`` (x, y) between solid posts.
+
+    Args:
+        mesh: receives the fence.
+        at: pose of the frontage.
+        p: one end.
+        q: the other end.
+        z: height of the lower edge, metres.
+        height: height of the panel, metres.
+        colour: linear RGB [3].
+        label: id of ``STREET_IDS``.
+        material: RAILING or CHAIN_LINK of ``materials``.
+    """
     start, end = np.asarray(p, np.float32), np.asarray(q, np.float32)
     length = float(np.linalg.norm(end - start))
     params = mesh.params(z, height, length)
@@ -569,7 +606,10 @@ def add_railing(
 def add_boundary(
     mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y0: float, y1: float, kind: str
 ) -> None:
-    """What closes a front garden along the pavement, by the kinds of ``Frequencies``."""
+    """Adds the boundary of a garden along the pavement, at ``x`` from ``y0`` to ``y1``.
+
+    ``kind`` is a key of ``Frequencies.boundaries``; ``open`` adds nothing.
+    """
     if y1 - y0 < 0.8 or kind == "open":
         return
     dark = grey(0.02) if rng.random() < 0.6 else hsv(0.38, 0.5, 0.2)
@@ -655,7 +695,7 @@ def add_boundary(
 
 
 def add_bus_shelter(mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y: float) -> None:
-    """Glass shelter with an advertisement, labelled as building throughout."""
+    """Adds a glass bus shelter with its corner at (x, y). All of it is labelled as building."""
     for dy in (0, 3.6):
         for dx in (0.0, 1.3):
             mesh.box(

@@ -1,4 +1,4 @@
-"""One frame: build the street, cast rays, shade, develop."""
+"""Renders one frame: builds the street, casts rays, shades the hits, simulates the camera."""
 
 import zlib
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ from .rays import Caster, RayHits
 from .textures import noise_volume
 
 VERSION = 4
-"""Part of the cache's path: bump it when pixels change."""
+"""Version of the renderer, part of the cache's path. Increase it when any pixel changes."""
 
 
 class Frame(NamedTuple):
-    """A rendered view; depth is 0 exactly where the label is sky."""
+    """A rendered frame. Depth is 0 exactly where the label is sky."""
 
     image: np.ndarray
     """uint8 [H, W, 3] RGB."""
@@ -39,7 +39,11 @@ class Frame(NamedTuple):
 
 
 def check_arguments(look: str, size: tuple[int, int], seeds: Sequence[int]) -> None:
-    """Raises InputError for an unknown look, an empty size or a negative seed."""
+    """Checks the arguments of ``render``.
+
+    Raises:
+        InputError: ``look`` is unknown, ``size`` is empty, or a seed is negative.
+    """
     if look not in LOOKS:
         raise InputError(f"unknown look {look!r}: choose one of {', '.join(LOOKS)}")
     if len(size) != 2 or min(size) < 1:
@@ -49,7 +53,7 @@ def check_arguments(look: str, size: tuple[int, int], seeds: Sequence[int]) -> N
 
 
 def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> Frame:
-    """Renders the frame of a seed; the same arguments give the same bytes in every process.
+    """Renders one frame. The same arguments give the same bytes in every process.
 
     Args:
         seed: 0 or more.
@@ -57,7 +61,8 @@ def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> 
         size: (H, W) in pixels.
 
     Raises:
-        InputError: unknown look, empty size, negative seed, or embreex is not installed.
+        InputError: ``look`` is unknown, ``size`` is empty, ``seed`` is negative, or embreex is not
+            installed.
     """
     check_arguments(look, size, [seed])
     settings = LOOKS[look]
@@ -71,9 +76,8 @@ def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> 
     centre, cosine = camera.rays(size, 1)
     centre_hits = view.trace(centre, angle, filled=True)
     hit = centre_hits.face >= 0
-    labels = np.where(hit, view.triangles.labels[centre_hits.face], STREET_IDS["sky"]).astype(
-        np.uint8
-    )
+    label = view.triangles.labels[centre_hits.face]
+    labels = np.where(hit, label, STREET_IDS["sky"]).astype(np.uint8)
     depth = np.where(hit, centre_hits.distance * cosine, 0).astype(np.float32)
 
     visibility = np.repeat(view.ambient_visibility(centre, centre_hits, size), SUBSAMPLES**2)
@@ -85,7 +89,7 @@ def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> 
 
 
 class _View:
-    """A scene in its weather, seen from one point."""
+    """A scene and its light, seen from the camera's position."""
 
     def __init__(self, scene: Scene, weather: Weather, look: Look, origin: np.ndarray) -> None:
         self.street, self.triangles = scene.street, scene.triangles
@@ -95,14 +99,23 @@ class _View:
         self.normals = _face_normals(vertices, self.triangles.faces)
 
     def trace(self, directions: np.ndarray, pixel_angle: float, filled: bool) -> RayHits:
-        """First opaque hit of rays from the camera; arguments as in ``Caster.trace``."""
+        """First opaque hits of rays from the camera; takes the arguments of ``Caster.trace``."""
         origins = np.broadcast_to(self.origin, directions.shape).copy()
         return self.caster.trace(origins, directions, pixel_angle, filled)
 
     def ambient_visibility(
         self, directions: np.ndarray, hits: RayHits, size: tuple[int, int]
     ) -> np.ndarray:
-        """Ambient visibility at the pixel centres, float32 [H * W] in 0 .. 1."""
+        """Ambient visibility at the pixels' centres.
+
+        Args:
+            directions: float32 [H * W, 3], unit.
+            hits: what the rays hit, [H * W].
+            size: (H, W) in pixels.
+
+        Returns:
+            float32 [H * W] in 0 .. 1.
+        """
         hit = hits.face >= 0
         normal = _towards_viewer(self.normals[hits.face], directions)
         point = self.origin + directions * hits.distance[:, None] + normal * np.float32(0.01)
@@ -117,8 +130,8 @@ class _View:
 
         Args:
             directions: float32 [N, 3], unit.
-            traced: first opaque hits [N].
-            visibility: ambient visibility float32 [N].
+            traced: what the rays hit, [N].
+            visibility: float32 [N] ambient visibility.
             pixel_angle: radians between neighbouring rays.
 
         Returns:
@@ -146,7 +159,7 @@ class _View:
         surface = materials.shade(
             self.triangles, self.street, volume, self.look.texture_contrast, hits
         )
-        # leaves let light through, but the rays that measured visibility took their cards as solid
+        # leaves transmit light, but the rays of ambient_visibility treat their cards as solid
         visible = visibility[index]
         leaf = self.triangles.materials[face] == materials.LEAVES
         visible[leaf] = 0.45 + 0.55 * visible[leaf]
@@ -166,11 +179,11 @@ class _View:
     def _irradiance(
         self, face: np.ndarray, point: np.ndarray, normal: np.ndarray, visibility: np.ndarray
     ) -> np.ndarray:
-        """Irradiance float32 [N, 3] of sky, ground and sun at surface points."""
+        """Irradiance float32 [N, 3] from sky, ground and sun at surface points [N, 3]."""
         weather, shading_normal = self.weather, normal.copy()
         smooth = np.flatnonzero((self.triangles.normals[face] != 0).any(1))
         shading_normal[smooth] = self.triangles.normals[face[smooth]]
-        # the ground reflects some light onto surfaces that face down
+        # the ground reflects light onto surfaces that face down
         up = shading_normal[:, 2]
         light = weather.ambient * (visibility * (0.64 + 0.36 * up))[:, None]
         if weather.sun is None:
@@ -181,7 +194,7 @@ class _View:
         towards = np.broadcast_to(weather.sun, (len(lit), 3)).copy()
         lit = lit[~self.caster.occluded(start, towards)]
         light[lit] += facing[lit, None] * weather.sun_colour
-        # sunlit streets brighten their shadows
+        # sunlit surfaces light the shadows
         light += weather.sun_colour * np.float32(0.07) * visibility[:, None]
         return light
 
@@ -193,7 +206,7 @@ class _View:
         normal: np.ndarray,
         visibility: np.ndarray,
     ) -> None:
-        """Blends mirror reflections into ``radiance`` [N, 3] by an approximate Fresnel term."""
+        """Blends reflections into ``radiance`` [N, 3] in place, by a damped Fresnel term."""
         glossy = np.flatnonzero(gloss > 0)
         if not len(glossy):
             return

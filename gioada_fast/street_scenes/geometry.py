@@ -1,6 +1,7 @@
-"""Triangle soup with per-face attributes: builder, primitives, templates stamped many times.
+"""Triangle meshes with attributes for each face: primitives, and templates that are stamped often.
 
-World axes: x to the right, y along the main street away from the camera, z up; metres throughout.
+World axes: x to the right, y along the main street away from the camera, z up. All lengths are in
+metres.
 """
 
 import math
@@ -12,37 +13,37 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 Point = Sequence[float | np.floating] | np.ndarray
-"""Three coordinates."""
+"""(x, y, z)."""
 Float = float | np.floating
-"""A number of Python or of NumPy."""
+"""A Python or NumPy number."""
 Point2 = tuple[Float, Float]
 """(x, y)."""
 
 NUM_PARAMS = 15
 """Columns of the table of material parameters; ``materials.FacadeParams`` fills them all."""
 GROUND_STEP = 6.0
-"""Target length in metres of a piece of ground along y."""
+"""Target length along y, in metres, of the pieces that ground is cut into."""
 
 
 class Pose(NamedTuple):
-    """Rigid placement: world = rotation @ local + origin."""
+    """Placement of a mesh: world = rotation @ local + origin."""
 
     rotation: np.ndarray
-    """float32 [3, 3]; may hold a reflection."""
+    """float32 [3, 3]; may mirror or stretch as well."""
     origin: np.ndarray
     """float32 [3]."""
 
     def apply(self, points: ArrayLike | Sequence[Point]) -> np.ndarray:
-        """Local points [N, 3] to world points float32 [N, 3]."""
+        """Transforms local points [N, 3] into world points float32 [N, 3]."""
         return np.asarray(points, np.float32) @ self.rotation.T + self.origin
 
     def point(self, x: Float, y: Float, z: Float) -> np.ndarray:
-        """One local point to a world point float32 [3]."""
+        """Transforms one local point into a world point float32 [3]."""
         return self.apply([(x, y, z)])[0]
 
 
 def pose(x: Float, y: Float, z: Float = 0.0, *, yaw: Float = 0.0) -> Pose:
-    """Upright pose; ``yaw`` in radians turns the local y axis anticlockwise seen from above."""
+    """Upright pose. ``yaw`` in radians turns it anticlockwise as seen from above."""
     c, s = np.cos(yaw), np.sin(yaw)
     rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)
     return Pose(rotation, np.array([x, y, z], np.float32))
@@ -52,33 +53,41 @@ IDENTITY = pose(0, 0)
 
 
 class Template(NamedTuple):
-    """A mesh in local coordinates whose colours are slots of a palette given at stamping time."""
+    """A mesh in local coordinates whose faces refer to a palette instead of colours."""
 
     vertices: np.ndarray
     """float32 [V, 3]."""
     faces: np.ndarray
     """int32 [F, 3]."""
     labels: np.ndarray
-    """uint8 [F]."""
+    """uint8 [F] ids of ``STREET_IDS``."""
     materials: np.ndarray
-    """uint8 [F]."""
+    """uint8 [F] ids of ``materials``."""
     slots: np.ndarray
-    """int64 [F] rows of the palette."""
+    """int64 [F] rows of the palette that ``Mesh.stamp`` receives."""
     normals: np.ndarray
-    """float32 [F, 3] shading normals; zero where the face's own normal holds."""
+    """float32 [F, 3] shading normals; a zero row stands for the face's own normal."""
     quads: np.ndarray
-    """uint8 [F]: 0, or 1 / 2 for the halves of a textured quad."""
+    """uint8 [F]: 1 and 2 for the halves of a textured quad, 0 for other faces."""
 
 
 class Mesh:
-    """Collects triangles and their attributes; ``finish`` concatenates them."""
+    """Collects triangles and their attributes; ``finish`` concatenates them.
+
+    The primitives pass ``*attributes`` and ``**options`` on to ``add``: label, material and colour,
+    then keyword arguments.
+    """
 
     def __init__(self) -> None:
         self._parts: list[tuple[Any, ...]] = []
         self._params: list[list[float]] = [[0.0] * NUM_PARAMS]
 
     def params(self, *values: float | np.integer) -> int:
-        """Stores a row of material parameters and returns its index."""
+        """Appends a row to the table of material parameters and returns its index.
+
+        Args:
+            values: at most NUM_PARAMS; ``materials`` says what each material expects.
+        """
         self._params.append([*map(float, values), *[0.0] * (NUM_PARAMS - len(values))])
         return len(self._params) - 1
 
@@ -100,13 +109,13 @@ class Mesh:
         Args:
             vertices: [V, 3] local coordinates.
             faces: int [F, 3].
-            label: id of ``STREET_IDS``, one or [F].
-            material: id of ``materials``, one or [F].
-            colour: linear RGB, one or [F, 3].
+            label: id of ``STREET_IDS``, one for all faces or [F].
+            material: id of ``materials``, one for all faces or [F].
+            colour: linear RGB, [3] for all faces or [F, 3].
             at: placement in the world.
-            params: row of material parameters, one or [F].
-            normals: [F, 3] local shading normals, zero rows where the face's own normal holds.
-            quads: 0, or 1 / 2 for the halves of a textured quad, one or [F].
+            params: row of material parameters, one for all faces or [F].
+            normals: [F, 3] local shading normals; a zero row stands for the face's own normal.
+            quads: 1 and 2 for the halves of a textured quad, 0 for other faces; one or [F].
         """
         vertices, faces = np.asarray(vertices, np.float32), np.asarray(faces, np.int32)
         if at is not IDENTITY:
@@ -115,7 +124,7 @@ class Mesh:
         self._parts.append((vertices, faces, label, material, colour, params, normals, quads))
 
     def box(self, low: Point, high: Point, *attributes: Any, **options: Any) -> None:
-        """Axis-aligned box between two corners."""
+        """Adds an axis-aligned box between two opposite corners."""
         low = np.asarray(low, np.float32)
         self.add(
             BOX_VERTICES * (np.asarray(high, np.float32) - low) + low,
@@ -125,13 +134,13 @@ class Mesh:
         )
 
     def triangle(self, a: Point, b: Point, c: Point, *attributes: Any, **options: Any) -> None:
-        """One triangle."""
+        """Adds one triangle."""
         self.add(np.array([a, b, c], np.float32), [[0, 1, 2]], *attributes, **options)
 
     def quad(
         self, a: Point, b: Point, c: Point, d: Point, *attributes: Any, **options: Any
     ) -> None:
-        """Quad with corners in order."""
+        """Adds a quad whose corners are given in order around it."""
         self.add(np.array([a, b, c, d], np.float32), QUAD_FACES, *attributes, **options)
 
     def panel(
@@ -144,7 +153,7 @@ class Mesh:
         textured: bool = False,
         **options: Any,
     ) -> None:
-        """Vertical rectangle over the ground line from ``p`` to ``q``, between two heights.
+        """Adds a vertical rectangle from ``p`` to ``q`` (x, y), between heights ``z0`` and ``z1``.
 
         ``textured`` adds texture coordinates, (0, 0) at the foot of ``p`` and (1, 1) at the top of
         ``q``.
@@ -162,11 +171,11 @@ class Mesh:
         *attributes: Any,
         **options: Any,
     ) -> None:
-        """Truncated cone from ``a`` to ``b``, capped."""
+        """Adds a capped, possibly tapered cylinder from ``a`` to ``b``."""
         ax, ay, az = (float(q) for q in a)
         dx, dy, dz = (float(q) - p for p, q in zip((ax, ay, az), b, strict=True))
         length = math.sqrt(dx * dx + dy * dy + dz * dz)
-        # u and w span the plane across the axis; plain floats, for this runs a thousand times
+        # u and w span the plane across the axis; plain floats are faster than small arrays
         if abs(dz) < 0.9 * length:
             ux, uy, uz = dy, -dx, 0.0
         else:
@@ -186,7 +195,7 @@ class Mesh:
     def ellipsoid(
         self, centre: Point, radii: Point, subdivisions: int, *attributes: Any, **options: Any
     ) -> None:
-        """Ellipsoid from an icosphere."""
+        """Adds an ellipsoid, made from an icosphere."""
         unit, faces = icosphere(subdivisions)
         self.add(unit * np.asarray(radii) + np.asarray(centre), faces, *attributes, **options)
 
@@ -200,7 +209,7 @@ class Mesh:
         *attributes: Any,
         **options: Any,
     ) -> None:
-        """Horizontal rectangle, cut along y so that a bent street bends it."""
+        """Adds a horizontal rectangle, cut along y so that it can follow a bent street."""
         count = max(1, round((y1 - y0) / GROUND_STEP))
         y = np.linspace(y0, y1, count + 1)
         left = np.stack([np.full_like(y, x0), y, np.full_like(y, z)], 1)
@@ -212,7 +221,14 @@ class Mesh:
         self.add(vertices, np.concatenate([first, second]), *attributes, **options)
 
     def stamp(self, template: Template, palette: np.ndarray, at: Pose, params: int = 0) -> None:
-        """Adds a template; ``palette`` is linear RGB [slots, 3]."""
+        """Adds a template at a pose.
+
+        Args:
+            template: the mesh.
+            palette: linear RGB [slots, 3].
+            at: placement in the world.
+            params: row of material parameters for all faces.
+        """
         self.add(
             template.vertices,
             template.faces,
@@ -226,7 +242,7 @@ class Mesh:
         )
 
     def template(self) -> Template:
-        """The collected triangles as a template; the first colour channel is the palette slot."""
+        """The triangles added so far as a template; red holds the row of the palette."""
         mesh = self.finish()
         slots = mesh.colours[:, 0].astype(np.int64)
         return Template(
@@ -234,7 +250,7 @@ class Mesh:
         )
 
     def finish(self) -> "Triangles":
-        """Everything added so far."""
+        """The triangles added so far."""
         num_vertices = sum(len(part[0]) for part in self._parts)
         num_faces = sum(len(part[1]) for part in self._parts)
         out = Triangles(
@@ -266,7 +282,7 @@ class Mesh:
 
 
 class Triangles(NamedTuple):
-    """The scene's geometry with its per-face attributes."""
+    """A finished mesh: vertices, faces and the attributes of each face."""
 
     vertices: np.ndarray
     """float32 [V, 3]."""
@@ -275,15 +291,15 @@ class Triangles(NamedTuple):
     labels: np.ndarray
     """uint8 [F] ids of ``STREET_IDS``."""
     materials: np.ndarray
-    """uint8 [F]."""
+    """uint8 [F] ids of ``materials``."""
     colours: np.ndarray
     """float32 [F, 3] linear RGB."""
     param_row: np.ndarray
     """int32 [F] rows of ``params``."""
     normals: np.ndarray
-    """float32 [F, 3] shading normals; zero where the face's own normal holds."""
+    """float32 [F, 3] shading normals; a zero row stands for the face's own normal."""
     quads: np.ndarray
-    """uint8 [F]: 0, or 1 / 2 for the halves of a textured quad."""
+    """uint8 [F]: 1 and 2 for the halves of a textured quad, 0 for other faces."""
     params: np.ndarray
     """float32 [K, NUM_PARAMS] material parameters."""
 
@@ -312,7 +328,7 @@ QUAD_HALVES = np.array([1, 2], np.uint8)
 
 @lru_cache
 def unit_cylinder(sides: int) -> tuple[np.ndarray, np.ndarray]:
-    """Capped cylinder of radius 1 from z = 0 to z = 1: vertices [V, 3], faces [F, 3]."""
+    """Capped cylinder of radius 1 from z = 0 to 1: vertices float32 [V, 3], faces int32 [F, 3]."""
     angle = np.arange(sides) * 2 * np.pi / sides
     ring = np.stack([np.cos(angle), np.sin(angle), np.zeros(sides)], 1)
     vertices = np.concatenate([ring, np.add(ring, (0, 0, 1)), [[0, 0, 0], [0, 0, 1]]]).astype(

@@ -1,8 +1,12 @@
-"""The scene grammar: a main street with junctions; blocks with pavements, buildings, furniture.
+"""The scene grammar: draws the layout of a street and builds its geometry.
 
-The main street runs along +y and is straight here; ``Street.bend_vertices`` bends the finished
-mesh. A frontage is the frame of one side of a street: x = distance from the kerb into the block,
-y along the street, so one set of rules serves both sides of the main street and the side streets.
+A main street has junctions with side streets. The blocks between them have pavements, plots with
+buildings or trees, street furniture, people and vehicles. The main street runs along +y and is
+straight here; ``Street.bend_vertices`` bends the finished mesh.
+
+A frontage is one side of a street with its own coordinates: x is the distance from the kerb into
+the block, y runs along the street. So the same rules serve both sides of the main street and the
+side streets. Lengths are in metres.
 """
 
 from collections.abc import Sequence
@@ -35,20 +39,21 @@ VOID, BUILDING = STREET_IDS["void"], STREET_IDS["building"]
 
 KERB_HEIGHT = 0.12
 STREET_START, STREET_END = -14.0, 215.0
-"""The main street's stretch, metres; the camera stands at y = 0."""
+"""y at which the buildings of the main street start and end; the camera is at y = 0."""
 BLOCK_DEPTH = 140.0
+"""Distance from the kerb to the far edge of a block's ground."""
 SIDE_STREET_LENGTH = 45.0
-"""How far along a side street buildings are drawn."""
+"""Distance from the corner up to which a side street has buildings."""
 
 
 @dataclass
 class Scene:
-    """Geometry and layout of one street, before bending."""
+    """Geometry and layout of one street before it is bent."""
 
     triangles: Triangles
     street: Street
     camera_x: float
-    """Metres right of the main street's centre line."""
+    """x of the camera; the main street's centre line is at 0."""
 
 
 @dataclass
@@ -56,19 +61,19 @@ class _Frontage:
     """One side of a street between two corners."""
 
     at: Pose
-    y0: float
-    y1: float
+    """Maps the frontage's coordinates to world coordinates."""
     width: float
-    """Of the pavement."""
+    """Width of the pavement."""
     verge: float
-    """Grass between pavement and plots, metres."""
+    """Width of the grass between pavement and plots."""
     kind: str
-    """city, suburb or park."""
+    """Kind of street: city, suburb or park."""
     main: bool
+    """Whether it belongs to the main street."""
 
 
 class _Builder:
-    """Draws one street; keeps the random generator, the mesh and the look at hand."""
+    """Draws one street. Every method draws from ``rng``, so their order is part of a frame."""
 
     def __init__(self, rng: np.random.Generator, look: Look) -> None:
         self.rng = rng
@@ -83,7 +88,7 @@ class _Builder:
         near = self.street.near_side
         self.camera_x = near * self._lane(near) * rng.uniform(0.75, 1.15)
         self.occupied: list[tuple[float, float, float, float]] = []
-        """(x, y, half width, half length) of what already stands on the carriageway."""
+        """(x, y, half width, half length) of the occupied rectangles of the carriageway."""
         self.bare = rng.random() < self.frequencies.bare_trees
         self.metal = grey(rng.choice([0.03, 0.06, 0.22, 0.3]))
         self.storeys = rng.uniform(*self.frequencies.storeys)
@@ -95,6 +100,7 @@ class _Builder:
         )
 
     def _street(self) -> Street:
+        """Draws the layout of the main street and its junctions."""
         rng, frequencies, look = self.rng, self.frequencies, self.look
         junctions = []
         y = rng.uniform(6, 50)
@@ -115,7 +121,7 @@ class _Builder:
             0.9 if self.street_kind == "suburb" else 1.0
         )
         if any(self.parked.values()):
-            # room to pass what is parked
+            # leave room to pass parked vehicles
             half_width = max(half_width, 4.3)
         return Street(
             seed=int(rng.integers(1, 30000)),
@@ -135,15 +141,16 @@ class _Builder:
         )
 
     def _lane(self, side: int) -> float:
-        """Distance of the traffic on one side from the street's centre line, metres."""
+        """Distance of the lane on one side from the centre line."""
         w = self.street.half_width
         return min(w * 0.5, 2.0, w - 2.9 if self.parked[side] else w)
 
     def build(self) -> Scene:
+        """Draws the whole street; to be called once."""
         rng, look, street = self.rng, self.look, self.street
         tone = rng.uniform(*look.road_albedo)
         road = np.array([1.02, 1.0, 0.97]) * tone * rng.uniform(0.95, 1.05, 3)
-        # one sheet of carriageway lies under everything; blocks stand on it
+        # the carriageway extends under the blocks, which cover it
         for x0, x1 in pairwise((-150, -50, 0, 50, 150)):
             self.mesh.ground(x0, x1, STREET_START - 30, 420, 0, ROAD, m.ROAD, road)
         for side in (-1, 1):
@@ -153,7 +160,7 @@ class _Builder:
         return Scene(self.mesh.finish(), street, self.camera_x)
 
     def _side(self, side: int) -> None:
-        """Blocks between the junctions on one side of the main street."""
+        """Adds the blocks on one side of the main street: -1 left, 1 right."""
         rng, street = self.rng, self.street
         width = rng.uniform(*self.frequencies.pavement_width)
         verge = rng.uniform(1, 3.5) if self.street_kind != "city" and rng.random() < 0.5 else 0.0
@@ -177,6 +184,17 @@ class _Builder:
         width: float,
         verge: float,
     ) -> None:
+        """Adds one block: ground, kerbs, plots, furniture, people and parked vehicles.
+
+        Args:
+            side: -1 left, 1 right of the main street.
+            y0: start of the block.
+            y1: end of the block.
+            corner0: whether a junction lies at the start.
+            corner1: whether a junction lies at the end.
+            width: width of the pavement.
+            verge: width of the grass between pavement and plots.
+        """
         rng, w = self.rng, self.street.half_width
         at = Pose(np.diag([side, 1, 1]).astype(np.float32), np.array([side * w, 0, 0], np.float32))
         radius = rng.uniform(1.5, 3.5)
@@ -209,7 +227,7 @@ class _Builder:
             self._kerb(rim, kerb, at)
         self._kerb(outline, kerb, at)
 
-        front = _Frontage(at, y0, y1, width, verge, self.street_kind, True)
+        front = _Frontage(at, width, verge, self.street_kind, True)
         side_width = max(1.6, width * 0.8)
         inset = [side_width if corner else 0.0 for corner in (corner0, corner1)]
         self._plots(front, y0 + inset[0], y1 - inset[1])
@@ -221,9 +239,7 @@ class _Builder:
             if corner:
                 rotation = np.array([[0, side, 0], [sign, 0, 0], [0, 0, 1]], np.float32)
                 turned = Pose(rotation, np.array([side * w, y, 0], np.float32))
-                along = _Frontage(
-                    turned, 0, SIDE_STREET_LENGTH, side_width, 0.0, self.street_kind, False
-                )
+                along = _Frontage(turned, side_width, 0.0, self.street_kind, False)
                 self._plots(along, width + verge + 13, SIDE_STREET_LENGTH)
                 self._furnish(along, 8, SIDE_STREET_LENGTH, False, False)
                 self._people(along, 6, SIDE_STREET_LENGTH * 0.6)
@@ -234,6 +250,7 @@ class _Builder:
         attributes: tuple[int, int, np.ndarray],
         at: Pose,
     ) -> None:
+        """Adds the vertical face of a kerb along ``outline``, points (x, y) of a frontage."""
         line = np.array(outline, np.float32)
         low = np.column_stack([line, np.zeros(len(line))])
         vertices = np.concatenate([low, np.add(low, (0, 0, KERB_HEIGHT))])
@@ -244,7 +261,7 @@ class _Builder:
         self.mesh.add(vertices, faces, *attributes, at=at)
 
     def _plots(self, front: _Frontage, y0: float, y1: float) -> None:
-        """Buildings side by side, gardens, parks and car parks."""
+        """Adds buildings with gardens, churches and open plots between ``y0`` and ``y1``."""
         rng, mesh, frequencies = self.rng, self.mesh, self.frequencies
         line = front.width + front.verge
         built = frequencies.built[front.kind]
@@ -311,6 +328,7 @@ class _Builder:
     def _open_plot(
         self, front: _Frontage, line: float, y: float, length: float, near: bool
     ) -> None:
+        """Adds a car park or trees on a plot that starts at ``y`` and ``line`` from the kerb."""
         rng = self.rng
         if near:
             kind = choose(rng, self.frequencies.boundaries)
@@ -328,7 +346,8 @@ class _Builder:
             self._tree(spot, rng.uniform(6, 15))
 
     def _tree(self, spot: np.ndarray, height: float) -> None:
-        # a crown around the camera would hide the street
+        """Adds a tree at the world point ``spot`` unless it would cover the camera."""
+        # a crown around the camera would cover the image
         if spot[1] < 3.5 + height * 0.3 and abs(spot[0] - self.camera_x) < height * 0.45:
             return
         rng = self.rng
@@ -343,7 +362,10 @@ class _Builder:
     def _furnish(
         self, front: _Frontage, y0: float, y1: float, corner0: bool, corner1: bool
     ) -> None:
-        """Lamps, trees, signs, traffic lights, bollards, racks, bus stops along the kerb."""
+        """Adds street lamps, trees, furniture, traffic lights, bicycles and bus stops.
+
+        ``corner0`` and ``corner1`` say whether a junction lies at ``y0`` and ``y1``.
+        """
         rng, mesh, frequencies, at = self.rng, self.mesh, self.frequencies, front.at
         if y1 - y0 < 4:
             return
@@ -410,6 +432,7 @@ class _Builder:
                 add_person(mesh, rng, pose(*spot, yaw=rng.uniform(0, 6.3)))
 
     def _furniture(self, front: _Frontage, y: float) -> None:
+        """Adds one piece of street furniture at ``y``."""
         rng, mesh, at = self.rng, self.mesh, front.at
         kind = choose(rng, self.frequencies.furniture)
         x = rng.uniform(0.35, 0.7)
@@ -469,6 +492,7 @@ class _Builder:
             )
 
     def _people(self, front: _Frontage, y0: float, y1: float) -> None:
+        """Adds groups of pedestrians on the pavement between ``y0`` and ``y1``."""
         rng = self.rng
         y0, y1 = max(y0, 3.0 if front.main else 0.0), min(y1, 95)
         if y1 <= y0:
@@ -477,7 +501,7 @@ class _Builder:
             self.frequencies.people[front.kind] * (y1 - y0) / 60 * (1 if front.main else 0.6)
         )
         for _ in range(groups):
-            # more of them near the camera: far ones are specks
+            # prefer places near the camera, since far people cover few pixels
             y = y0 + (y1 - y0) * rng.random() ** 1.6
             x = rng.uniform(0.3, max(front.width - 0.3, 0.5))
             heading = rng.choice([0, np.pi])
@@ -490,7 +514,7 @@ class _Builder:
                     add_person(self.mesh, rng, pose(*spot, yaw=yaw))
 
     def _claim(self, x: float, y: float, half_width: float, half_length: float) -> bool:
-        """Takes a rectangle of the carriageway, unless something stands there."""
+        """Occupies a rectangle of the carriageway if it is free; returns whether it was."""
         for other_x, other_y, other_half_width, other_half_length in self.occupied:
             if (
                 abs(x - other_x) < half_width + other_half_width
@@ -501,12 +525,14 @@ class _Builder:
         return True
 
     def _clear_of_camera(self, x: float, y: float, half_length: float) -> bool:
+        """Whether a vehicle at (x, y) leaves the camera a free view."""
         beside = abs(x - self.camera_x)
         return not (beside < 1.9 and -8 < y < 7 + half_length) and not (
             beside < 2.6 and -4 < y < 2.5 + half_length
         )
 
     def _vehicle(self, x: float, y: float, yaw: float, kind: str) -> None:
+        """Adds a vehicle at (x, y) unless it would cover the camera or another vehicle."""
         half_length = {"bus": 5.6, "lorry": 4.2, "motorcycle": 1.2}.get(kind, 2.4)
         half_width = {"bus": 1.3, "lorry": 1.2, "motorcycle": 0.5}.get(kind, 0.95)
         if abs(np.sin(yaw)) > 0.7:
@@ -516,6 +542,7 @@ class _Builder:
             add_vehicle(self.mesh, self.rng, at, kind, self.look.paint_colour)
 
     def _parked(self, side: int, y0: float, y1: float) -> None:
+        """Adds a row of parked vehicles along one side of a block."""
         rng, w = self.rng, self.street.half_width
         density = rng.uniform(0.3, 0.95)
         half_on_kerb = rng.random() < self.frequencies.pavement_parking
@@ -532,7 +559,7 @@ class _Builder:
             y += rng.uniform(5.4, 7.2)
 
     def _parked_motorcycles(self, side: int, y: float) -> None:
-        """Two or three of them nose to the kerb, in the space of one car."""
+        """Adds two or three motorcycles that face the kerb, in the space of one car."""
         rng = self.rng
         for k in range(int(rng.integers(2, 4))):
             x = side * (self.street.half_width - 1.2)
@@ -541,6 +568,7 @@ class _Builder:
                 add_motorcycle(self.mesh, rng, pose(x, y + 1.1 * k, yaw=yaw), ridden=False)
 
     def _traffic(self) -> None:
+        """Adds moving vehicles, cyclists, and pedestrians who cross at junctions."""
         rng, w, frequencies = self.rng, self.street.half_width, self.frequencies
         near = self.street.near_side
         for side, yaw, start in ((near, 0.0, 11.0), (-near, np.pi, 6.0)):
@@ -570,7 +598,7 @@ class _Builder:
                         add_person(self.mesh, rng, pose(x, y, yaw=yaw))
 
     def _side_traffic(self, side: int, junction: Junction) -> None:
-        """Vehicles waiting in, leaving or parked along a side street."""
+        """Adds vehicles that wait at the mouth of a side street or park along it."""
         rng, w = self.rng, self.street.half_width
         middle, width = (junction.y0 + junction.y1) / 2, junction.y1 - junction.y0
         if rng.random() < self.frequencies.waiting_at_junction:
@@ -585,7 +613,7 @@ class _Builder:
                     self._vehicle(side * float(space), junction.y1 - 1.1, yaw, kind)
 
     def _far_end(self) -> None:
-        """Buildings and trees that close the view where the street ends."""
+        """Adds buildings and trees across the end of the street, to close the view."""
         rng = self.rng
         rotation = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]], np.float32)
         at = Pose(rotation, np.array([0, STREET_END + 14, 0], np.float32))
@@ -623,5 +651,5 @@ class _Builder:
 
 
 def build_scene(rng: np.random.Generator, look: Look) -> Scene:
-    """Draws a street."""
+    """Draws a street from the ranges and frequencies of ``look``."""
     return _Builder(rng, look).build()

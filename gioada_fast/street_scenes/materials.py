@@ -1,7 +1,16 @@
-"""Albedo, gloss and cut-outs of every material, by world position.
+"""Materials: albedo, gloss, emission and alpha cut-outs at the points that rays hit.
 
-All patterns are functions of the hit point and of the face's row of parameters, so no texture
-coordinates are stored. Arrays are float32, one entry for each hit of the material.
+Patterns are functions of the hit point and of the face's row of parameters, so only cut-outs need
+texture coordinates. Arrays are float32 with one entry a hit unless stated otherwise. Lengths are in
+metres.
+
+Rows of ``Triangles.params``:
+    FACADE: the fields of ``FacadeParams``.
+    MASONRY: a value of ``CLADDING``.
+    PAVING: size of a slab, 1 for tarmac.
+    SIGN: seed, height of a letter, height of the lettering's middle above the ground.
+    LEAVES, BRANCHES: number of the card, its side.
+    RAILING, CHAIN_LINK, PICKET: height of the foot, height, length.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,8 +48,9 @@ from .textures import NOISE_SIDE, Cards, branch_cards, leaf_cards
     LAMP,
     AWNING,
 ) = range(24)
+"""Ids of the materials."""
 IS_CUT_OUT = np.zeros(256, bool)
-"""Whether a material has holes, by its id."""
+"""bool [256]: whether a material, by its id, is an alpha cut-out."""
 IS_CUT_OUT[[LEAVES, BRANCHES, PICKET, RAILING, CHAIN_LINK, SPOKES]] = True
 
 JOINERY = np.array(
@@ -58,7 +68,7 @@ JOINERY = np.array(
     ],
     np.float32,
 )
-"""Linear RGB of painted doors and shop fronts: black, cream, oak, greens, blues, reds, grey."""
+"""float32 [10, 3] linear RGB of painted doors and shop fronts."""
 
 
 CLADDING = {"plaster": 0, "brick": 1, "stone": 2, "panel": 3}
@@ -68,9 +78,9 @@ WINDOWS, SHOP, BLANK = range(3)
 
 
 class FacadeParams(NamedTuple):
-    """Parameters of ``FACADE``, in the order of its row in the parameter table.
+    """Columns of the parameters of FACADE.
 
-    ``Mesh.params`` stores plain numbers. Shaders read arrays float32 [N], one value a hit.
+    Fields are numbers for ``Mesh.params`` and float32 [N], one entry a hit, in shaders.
     """
 
     seed: Any
@@ -106,44 +116,54 @@ class FacadeParams(NamedTuple):
 
 @dataclass
 class Junction:
-    """A crossing street between y0 and y1 on the given sides (-1 left, 1 right, 0 both)."""
+    """A side street that meets the main street."""
 
     y0: float
+    """Start along the main street, metres."""
     y1: float
+    """End along the main street, metres."""
     side: int
+    """-1 left, 1 right, 0 both."""
     zebra: bool
+    """Whether it has zebra crossings."""
     signals: bool
+    """Whether it has traffic lights."""
     box_marking: bool
-    """Yellow box marking."""
+    """Whether a yellow box is marked on the carriageway."""
 
 
 @dataclass
 class Street:
-    """What the ground's materials must know of the layout; metres."""
+    """Layout and surface of the main street, as far as materials depend on them."""
 
     seed: int
     half_width: float
+    """Distance from the centre line to the kerb, metres."""
     junctions: list[Junction]
     near_side: int
-    """-1 where traffic keeps left."""
+    """Side on which traffic drives: -1 left, 1 right."""
     bend: float
     """x += bend * y ** 2 ahead of the camera."""
     slope: float
     """z += slope * y ** 2 ahead of the camera."""
     marking_albedo: float
-    """Albedo of road marks."""
+    """Albedo of road markings."""
     dash: tuple[float, float]
-    """Period and painted fraction of the centre line."""
+    """Period in metres and painted fraction of a dashed centre line."""
     centre_line: int
-    """0 no centre line, 1 dashed, 2 solid."""
+    """0 none, 1 dashed, 2 solid."""
     edge_lines: bool
+    """Whether white lines mark the edges of the carriageway."""
     yellow_lines: bool
+    """Whether double yellow lines run along the kerbs."""
     cobbles: bool
     patches: float
+    """Fraction of the carriageway that is patched."""
     wetness: float
+    """0 is dry, more reflects more."""
 
     def straighten(self, points: np.ndarray) -> np.ndarray:
-        """World points [N, 3] of the bent street back to the straight one the patterns live in."""
+        """Maps world points [N, 3] of the bent street to the straight street that patterns use."""
         ahead = np.maximum(points[:, 1], 0) ** 2
         out = points.copy()
         out[:, 0] -= np.float32(self.bend) * ahead
@@ -151,7 +171,7 @@ class Street:
         return out
 
     def bend_vertices(self, vertices: np.ndarray) -> np.ndarray:
-        """The inverse of ``straighten``."""
+        """Bends vertices [V, 3] of the straight street; the inverse of ``straighten``."""
         ahead = np.maximum(vertices[:, 1], 0) ** 2
         out = vertices.copy()
         out[:, 0] += np.float32(self.bend) * ahead
@@ -160,22 +180,22 @@ class Street:
 
 
 class Hits(NamedTuple):
-    """Visible surface points, straightened."""
+    """Surface points that rays hit."""
 
     face: np.ndarray
     """int32 [N]."""
     point: np.ndarray
-    """float32 [N, 3] in the straight street's frame."""
+    """float32 [N, 3] in the coordinates of the straight street."""
     direction: np.ndarray
-    """float32 [N, 3] unit, from the camera."""
+    """float32 [N, 3] unit vectors away from the camera."""
     normal: np.ndarray
-    """float32 [N, 3] geometric, towards the camera."""
+    """float32 [N, 3] geometric normals on the camera's side."""
     distance: np.ndarray
     """float32 [N] metres along the ray."""
     uv: np.ndarray
-    """float32 [2, N] on textured quads."""
+    """float32 [2, N] texture coordinates, 0 except on cut-outs."""
     footprint: np.ndarray
-    """float32 [N] metres that a pixel covers at the hit."""
+    """float32 [N] width of a pixel at the hit, metres."""
 
     def take(self, index: np.ndarray) -> "Hits":
         """The hits at ``index``."""
@@ -191,7 +211,7 @@ class Hits(NamedTuple):
 
 
 def hash01(*keys: np.ndarray | float) -> np.ndarray:
-    """Pseudo-random float32 in 0 .. 1 from integers held in floats or ints; broadcasts."""
+    """Hashes whole numbers, stored as ints or floats, to float32 in 0 .. 1; keys broadcast."""
     state: Any = np.uint32(0x9E3779B9)
     for key in keys:
         bits = np.asarray(key).astype(np.int32).view(np.uint32)
@@ -203,20 +223,33 @@ def hash01(*keys: np.ndarray | float) -> np.ndarray:
 
 
 def noise(volume: np.ndarray, points: np.ndarray, cell: float, offset: int = 0) -> np.ndarray:
-    """Nearest look-up in the noise volume at points [N, 3]; ``cell`` is its pitch in metres."""
+    """Looks up noise at points [N, 3] without interpolation.
+
+    Args:
+        volume: float32 [NOISE_SIDE ** 3].
+        points: float32 [N, 3] metres.
+        cell: size of a voxel, metres.
+        offset: shift in voxels, so that look-ups of one point differ.
+    """
     index = ((points * np.float32(1 / cell)) + np.float32(4096 + offset)).astype(np.int32)
     index &= NOISE_SIDE - 1
     return volume[(index[:, 0] * NOISE_SIDE + index[:, 1]) * NOISE_SIDE + index[:, 2]]
 
 
 def quad_uv(quads: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Barycentric coordinates of a quad's halves to texture coordinates [2, N]."""
+    """Texture coordinates float32 [2, N] of hits on quads.
+
+    Args:
+        quads: uint8 [N], 1 or 2: which half of its quad was hit.
+        u: float32 [N] barycentric coordinate.
+        v: float32 [N] barycentric coordinate.
+    """
     both = u + v
     return np.stack([np.where(quads == 1, both, u), np.where(quads == 1, v, both)])
 
 
 def _where32(condition: np.ndarray, yes: np.ndarray | float, no: np.ndarray | float) -> np.ndarray:
-    """``np.where`` that stays in float32 when both choices are plain numbers."""
+    """``np.where`` in float32, also when both choices are Python numbers."""
     return np.where(condition, yes, no).astype(np.float32, copy=False)
 
 
@@ -227,7 +260,10 @@ def _fraction(x: np.ndarray) -> np.ndarray:
 def _by_mip_level(
     cards: Cards, uv: np.ndarray, footprint: np.ndarray, params: np.ndarray
 ) -> Iterator[tuple[np.ndarray, int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields (members, level, card, row, column) for each mip level in use."""
+    """Yields (members, level, card, row, column) for each mip level that the hits need.
+
+    ``members`` are indices of hits; card, row and column int32 are their texels at that level.
+    """
     texel = params[:, 1] / cards.coverage[0].shape[1]
     level = np.log2(np.maximum(footprint / texel, 1e-3)) + 0.25
     level = np.clip(level, 0, len(cards.coverage) - 1).astype(np.int32)
@@ -246,15 +282,15 @@ def opaque(
     dither: np.ndarray,
     filled: bool,
 ) -> np.ndarray:
-    """Whether cut-out hits stop the ray, bool [N].
+    """Alpha test: whether each hit on a cut-out is opaque, bool [N].
 
     Args:
         scene: attributes of the faces.
         face: int32 [N], faces of cut-out materials.
         uv: float32 [2, N] texture coordinates.
-        footprint: float32 [N] metres that a pixel covers at the hit.
-        dither: float32 [N] in 0 .. 1, thresholds partial coverage.
-        filled: treat plants and fences as filled, as a label map draws them.
+        footprint: float32 [N] width of a pixel at the hit, metres.
+        dither: float32 [N] in 0 .. 1, thresholds for partial coverage.
+        filled: close the holes of plants and fences, as annotators do in label maps.
     """
     material = scene.materials[face]
     params = scene.params[scene.param_row[face]]
@@ -312,18 +348,18 @@ def opaque(
 
 
 class Surface(NamedTuple):
-    """What light needs to know of the visible points."""
+    """Reflectance and emission of the visible points."""
 
     albedo: np.ndarray
-    """float32 [N, 3]."""
+    """float32 [N, 3] linear RGB."""
     gloss: np.ndarray
     """float32 [N] reflectance at normal incidence, 0 for matt."""
     glow: np.ndarray
-    """float32 [N] radiance emitted, as a multiple of the albedo."""
+    """float32 [N] emitted radiance as a multiple of the albedo."""
 
 
 class _Inputs(NamedTuple):
-    """What a shader reads: the hits on its material, one entry a hit."""
+    """The hits on one material, as its shader receives them."""
 
     hits: Hits
     params: np.ndarray
@@ -340,7 +376,7 @@ class _Inputs(NamedTuple):
 
 
 class _Shading(NamedTuple):
-    """What a shader returns; ``Surface`` explains the fields."""
+    """What a shader returns. The fields are those of ``Surface``."""
 
     albedo: np.ndarray
     gloss: np.ndarray | float = 0.0
@@ -350,7 +386,15 @@ class _Shading(NamedTuple):
 def shade(
     scene: Triangles, street: Street, volume: np.ndarray, contrast: float, hits: Hits
 ) -> Surface:
-    """Evaluates the materials at the hits."""
+    """Evaluates the materials at the hits.
+
+    Args:
+        scene: attributes of the faces.
+        street: layout of the street.
+        volume: float32 [NOISE_SIDE ** 3] surface noise.
+        contrast: strength of the surface noise, 1 is neutral.
+        hits: what the rays hit.
+    """
     material = scene.materials[hits.face]
     albedo = scene.colours[hits.face]
     gloss = np.zeros(len(material), np.float32)
@@ -377,7 +421,7 @@ def shade(
 
 
 def _mottled(inputs: _Inputs, fine: float = 0.3, coarse: float = 0.4) -> np.ndarray:
-    """The colour, varied by the surface noise with the given strengths."""
+    """Colour float32 [N, 3], varied by fine and coarse noise with the given strengths."""
     variation = (
         1 + np.float32(fine) * (inputs.fine - 0.5) + np.float32(coarse) * (inputs.coarse - 0.5)
     )
@@ -394,14 +438,16 @@ def _along_wall(hits: Hits) -> np.ndarray:
     return np.where(_faces_x(hits.normal), hits.point[:, 1], hits.point[:, 0])
 
 
-def _side_streets(x: np.ndarray, y: np.ndarray, street: Street) -> np.ndarray:
-    inside = np.zeros(len(x), bool)
+def _in_junction(y: np.ndarray, street: Street) -> np.ndarray:
+    """Whether points lie between the corners of a junction, bool [N]."""
+    inside = np.zeros(len(y), bool)
     for j in street.junctions:
         inside |= (y > j.y0) & (y < j.y1)
     return inside
 
 
 def _road(inputs: _Inputs) -> _Shading:
+    """The carriageway with its markings, patches and manholes."""
     hits, street, coarse, fine = inputs.hits, inputs.street, inputs.coarse, inputs.fine
     x, y = hits.point[:, 0], hits.point[:, 1]
     w = street.half_width
@@ -420,7 +466,7 @@ def _road(inputs: _Inputs) -> _Shading:
         grain = grain * _where32(near, _where32(joint, 0.5, stone), 0.9)
     albedo = inputs.colour * grain[:, None]
 
-    crossing = _side_streets(x, y, street)
+    crossing = _in_junction(y, street)
     ax = np.abs(x)
     white = np.zeros(len(x), bool)
     yellow = np.zeros(len(x), bool)
@@ -448,7 +494,7 @@ def _road(inputs: _Inputs) -> _Shading:
             if j.signals or j.zebra:
                 stop = 5.0 if j.zebra else 1.2
                 white |= (np.abs(gap - stop) < 0.16) & lane_side & on_main & (ax < w - 0.3)
-        # the side street gives way: a broken line along the kerb, its own centre line behind
+        # the side street gives way: a broken line along the kerb, behind it a centre line
         inside = (y > j.y0) & (y < j.y1) & (ax > w) & ((j.side == 0) | (x * j.side > 0))
         middle = 0.5 * (j.y0 + j.y1)
         give_way = (np.abs(ax - w - 0.4) < 0.12) & (_fraction(y) < 0.6)
@@ -466,14 +512,14 @@ def _road(inputs: _Inputs) -> _Shading:
     albedo[manhole & (u * u + v * v < 0.03)] *= 0.55
     gloss: np.ndarray = np.zeros(len(x), np.float32)
     if street.wetness:
-        # wet asphalt is darker, and its roughness breaks the mirror up
+        # wet asphalt is darker, and its roughness varies the reflection
         gloss = np.float32(0.12 * street.wetness) * (0.3 + fine)
         albedo *= np.float32(1 - 0.5 * street.wetness)
     return _Shading(albedo, gloss)
 
 
 def _paving(inputs: _Inputs) -> _Shading:
-    """Slabs in courses, or tarmac; parameters: size of a slab in metres, 1 for tarmac."""
+    """Slabs in courses, or tarmac."""
     x, y = inputs.hits.point[:, 0], inputs.hits.point[:, 1]
     size, tarmac = np.maximum(inputs.params[:, 0], 0.2), inputs.params[:, 1] > 0
     u = x / size
@@ -526,14 +572,14 @@ def _cladding(
         stone = 0.82 + 0.34 * hash01(np.floor(along), row, seed[index])
         joint = (_fraction(z[index] * np.float32(1 / 0.36)) < 0.05) | (_fraction(along) < 0.03)
         out[index] *= np.where(joint, 0.66, stone)[:, None]
-    # rain streaks darken the whole wall, splashes its foot
+    # rain leaves streaks on the whole wall and splashes its foot
     streak = hash01(np.floor(s * 3), seed) * 0.14
     splash = 0.25 * np.exp(-z * 2.0)
     return out * (1 - streak * inputs.coarse - splash)[:, None]
 
 
 class _Bays(NamedTuple):
-    """Where hits lie in the grid of window bays and storeys; one entry a hit, metres."""
+    """Positions of hits in the grid of window bays and storeys, metres."""
 
     bay: np.ndarray
     """Number of the bay along the wall."""
@@ -594,7 +640,7 @@ def _bays(hits: Hits, params: FacadeParams, s: np.ndarray) -> _Bays:
 
 
 def _facade(inputs: _Inputs) -> _Shading:
-    """A wall with windows, doors and shop fronts; parameters: ``FacadeParams``."""
+    """A wall with windows, doors and shop fronts."""
     hits, params = inputs.hits, FacadeParams(*inputs.params.T)
     s, z = _along_wall(hits) - params.start, hits.point[:, 2]
     bays = _bays(hits, params, s)
@@ -603,7 +649,7 @@ def _facade(inputs: _Inputs) -> _Shading:
     ceiling = np.where(upper, params.ground + (bays.level + 1) * params.storey, params.ground)
     has_windows = params.ground_floor == WINDOWS
     has_windows |= upper & (params.ground_floor == SHOP)
-    # no window in a storey that the roof cuts off
+    # a storey that the roof cuts off has no windows
     has_windows &= ceiling < params.top + 0.45
     window = has_windows & (np.abs(a) < half) & (b > low) & (b < high)
     walled_up = hash01(params.seed, bays.bay, bays.level, 3) > 0.96
@@ -639,7 +685,7 @@ def _facade(inputs: _Inputs) -> _Shading:
 
 
 def _window(params: FacadeParams, bays: _Bays, wall: np.ndarray) -> _Shading:
-    """Windows and doors that lie behind the wall's face; ``wall`` [N, 3] is the wall's albedo."""
+    """Windows and doors, recessed behind the wall's surface of albedo ``wall`` [N, 3]."""
     reveal = np.float32(0.15)
     a, b = bays.a + reveal * bays.slide_a, bays.b + reveal * bays.slide_b
     half, low, high = bays.half, bays.low, bays.high
@@ -670,7 +716,7 @@ def _window(params: FacadeParams, bays: _Bays, wall: np.ndarray) -> _Shading:
 
 
 def _shop_front(params: FacadeParams, bays: _Bays, s: np.ndarray, z: np.ndarray) -> _Shading:
-    """Shop windows, their goods and doors; ``s`` and ``z`` [N] are metres along and up the wall."""
+    """Shop windows with goods and doors; ``s`` and ``z`` [N] are metres along and up the wall."""
     shops = np.maximum(np.round(params.length / 2.6), 1)
     unit = s / params.length * shops
     shop, along = np.floor(unit), (_fraction(unit) - 0.5) * params.length / shops
@@ -703,7 +749,6 @@ def _shop_front(params: FacadeParams, bays: _Bays, s: np.ndarray, z: np.ndarray)
 
 
 def _masonry(inputs: _Inputs) -> _Shading:
-    """A wall without windows; parameter: a value of ``CLADDING``."""
     kind = inputs.params[:, 0]
     s, z = _along_wall(inputs.hits), inputs.hits.point[:, 2]
     return _Shading(_cladding(inputs, kind, kind, s, z))
@@ -720,7 +765,6 @@ def _roof(inputs: _Inputs) -> _Shading:
 
 
 def _leaves(inputs: _Inputs) -> _Shading:
-    """Leaf cards; parameters: number of the card, its side in metres."""
     shade_of = np.ones(len(inputs.colour), np.float32)
     cards = leaf_cards()
     for members, level, card, row, column in _by_mip_level(
@@ -758,10 +802,7 @@ def _glass(inputs: _Inputs) -> _Shading:
 
 
 def _sign(inputs: _Inputs) -> _Shading:
-    """Rows of random blocks that look like lettering from afar.
-
-    Parameters: seed, height of a letter in metres, height of a row's middle above the ground.
-    """
+    """Rows of random blocks that look like lettering from afar."""
     seed = inputs.params[:, 0]
     s = _along_wall(inputs.hits)
     size = np.maximum(inputs.params[:, 1], 0.08)

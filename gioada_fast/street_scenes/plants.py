@@ -1,4 +1,4 @@
-"""Trees, built from textured cards: a few quads hold hundreds of leaves or branches."""
+"""Trees and bushes, built from cards: textured quads that show many leaves or branches each."""
 
 import numpy as np
 
@@ -20,7 +20,18 @@ def _cards(
     params: np.ndarray,
     normals: np.ndarray,
 ) -> None:
-    """Quads [n] from centres and half axes [n, 3] in one go."""
+    """Adds quads [N], each with a centre and two half axes.
+
+    Args:
+        mesh: receives the quads.
+        centres: [N, 3] world coordinates, metres.
+        right: [N, 3] half of each quad's horizontal side.
+        up: [N, 3] half of each quad's vertical side.
+        material: LEAVES or BRANCHES of ``materials``.
+        colours: [N, 3] linear RGB.
+        params: int [N] rows of material parameters.
+        normals: [N, 3] shading normals.
+    """
     corners = np.stack(
         [centres - right - up, centres + right - up, centres + right + up, centres - right + up], 1
     )
@@ -39,6 +50,7 @@ def _cards(
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors [N, 3] scaled to length 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
@@ -50,7 +62,16 @@ def add_leafy_tree(
     colour: np.ndarray,
     cards: int,
 ) -> None:
-    """A tree in leaf; ``position`` is the world foot (x, y, z), ``cards`` the number of clumps."""
+    """Adds a tree in leaf.
+
+    Args:
+        mesh: receives the tree.
+        rng: draws its shape.
+        foot: float32 [3] world coordinates, metres.
+        height: metres.
+        colour: float32 [3] linear RGB of the leaves.
+        cards: number of leaf cards.
+    """
     trunk = height * rng.uniform(0.2, 0.32)
     bark = np.array([0.12, 0.1, 0.08]) * rng.uniform(0.5, 1.4)
     radius = height * rng.uniform(0.22, 0.34)
@@ -70,7 +91,7 @@ def add_leafy_tree(
             m.BARK,
             bark,
         )
-    # lobes keep the crown from being one smooth egg
+    # several lobes make the crown's outline irregular
     lobes = np.clip(rng.normal(0, 0.42, (int(rng.integers(4, 7)), 3)), -0.6, 0.6)
     for lobe in lobes:
         mesh.ellipsoid(
@@ -104,7 +125,14 @@ def add_leafy_tree(
 
 
 def add_bare_tree(mesh: Mesh, rng: np.random.Generator, foot: np.ndarray, height: float) -> None:
-    """A tree without leaves: trunk and limbs as geometry, the fine branches on crossed cards."""
+    """Adds a tree without leaves: trunk and limbs as geometry, thin branches on crossed cards.
+
+    Args:
+        mesh: receives the tree.
+        rng: draws its shape.
+        foot: float32 [3] world coordinates, metres.
+        height: metres.
+    """
     bark = np.array([0.11, 0.095, 0.08]) * rng.uniform(0.4, 1.3)
     trunk = height * rng.uniform(0.2, 0.3)
     top = np.add(foot, (rng.normal(0, 0.12), rng.normal(0, 0.12), trunk))
@@ -142,10 +170,18 @@ def add_bare_tree(mesh: Mesh, rng: np.random.Generator, foot: np.ndarray, height
 
 
 def add_bush(
-    mesh: Mesh, rng: np.random.Generator, position: np.ndarray, size: float, colour: np.ndarray
+    mesh: Mesh, rng: np.random.Generator, foot: np.ndarray, size: float, colour: np.ndarray
 ) -> None:
-    """A shrub of leaf cards around a dark core."""
-    centre = np.add(position, (0, 0, size * 0.4))
+    """Adds a shrub of leaf cards around a dark core.
+
+    Args:
+        mesh: receives the shrub.
+        rng: draws its shape.
+        foot: float32 [3] world coordinates, metres.
+        size: diameter, metres.
+        colour: float32 [3] linear RGB of the leaves.
+    """
+    centre = np.add(foot, (0, 0, size * 0.4))
     mesh.ellipsoid(centre, (size * 0.55, size * 0.55, size * 0.42), 1, TREE, m.HEDGE, colour * 0.6)
     cards = 14
     outward = _unit(
