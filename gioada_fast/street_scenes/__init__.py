@@ -1,4 +1,6 @@
-"""A procedural city seen from a car: colour, depth in metres and labels, ray-cast, seeded.
+"""Renders random city streets as a car's camera sees them: image, depth in metres and labels.
+
+A frame depends only on its seed, look and size.
 
 >>> from gioada_fast import street_scenes
 >>> frame = street_scenes.render(seed=1, look="day", size=(180, 240))
@@ -6,8 +8,8 @@
 Needs the extra ``scenes``: ``pip install "gioada_fast[scenes]"``.
 """
 
-from gioada_fast.street_scenes.cache import FramePaths, ensure, frame_paths
-from gioada_fast.street_scenes.frames import VERSION, Frame, render
-from gioada_fast.street_scenes.looks import LOOKS, Look
+from .cache import FramePaths, ensure, frame_paths
+from .frames import VERSION, Frame, render
+from .looks import LOOKS, Look
 
 __all__ = ["LOOKS", "VERSION", "Frame", "FramePaths", "Look", "ensure", "frame_paths", "render"]

@@ -1,4 +1,4 @@
-"""Contact sheets: ``python -m gioada_fast.street_scenes --sheet out.png --seeds 1 2 3``."""
+"""Draws a contact sheet: ``python -m gioada_fast.street_scenes --sheet out.png --seeds 1 2 3``."""
 
 import argparse
 import sys
@@ -7,16 +7,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gioada_fast.errors import InputError
-from gioada_fast.labels import CITYSCAPES16, STREET, STREET_IDS
-from gioada_fast.street_scenes.frames import Frame, render
-from gioada_fast.street_scenes.looks import LOOKS
+from ..errors import InputError
+from ..labels import CITYSCAPES16, STREET, STREET_IDS
+from .frames import Frame, render
+from .looks import LOOKS
 
 EXTRA_COLOURS = {"terrain": (152, 251, 152), "lorry": (0, 0, 70), "void": (0, 0, 0)}
 
 
 def colourise(labels: np.ndarray) -> np.ndarray:
-    """Ids of ``STREET_IDS`` [H, W] to RGB uint8 [H, W, 3] in the colours of Cityscapes."""
+    """Colours labels as Cityscapes does.
+
+    Args:
+        labels: [H, W] ids of ``STREET_IDS``.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
     image = CITYSCAPES16.colourise(STREET.table(CITYSCAPES16)[labels])
     for name, colour in EXTRA_COLOURS.items():
         image[labels == STREET_IDS[name]] = colour
@@ -24,16 +31,35 @@ def colourise(labels: np.ndarray) -> np.ndarray:
 
 
 def depth_image(depth: np.ndarray) -> np.ndarray:
-    """Depth in metres [H, W] to RGB: logarithmic, near is bright, none is black."""
+    """Colours depth on a logarithmic scale.
+
+    Args:
+        depth: float32 [H, W] metres, 0 for none.
+
+    Returns:
+        uint8 [H, W, 3] RGB; near is bright, none is black.
+    """
     near = np.clip(1 - np.log(np.maximum(depth, 2) / 2) / np.log(150), 0, 1)
     colours = cv2.applyColorMap((near * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return np.where(depth[..., None] > 0, colours[..., ::-1], 0)
 
 
-def sheet(frames: list[Frame], columns: int, rows_each: int = 3) -> np.ndarray:
-    """Image, labels and depth below each other; frames beside each other, in rows."""
+def contact_sheet(frames: list[Frame], columns: int, images_only: bool = False) -> np.ndarray:
+    """Tiles frames, each with its labels and depth below its image unless ``images_only``.
+
+    Args:
+        frames: at least one, all of one size.
+        columns: number of frames side by side.
+        images_only: leave labels and depth out.
+
+    Returns:
+        uint8 [height, width, 3] RGB.
+    """
     tiles = [
-        np.vstack([f.image, colourise(f.labels), depth_image(f.depth)][:rows_each]) for f in frames
+        frame.image
+        if images_only
+        else np.vstack([frame.image, colourise(frame.labels), depth_image(frame.depth)])
+        for frame in frames
     ]
     while len(tiles) % columns:
         tiles.append(np.zeros_like(tiles[0]))
@@ -42,7 +68,7 @@ def sheet(frames: list[Frame], columns: int, rows_each: int = 3) -> np.ndarray:
 
 
 def main() -> int:
-    """The command line."""
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gioada_fast.street_scenes")
     parser.add_argument("--sheet", type=Path, required=True, help="image file to write")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -56,7 +82,7 @@ def main() -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    picture = sheet(frames, args.columns, 1 if args.images_only else 3)
+    picture = contact_sheet(frames, args.columns, args.images_only)
     if not cv2.imwrite(str(args.sheet), picture[..., ::-1]):
         print(f"cannot write {args.sheet}", file=sys.stderr)
         return 2

@@ -1,46 +1,46 @@
-"""Buildings with façades, roofs, shops and porches, garden boundaries and bus shelters.
+"""Buildings, churches, garden boundaries and bus shelters.
 
-Everything stands in the frame of a frontage: x = distance from the kerb into the block, y = along
-the street, so a façade faces -x.
+All coordinates are those of a frontage: x is the distance from the kerb into the block, y runs
+along the street, so that façades face -x. Lengths are in metres.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import materials as m
-from gioada_fast.street_scenes.colours import choose, grey, hsv
-from gioada_fast.street_scenes.geometry import Mesh, Pose
-from gioada_fast.street_scenes.looks import Look
+from ..labels import STREET_IDS
+from . import materials as m
+from .colours import grey, hsv
+from .frequencies import choose
+from .geometry import Mesh, Point2, Pose
+from .looks import Look
 
 BUILDING, WALL, FENCE = STREET_IDS["building"], STREET_IDS["wall"], STREET_IDS["fence"]
 TREE = STREET_IDS["tree"]
-CLADDINGS = ("plaster", "brick", "stone", "panel")
-"""Order of the ids in a façade's item row."""
 
 
 @dataclass
-class Style:
-    """What the walls of one building share."""
+class FacadeStyle:
+    """Style of a building's walls; all of them share it."""
 
     seed: int
     cladding: str
     colour: np.ndarray
     """Linear RGB [3] of the wall."""
     trim: np.ndarray
-    """Linear RGB [3] of cornices, bands, surrounds."""
+    """Linear RGB [3] of cornices, string courses and surrounds."""
     storey: float
     """Height of an upper storey, metres."""
     ground: float
-    """Height of the ground floor."""
+    """Height of the ground floor, metres."""
     bay: float
-    """Distance between window axes."""
+    """Distance between window axes, metres."""
     window_width: float
-    """Share of the bay."""
+    """As a fraction of the bay."""
     window_height: float
-    """Share of the storey."""
+    """As a fraction of the storey."""
     frame: float
     """Albedo of the window frames."""
     surround: float
@@ -49,13 +49,13 @@ class Style:
     """0 one pane, 1 sash, 2 casement with a cross."""
 
     @property
-    def trim_tone(self) -> float:
+    def trim_albedo(self) -> float:
         """Albedo of the trim."""
         return float(self.trim.mean())
 
 
-def make_style(rng: np.random.Generator, look: Look, city: bool) -> Style:
-    """Draws a style from the look's palette."""
+def draw_style(rng: np.random.Generator, look: Look, city: bool) -> FacadeStyle:
+    """Draws a style from the ranges of ``look``, for a town house or a suburban house."""
     cladding = choose(rng, look.cladding)
     if cladding == "panel" and not city:
         cladding = "plaster"
@@ -75,7 +75,7 @@ def make_style(rng: np.random.Generator, look: Look, city: bool) -> Style:
     }[cladding]()
     pale = hsv(0.11, rng.uniform(0.03, 0.2), rng.uniform(0.62, 0.9))
     panel = cladding == "panel"
-    return Style(
+    return FacadeStyle(
         seed=int(rng.integers(1, 30000)),
         cladding=cladding,
         colour=colour,
@@ -91,41 +91,52 @@ def make_style(rng: np.random.Generator, look: Look, city: bool) -> Style:
     )
 
 
-PLAIN_GROUND, SHOP_GROUND, BLANK = 0, 1, 2
+def add_facade(
+    mesh: Mesh, at: Pose, style: FacadeStyle, p: Point2, q: Point2, z1: float, ground_floor: int
+) -> None:
+    """Adds a façade from ``p`` to ``q`` (x, y), ``z1`` high; its material draws the windows.
 
-
-def wall(mesh: Mesh, at: Pose, style: Style, p, q, z0: float, z1: float, ground: int) -> None:
-    """A façade from ``p`` to ``q`` (x, y), with window bays between them."""
-    corners = [(*p, z0), (*q, z0), (*q, z1), (*p, z1)]
+    ``ground_floor`` is WINDOWS, SHOP or BLANK of ``materials``.
+    """
     ends = at.apply([(*p, 0), (*q, 0)]).tolist()
-    # which world axis the wall runs along, and where it starts on it
+    # the material needs the world axis along which the wall runs, and its start on that axis
     axis = 0 if abs(ends[1][0] - ends[0][0]) > abs(ends[1][1] - ends[0][1]) else 1
     start, stop = sorted((ends[0][axis], ends[1][axis]))
     length = stop - start
     bays = max(1, round(length / style.bay))
-    item = mesh.item(
-        style.seed,
-        CLADDINGS.index(style.cladding),
-        start,
-        length,
-        bays,
-        style.storey,
-        style.ground,
-        z1,
-        style.window_width,
-        style.window_height,
-        ground,
-        style.frame,
-        style.surround,
-        style.panes,
-        style.trim_tone,
-        z0,
+    params = m.FacadeParams(
+        seed=style.seed,
+        cladding=m.CLADDING[style.cladding],
+        start=start,
+        length=length,
+        bays=bays,
+        storey=style.storey,
+        ground=style.ground,
+        top=z1,
+        window_width=style.window_width,
+        window_height=style.window_height,
+        ground_floor=ground_floor,
+        frame=style.frame,
+        surround=style.surround,
+        panes=style.panes,
+        trim=style.trim_albedo,
     )
-    mesh.quad(*corners, BUILDING, m.FACADE, style.colour, at=at, item=item, quads=0)
+    mesh.panel(p, q, 0, z1, BUILDING, m.FACADE, style.colour, at=at, params=mesh.params(*params))
 
 
-def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
-    """Pitched roof, ridge along the street or across it, with chimneys and dormers."""
+def _roof(
+    mesh: Mesh,
+    rng: np.random.Generator,
+    look: Look,
+    at: Pose,
+    style: FacadeStyle,
+    x0: float,
+    x1: float,
+    y0: float,
+    y1: float,
+    z: float,
+) -> None:
+    """Adds a pitched roof, its ridge along or across the street, with chimneys and dormers."""
     colour = hsv(rng.uniform(*look.roof_hue), rng.uniform(0.1, 0.5), rng.uniform(0.22, 0.42))
     rise = rng.uniform(0.24, 0.42) * min(x1 - x0, 10)
     over, xm, ym = 0.35, (x0 + x1) / 2, (y0 + y1) / 2
@@ -141,7 +152,6 @@ def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
             (front, y0 - 0.2, z - 0.1),
             *slate,
             at=at,
-            quads=0,
         )
         mesh.quad(
             (front, ym, z + rise),
@@ -150,54 +160,53 @@ def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
             (front, y1 + 0.2, z - 0.1),
             *slate,
             at=at,
-            quads=0,
         )
         for x in (x0, x1):
-            mesh.add(
-                [(x, y0, z), (x, y1, z), (x, ym, z + rise)],
-                [[0, 1, 2]],
+            mesh.triangle(
+                (x, y0, z),
+                (x, y1, z),
+                (x, ym, z + rise),
                 BUILDING,
                 m.MASONRY,
                 style.colour,
                 at=at,
-                item=mesh.item(CLADDINGS.index(style.cladding)),
+                params=mesh.params(m.CLADDING[style.cladding]),
             )
     else:
         ridge = [(xm, y0 + hip, z + rise), (xm, y1 - hip, z + rise)]
         for x in (front, back):
-            mesh.quad(
-                (x, y0, z - 0.12), (x, y1, z - 0.12), ridge[1], ridge[0], *slate, at=at, quads=0
-            )
+            mesh.quad((x, y0, z - 0.12), (x, y1, z - 0.12), ridge[1], ridge[0], *slate, at=at)
         gable = slate if hip else (BUILDING, m.MASONRY, style.colour)
         for y, top in ((y0, ridge[0]), (y1, ridge[1])):
-            mesh.add(
-                [(front, y, z - 0.12), (back, y, z - 0.12), top],
-                [[0, 1, 2]],
+            mesh.triangle(
+                (front, y, z - 0.12),
+                (back, y, z - 0.12),
+                top,
                 *gable,
                 at=at,
-                item=mesh.item(CLADDINGS.index(style.cladding)),
+                params=mesh.params(m.CLADDING[style.cladding]),
             )
         if rng.random() < 0.4 and y1 - y0 > 4 and not hip:
             count = max(1, int((y1 - y0) / 4))
             for y in y0 + (np.arange(count) + 0.5) * (y1 - y0) / count:
-                _dormer(mesh, at, style, x0 + 0.5, xm, y, z + 0.15, rise, colour)
+                _dormer(mesh, at, style, x0 + 0.5, xm, y, z + 0.15, colour)
     if rng.random() < 0.7:
         for y in [y0 + 0.4] + ([y1 - 1.2] if rng.random() < 0.4 else []):
             x = xm + rng.uniform(-0.3, 0.6)
-            top = z + rise + rng.uniform(0.7, 1.5)
-            masonry = mesh.item(1)
+            chimney = z + rise + rng.uniform(0.7, 1.5)
+            masonry = mesh.params(m.CLADDING["brick"])
             mesh.box(
                 (x - 0.35, y, z),
-                (x + 0.35, y + 0.9, top),
+                (x + 0.35, y + 0.9, chimney),
                 BUILDING,
                 m.MASONRY,
                 style.colour * 0.9,
                 at=at,
-                item=masonry,
+                params=masonry,
             )
             mesh.box(
-                (x - 0.42, y - 0.07, top - 0.2),
-                (x + 0.42, y + 0.97, top - 0.05),
+                (x - 0.42, y - 0.07, chimney - 0.2),
+                (x + 0.42, y + 0.97, chimney - 0.05),
                 BUILDING,
                 m.STONE,
                 style.trim * 0.7,
@@ -205,8 +214,8 @@ def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
             )
             for pot in (y + 0.22, y + 0.66):
                 mesh.cylinder(
-                    (x, pot, top),
-                    (x, pot, top + 0.4),
+                    (x, pot, chimney),
+                    (x, pot, chimney + 0.4),
                     0.12,
                     0.1,
                     5,
@@ -217,13 +226,23 @@ def _roof(mesh, rng, look, at, style, x0, x1, y0, y1, z) -> None:
                 )
 
 
-def _dormer(mesh, at, style, x0, x1, y, z, rise, colour) -> None:
+def _dormer(
+    mesh: Mesh,
+    at: Pose,
+    style: FacadeStyle,
+    x0: float,
+    x1: float,
+    y: float,
+    z: float,
+    colour: np.ndarray,
+) -> None:
+    """Adds a dormer with a window at ``y``, from ``x0`` back to ``x1``."""
     half, height = 0.75, 1.25
     low, high = (x0, y - half, z), (x1, y + half, z + height)
     mesh.box(low, high, BUILDING, m.STONE, style.trim * 0.85, at=at)
     x = x0 - 0.02
     glazed = [(x, y - 0.55, z + 0.3), (x, y + 0.55, z + 0.3), (x, y + 0.55, z + 1.15)]
-    mesh.quad(*glazed, (x, y - 0.55, z + 1.15), BUILDING, m.GLASS, grey(0.02), at=at, quads=0)
+    mesh.quad(*glazed, (x, y - 0.55, z + 1.15), BUILDING, m.GLASS, grey(0.02), at=at)
     mesh.box(
         (x - 0.02, y - 0.03, z + 0.3),
         (x, y + 0.03, z + 1.15),
@@ -242,11 +261,11 @@ def _dormer(mesh, at, style, x0, x1, y, z, rise, colour) -> None:
             m.ROOF,
             colour,
             at=at,
-            quads=0,
         )
-    mesh.add(
-        [(x0, y - half, z + height), (x0, y + half, z + height), (x0, y, z + height + 0.5)],
-        [[0, 1, 2]],
+    mesh.triangle(
+        (x0, y - half, z + height),
+        (x0, y + half, z + height),
+        (x0, y, z + height + 0.5),
         BUILDING,
         m.STONE,
         style.trim * 0.8,
@@ -265,22 +284,33 @@ def add_building(
     storeys: int,
     city: bool,
     shop: bool,
-    near: bool,
-) -> float:
-    """A building whose façade runs from y0 to y0 + length at x0; returns its depth.
+    detailed: bool,
+) -> None:
+    """Adds a building.
 
-    ``near`` adds the relief that is too small to be seen from afar.
+    Args:
+        mesh: receives the building.
+        rng: draws its style and parts.
+        look: ranges of colours and materials.
+        at: pose of the frontage.
+        x0: distance of the façade from the kerb, metres.
+        y0: start of the façade along the frontage, metres.
+        length: length of the façade, metres.
+        storeys: number of storeys, at least 1.
+        city: a town house, not a suburban house.
+        shop: shops on the ground floor.
+        detailed: add the relief that is visible only from near.
     """
-    style = make_style(rng, look, city)
+    style = draw_style(rng, look, city)
     depth = rng.uniform(8, 13)
     x1, y1 = x0 + depth, y0 + length
     z = style.ground + (storeys - 1) * style.storey + (0.35 if storeys > 1 else 0.0)
-    ground = SHOP_GROUND if shop else PLAIN_GROUND
-    wall(mesh, at, style, (x0, y0), (x0, y1), 0, z, ground)
-    wall(mesh, at, style, (x1, y0), (x1, y1), 0, z, PLAIN_GROUND)
+    ground = m.SHOP if shop else m.WINDOWS
+    add_facade(mesh, at, style, (x0, y0), (x0, y1), z, ground)
+    add_facade(mesh, at, style, (x1, y0), (x1, y1), z, m.WINDOWS)
     for y in (y0, y1):
-        side = PLAIN_GROUND if rng.random() < (0.65 if city else 0.35) else BLANK
-        wall(mesh, at, style, (x0, y), (x1, y), 0, z, side)
+        side = m.WINDOWS if rng.random() < (0.65 if city else 0.35) else m.BLANK
+        add_facade(mesh, at, style, (x0, y), (x1, y), z, side)
     stone = (BUILDING, m.STONE)
     pitched = not city or (style.cladding != "panel" and rng.random() < 0.55)
     if pitched:
@@ -302,7 +332,7 @@ def add_building(
             m.MASONRY,
             style.colour,
             at=at,
-            item=mesh.item(CLADDINGS.index(style.cladding)),
+            params=mesh.params(m.CLADDING[style.cladding]),
         )
         mesh.box((x0 - 0.32, y0, z - 0.1), (x0, y1, z + 0.18), *stone, style.trim, at=at)
         mesh.box((x0 - 0.12, y0, z - 0.35), (x0, y1, z - 0.1), *stone, style.trim * 0.9, at=at)
@@ -316,8 +346,8 @@ def add_building(
                 grey(0.2),
                 at=at,
             )
-    if not near:
-        return depth
+    if not detailed:
+        return
     if city and style.cladding != "panel" and rng.random() < 0.6:
         for level in range(1, storeys):
             band = style.ground + (level - 1) * style.storey - 0.08
@@ -339,17 +369,17 @@ def add_building(
     if shop:
         _shop_front(mesh, rng, at, style, x0, y0, y1)
     elif city and storeys > 2 and rng.random() < 0.3:
-        _balconies(mesh, rng, at, style, x0, y0, length, storeys)
+        _balconies(mesh, at, style, x0, y0, length, storeys)
     if not shop and (rng.random() < (0.15 if city else 0.6)):
-        _bay_window(mesh, rng, look, at, style, x0, y0, length, z if city else style.ground)
+        _bay_window(mesh, rng, at, style, x0, y0, length, z if city else style.ground)
     if not city and rng.random() < 0.6:
         y = y0 + length * rng.uniform(0.6, 0.75)
         mesh.box((x0 - 1.0, y - 0.8, 2.35), (x0, y + 0.8, 2.5), *stone, style.trim, at=at)
         mesh.box((x0 - 1.0, y - 0.8, 0), (x0, y + 0.8, 0.25), *stone, grey(0.25), at=at)
-        for side in (-0.7, 0.7):
+        for dy in (-0.7, 0.7):
             mesh.cylinder(
-                (x0 - 0.9, y + side, 0),
-                (x0 - 0.9, y + side, 2.4),
+                (x0 - 0.9, y + dy, 0),
+                (x0 - 0.9, y + dy, 2.4),
                 0.06,
                 0.06,
                 5,
@@ -358,11 +388,18 @@ def add_building(
                 style.trim,
                 at=at,
             )
-    return depth
 
 
-def _shop_front(mesh, rng, at, style, x0, y0, y1) -> None:
-    """Fascia boards, hanging signs, awnings and pilasters; one shop every 5 m or so."""
+def _shop_front(
+    mesh: Mesh,
+    rng: np.random.Generator,
+    at: Pose,
+    style: FacadeStyle,
+    x0: float,
+    y0: float,
+    y1: float,
+) -> None:
+    """Adds shops of 4.5 to 7 m: fascia boards, pilasters, awnings and hanging signs."""
     count = max(1, round((y1 - y0) / rng.uniform(4.5, 7)))
     edges = np.linspace(y0, y1, count + 1)
     for a, b in pairwise(edges):
@@ -376,7 +413,7 @@ def _shop_front(mesh, rng, at, style, x0, y0, y1) -> None:
             m.SIGN,
             board,
             at=at,
-            item=mesh.item(rng.integers(1, 9999), 0.36, top - 0.31),
+            params=mesh.params(rng.integers(1, 9999), 0.36, top - 0.31),
         )
         mesh.box((x0 - 0.26, a, top), (x0, b, top + 0.1), BUILDING, m.STONE, style.trim, at=at)
         mesh.box(
@@ -390,7 +427,7 @@ def _shop_front(mesh, rng, at, style, x0, y0, y1) -> None:
                 (x0 - out, b - 0.3, top - 0.5 - drop),
                 (x0 - out, a + 0.3, top - 0.5 - drop),
             ]
-            mesh.quad(*corners, BUILDING, m.AWNING, cloth, at=at, quads=0)
+            mesh.quad(*corners, BUILDING, m.AWNING, cloth, at=at)
         if rng.random() < 0.4:
             y, low = rng.uniform(a + 0.3, b - 0.3), style.ground + rng.uniform(-0.1, 0.5)
             mesh.box(
@@ -400,11 +437,14 @@ def _shop_front(mesh, rng, at, style, x0, y0, y1) -> None:
                 m.SIGN,
                 hsv(rng.random(), 0.7, 0.6),
                 at=at,
-                item=mesh.item(rng.integers(1, 9999), 0.2, low + 0.3),
+                params=mesh.params(rng.integers(1, 9999), 0.2, low + 0.3),
             )
 
 
-def _balconies(mesh, rng, at, style, x0, y0, length, storeys) -> None:
+def _balconies(
+    mesh: Mesh, at: Pose, style: FacadeStyle, x0: float, y0: float, length: float, storeys: int
+) -> None:
+    """Adds balconies to every second bay of the upper storeys."""
     bays = max(1, round(length / style.bay))
     for level in range(1, storeys):
         z = style.ground + (level - 1) * style.storey + 0.12
@@ -418,7 +458,7 @@ def _balconies(mesh, rng, at, style, x0, y0, length, storeys) -> None:
                 style.trim,
                 at=at,
             )
-            railing(
+            add_railing(
                 mesh,
                 at,
                 (x0 - 0.96, y - 1.05),
@@ -430,39 +470,29 @@ def _balconies(mesh, rng, at, style, x0, y0, length, storeys) -> None:
             )
 
 
-def _bay_window(mesh, rng, look, at, style, x0, y0, length, top) -> None:
+def _bay_window(
+    mesh: Mesh,
+    rng: np.random.Generator,
+    at: Pose,
+    style: FacadeStyle,
+    x0: float,
+    y0: float,
+    length: float,
+    top: float,
+) -> None:
+    """Adds a bay window on the ground floor, with its walls up to ``top`` or two storeys."""
     width, out = min(2.6, length * 0.45), 0.8
     a = y0 + length * rng.uniform(0.08, 0.2)
     b = a + width
     plan = [(x0, a), (x0 - out, a + 0.6), (x0 - out, b - 0.6), (x0, b)]
-    item_top = min(top, style.ground + 2 * style.storey)
-    for z0, z1 in ((0.0, 0.7), (2.25, item_top)):
+    bay_top = min(top, style.ground + 2 * style.storey)
+    for z0, z1 in ((0.0, 0.7), (2.25, bay_top)):
         for p, q in pairwise(plan):
-            mesh.quad(
-                (*p, z0),
-                (*q, z0),
-                (*q, z1),
-                (*p, z1),
-                BUILDING,
-                m.STONE,
-                style.trim,
-                at=at,
-                quads=0,
-            )
+            mesh.panel(p, q, z0, z1, BUILDING, m.STONE, style.trim, at=at)
     for p, q in pairwise(plan):
-        mesh.quad(
-            (*p, 0.7),
-            (*q, 0.7),
-            (*q, 2.25),
-            (*p, 2.25),
-            BUILDING,
-            m.GLASS,
-            grey(0.03),
-            at=at,
-            quads=0,
-        )
+        mesh.panel(p, q, 0.7, 2.25, BUILDING, m.GLASS, grey(0.03), at=at)
         mesh.cylinder(
-            (*p, 0), (*p, item_top), 0.07, 0.07, 4, BUILDING, m.FLAT, grey(style.frame), at=at
+            (*p, 0), (*p, bay_top), 0.07, 0.07, 4, BUILDING, m.FLAT, grey(style.frame), at=at
         )
         middle = (np.array(p) + np.array(q)) / 2
         mesh.cylinder(
@@ -476,26 +506,35 @@ def _bay_window(mesh, rng, look, at, style, x0, y0, length, top) -> None:
             grey(style.frame),
             at=at,
         )
-    lid = np.array([(x, y, item_top) for x, y in plan])
-    mesh.quad(*lid, BUILDING, m.FLAT, grey(0.1), at=at, quads=0)
+    lid = np.array([(x, y, bay_top) for x, y in plan])
+    mesh.quad(*lid, BUILDING, m.FLAT, grey(0.1), at=at)
 
 
 def add_church(
     mesh: Mesh, rng: np.random.Generator, at: Pose, x0: float, y0: float, length: float
 ) -> None:
-    """A nave along the street with lancet windows, buttresses and a tower, often with a spire."""
+    """Adds a church along the street: a nave with lancet windows and buttresses, and a tower.
+
+    Args:
+        mesh: receives the church.
+        rng: draws its colours and heights.
+        at: pose of the frontage.
+        x0: distance from the kerb, metres.
+        y0: start along the frontage, metres.
+        length: tower and nave, metres.
+    """
     stone = hsv(rng.uniform(0.08, 0.12), rng.uniform(0.1, 0.3), rng.uniform(0.35, 0.6))
     slate = hsv(0.6, 0.15, rng.uniform(0.2, 0.35))
-    masonry = {"at": at, "item": mesh.item(CLADDINGS.index("stone"))}
+    masonry: dict[str, Any] = {"at": at, "params": mesh.params(m.CLADDING["stone"])}
     tower, height = 5.0, rng.uniform(15, 24)
     a, b, eaves = y0 + tower, y0 + length, rng.uniform(6, 9)
     x1, xm = x0 + 9, x0 + 4.5
     mesh.box((x0, a, 0), (x1, b, eaves), BUILDING, m.MASONRY, stone, **masonry)
     for x in (x0 - 0.3, x1 + 0.3):
         ridge = (xm, b, eaves + 4.5), (xm, a, eaves + 4.5)
-        mesh.quad((x, a, eaves), (x, b, eaves), *ridge, BUILDING, m.ROOF, slate, at=at, quads=0)
+        mesh.quad((x, a, eaves), (x, b, eaves), *ridge, BUILDING, m.ROOF, slate, at=at)
     gable = [(x0, b, eaves), (x1, b, eaves), (xm, b, eaves + 4.5)]
-    mesh.add(gable, [[0, 1, 2]], BUILDING, m.MASONRY, stone, **masonry)
+    mesh.triangle(*gable, BUILDING, m.MASONRY, stone, **masonry)
     for y in np.arange(a + 1.4, b - 0.8, 2.8):
         x, top = x0 - 0.02, eaves * 0.75
         lancet = [(x, y - 0.4, 2), (x, y + 0.4, 2), (x, y + 0.4, top), (x, y - 0.4, top)]
@@ -507,8 +546,8 @@ def add_church(
         mesh.box(low, high, BUILDING, m.MASONRY, stone * 0.95, **masonry)
     mesh.box((x0 + 1, y0, 0), (x0 + 6, a, height), BUILDING, m.MASONRY, stone, **masonry)
     for dx, dy in ((0, 0), (4.3, 0), (0, 4.3), (4.3, 4.3)):
-        low = (x0 + 1 + dx, y0 + dy, height)
-        mesh.box(low, np.add(low, (0.7, 0.7, 1.8)), BUILDING, m.STONE, stone, at=at)
+        foot = (x0 + 1 + dx, y0 + dy, height)
+        mesh.box(foot, np.add(foot, (0.7, 0.7, 1.8)), BUILDING, m.STONE, stone, at=at)
     opening = (x0 + 0.98, y0 + 1.7, height - 4), (x0 + 1.1, y0 + 3.3, height - 1.2)
     mesh.box(*opening, BUILDING, m.FLAT, grey(0.02), at=at)
     if rng.random() < 0.5:
@@ -523,36 +562,37 @@ def add_church(
         mesh.add(spire, faces, BUILDING, m.ROOF, slate, at=at)
 
 
-def railing(
+def add_railing(
     mesh: Mesh,
     at: Pose,
-    p,
-    q,
+    p: Point2,
+    q: Point2,
     z: float,
     height: float,
-    colour,
+    colour: np.ndarray,
     label: int = FENCE,
-    material: int | None = None,
+    material: int = m.RAILING,
 ) -> None:
-    """A see-through panel from ``p`` to ``q`` (x, y) with posts and rails as solid geometry."""
-    p, q = np.asarray(p, np.float32), np.asarray(q, np.float32)
-    material = m.RAILING if material is None else material
-    length = float(np.linalg.norm(q - p))
-    item = mesh.item(z, height, length)
-    mesh.quad(
-        (*p, z),
-        (*q, z),
-        (*q, z + height),
-        (*p, z + height),
-        label,
-        material,
-        colour,
-        at=at,
-        item=item,
-    )
+    """Adds a fence: an alpha cut-out panel from ``p`` to ``q`` (x, y) between solid posts.
+
+    Args:
+        mesh: receives the fence.
+        at: pose of the frontage.
+        p: one end.
+        q: the other end.
+        z: height of the lower edge, metres.
+        height: height of the panel, metres.
+        colour: linear RGB [3].
+        label: id of ``STREET_IDS``.
+        material: RAILING or CHAIN_LINK of ``materials``.
+    """
+    start, end = np.asarray(p, np.float32), np.asarray(q, np.float32)
+    length = float(np.linalg.norm(end - start))
+    params = mesh.params(z, height, length)
+    mesh.panel(p, q, z, z + height, label, material, colour, at=at, params=params, textured=True)
     posts = max(1, round(length / 2.4))
-    for share in np.linspace(0, 1, posts + 1):
-        x, y = p + (q - p) * share
+    for fraction in np.linspace(0, 1, posts + 1):
+        x, y = start + (end - start) * fraction
         mesh.box(
             (x - 0.035, y - 0.035, z - 0.02),
             (x + 0.035, y + 0.035, z + height + 0.06),
@@ -566,7 +606,10 @@ def railing(
 def add_boundary(
     mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y0: float, y1: float, kind: str
 ) -> None:
-    """What closes a front garden along the pavement, by the kinds of ``Frequencies``."""
+    """Adds the boundary of a garden along the pavement, at ``x`` from ``y0`` to ``y1``.
+
+    ``kind`` is a key of ``Frequencies.boundaries``; ``open`` adds nothing.
+    """
     if y1 - y0 < 0.8 or kind == "open":
         return
     dark = grey(0.02) if rng.random() < 0.6 else hsv(0.38, 0.5, 0.2)
@@ -580,7 +623,7 @@ def add_boundary(
             m.MASONRY,
             colour,
             at=at,
-            item=mesh.item(float(rng.choice([1, 1, 2]))),
+            params=mesh.params(m.CLADDING[rng.choice(["brick", "brick", "stone"])]),
         )
         mesh.box(
             (x - 0.04, y0, height), (x + 0.29, y1, height + 0.08), WALL, m.STONE, grey(0.3), at=at
@@ -593,7 +636,7 @@ def add_boundary(
                 m.MASONRY,
                 colour,
                 at=at,
-                item=mesh.item(1),
+                params=mesh.params(m.CLADDING["brick"]),
             )
     elif kind == "hedge":
         height = rng.uniform(0.9, 2.1)
@@ -609,24 +652,25 @@ def add_boundary(
                 m.MASONRY,
                 hsv(0.06, 0.4, 0.45),
                 at=at,
-                item=mesh.item(1),
+                params=mesh.params(m.CLADDING["brick"]),
             )
-        railing(mesh, at, (x + 0.1, y0), (x + 0.1, y1), low + 0.02, rng.uniform(0.9, 1.3), dark)
+        add_railing(mesh, at, (x + 0.1, y0), (x + 0.1, y1), low + 0.02, rng.uniform(0.9, 1.3), dark)
     elif kind == "picket":
         colour = grey(0.7) if rng.random() < 0.4 else hsv(0.08, rng.uniform(0.2, 0.5), 0.4)
         height = rng.choice([0.95, 1.75])
         material = m.PICKET if height < 1 else m.PLANKS
-        item = mesh.item(0, height, y1 - y0)
-        mesh.quad(
-            (x, y0, 0.06),
-            (x, y1, 0.06),
-            (x, y1, height),
-            (x, y0, height),
+        params = mesh.params(0, height, y1 - y0)
+        mesh.panel(
+            (x, y0),
+            (x, y1),
+            0.06,
+            height,
             FENCE,
             material,
             colour,
             at=at,
-            item=item,
+            params=params,
+            textured=True,
         )
         for y in np.arange(y0, y1, 2.4):
             mesh.box(
@@ -638,7 +682,7 @@ def add_boundary(
                 at=at,
             )
     elif kind == "chain-link":
-        railing(
+        add_railing(
             mesh,
             at,
             (x, y0),
@@ -651,7 +695,7 @@ def add_boundary(
 
 
 def add_bus_shelter(mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y: float) -> None:
-    """Glass shelter with an advertisement, labelled as building throughout."""
+    """Adds a glass bus shelter with its corner at (x, y). All of it is labelled as building."""
     for dy in (0, 3.6):
         for dx in (0.0, 1.3):
             mesh.box(
@@ -665,17 +709,7 @@ def add_bus_shelter(mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y:
     mesh.box(
         (x - 0.2, y - 0.2, 2.4), (x + 1.5, y + 3.85, 2.52), BUILDING, m.FLAT, grey(0.12), at=at
     )
-    mesh.quad(
-        (x + 1.34, y, 0.3),
-        (x + 1.34, y + 3.6, 0.3),
-        (x + 1.34, y + 3.6, 2.2),
-        (x + 1.34, y, 2.2),
-        BUILDING,
-        m.GLASS,
-        grey(0.06),
-        at=at,
-        quads=0,
-    )
+    mesh.panel((x + 1.34, y), (x + 1.34, y + 3.6), 0.3, 2.2, BUILDING, m.GLASS, grey(0.06), at=at)
     poster = hsv(rng.random(), 0.6, 0.7)
     mesh.box(
         (x + 0.1, y + 3.62, 0.4),
@@ -684,6 +718,6 @@ def add_bus_shelter(mesh: Mesh, rng: np.random.Generator, at: Pose, x: float, y:
         m.SIGN,
         poster,
         at=at,
-        item=mesh.item(rng.integers(1, 9999), 0.5, 1.5),
+        params=mesh.params(rng.integers(1, 9999), 0.5, 1.5),
     )
     mesh.box((x + 0.9, y + 0.4, 0.5), (x + 1.25, y + 3.2, 0.56), BUILDING, m.FLAT, grey(0.2), at=at)

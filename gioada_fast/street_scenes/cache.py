@@ -1,4 +1,4 @@
-"""Frames on disk: rendered once, in parallel, and never half-written."""
+"""A cache of rendered frames on disk. Frames are rendered in parallel and written atomically."""
 
 import os
 from collections.abc import Iterable
@@ -9,27 +9,28 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from gioada_fast.errors import InputError
-from gioada_fast.processes import run_in_processes
-from gioada_fast.street_scenes.frames import VERSION, Frame, check, render
+from ..atomic_files import write_atomically
+from ..errors import InputError
+from ..processes import run_in_processes
+from .frames import VERSION, Frame, check_arguments, render
 
 MAX_DEPTH = 655.35
-"""Metres; the largest depth that 16 bits of centimetres hold."""
+"""Metres: the largest depth that fits into 16 bits of centimetres."""
 
 
 class FramePaths(NamedTuple):
-    """Files of one frame."""
+    """The files of one frame."""
 
     image: Path
     """8-bit RGB PNG."""
     labels: Path
     """8-bit PNG of ``STREET_IDS``."""
     depth: Path
-    """16-bit PNG, centimetres along the optical axis, 0 for none."""
+    """16-bit PNG, centimetres along the optical axis, 0 for sky."""
 
 
 def frame_paths(root: Path, look: str, size: tuple[int, int], seed: int) -> FramePaths:
-    """Where the cache under ``root`` keeps a frame."""
+    """Paths of a frame in the cache under ``root``; ``size`` is (H, W)."""
     folder = Path(root) / "street_scenes" / f"v{VERSION}" / f"{look}_{size[1]}x{size[0]}"
     return FramePaths(*(folder / f"{seed:07d}_{part}.png" for part in FramePaths._fields))
 
@@ -41,20 +42,25 @@ def ensure(
     size: tuple[int, int] = (180, 240),
     workers: int | None = None,
 ) -> list[FramePaths]:
-    """Renders the frames that the cache lacks and returns the paths in the order of ``seeds``.
+    """Renders the frames that are missing from the cache.
 
     Args:
         root: folder of the cache.
         look: a key of ``LOOKS``.
-        seeds: one frame each.
+        seeds: the seed of each frame.
         size: (H, W) in pixels.
-        workers: processes; by default one for each core this process may use.
+        workers: number of processes, 0 to render in this one; by default one for each core that
+            this process may use.
+
+    Returns:
+        The paths of each frame, in the order of ``seeds``.
 
     Raises:
-        InputError: unknown look, empty size, negative seed, or ``root`` cannot be written.
+        InputError: ``look`` is unknown, ``size`` is empty, a seed is negative, embreex is not
+            installed, or ``root`` cannot be written to.
     """
     seeds = [int(seed) for seed in seeds]
-    check(look, size, seeds)
+    check_arguments(look, size, seeds)
     paths = [frame_paths(root, look, size, seed) for seed in seeds]
     missing = sorted(
         {
@@ -76,27 +82,29 @@ def ensure(
             f"cannot write street scenes under {root}: {error.strerror}; choose another folder"
         ) from error
     render_one = partial(_render_to_cache, Path(root), look, size)
-    # running frames can be cut off: files appear only when they are complete
     for _ in run_in_processes(render_one, missing, f"street scenes, {look}", workers):
         pass
     return paths
 
 
 def _render_to_cache(root: Path, look: str, size: tuple[int, int], seed: int) -> None:
-    write(render(seed, look, size), frame_paths(root, look, size, seed))
+    write_frame(render(seed, look, size), frame_paths(root, look, size, seed))
 
 
-def write(frame: Frame, paths: FramePaths) -> None:
-    """Writes a frame; each file appears under its name only when it is complete."""
+def write_frame(frame: Frame, paths: FramePaths) -> None:
+    """Writes the files of a frame. A killed process leaves no incomplete file under these names.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
     centimetres = np.round(np.minimum(frame.depth, MAX_DEPTH) * 100).astype(np.uint16)
-    # anything that is hit keeps a depth, however near
+    # 0 means sky: a surface nearer than half a centimetre gets one centimetre
     centimetres[(frame.depth > 0) & (centimetres == 0)] = 1
-    arrays = FramePaths(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), frame.labels, centimetres)
+    arrays = (cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), frame.labels, centimetres)
     for array, path in zip(arrays, paths, strict=True):
-        data = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1]
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(data.tobytes())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _write_png(array, path)
+
+
+def _write_png(array: np.ndarray, path: Path) -> None:
+    png = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 4])[1].tobytes()
+    write_atomically(path, lambda temporary: temporary.write_bytes(png))

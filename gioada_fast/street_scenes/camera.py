@@ -1,40 +1,46 @@
-"""Pinhole rays and what optics and sensor do to the light."""
+"""The camera: pinhole rays, and how optics and sensor turn radiance into an image."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from gioada_fast.street_scenes.looks import Look
+from .looks import Look
 
 SUBSAMPLES = 2
-"""Rays along each side of a pixel for colour; labels and depth take the pixel's centre."""
+"""Supersampling: colour takes SUBSAMPLES x SUBSAMPLES rays a pixel, labels and depth its centre."""
 
 
 @dataclass
 class Camera:
-    """A pinhole on the car's roof or behind its windscreen."""
+    """A pinhole camera on a car."""
 
     position: np.ndarray
     """float32 [3] metres."""
     rotation: np.ndarray
-    """float32 [3, 3], camera axes (right, forward, up) to the world."""
+    """float32 [3, 3]: world = rotation @ camera, camera axes (right, forward, up)."""
     focal: float
-    """Focal length as a share of the image's width."""
+    """Focal length as a fraction of the image's width."""
 
     def rays(self, size: tuple[int, int], samples: int) -> tuple[np.ndarray, np.ndarray]:
-        """Unit directions float32 [H * W * samples ** 2, 3] and their cosines to the optical axis.
+        """Rays through a regular grid of ``samples`` x ``samples`` points in each pixel.
 
-        The samples of a pixel follow each other.
+        Args:
+            size: (H, W) in pixels.
+            samples: points along each side of a pixel.
+
+        Returns:
+            Unit directions float32 [N, 3] and cosines of their angles to the optical axis
+            float32 [N], with N = H * W * samples ** 2. The samples of a pixel are adjacent.
         """
         height, width = size
         focal = self.focal * width
         offset = (np.arange(samples) + 0.5) / samples
-        x = (np.arange(width)[:, None] + offset - width / 2) / focal
-        z = (height / 2 - np.arange(height)[:, None] - offset) / focal
+        columns = ((np.arange(width)[:, None] + offset - width / 2) / focal).astype(np.float32)
+        rows = ((height / 2 - np.arange(height)[:, None] - offset) / focal).astype(np.float32)
         shape = (height, width, samples, samples)
-        x = np.broadcast_to(x.astype(np.float32)[None, :, None, :], shape).ravel()
-        z = np.broadcast_to(z.astype(np.float32)[:, None, :, None], shape).ravel()
+        x = np.broadcast_to(columns[None, :, None, :], shape).ravel()
+        z = np.broadcast_to(rows[:, None, :, None], shape).ravel()
         cosine = 1 / np.sqrt(1 + x * x + z * z)
         directions = np.empty((len(x), 3), np.float32)
         for axis, (right, forward, up) in enumerate(self.rotation):
@@ -43,7 +49,7 @@ class Camera:
 
 
 def draw_camera(rng: np.random.Generator, look: Look, x: float) -> Camera:
-    """Draws the mounting and the field of view; ``x`` is the car's lateral position."""
+    """Draws position, orientation and field of view; ``x`` is the lateral position in metres."""
     turned = rng.random() < 0.12
     yaw = rng.normal(0, np.deg2rad(18 if turned else 3.5))
     pitch = np.deg2rad(rng.uniform(*look.pitch))
@@ -62,20 +68,20 @@ def draw_camera(rng: np.random.Generator, look: Look, x: float) -> Camera:
 def develop(
     rng: np.random.Generator, look: Look, radiance: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """Linear radiance of the subsamples to an 8-bit image.
+    """Turns linear radiance into an 8-bit image.
 
     Args:
         rng: draws exposure, optics and sensor noise.
-        look: their ranges.
-        radiance: float32 [H * W, SUBSAMPLES ** 2, 3].
-        size: (H, W).
+        look: the ranges to draw from.
+        radiance: float32 [H * W, SUBSAMPLES ** 2, 3] linear RGB.
+        size: (H, W) in pixels.
 
     Returns:
         uint8 [H, W, 3] RGB.
     """
     height, width = size
     scale = width / 240
-    # clip before averaging: a sensor's full well, and edges against a bright sky stay smooth
+    # clip before averaging, as a sensor saturates: edges against a bright sky stay smooth
     image = np.minimum(radiance, 3.0).mean(1).reshape(height, width, 3)
     stops = rng.uniform(*look.exposure) - (rng.uniform(1, 2) if rng.random() < look.dusk else 0)
     gains = np.array([rng.uniform(*channel) for channel in look.white_balance], np.float32)
@@ -86,7 +92,7 @@ def develop(
     x = (np.arange(width, dtype=np.float32)[None] / width - 0.5) * 2
     falloff = 1 - np.float32(rng.uniform(*look.vignette)) * (x * x + y * y) / 2
     image *= falloff[..., None]
-    # shoulder of the tone curve: linear up to 0.7, then towards 1
+    # tone curve: linear up to 0.7, then a shoulder that approaches 1
     image = np.where(image < 0.7, image, 0.7 + 0.3 * np.tanh((image - 0.7) * np.float32(2.4)))
     image = np.power(np.clip(image, 0, 1), np.float32(1 / 2.2))
     middle = np.float32(0.45)
@@ -99,7 +105,7 @@ def develop(
     image = luma[..., None] + (image - luma[..., None]) * np.float32(rng.uniform(*look.saturation))
     sigma = np.float32(rng.uniform(*look.noise))
     grain = rng.standard_normal((height, width, 3), np.float32)
-    # part of the noise is common to the channels, as after demosaicing
+    # demosaicing correlates the noise of the channels
     grain = 0.6 * grain + 0.8 * grain[..., :1]
     image += grain * sigma
     return (np.clip(image, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)

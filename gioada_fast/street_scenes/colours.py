@@ -1,4 +1,4 @@
-"""Colours as linear RGB."""
+"""Linear RGB colours."""
 
 import colorsys
 
@@ -6,18 +6,20 @@ import numpy as np
 
 
 def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
-    """HSV, hue in turns, of a display colour to linear RGB float32 [3]."""
+    """Converts a display colour from HSV to linear RGB.
+
+    Args:
+        hue: in turns, 0 is red; wraps around.
+        saturation: clamped to 0 .. 1.
+        value: clamped to 0 .. 1.
+
+    Returns:
+        float32 [3].
+    """
     rgb = colorsys.hsv_to_rgb(hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1))
     return np.array(rgb, np.float32) ** 2.2
 
 
 def grey(albedo: float) -> np.ndarray:
-    """Neutral linear RGB float32 [3]."""
+    """Linear RGB float32 [3] of a neutral surface."""
     return np.full(3, albedo, np.float32)
-
-
-def choose(rng: np.random.Generator, shares: dict[str, float]) -> str:
-    """A key of ``shares``, drawn in proportion to its value."""
-    names = list(shares)
-    weights = np.cumsum([shares[name] for name in names])
-    return names[int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))]

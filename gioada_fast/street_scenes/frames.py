@@ -1,4 +1,4 @@
-"""One frame: build the street, cast rays, shade, develop."""
+"""Renders one frame: builds the street, casts rays, shades the hits, simulates the camera."""
 
 import zlib
 from collections.abc import Sequence
@@ -6,29 +6,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gioada_fast.errors import InputError
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import grammar, materials
-from gioada_fast.street_scenes.camera import SUBSAMPLES, develop, draw_camera
-from gioada_fast.street_scenes.geometry import Triangles
-from gioada_fast.street_scenes.light import (
+from ..errors import InputError
+from ..labels import STREET_IDS
+from . import grammar, materials
+from .camera import SUBSAMPLES, develop, draw_camera
+from .grammar import Scene
+from .light import (
     Weather,
-    ambient_occlusion,
+    ambient_visibility,
     draw_weather,
-    reflected,
+    reflected_radiance,
     sky_radiance,
 )
-from gioada_fast.street_scenes.looks import LOOKS
-from gioada_fast.street_scenes.materials import Hits, Street
-from gioada_fast.street_scenes.rays import Caster, RayHits
-from gioada_fast.street_scenes.textures import noise_volume
+from .looks import LOOKS, Look
+from .materials import Hits
+from .rays import Caster, RayHits
+from .textures import noise_volume
 
 VERSION = 4
-"""Part of the cache's path: bump it when pixels change."""
+"""Version of the renderer, part of the cache's path. Increase it when any pixel changes."""
 
 
 class Frame(NamedTuple):
-    """A rendered view; depth is 0 exactly where the label is sky."""
+    """A rendered frame. Depth is 0 exactly where the label is sky."""
 
     image: np.ndarray
     """uint8 [H, W, 3] RGB."""
@@ -38,8 +38,12 @@ class Frame(NamedTuple):
     """uint8 [H, W] ids of ``STREET_IDS``."""
 
 
-def check(look: str, size: tuple[int, int], seeds: Sequence[int]) -> None:
-    """Raises InputError for an unknown look, an empty size or a negative seed."""
+def check_arguments(look: str, size: tuple[int, int], seeds: Sequence[int]) -> None:
+    """Checks the arguments of ``render``.
+
+    Raises:
+        InputError: ``look`` is unknown, ``size`` is empty, or a seed is negative.
+    """
     if look not in LOOKS:
         raise InputError(f"unknown look {look!r}: choose one of {', '.join(LOOKS)}")
     if len(size) != 2 or min(size) < 1:
@@ -49,7 +53,7 @@ def check(look: str, size: tuple[int, int], seeds: Sequence[int]) -> None:
 
 
 def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> Frame:
-    """Renders the frame of a seed; the same arguments give the same bytes in every process.
+    """Renders one frame. The same arguments give the same bytes in every process.
 
     Args:
         seed: 0 or more.
@@ -57,51 +61,165 @@ def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> 
         size: (H, W) in pixels.
 
     Raises:
-        InputError: unknown look, empty size, negative seed, or embreex is not installed.
+        InputError: ``look`` is unknown, ``size`` is empty, ``seed`` is negative, or embreex is not
+            installed.
     """
-    check(look, size, [seed])
-    style = LOOKS[look]
+    check_arguments(look, size, [seed])
+    settings = LOOKS[look]
     rng = np.random.default_rng([seed, zlib.crc32(look.encode())])
-    scene = grammar.build(rng, style)
-    weather = draw_weather(rng, style)
-    camera = draw_camera(rng, style, scene.camera_x)
-    street, triangles = scene.street, scene.triangles
-
-    vertices = street.bend_vertices(triangles.vertices)
-    caster = Caster(vertices, triangles)
-    normals = _face_normals(vertices, triangles.faces)
+    scene = grammar.build_scene(rng, settings)
+    weather = draw_weather(rng, settings)
+    camera = draw_camera(rng, settings, scene.camera_x)
+    view = _View(scene, weather, settings, camera.position)
 
     angle = float(1 / (camera.focal * size[1]))
     centre, cosine = camera.rays(size, 1)
-    outline = caster.trace(_repeat(camera.position, centre), centre, angle, outline=True)
-    hit = outline.face >= 0
-    labels = np.where(hit, triangles.labels[outline.face], STREET_IDS["sky"]).astype(np.uint8)
-    depth = np.where(hit, outline.distance * cosine, 0).astype(np.float32)
+    centre_hits = view.trace(centre, angle, filled=True)
+    hit = centre_hits.face >= 0
+    label = view.triangles.labels[centre_hits.face]
+    labels = np.where(hit, label, STREET_IDS["sky"]).astype(np.uint8)
+    depth = np.where(hit, centre_hits.distance * cosine, 0).astype(np.float32)
 
-    openness = _openness(caster, camera.position, centre, outline, normals, triangles, size)
+    visibility = np.repeat(view.ambient_visibility(centre, centre_hits, size), SUBSAMPLES**2)
     rays, _ = camera.rays(size, SUBSAMPLES)
-    traced = caster.trace(_repeat(camera.position, rays), rays, angle / SUBSAMPLES, outline=False)
-    volume = noise_volume(style.texture_exponent)
-    radiance = _radiance(
-        caster,
-        camera.position,
-        rays,
-        traced,
-        normals,
-        triangles,
-        street,
-        weather,
-        volume,
-        style.texture_contrast,
-        np.repeat(openness, SUBSAMPLES**2),
-        angle / SUBSAMPLES,
-    )
-    image = develop(rng, style, radiance.reshape(-1, SUBSAMPLES**2, 3), size)
+    traced = view.trace(rays, angle / SUBSAMPLES, filled=False)
+    radiance = view.radiance(rays, traced, visibility, angle / SUBSAMPLES)
+    image = develop(rng, settings, radiance.reshape(-1, SUBSAMPLES**2, 3), size)
     return Frame(image, depth.reshape(size), labels.reshape(size))
 
 
-def _repeat(position: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(position, like.shape).copy()
+class _View:
+    """A scene and its light, seen from the camera's position."""
+
+    def __init__(self, scene: Scene, weather: Weather, look: Look, origin: np.ndarray) -> None:
+        self.street, self.triangles = scene.street, scene.triangles
+        self.weather, self.look, self.origin = weather, look, origin
+        vertices = self.street.bend_vertices(self.triangles.vertices)
+        self.caster = Caster(vertices, self.triangles)
+        self.normals = _face_normals(vertices, self.triangles.faces)
+
+    def trace(self, directions: np.ndarray, pixel_angle: float, filled: bool) -> RayHits:
+        """First opaque hits of rays from the camera; takes the arguments of ``Caster.trace``."""
+        origins = np.broadcast_to(self.origin, directions.shape).copy()
+        return self.caster.trace(origins, directions, pixel_angle, filled)
+
+    def ambient_visibility(
+        self, directions: np.ndarray, hits: RayHits, size: tuple[int, int]
+    ) -> np.ndarray:
+        """Ambient visibility at the pixels' centres.
+
+        Args:
+            directions: float32 [H * W, 3], unit.
+            hits: what the rays hit, [H * W].
+            size: (H, W) in pixels.
+
+        Returns:
+            float32 [H * W] in 0 .. 1.
+        """
+        hit = hits.face >= 0
+        normal = _towards_viewer(self.normals[hits.face], directions)
+        point = self.origin + directions * hits.distance[:, None] + normal * np.float32(0.01)
+        point[~hit] = np.nan
+        normal[~hit] = 0
+        return ambient_visibility(self.caster, point, normal, size)
+
+    def radiance(
+        self, directions: np.ndarray, traced: RayHits, visibility: np.ndarray, pixel_angle: float
+    ) -> np.ndarray:
+        """Radiance along each ray.
+
+        Args:
+            directions: float32 [N, 3], unit.
+            traced: what the rays hit, [N].
+            visibility: float32 [N] ambient visibility.
+            pixel_angle: radians between neighbouring rays.
+
+        Returns:
+            float32 [N, 3] linear RGB.
+        """
+        out = np.empty(directions.shape, np.float32)
+        missed = np.flatnonzero(traced.face < 0)
+        out[missed] = sky_radiance(directions[missed], self.weather)
+        index = np.flatnonzero(traced.face >= 0)
+        if not len(index):
+            return out
+        face, direction, distance = traced.face[index], directions[index], traced.distance[index]
+        point = self.origin + direction * distance[:, None]
+        normal = _towards_viewer(self.normals[face], direction)
+        hits = Hits(
+            face,
+            self.street.straighten(point),
+            direction,
+            normal,
+            distance,
+            traced.uv[:, index],
+            distance * pixel_angle,
+        )
+        volume = noise_volume(self.look.texture_exponent)
+        surface = materials.shade(
+            self.triangles, self.street, volume, self.look.texture_contrast, hits
+        )
+        # leaves transmit light, but the rays of ambient_visibility treat their cards as solid
+        visible = visibility[index]
+        leaf = self.triangles.materials[face] == materials.LEAVES
+        visible[leaf] = 0.45 + 0.55 * visible[leaf]
+
+        light = self._irradiance(face, point, normal, visible)
+        radiance = surface.albedo * (light + surface.glow[:, None])
+        self._reflect(radiance, surface.gloss, direction, normal, visible)
+        if self.weather.haze:
+            clear = np.exp(-distance * np.float32(self.weather.haze))[:, None]
+            veil = np.float32(0.7 * self.weather.sky_brightness) * np.array(
+                [0.97, 0.99, 1.0], np.float32
+            )
+            radiance = radiance * clear + veil * (1 - clear)
+        out[index] = radiance
+        return out
+
+    def _irradiance(
+        self, face: np.ndarray, point: np.ndarray, normal: np.ndarray, visibility: np.ndarray
+    ) -> np.ndarray:
+        """Irradiance float32 [N, 3] from sky, ground and sun at surface points [N, 3]."""
+        weather, shading_normal = self.weather, normal.copy()
+        smooth = np.flatnonzero((self.triangles.normals[face] != 0).any(1))
+        shading_normal[smooth] = self.triangles.normals[face[smooth]]
+        # the ground reflects light onto surfaces that face down
+        up = shading_normal[:, 2]
+        light = weather.ambient * (visibility * (0.64 + 0.36 * up))[:, None]
+        if weather.sun is None:
+            return light
+        facing = np.einsum("nc,c->n", shading_normal, weather.sun)
+        lit = np.flatnonzero(facing > 0)
+        start = point[lit] + normal[lit] * np.float32(0.012)
+        towards = np.broadcast_to(weather.sun, (len(lit), 3)).copy()
+        lit = lit[~self.caster.occluded(start, towards)]
+        light[lit] += facing[lit, None] * weather.sun_colour
+        # sunlit surfaces light the shadows
+        light += weather.sun_colour * np.float32(0.07) * visibility[:, None]
+        return light
+
+    def _reflect(
+        self,
+        radiance: np.ndarray,
+        gloss: np.ndarray,
+        direction: np.ndarray,
+        normal: np.ndarray,
+        visibility: np.ndarray,
+    ) -> None:
+        """Blends reflections into ``radiance`` [N, 3] in place, by a damped Fresnel term."""
+        glossy = np.flatnonzero(gloss > 0)
+        if not len(glossy):
+            return
+        n, d = normal[glossy], direction[glossy]
+        cosine = np.abs(np.einsum("nc,nc->n", n, d))
+        mirror = d + 2 * cosine[:, None] * n
+        base = gloss[glossy]
+        grazing = np.square(np.square(1 - cosine)) * (1 - cosine)
+        fresnel = base + (1 - base) * np.minimum(base * 4, 0.9) * grazing
+        sheen = (
+            reflected_radiance(mirror, self.weather) * (0.35 + 0.65 * visibility[glossy])[:, None]
+        )
+        radiance[glossy] += fresnel[:, None] * (sheen - radiance[glossy])
 
 
 def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -114,90 +232,3 @@ def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def _towards_viewer(normals: np.ndarray, directions: np.ndarray) -> np.ndarray:
     away = np.einsum("nc,nc->n", normals, directions) > 0
     return np.where(away[:, None], -normals, normals)
-
-
-def _openness(caster, origin, directions, hits: RayHits, normals, triangles, size) -> np.ndarray:
-    """Ambient occlusion at the pixel centres, float32 [H * W]."""
-    hit = hits.face >= 0
-    normal = _towards_viewer(normals[hits.face], directions)
-    point = origin + directions * hits.distance[:, None] + normal * np.float32(0.01)
-    point[~hit] = np.nan
-    normal[~hit] = 0
-    return ambient_occlusion(caster, point, normal, size)
-
-
-def _radiance(
-    caster: Caster,
-    origin: np.ndarray,
-    directions: np.ndarray,
-    traced: RayHits,
-    normals: np.ndarray,
-    triangles: Triangles,
-    street: Street,
-    weather: Weather,
-    volume: np.ndarray,
-    contrast: float,
-    openness: np.ndarray,
-    pixel_angle: float,
-) -> np.ndarray:
-    """Light along every ray, float32 [N, 3]."""
-    out = np.empty(directions.shape, np.float32)
-    missed = np.flatnonzero(traced.face < 0)
-    out[missed] = sky_radiance(directions[missed], weather)
-    index = np.flatnonzero(traced.face >= 0)
-    if not len(index):
-        return out
-    face, direction = traced.face[index], directions[index]
-    distance, ambient_open = traced.distance[index], openness[index]
-    point = origin + direction * distance[:, None]
-    normal = _towards_viewer(normals[face], direction)
-    hits = Hits(
-        face,
-        street.straighten(point),
-        direction,
-        normal,
-        distance,
-        traced.uv[:, index],
-        pixel_angle,
-    )
-    surface = materials.shade(triangles, street, volume, contrast, hits)
-
-    # leaves let light through, and the rays that measured their openness took the cards as solid
-    leaf = triangles.materials[face] == materials.LEAVES
-    ambient_open[leaf] = 0.45 + 0.55 * ambient_open[leaf]
-
-    given = np.flatnonzero(triangles.normals.any(1)[face])
-    shading_normal = normal.copy()
-    shading_normal[given] = triangles.normals[face[given]]
-
-    # the ground throws some light back at what looks down
-    up = shading_normal[:, 2]
-    light = weather.ambient * (ambient_open * (0.64 + 0.36 * up))[:, None]
-    if weather.sun is not None:
-        facing = np.einsum("nc,c->n", shading_normal, weather.sun)
-        lit = np.flatnonzero(facing > 0)
-        start = point[lit] + normal[lit] * np.float32(0.012)
-        towards = np.broadcast_to(weather.sun, (len(lit), 3)).copy()
-        free = ~caster.occluded(start, towards)
-        lit = lit[free]
-        light[lit] += facing[lit, None] * weather.sun_colour
-        # sunlit streets brighten their shadows
-        light += weather.sun_colour * np.float32(0.07) * ambient_open[:, None]
-    radiance = surface.albedo * (light + surface.glow[:, None])
-
-    glossy = np.flatnonzero(surface.gloss > 0)
-    if len(glossy):
-        n, d = normal[glossy], direction[glossy]
-        cosine = np.abs(np.einsum("nc,nc->n", n, d))
-        mirror = d + 2 * cosine[:, None] * n
-        base = surface.gloss[glossy]
-        grazing = np.square(np.square(1 - cosine)) * (1 - cosine)
-        fresnel = base + (1 - base) * np.minimum(base * 4, 0.9) * grazing
-        sheen = reflected(mirror, weather) * (0.35 + 0.65 * ambient_open[glossy])[:, None]
-        radiance[glossy] += fresnel[:, None] * (sheen - radiance[glossy])
-    if weather.haze:
-        clear = np.exp(-distance * np.float32(weather.haze))[:, None]
-        veil = np.float32(0.7 * weather.sky) * np.array([0.97, 0.99, 1.0], np.float32)
-        radiance = radiance * clear + veil * (1 - clear)
-    out[index] = radiance
-    return out

@@ -1,82 +1,95 @@
-"""How often things occur in a street: the one table of class and object frequencies.
+"""How often each object and each kind of street occurs. All such numbers stand in this file.
 
-The numbers are set from plausibility: what somebody who walks through a city centre, a residential
-street and along a park expects to meet. No label of any target data set was looked at to set them,
-and none may be: a source that borrows the target's class frequencies would already be adapted.
+The numbers are guesses of what a walk through a city centre, a residential street and along a park
+would show. They must never be fitted to the labels of a target data set: a source that borrows the
+target's class frequencies would already be adapted.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Frequencies:
-    """Layout statistics of one city."""
+    """Layout statistics of one city.
+
+    A range is (low, high) of a uniform distribution. Dictionaries are either probabilities by kind
+    of street (city, suburb, park) or weights of ``choose``, as their fields say.
+    """
 
     street_kinds: dict[str, float]
-    """Share of city, suburb and park streets."""
+    """Weights of city, suburb and park streets."""
     left_hand_traffic: bool
     """Whether vehicles keep to the left."""
-    lane_width: tuple[float, float]
-    """Half of the carriageway, metres, range."""
+    carriageway_half_width: tuple[float, float]
+    """Distance from the centre line to the kerb, metres, range."""
     pavement_width: tuple[float, float]
-    """Metres, range."""
+    """Metres from the kerb to the plots or the verge, range."""
     storeys: tuple[float, float]
-    """Storeys of a city building, range of the street's mean."""
+    """Range of a street's mean number of storeys of city buildings."""
     gap_between_junctions: tuple[float, float]
     """Metres from one junction to the next, range."""
     zebra: float
-    """Chance of a zebra crossing at a junction's mouth."""
+    """Probability of zebra crossings at a junction."""
     signals: float
-    """Chance that a junction has traffic lights."""
+    """Probability that a junction has traffic lights."""
     street_trees: dict[str, float]
-    """Chance that the kerb along a block is planted with trees, by street kind."""
+    """Probability that trees line the kerb of a block, by kind of street."""
     bare_trees: float
-    """Share of streets whose trees have no leaves."""
+    """Probability that most trees of a street have no leaves."""
     shops: dict[str, float]
-    """Chance that a building has shops on its ground floor, by street kind."""
+    """Probability that a building has shops on its ground floor, by kind of street."""
     built: dict[str, float]
-    """Chance that a plot holds a building and not a garden, a car park or trees, by street kind."""
+    """Probability that a plot has a building, not trees or a car park, by kind of street."""
     churches: float
-    """Chance that a large plot holds a church with its tower."""
+    """Probability that a large plot has a church."""
     parked: dict[str, float]
-    """Chance that one side of the street is parked on, by street kind."""
+    """Probability that vehicles park along one side of a street, by kind of street."""
     parked_motorcycles: float
-    """Share of parking spaces that motorcycles fill."""
+    """Probability that motorcycles fill a parking space."""
     pavement_parking: float
-    """Chance that a row parks half on the pavement."""
+    """Probability that a row of vehicles parks half on the pavement."""
     waiting_at_junction: float
-    """Chance of a car at the mouth of a side street."""
+    """Probability that a car waits at the mouth of a side street."""
     traffic_gap: tuple[float, float]
     """Metres between moving vehicles in one lane, range."""
     vehicles: dict[str, float]
-    """Share of each kind among moving vehicles; parked ones have no bus."""
+    """Weights of moving vehicles. Parked vehicles take those of cars and vans."""
     cyclists: float
-    """Mean number of moving bicycles within 60 m."""
+    """Mean number of ridden bicycles on the carriageway, up to 60 m ahead."""
     bicycle_racks: float
-    """Chance of parked bicycles along one side of a block."""
+    """Probability of a row of parked bicycles along a block."""
     people: dict[str, float]
-    """Mean number of groups of pedestrians for every 60 m of pavement, by street kind."""
+    """Mean number of groups of pedestrians per 60 m of pavement, by kind of street."""
     crossing_people: float
-    """Chance of somebody on the carriageway at a junction."""
+    """Probability that pedestrians cross the carriageway at a junction."""
     lamp_gap: tuple[float, float]
-    """Metres between street lamps on one side, range."""
+    """Metres between the street lamps of one side, range."""
     furniture_gap: tuple[float, float]
-    """Metres between signs, bollards, bins and the like on one side, range."""
+    """Metres between the pieces of ``furniture`` of one side, range."""
     furniture: dict[str, float]
-    """Share of each kind: sign, bollards, bin, utility box, post, direction board."""
+    """Weights of traffic sign, bollards, bin, utility box, post and direction board."""
     guard_rail: float
-    """Chance of a railing along the kerb near a junction."""
+    """Probability of a guard rail along the kerb at a corner of a junction."""
     boundaries: dict[str, float]
-    """Share of what closes a front garden: wall, hedge, railing, picket, chain-link, open."""
+    """Weights of the boundaries of gardens: wall, hedge, railing, picket, chain-link, open."""
     bus_stop: float
-    """Chance of a bus stop along one side of a block."""
+    """Probability of a bus stop along a block."""
+
+
+def choose(rng: np.random.Generator, weights: dict[str, float]) -> str:
+    """Draws a key of ``weights`` with a probability proportional to its value."""
+    names = list(weights)
+    cumulative = np.cumsum(list(weights.values()))
+    return names[int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))]
 
 
 FREQUENCIES: dict[str, Frequencies] = {
     "day": Frequencies(
         street_kinds={"city": 0.55, "suburb": 0.27, "park": 0.18},
         left_hand_traffic=True,
-        lane_width=(3.2, 5.2),
+        carriageway_half_width=(3.2, 5.2),
         pavement_width=(1.8, 3.4),
         storeys=(2.3, 4.4),
         gap_between_junctions=(28.0, 75.0),
@@ -110,7 +123,7 @@ FREQUENCIES: dict[str, Frequencies] = {
     "overcast": Frequencies(
         street_kinds={"city": 0.68, "suburb": 0.14, "park": 0.18},
         left_hand_traffic=False,
-        lane_width=(3.6, 7.0),
+        carriageway_half_width=(3.6, 7.0),
         pavement_width=(2.4, 5.0),
         storeys=(3.4, 5.6),
         gap_between_junctions=(40.0, 95.0),

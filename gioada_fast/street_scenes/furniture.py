@@ -2,16 +2,24 @@
 
 import numpy as np
 
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import materials as m
-from gioada_fast.street_scenes.colours import grey, hsv
-from gioada_fast.street_scenes.geometry import Mesh, Pose
+from ..labels import STREET_IDS
+from . import materials as m
+from .colours import grey, hsv
+from .geometry import Mesh, Pose
 
 POLE, SIGN, LIGHT = STREET_IDS["pole"], STREET_IDS["traffic sign"], STREET_IDS["traffic light"]
 
 
 def add_lamp(mesh: Mesh, at: Pose, y: float, height: float, metal: np.ndarray) -> None:
-    """A street lamp at ``y`` along a frontage: a globe on a low post, an arm on a high one."""
+    """Adds a street lamp, with a globe where ``height`` is below 6.8 m and an arm above.
+
+    Args:
+        mesh: receives the lamp.
+        at: pose of the frontage.
+        y: position along the frontage, metres.
+        height: metres.
+        metal: linear RGB [3] of the post.
+    """
     x = 0.5
     mesh.cylinder((x, y, 0), (x, y, 1.2), 0.1, 0.09, 8, POLE, m.FLAT, metal, at=at)
     mesh.cylinder((x, y, 1.2), (x, y, height), 0.075, 0.05, 6, POLE, m.FLAT, metal, at=at)
@@ -33,7 +41,14 @@ def add_lamp(mesh: Mesh, at: Pose, y: float, height: float, metal: np.ndarray) -
 def add_traffic_sign(
     mesh: Mesh, rng: np.random.Generator, spot: np.ndarray, metal: np.ndarray
 ) -> None:
-    """Round, triangular, square or rectangular plates facing the traffic."""
+    """Adds a post with one or two signs that face -y.
+
+    Args:
+        mesh: receives the sign.
+        rng: draws height, kinds and sizes.
+        spot: float32 [3] foot of the post in world coordinates, metres.
+        metal: linear RGB [3] of the post.
+    """
     height = rng.uniform(2.2, 3.1)
     mesh.cylinder(spot, np.add(spot, (0, 0, height + 0.3)), 0.045, 0.045, 6, POLE, m.FLAT, metal)
     plates = 1 if rng.random() < 0.7 else 2
@@ -87,32 +102,36 @@ def add_traffic_sign(
                 m.FLAT,
                 white,
             )
-        elif kind == 3:
-            mesh.box(
-                np.subtract(centre, (size, 0.02, size)),
-                np.add(back, (size, 0, size)),
-                SIGN,
-                m.SIGN,
-                blue,
-                item=mesh.item(rng.integers(1, 9999), 0.4, centre[2]),
-            )
-        else:
-            wide, tall = rng.uniform(0.3, 0.7), rng.uniform(0.15, 0.35)
-            colour = [white, hsv(0.38, 0.8, 0.4), hsv(0.13, 0.85, 0.8)][int(rng.integers(0, 3))]
+        else:  # information: lettering on a panel
+            if kind == 3:
+                wide = tall = size
+                colour, letter = blue, 0.4
+            else:
+                wide, tall = rng.uniform(0.3, 0.7), rng.uniform(0.15, 0.35)
+                colour = [white, hsv(0.38, 0.8, 0.4), hsv(0.13, 0.85, 0.8)][int(rng.integers(0, 3))]
+                letter = 0.16
             mesh.box(
                 np.subtract(centre, (wide, 0.02, tall)),
                 np.add(back, (wide, 0, tall)),
                 SIGN,
                 m.SIGN,
                 colour,
-                item=mesh.item(rng.integers(1, 9999), 0.16, centre[2]),
+                params=mesh.params(rng.integers(1, 9999), letter, centre[2]),
             )
 
 
 def add_traffic_light(
     mesh: Mesh, rng: np.random.Generator, spot: np.ndarray, facing: int, metal: np.ndarray
 ) -> None:
-    """Three lamps in a black head on a post, showing one aspect; ``facing`` is -1 or 1 in y."""
+    """Adds a post with one or two traffic lights of which one lamp is lit.
+
+    Args:
+        mesh: receives the lights.
+        rng: draws the number of lights and the lit lamp.
+        spot: float32 [3] foot of the post in world coordinates, metres.
+        facing: 1 to face +y, -1 to face -y.
+        metal: linear RGB [3] of the post before it is darkened.
+    """
     mesh.cylinder(spot, np.add(spot, (0, 0, 3.3)), 0.06, 0.06, 7, POLE, m.FLAT, metal * 0.6)
     heads = [2.35] + ([4.6] if rng.random() < 0.25 else [])
     state = rng.integers(0, 3)

@@ -1,38 +1,40 @@
-"""Sky, sun and shadow, ambient occlusion, reflections, haze."""
+"""The light of a scene: weather, radiance of the sky, ambient visibility, mirrored surroundings."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from gioada_fast.street_scenes.looks import Look
-from gioada_fast.street_scenes.rays import Caster
-from gioada_fast.street_scenes.textures import CLOUDS, cloud_texture
+from .looks import Look
+from .rays import Caster
+from .textures import CLOUD_SIDE, cloud_texture
 
-BLUE = np.array([0.2, 0.4, 0.85], np.float32)
-WHITE = np.array([0.96, 0.98, 1.0], np.float32)
+ZENITH = np.array([0.2, 0.4, 0.85], np.float32)
+HORIZON = np.array([0.96, 0.98, 1.0], np.float32)
 
 
 @dataclass
 class Weather:
-    """Light of one frame; radiance is relative to the sensor's white point."""
+    """Light of one frame. Radiance and irradiance are in units of the sensor's white point."""
 
     sun: np.ndarray | None
-    """float32 [3] unit direction towards the sun, None behind clouds."""
+    """float32 [3] unit vector towards the sun, None when clouds hide it."""
     sun_colour: np.ndarray
-    """float32 [3] irradiance."""
-    sky: float
-    """Radiance of the brightest sky."""
+    """float32 [3] irradiance from the sun."""
+    sky_brightness: float
+    """Scale of the sky's radiance."""
     ambient: np.ndarray
     """float32 [3] irradiance from the whole sky."""
-    cloud: float
+    cloud_cover: float
+    """0 is nearly clear, 1 and above is overcast."""
     haze: float
-    offset: float
-    """Moves the clouds."""
+    """Extinction coefficient, 1 / metres."""
+    cloud_offset: float
+    """Shift of the cloud texture in texels, so that frames differ."""
 
 
 def draw_weather(rng: np.random.Generator, look: Look) -> Weather:
-    """Draws the light of a frame."""
+    """Draws the light of a frame from the ranges of ``look``."""
     elevation, azimuth = np.deg2rad(rng.uniform(*look.sun_elevation)), rng.uniform(0, 2 * np.pi)
     sunny = rng.random() < look.sunny
     direction = np.array(
@@ -56,62 +58,65 @@ def draw_weather(rng: np.random.Generator, look: Look) -> Weather:
         ambient.astype(np.float32),
         cloud,
         rng.uniform(*look.haze),
-        rng.uniform(0, CLOUDS),
+        rng.uniform(0, CLOUD_SIDE),
     )
 
 
 def sky_radiance(directions: np.ndarray, weather: Weather) -> np.ndarray:
-    """Radiance float32 [N, 3] of the sky along unit directions [N, 3]."""
+    """Radiance of the sky, float32 [N, 3] linear RGB, along unit directions float32 [N, 3]."""
     up = np.clip(directions[:, 2], 0, 1)
     blue = np.power(up, np.float32(0.55))[:, None]
-    colour = WHITE + (BLUE - WHITE) * blue
-    # clouds lie on a plane overhead; its horizon is cut off where they would shrink to nothing
+    colour = HORIZON + (ZENITH - HORIZON) * blue
+    # clouds lie on a plane overhead; near the horizon their size is clamped, else they would alias
     scale = np.float32(38) / np.maximum(up, 0.07)
-    x, y = directions[:, 0] * scale + np.float32(weather.offset), directions[:, 1] * scale
+    x, y = directions[:, 0] * scale + np.float32(weather.cloud_offset), directions[:, 1] * scale
     broad = _clouds(x, y)
     ragged = _clouds(x * np.float32(3.1), y * np.float32(3.1))
     density = 0.75 * broad + 0.25 * ragged
-    cover = np.clip((density - np.float32(0.8 - 0.6 * weather.cloud)) * 3.2, 0, 1)[:, None]
-    lit = (0.62 + 0.5 * broad + 0.15 * (ragged - 0.5))[:, None] * WHITE
+    cover = np.clip((density - np.float32(0.8 - 0.6 * weather.cloud_cover)) * 3.2, 0, 1)[:, None]
+    lit = (0.62 + 0.5 * broad + 0.15 * (ragged - 0.5))[:, None] * HORIZON
     colour += cover * (lit - colour)
     if weather.sun is not None:
         glare = np.clip(np.einsum("nc,c->n", directions, weather.sun), 0, 1) ** 12
         colour += 0.8 * glare[:, None]
-    return colour * np.float32(weather.sky * 1.2)
+    return colour * np.float32(weather.sky_brightness * 1.2)
 
 
 def _clouds(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = np.mod(x, CLOUDS).astype(np.float32), np.mod(y, CLOUDS).astype(np.float32)
-    # cv2.remap takes maps of at most 32767 columns: rows of 256 keep any count below that
+    x, y = np.mod(x, CLOUD_SIDE).astype(np.float32), np.mod(y, CLOUD_SIDE).astype(np.float32)
     count = len(x)
-    rows = -(-count // 256)
-    maps = [np.resize(a, (rows, 256)) if count else a for a in (x, y)]
     if not count:
         return x
-    out = cv2.remap(cloud_texture(), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    # cv2.remap takes at most 32767 columns, so the samples are folded into rows of 256
+    shape = (-(-count // 256), 256)
+    map_x, map_y = np.resize(x, shape), np.resize(y, shape)
+    out = cv2.remap(cloud_texture(), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     return out.ravel()[:count]
 
 
-def ambient_occlusion(
+def ambient_visibility(
     caster: Caster, points: np.ndarray, normals: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Openness of each pixel's surrounding, float32 [H * W] in 0 .. 1.
+    """How much of a point's surroundings is open: 1 minus ambient occlusion.
 
-    One cosine-weighted ray a pixel; its direction repeats every 4 x 4 pixels and a filter of that
-    size, kept within the same surface, averages sixteen directions.
+    Each pixel casts one cosine-weighted ray. The directions repeat every 4 x 4 pixels, and a filter
+    of that size averages sixteen of them within one surface.
 
     Args:
         caster: the scene.
-        points: float32 [H * W, 3], moved off the surface; NaN where there is none.
-        normals: float32 [H * W, 3].
-        shape: (H, W).
+        points: float32 [H * W, 3] world points just off the surface; NaN where there is none.
+        normals: float32 [H * W, 3] unit surface normals.
+        shape: (H, W) in pixels.
+
+    Returns:
+        float32 [H * W] in 0.15 .. 1; 1 where there is no surface.
     """
     height, width = shape
     open_sky = np.ones(height * width, np.float32)
     index = np.flatnonzero(~np.isnan(points[:, 0]))
     row, column = index // width, index % width
     cell = (row % 4) * 4 + column % 4
-    # a permutation of the sixteen cells spreads azimuth and elevation over the tile
+    # permutations of the sixteen cells, so that azimuth and elevation vary independently
     azimuth = (cell * 7 % 16 + 0.5) * np.float32(2 * np.pi / 16)
     lift = (cell * 5 % 16 + 0.5) / 16 * 2 - 1
     ring = np.sqrt(1 - lift**2)
@@ -124,7 +129,10 @@ def ambient_occlusion(
     return _same_surface_filter(open_sky, points, normals, shape)
 
 
-def _same_surface_filter(values, points, normals, shape) -> np.ndarray:
+def _same_surface_filter(
+    values: np.ndarray, points: np.ndarray, normals: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """Averages values [H * W] over 4 x 4 pixels that lie on nearly the same plane."""
     height, width = shape
     pad = ((2, 2), (2, 2))
     image = np.pad(values.reshape(shape), pad, mode="edge")
@@ -147,9 +155,17 @@ def _same_surface_filter(values, points, normals, shape) -> np.ndarray:
     return np.where(weight > 0, total / np.maximum(weight, 1), values.reshape(shape)).ravel()
 
 
-def reflected(directions: np.ndarray, weather: Weather) -> np.ndarray:
-    """Radiance [N, 3] in a street's mirrors: houses up to some 20 degrees, then the sky."""
+def reflected_radiance(directions: np.ndarray, weather: Weather) -> np.ndarray:
+    """Radiance that a mirror in the street reflects: houses near the horizon, sky above.
+
+    Args:
+        directions: float32 [N, 3] unit, of the reflected rays.
+        weather: the light.
+
+    Returns:
+        float32 [N, 3] linear RGB.
+    """
     sky = sky_radiance(directions, weather)
     houses = weather.ambient * np.float32(0.16)
-    share = np.clip((directions[:, 2] - 0.16) * 6, 0, 1)[:, None]
-    return houses + (np.minimum(sky, 1.5) - houses) * share
+    fraction = np.clip((directions[:, 2] - 0.16) * 6, 0, 1)[:, None]
+    return houses + (np.minimum(sky, 1.5) - houses) * fraction

@@ -1,24 +1,25 @@
-"""A look: everything that sets one rendered city apart from another, layout statistics aside."""
+"""Looks: the materials, light, camera and layout statistics of a rendered city."""
 
 from dataclasses import dataclass
 
-from gioada_fast.street_scenes.frequencies import FREQUENCIES, Frequencies
+from .frequencies import FREQUENCIES, Frequencies
 
 Range = tuple[float, float]
+"""(low, high) of a uniform distribution."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """Materials, light and sensor of one domain; ranges are drawn from uniformly for each frame."""
+    """Parameters of one domain. Each frame draws its own values from the ranges."""
 
     frequencies: Frequencies
     """Layout statistics."""
     texture_exponent: float
-    """Fall-off of the surface noise's spectrum with frequency; smaller is grainier."""
+    """Exponent with which the surface noise's spectrum falls off; smaller is grainier."""
     texture_contrast: float
-    """Strength of the surface noise, 1 is plain."""
+    """Strength of the surface noise, 1 is neutral."""
     cladding: dict[str, float]
-    """Share of plaster, brick, stone and panel façades."""
+    """Weights of plaster, brick, stone and panel façades."""
     plaster_saturation: Range
     """Saturation (HSV) of plaster colours."""
     brick_hue: Range
@@ -28,53 +29,53 @@ class Look:
     road_albedo: Range
     """Albedo of the carriageway."""
     cobbles: float
-    """Chance that the carriageway is cobbled."""
+    """Probability that the carriageway is cobbled."""
     wetness: Range
-    """Mirror reflection of the carriageway, 0 is dry."""
+    """Wetness of the carriageway: 0 is dry, more reflects more."""
     leaf_hue: Range
     """Hue of leaves, in turns."""
     leaf_value: Range
     """Brightness (HSV value) of leaves."""
     yellow_lines: float
-    """Chance of yellow lines along the kerb."""
+    """Probability of yellow lines along the kerb."""
     paint_colour: float
-    """Share of vehicles in a bright colour, not in black, grey or white."""
+    """Probability that a vehicle has a bright colour, not black, grey or white."""
     sunny: float
-    """Share of frames in sunshine."""
+    """Probability of sunshine."""
     sun_elevation: Range
-    """Degrees."""
+    """Degrees above the horizon."""
     sun_strength: Range
-    """Irradiance of the sun relative to that of the sky."""
+    """Irradiance of the sun relative to ``sky_brightness``."""
     cloud: Range
-    """Cloud cover of frames without sun; sunny frames take half of it."""
+    """Cloud cover of frames without sun. Sunny frames take 30 to 60 per cent of it."""
     sky_brightness: Range
     """Radiance of the sky relative to the exposure's white point."""
     haze: Range
-    """Extinction, 1 / metres."""
+    """Extinction coefficient, 1 / metres."""
     exposure: Range
-    """Stops around the automatic exposure."""
+    """Exposure compensation, stops."""
     dusk: float
-    """Share of frames that are one to two stops darker."""
+    """Probability that a frame is one to two stops darker."""
     white_balance: tuple[Range, Range, Range]
-    """Gain of the red, green and blue channels."""
+    """Gains of the red, green and blue channels."""
     contrast: Range
-    """Exponent of the tone curve around middle grey."""
+    """Slope of the tone curve about middle grey."""
     black_level: Range
-    """Lifts (above 0) or crushes (below 0) the shadows."""
+    """Output for black: positive values lift the shadows, negative values crush them."""
     saturation: Range
-    """1 keeps the colours, 0 is grey."""
+    """1 keeps the colours, 0 makes the image grey."""
     noise: Range
-    """Standard deviation of the sensor's noise at middle grey, on a scale to 1."""
+    """Standard deviation of the sensor noise, in units of full scale."""
     blur: Range
-    """Standard deviation of the optics' blur, in pixels of a frame 240 wide."""
+    """Standard deviation of the optical blur, in pixels of a frame 240 pixels wide."""
     vignette: Range
-    """Loss of light in the corners."""
+    """Fraction of the light that is lost in the corners."""
     field_of_view: Range
-    """Horizontal, degrees."""
+    """Horizontal field of view, degrees."""
     camera_height: Range
     """Metres above the road."""
     pitch: Range
-    """Degrees, upwards."""
+    """Degrees above the horizontal."""
 
 
 LOOKS: dict[str, Look] = {

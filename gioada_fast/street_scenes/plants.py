@@ -1,17 +1,37 @@
-"""Trees, built from textured cards: a few quads hold hundreds of leaves or branches."""
+"""Trees and bushes, built from cards: textured quads that show many leaves or branches each."""
 
 import numpy as np
 
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import materials as m
-from gioada_fast.street_scenes.geometry import QUAD_FACES, QUAD_HALVES, Mesh
-from gioada_fast.street_scenes.textures import NUM_BRANCH_CARDS, NUM_LEAF_CARDS
+from ..labels import STREET_IDS
+from . import materials as m
+from .geometry import QUAD_FACES, QUAD_HALVES, Mesh
+from .textures import NUM_BRANCH_CARDS, NUM_LEAF_CARDS
 
 TREE = STREET_IDS["tree"]
 
 
-def _cards(mesh, centres, right, up, material, colours, items, normals) -> None:
-    """Quads [n] from centres and half axes [n, 3] in one go."""
+def _cards(
+    mesh: Mesh,
+    centres: np.ndarray,
+    right: np.ndarray,
+    up: np.ndarray,
+    material: int,
+    colours: np.ndarray,
+    params: np.ndarray,
+    normals: np.ndarray,
+) -> None:
+    """Adds quads [N], each with a centre and two half axes.
+
+    Args:
+        mesh: receives the quads.
+        centres: [N, 3] world coordinates, metres.
+        right: [N, 3] half of each quad's horizontal side.
+        up: [N, 3] half of each quad's vertical side.
+        material: LEAVES or BRANCHES of ``materials``.
+        colours: [N, 3] linear RGB.
+        params: int [N] rows of material parameters.
+        normals: [N, 3] shading normals.
+    """
     corners = np.stack(
         [centres - right - up, centres + right - up, centres + right + up, centres - right + up], 1
     )
@@ -23,21 +43,35 @@ def _cards(mesh, centres, right, up, material, colours, items, normals) -> None:
         TREE,
         material,
         np.repeat(colours, 2, 0),
-        item=np.repeat(items, 2),
+        params=np.repeat(params, 2),
         normals=np.repeat(normals, 2, 0),
         quads=np.tile(QUAD_HALVES, count),
     )
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors [N, 3] scaled to length 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
 def add_leafy_tree(
-    mesh: Mesh, rng: np.random.Generator, position, height: float, colour: np.ndarray, cards: int
+    mesh: Mesh,
+    rng: np.random.Generator,
+    foot: np.ndarray,
+    height: float,
+    colour: np.ndarray,
+    cards: int,
 ) -> None:
-    """A tree in leaf; ``position`` is the world foot (x, y, z), ``cards`` the number of clumps."""
-    foot = np.asarray(position, np.float32)
+    """Adds a tree in leaf.
+
+    Args:
+        mesh: receives the tree.
+        rng: draws its shape.
+        foot: float32 [3] world coordinates, metres.
+        height: metres.
+        colour: float32 [3] linear RGB of the leaves.
+        cards: number of leaf cards.
+    """
     trunk = height * rng.uniform(0.2, 0.32)
     bark = np.array([0.12, 0.1, 0.08]) * rng.uniform(0.5, 1.4)
     radius = height * rng.uniform(0.22, 0.34)
@@ -57,7 +91,7 @@ def add_leafy_tree(
             m.BARK,
             bark,
         )
-    # lobes keep the crown from being one smooth egg
+    # several lobes make the crown's outline irregular
     lobes = np.clip(rng.normal(0, 0.42, (int(rng.integers(4, 7)), 3)), -0.6, 0.6)
     for lobe in lobes:
         mesh.ellipsoid(
@@ -75,8 +109,8 @@ def add_leafy_tree(
     up = np.cross(outward, right)
     half = radius * rng.uniform(0.34, 0.56, (cards, 1)) * (1.0 if cards > 40 else 1.3)
     shades = rng.uniform(0.75, 1.3, (cards, 1)) * (0.8 + 0.25 * local[:, 2:] / tall)
-    first = [mesh.item(k, 2 * float(radius * 0.4)) for k in range(NUM_LEAF_CARDS)]
-    items = np.array(first)[rng.integers(0, NUM_LEAF_CARDS, cards)]
+    first = [mesh.params(k, 2 * float(radius * 0.4)) for k in range(NUM_LEAF_CARDS)]
+    params = np.array(first)[rng.integers(0, NUM_LEAF_CARDS, cards)]
     normals = _unit(_unit(local / [radius, radius, tall]) + 0.5 * np.add(outward, (0, 0, 0.3)))
     _cards(
         mesh,
@@ -85,14 +119,20 @@ def add_leafy_tree(
         up * half,
         m.LEAVES,
         (colour * shades).astype(np.float32),
-        items,
+        params,
         normals,
     )
 
 
-def add_bare_tree(mesh: Mesh, rng: np.random.Generator, position, height: float) -> None:
-    """A tree without leaves: trunk and limbs as geometry, the fine branches on crossed cards."""
-    foot = np.asarray(position, np.float32)
+def add_bare_tree(mesh: Mesh, rng: np.random.Generator, foot: np.ndarray, height: float) -> None:
+    """Adds a tree without leaves: trunk and limbs as geometry, thin branches on crossed cards.
+
+    Args:
+        mesh: receives the tree.
+        rng: draws its shape.
+        foot: float32 [3] world coordinates, metres.
+        height: metres.
+    """
     bark = np.array([0.11, 0.095, 0.08]) * rng.uniform(0.4, 1.3)
     trunk = height * rng.uniform(0.2, 0.3)
     top = np.add(foot, (rng.normal(0, 0.12), rng.normal(0, 0.12), trunk))
@@ -116,22 +156,32 @@ def add_bare_tree(mesh: Mesh, rng: np.random.Generator, position, height: float)
         )
         mesh.cylinder(middle, end, 0.007 * height, 0.002 * height, 3, TREE, m.BARK, bark)
     planes = 3
-    angle = rng.uniform(0, np.pi) + np.arange(planes) * np.pi / planes
-    right = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1) * spread
+    angles = rng.uniform(0, np.pi) + np.arange(planes) * np.pi / planes
+    right = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1) * spread
     tall = (height - trunk * 0.75) / 2
     up = np.tile([0, 0, tall], (planes, 1)) + rng.normal(0, 0.06, (planes, 3)) * tall
     centres = np.add(foot, (0, 0, trunk * 0.75 + tall)) + rng.normal(0, 0.05, (planes, 3)) * spread
-    items = np.array(
-        [mesh.item(rng.integers(0, NUM_BRANCH_CARDS), 2 * tall) for _ in range(planes)]
+    params = np.array(
+        [mesh.params(rng.integers(0, NUM_BRANCH_CARDS), 2 * tall) for _ in range(planes)]
     )
     normals = np.tile([0.0, 0.0, 0.7], (planes, 1))
     colours = np.tile(bark.astype(np.float32), (planes, 1))
-    _cards(mesh, centres, right, up, m.BRANCHES, colours, items, normals)
+    _cards(mesh, centres, right, up, m.BRANCHES, colours, params, normals)
 
 
-def add_bush(mesh: Mesh, rng: np.random.Generator, position, size: float, colour) -> None:
-    """A shrub of leaf cards around a dark core."""
-    centre = np.add(position, (0, 0, size * 0.4))
+def add_bush(
+    mesh: Mesh, rng: np.random.Generator, foot: np.ndarray, size: float, colour: np.ndarray
+) -> None:
+    """Adds a shrub of leaf cards around a dark core.
+
+    Args:
+        mesh: receives the shrub.
+        rng: draws its shape.
+        foot: float32 [3] world coordinates, metres.
+        size: diameter, metres.
+        colour: float32 [3] linear RGB of the leaves.
+    """
+    centre = np.add(foot, (0, 0, size * 0.4))
     mesh.ellipsoid(centre, (size * 0.55, size * 0.55, size * 0.42), 1, TREE, m.HEDGE, colour * 0.6)
     cards = 14
     outward = _unit(
@@ -141,7 +191,7 @@ def add_bush(mesh: Mesh, rng: np.random.Generator, position, size: float, colour
     right = _unit(np.cross(outward, rng.normal(size=(cards, 3))))
     up = np.cross(outward, right)
     half = size * rng.uniform(0.3, 0.45, (cards, 1))
-    items = np.full(cards, mesh.item(rng.integers(0, NUM_LEAF_CARDS), size * 0.75))
+    params = np.full(cards, mesh.params(rng.integers(0, NUM_LEAF_CARDS), size * 0.75))
     shades = rng.uniform(0.75, 1.25, (cards, 1))
     _cards(
         mesh,
@@ -150,6 +200,6 @@ def add_bush(mesh: Mesh, rng: np.random.Generator, position, size: float, colour
         up * half,
         m.LEAVES,
         (colour * shades).astype(np.float32),
-        items,
+        params,
         _unit(np.add(outward, (0, 0, 0.4))),
     )

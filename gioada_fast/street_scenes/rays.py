@@ -1,32 +1,40 @@
-"""Ray casting through embreex, with cut-outs."""
+"""Casts rays with embreex, through the holes of alpha cut-outs."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from gioada_fast.errors import InputError
-from gioada_fast.street_scenes.geometry import Triangles
-from gioada_fast.street_scenes.materials import CUT_OUTS, Hits, opaque, quad_uv
+from ..errors import InputError
+from .geometry import Triangles
+from .materials import IS_CUT_OUT, opaque, quad_uv
 
 MAX_LAYERS = 10
-"""Cut-outs that one ray may pass; whatever it meets after that stops it."""
-STEP = 2e-3
-"""Metres by which a ray restarts behind a surface."""
+"""Number of cut-out faces that a ray may pass through. The next face stops it."""
+RAY_OFFSET = 2e-3
+"""Metres behind a cut-out face at which the ray is cast again."""
 
 
 class RayHits(NamedTuple):
-    """First opaque surface along each ray."""
+    """The first opaque surface along each ray."""
 
     face: np.ndarray
     """int32 [N], -1 for none."""
     distance: np.ndarray
-    """float32 [N], metres along the unit direction; meaningless where ``face`` is -1."""
+    """float32 [N] metres along the ray; undefined where ``face`` is -1."""
     uv: np.ndarray
-    """float32 [2, N] texture coordinates on cut-outs, 0 elsewhere."""
+    """float32 [2, N] texture coordinates on cut-out faces, 0 elsewhere."""
 
 
 class Caster:
-    """A bounding volume hierarchy over the scene's triangles."""
+    """A bounding volume hierarchy over a scene's triangles.
+
+    Args:
+        vertices: float32 [V, 3] world coordinates of the bent street, metres.
+        scene: faces and their attributes.
+
+    Raises:
+        InputError: embreex is not installed.
+    """
 
     def __init__(self, vertices: np.ndarray, scene: Triangles) -> None:
         try:
@@ -34,23 +42,23 @@ class Caster:
             from embreex.rtcore_scene import EmbreeScene
         except ImportError as error:
             raise InputError(
-                'street scenes are ray-cast with embreex: pip install "gioada_fast[scenes]"'
+                'street scenes need embreex: pip install "gioada_fast[scenes]"'
             ) from error
         self.scene = scene
-        self._cut_out = CUT_OUTS[scene.materials]
+        self._cut_out = IS_CUT_OUT[scene.materials]
         self._embree = EmbreeScene()
         self._mesh = TriangleMesh(self._embree, vertices, scene.faces)
 
-    def _first(self, origins: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
+    def _intersect(self, origins: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
         return self._embree.run(origins, directions, output=True)
 
     def occluded(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """Whether anything solid blocks each ray, bool [N]; see-through faces block by coverage."""
-        return self.trace(origins, directions, 1e-3, outline=False, layers=3).face >= 0
+        """Whether each ray hits an opaque surface, bool [N]. Cut-outs are dithered by coverage."""
+        return self.trace(origins, directions, 1e-3, filled=False, max_layers=3).face >= 0
 
     def nearest(self, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Face int32 [N] (-1 for none) and distance float32 [N], cut-outs taken as solid."""
-        hit = self._first(origins, directions)
+        """Nearest face int32 [N] (-1 for none) and its distance float32 [N]; cut-outs are solid."""
+        hit = self._intersect(origins, directions)
         return hit["primID"], hit["tfar"]
 
     def trace(
@@ -58,41 +66,42 @@ class Caster:
         origins: np.ndarray,
         directions: np.ndarray,
         pixel_angle: float,
-        outline: bool,
-        layers: int = MAX_LAYERS,
+        filled: bool,
+        max_layers: int = MAX_LAYERS,
     ) -> RayHits:
-        """First opaque hit of each ray.
+        """Finds the first opaque surface along each ray.
 
         Args:
             origins: float32 [N, 3].
             directions: float32 [N, 3], unit.
-            pixel_angle: radians between neighbouring rays, picks the level of cut-out textures.
-            outline: whether cut-outs are filled as a label map draws them.
-            layers: cut-outs that a ray may pass.
+            pixel_angle: radians between neighbouring rays; selects the mip level of cut-outs.
+            filled: close the holes of plants and fences, as annotators do in label maps.
+            max_layers: number of cut-out faces that a ray may pass through.
         """
-        hit = self._first(origins, directions)
+        hit = self._intersect(origins, directions)
         face, distance = hit["primID"], hit["tfar"]
         active = np.flatnonzero((face >= 0) & self._cut_out[face])
         uv = np.zeros((2, len(face)), np.float32)
         uv[:, active] = quad_uv(self.scene.quads[face[active]], hit["u"][active], hit["v"][active])
         travelled = distance[active]
-        for layer in range(layers):
+        for layer in range(max_layers):
             if not len(active):
                 break
             dither = _dither(active, layer)
-            hits = Hits(face[active], None, None, None, travelled, uv[:, active], pixel_angle)
-            passes = ~opaque(self.scene, hits, dither, outline)
+            passes = ~opaque(
+                self.scene, face[active], uv[:, active], travelled * pixel_angle, dither, filled
+            )
             distance[active] = travelled
             active, travelled = active[passes], travelled[passes]
             if not len(active):
                 break
             direction = directions[active]
-            again = self._first(
-                origins[active] + direction * (travelled + STEP)[:, None], direction
+            again = self._intersect(
+                origins[active] + direction * (travelled + RAY_OFFSET)[:, None], direction
             )
             face[active] = again["primID"]
             uv[:, active] = quad_uv(self.scene.quads[again["primID"]], again["u"], again["v"])
-            travelled = travelled + STEP + again["tfar"]
+            travelled = travelled + RAY_OFFSET + again["tfar"]
             distance[active] = travelled
             more = (again["primID"] >= 0) & self._cut_out[again["primID"]]
             active, travelled = active[more], travelled[more]
@@ -100,7 +109,7 @@ class Caster:
 
 
 def _dither(index: np.ndarray, layer: int) -> np.ndarray:
-    """float32 [N] in 0 .. 1, decorrelated between neighbouring rays and layers (golden ratio)."""
+    """Thresholds float32 [N] in 0 .. 1 that are uncorrelated between rays and between layers."""
     state = index.astype(np.uint32) * np.uint32(2654435769) + np.uint32(layer * 40503)
     state ^= state >> np.uint32(15)
     state *= np.uint32(0x85EBCA6B)

@@ -1,4 +1,4 @@
-"""Precomputed textures: surface noise, clouds, and the cut-out cards of leaves and branches."""
+"""Procedural textures: surface noise, clouds, and alpha cut-outs of leaves and branches."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -8,13 +8,14 @@ import numpy as np
 
 NUM_LEAF_CARDS = 4
 NUM_BRANCH_CARDS = 6
-VOLUME = 64
-"""Side of the noise volume; a power of two, so that wrapping is a bit mask."""
-CLOUDS = 256
+NOISE_SIDE = 64
+"""Side of the noise volume in voxels: a power of two, so that a bit mask wraps an index."""
+CLOUD_SIDE = 256
+"""Side of the cloud texture in texels."""
 
 
 def _power_noise(shape: tuple[int, ...], exponent: float, seed: int) -> np.ndarray:
-    """Periodic 1 / f**exponent noise, clipped to 0 .. 1 with mean about one half, float32."""
+    """Periodic noise with the spectrum 1 / f**exponent, float32 in 0 .. 1, mean about 0.5."""
     rng = np.random.default_rng(seed)
     axes = np.meshgrid(*(np.fft.fftfreq(n) * n for n in shape), indexing="ij")
     frequency = np.sqrt(sum(axis**2 for axis in axes))
@@ -26,36 +27,43 @@ def _power_noise(shape: tuple[int, ...], exponent: float, seed: int) -> np.ndarr
 
 @lru_cache
 def noise_volume(exponent: float) -> np.ndarray:
-    """Surface noise float32 [VOLUME ** 3], flat."""
-    return _power_noise((VOLUME,) * 3, exponent * 1.5, seed=7).ravel()
+    """Surface noise float32 [NOISE_SIDE ** 3] in 0 .. 1, a flattened cube."""
+    return _power_noise((NOISE_SIDE,) * 3, exponent * 1.5, seed=7).ravel()
 
 
 @lru_cache
 def cloud_texture() -> np.ndarray:
-    """Periodic clouds float32 [CLOUDS, CLOUDS], 0 .. 1."""
-    return _power_noise((CLOUDS, CLOUDS), 1.9, seed=11)
+    """Periodic cloud density float32 [CLOUD_SIDE, CLOUD_SIDE] in 0 .. 1."""
+    return _power_noise((CLOUD_SIDE, CLOUD_SIDE), 1.9, seed=11)
 
 
 class Cards(NamedTuple):
-    """Mip pyramid of cut-out textures, finest level first."""
+    """Alpha cut-out textures with their mip levels, finest level first; R is a level's side."""
 
     coverage: tuple[np.ndarray, ...]
-    """float32 [cards, r, r], the share of a texel that is opaque."""
+    """float32 [cards, R, R] for each level: opaque fraction of a texel."""
     shade: tuple[np.ndarray, ...]
-    """float32 [cards, r, r], multiplies the colour."""
-    outline: np.ndarray
-    """bool [cards, r, r] at the finest level: what somebody who outlines the plant would fill."""
+    """float32 [cards, R, R] for each level: multiplies the face's colour."""
+    silhouette: np.ndarray
+    """bool [cards, R, R] at the finest level: the plant with its holes closed, as annotators do."""
 
 
 def _pyramid(coverage: np.ndarray, shade: np.ndarray, closing: int) -> Cards:
-    outline = []
+    """Builds the mip levels.
+
+    Args:
+        coverage: float32 [cards, R, R].
+        shade: float32 [cards, R, R].
+        closing: diameter in texels of the morphological closing that gives the silhouette.
+    """
+    silhouette = []
     for layer in coverage:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (closing, closing))
         mask = cv2.copyMakeBorder(
             (layer > 0.3).astype(np.uint8), *(closing,) * 4, cv2.BORDER_CONSTANT, value=0
         )
         mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel)
-        outline.append(mask[closing:-closing, closing:-closing] > 0)
+        silhouette.append(mask[closing:-closing, closing:-closing] > 0)
     levels_coverage, levels_shade = [coverage], [shade]
     while levels_coverage[-1].shape[1] > 8:
         for levels in (levels_coverage, levels_shade):
@@ -63,12 +71,12 @@ def _pyramid(coverage: np.ndarray, shade: np.ndarray, closing: int) -> Cards:
             levels.append(
                 np.stack([cv2.resize(a, size, interpolation=cv2.INTER_AREA) for a in levels[-1]])
             )
-    return Cards(tuple(levels_coverage), tuple(levels_shade), np.stack(outline))
+    return Cards(tuple(levels_coverage), tuple(levels_shade), np.stack(silhouette))
 
 
 @lru_cache
 def leaf_cards() -> Cards:
-    """Clumps of leaves, denser in the middle; cards are 128 texels wide."""
+    """Clumps of leaves, denser in the middle. Cards are 128 texels wide."""
     side, scale = 128, 2
     rng = np.random.default_rng(3)
     coverage, shade = [], []
@@ -90,7 +98,7 @@ def leaf_cards() -> Cards:
 
 
 def _grow(canvas: np.ndarray, rng: np.random.Generator) -> None:
-    """Draws one tree, level by level: each branch ends in a longer shoot and bears side shoots."""
+    """Draws a tree's branches on a canvas [R, R], one generation of branches at a time."""
     side = canvas.shape[0]
     count = 4
     start = np.tile([side / 2, 0.0], (count, 1))
@@ -104,10 +112,10 @@ def _grow(canvas: np.ndarray, rng: np.random.Generator) -> None:
         cv2.polylines(canvas, list(points), False, 1.0, max(1, round(width)), cv2.LINE_AA, 4)
         parent = np.flatnonzero(length > side / 28)
         shoots = np.repeat(parent, rng.integers(1, 3, len(parent)))
-        share = rng.uniform(0.35, 1.0, (len(shoots), 1))
+        fraction = rng.uniform(0.35, 1.0, (len(shoots), 1))
         turn = rng.choice([-1, 1], len(shoots)) * rng.uniform(0.25, 0.85, len(shoots))
-        # side shoots bend back towards upright, as those of street trees do
-        start = np.concatenate([end[parent], start[shoots] + share * (end - start)[shoots]])
+        # each long branch continues at its end and grows side shoots, which bend upwards
+        start = np.concatenate([end[parent], start[shoots] + fraction * (end - start)[shoots]])
         angle = np.concatenate(
             [angle[parent] + rng.normal(0, 0.2, len(parent)), 0.93 * (angle[shoots] + turn)]
         )
@@ -118,7 +126,7 @@ def _grow(canvas: np.ndarray, rng: np.random.Generator) -> None:
 
 @lru_cache
 def branch_cards() -> Cards:
-    """Crowns without leaves, trunk at the bottom's middle; cards are 256 texels wide."""
+    """Crowns without leaves that grow from the middle of the lower edge, 256 texels wide."""
     side, scale = 256, 2
     coverage = []
     for k in range(NUM_BRANCH_CARDS):
@@ -126,7 +134,7 @@ def branch_cards() -> Cards:
         canvas = np.zeros((side * scale, side * scale), np.float32)
         _grow(canvas, rng)
         coverage.append(cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA))
-    # a crown is round: twigs that the card's edge would cut off straight are taken away
+    # cut the crown to an ellipse, so that the card's straight edge does not show
     y, x = np.mgrid[0:side, 0:side] / side
     crown = ((x - 0.5) / 0.49) ** 2 + ((y - 0.5) / 0.5) ** 2 < 1
     coverage = np.clip(np.stack(coverage) * 1.15, 0, 1) * crown.astype(np.float32)

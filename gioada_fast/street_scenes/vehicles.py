@@ -1,6 +1,6 @@
-"""Cars, vans, lorries, buses, bicycles, motorcycles, and people on foot or in the saddle.
+"""Vehicles, pedestrians and riders.
 
-Each is a cached template in its own frame: origin on the ground, y forward, metres.
+Each is a cached template in its own frame: origin on the ground, y forward, lengths in metres.
 """
 
 from functools import lru_cache
@@ -8,39 +8,46 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gioada_fast.labels import STREET_IDS
-from gioada_fast.street_scenes import materials as m
-from gioada_fast.street_scenes.colours import choose, grey, hsv
-from gioada_fast.street_scenes.geometry import Mesh, Pose, Template
+from ..labels import STREET_IDS
+from . import materials as m
+from .colours import grey, hsv
+from .frequencies import choose
+from .geometry import Mesh, Point, Pose, Template
 
 CAR, BUS, LORRY = STREET_IDS["car"], STREET_IDS["bus"], STREET_IDS["lorry"]
 BICYCLE, MOTORCYCLE = STREET_IDS["bicycle"], STREET_IDS["motorcycle"]
 PERSON, RIDER = STREET_IDS["pedestrian"], STREET_IDS["rider"]
 
-# Palette slots of vehicle templates.
 BODY, TRIM, GLASS, RIM, HEADLIGHT, TAIL_LIGHT, FRONT_PLATE, REAR_PLATE, CARGO = range(9)
-# Palette slots of people.
+"""Rows of a vehicle's palette."""
 TOP, LEGS, SKIN, HAIR, SHOES, BAG = range(6)
+"""Rows of a person's palette."""
 
 
 def slot(index: int) -> tuple[float, float, float]:
-    """A palette slot in the place of a colour."""
+    """The colour that ``Mesh.template`` reads as a row of the palette."""
     return (float(index), 0.0, 0.0)
 
 
 class CarShape(NamedTuple):
-    """Side profile of a car, metres; runs and overhangs as shares of the length."""
+    """Side profile of a car. Horizontal measures below are fractions of the length."""
 
     length: float
+    """Metres."""
     width: float
+    """Metres."""
     height: float
+    """Metres."""
     belt: float
-    """Height of the lower edge of the windows."""
+    """Height of the lower edge of the windows, metres."""
     bonnet: float
+    """From the front to the foot of the windscreen."""
     boot: float
+    """From the rear to the foot of the rear window."""
     windscreen: float
     """Horizontal run of the windscreen."""
     rear_window: float
+    """Horizontal run of the rear window."""
     side_windows: bool = True
 
 
@@ -53,8 +60,19 @@ CAR_SHAPES: dict[str, CarShape] = {
 }
 
 
-def _panel(corners: np.ndarray, u0, u1, v0, v1, offset: np.ndarray) -> np.ndarray:
-    """Part of a bilinear quad (a, b, c, d; u along ab, v along ad), moved by ``offset``."""
+def _part_of_quad(
+    corners: np.ndarray, u0: float, u1: float, v0: float, v1: float, offset: np.ndarray
+) -> np.ndarray:
+    """Part of a quad, moved by ``offset``: corners float32 [4, 3].
+
+    Args:
+        corners: [4, 3] corners a, b, c, d of the whole quad.
+        u0: start along ab, 0 .. 1.
+        u1: end along ab.
+        v0: start along ad, 0 .. 1.
+        v1: end along ad.
+        offset: [3] metres.
+    """
     a, b, c, d = corners
     out = []
     for u, v in ((u0, v0), (u1, v0), (u1, v1), (u0, v1)):
@@ -63,12 +81,17 @@ def _panel(corners: np.ndarray, u0, u1, v0, v1, offset: np.ndarray) -> np.ndarra
 
 
 def _wheels(
-    mesh: Mesh, label: int, axles: list[float], half_width: float, radius: float, near: bool = True
+    mesh: Mesh,
+    label: int,
+    axles: list[float],
+    half_width: float,
+    radius: float,
+    detailed: bool = True,
 ) -> None:
     for y in axles:
         for side in (-1, 1):
             x = side * half_width
-            if not near:
+            if not detailed:
                 ends = [x - side * 0.1, y, radius], [x + side * 0.02, y, radius]
                 mesh.cylinder(*ends, radius, radius, 7, label, m.FLAT, slot(TRIM))
                 continue
@@ -81,14 +104,14 @@ def _wheels(
 
 
 @lru_cache
-def car(kind: str, near: bool) -> Template:
-    """A car or van of ``CAR_SHAPES``; ``near`` adds what is too small to be seen from afar."""
+def car(kind: str, detailed: bool) -> Template:
+    """A car or van. ``kind`` is a key of ``CAR_SHAPES``; ``detailed`` adds parts for near views."""
     k = CAR_SHAPES[kind]
     mesh = Mesh()
     length, half, belt = k.length, k.width / 2, k.belt
     rear, front = -length / 2, length / 2
     scuttle, boot = front - k.bonnet * length, rear + max(k.boot * length, 0.05)
-    # (y, height of the top, share of the width, height of the underside) from rear to front
+    # (y, height of the top, fraction of the width, height of the underside) from rear to front
     stations = [
         (rear, belt * 0.72, 0.9, 0.34),
         (rear + 0.05, belt * 0.97, 0.95, 0.24),
@@ -100,8 +123,8 @@ def car(kind: str, near: bool) -> Template:
         (front, belt * 0.6, 0.86, 0.32),
     ]
     rings = []
-    for y, top, share, under in stations:
-        w = half * share
+    for y, top, fraction, under in stations:
+        w = half * fraction
         outline = [
             (w * 0.9, under),
             (w, (under + top) * 0.5),
@@ -130,40 +153,37 @@ def car(kind: str, near: bool) -> Template:
     rear_window = np.array([left[0], right[0], right[3], left[3]])
     crown = np.array([left[3], right[3], right[2], left[2]])
     for quad in (left, right, windscreen, rear_window, crown):
-        mesh.quad(*quad, CAR, m.PAINT, slot(BODY), quads=0)
+        mesh.quad(*quad, CAR, m.PAINT, slot(BODY))
     mesh.quad(
-        *_panel(crown, 0.08, 0.92, 0.12, 0.88, np.array([0, 0, 0.035])),
+        *_part_of_quad(crown, 0.08, 0.92, 0.12, 0.88, np.array([0, 0, 0.035])),
         CAR,
         m.PAINT,
         slot(BODY),
-        quads=0,
     )
     glass = (CAR, m.GLASS, slot(GLASS))
     out = np.array([0, 0.012, 0.012])
-    mesh.quad(*_panel(windscreen, 0.06, 0.94, 0.08, 0.92, out), *glass, quads=0)
+    mesh.quad(*_part_of_quad(windscreen, 0.06, 0.94, 0.08, 0.92, out), *glass)
     if k.side_windows:
-        mesh.quad(*_panel(rear_window, 0.08, 0.92, 0.15, 0.88, out * [1, -1, 1]), *glass, quads=0)
+        mesh.quad(*_part_of_quad(rear_window, 0.08, 0.92, 0.15, 0.88, out * [1, -1, 1]), *glass)
     for side, quad in ((-1, left), (1, right)):
         out = np.array([side * 0.012, 0, 0.004])
-        windows = [(0.53, 0.95)] + ([(0.05, 0.29), (0.31, 0.51)] if k.side_windows else [])
-        if not k.side_windows:
-            windows = [(0.76, 0.97)]
+        windows = [(0.53, 0.95), (0.05, 0.29), (0.31, 0.51)] if k.side_windows else [(0.76, 0.97)]
         for u0, u1 in windows:
-            mesh.quad(*_panel(quad, u0, u1, 0.1, 0.88, out), *glass, quads=0)
+            mesh.quad(*_part_of_quad(quad, u0, u1, 0.1, 0.88, out), *glass)
         lamp = (
             [side * half * 0.52, front - 0.09, belt * 0.58],
             [side * half * 0.86, front + 0.012, belt * 0.76],
         )
         mesh.box(*lamp, CAR, m.GLASS, slot(HEADLIGHT))
-        tall = 0.5 if kind in ("saloon",) else 0.75
+        tall = 0.5 if kind == "saloon" else 0.75
         lamp = (
             [side * half * 0.62, rear - 0.012, belt * 0.66],
             [side * half * 0.9, rear + 0.12, belt * (0.45 + tall)],
         )
         mesh.box(*lamp, CAR, m.LAMP, slot(TAIL_LIGHT))
-        if not near:
+        if not detailed:
             continue
-        # shut lines and sill make the flank read as doors
+        # shut lines and a sill suggest doors
         x = side * (half + 0.004)
         for y in (r1 + 0.15, (r0 + r1) / 2 - 0.1):
             mesh.box([x, y, 0.3], [x - side * 0.01, y + 0.025, belt * 0.9], CAR, m.FLAT, slot(TRIM))
@@ -182,7 +202,7 @@ def car(kind: str, near: bool) -> Template:
         mesh.box([-0.26, y, z], [0.26, y + sign * 0.045, z + 0.12], CAR, m.FLAT, slot(plate))
     grille = [-half * 0.46, front - 0.05, belt * 0.56], [half * 0.46, front + 0.012, belt * 0.72]
     mesh.box(*grille, CAR, m.FLAT, slot(TRIM))
-    _wheels(mesh, CAR, [rear + length * 0.18, front - length * 0.19], half - 0.01, 0.32, near)
+    _wheels(mesh, CAR, [rear + length * 0.18, front - length * 0.19], half - 0.01, 0.32, detailed)
     return mesh.template()
 
 
@@ -205,41 +225,14 @@ def bus(double: bool) -> Template:
         for side in (-1, 1):
             x = side * (half + 0.015)
             for y in np.arange(rear + 0.4, front - 1.6, 1.35):
-                mesh.quad(
-                    [x, y, low],
-                    [x, y + 1.25, low],
-                    [x, y + 1.25, high],
-                    [x, y, high],
-                    BUS,
-                    m.GLASS,
-                    slot(GLASS),
-                    quads=0,
-                )
-        for y, share in ((front + 0.02, 0.94), (rear - 0.02, 0.8)):
-            x = half * share
-            extra = 0.25 if y > 0 and low < 2 else 0.0
-            mesh.quad(
-                [-x, y, low - extra],
-                [x, y, low - extra],
-                [x, y, high],
-                [-x, y, high],
-                BUS,
-                m.GLASS,
-                slot(GLASS),
-                quads=0,
-            )
+                mesh.panel((x, y), (x, y + 1.25), low, high, BUS, m.GLASS, slot(GLASS))
+        for end, fraction in ((front + 0.02, 0.94), (rear - 0.02, 0.8)):
+            x = half * fraction
+            extra = 0.25 if end > 0 and low < 2 else 0.0
+            mesh.panel((-x, end), (x, end), low - extra, high, BUS, m.GLASS, slot(GLASS))
     for side in (-1, 1):
         x = side * (half + 0.015)
-        mesh.quad(
-            [x, front - 1.5, 0.4],
-            [x, front - 0.3, 0.4],
-            [x, front - 0.3, 2.4],
-            [x, front - 1.5, 2.4],
-            BUS,
-            m.GLASS,
-            slot(GLASS),
-            quads=0,
-        )
+        mesh.panel((x, front - 1.5), (x, front - 0.3), 0.4, 2.4, BUS, m.GLASS, slot(GLASS))
         lamp = [side * 0.8, front - 0.1, 0.6], [side * 1.15, front + 0.03, 0.8]
         mesh.box(*lamp, BUS, m.GLASS, slot(HEADLIGHT))
         lamp = [side * 0.95, rear - 0.03, 0.7], [side * 1.18, rear + 0.1, 1.3]
@@ -255,7 +248,7 @@ def bus(double: bool) -> Template:
 
 @lru_cache
 def lorry(length: float) -> Template:
-    """A rigid lorry with a box body."""
+    """A rigid lorry with a box body; ``length`` in metres."""
     mesh = Mesh()
     half, rear, front = 1.15, -length / 2, length / 2
     cab = front - 1.7
@@ -264,16 +257,7 @@ def lorry(length: float) -> Template:
     mesh.box([-half + 0.05, cab, 0.5], [half - 0.05, front, 2.4], LORRY, m.PAINT, slot(BODY))
     mesh.box([-half + 0.2, cab, 2.4], [half - 0.2, front - 0.5, 2.9], LORRY, m.PAINT, slot(BODY))
     x, y = half * 0.88, front + 0.012
-    mesh.quad(
-        [-x, y, 1.45],
-        [x, y, 1.45],
-        [x, y, 2.25],
-        [-x, y, 2.25],
-        LORRY,
-        m.GLASS,
-        slot(GLASS),
-        quads=0,
-    )
+    mesh.panel((-x, y), (x, y), 1.45, 2.25, LORRY, m.GLASS, slot(GLASS))
     for side in (-1, 1):
         x = side * (half - 0.04)
         mesh.quad(
@@ -284,7 +268,6 @@ def lorry(length: float) -> Template:
             LORRY,
             m.GLASS,
             slot(GLASS),
-            quads=0,
         )
         lamp = [side * 0.7, front - 0.1, 0.62], [side * 1.05, front + 0.03, 0.82]
         mesh.box(*lamp, LORRY, m.GLASS, slot(HEADLIGHT))
@@ -301,7 +284,7 @@ def lorry(length: float) -> Template:
 
 
 def vehicle_palette(rng: np.random.Generator, colourful: float) -> np.ndarray:
-    """Linear RGB [9, 3]; ``colourful`` is the chance of a bright colour."""
+    """Draws linear RGB float32 [9, 3]; ``colourful`` is the probability of a bright colour."""
     if rng.random() < colourful:
         hue = rng.choice([0.0, 0.0, 0.0, 0.6, 0.62, 0.58, 0.61, 0.45, 0.1])
         body = hsv(hue + rng.normal(0, 0.015), rng.uniform(0.5, 0.9), rng.uniform(0.22, 0.62))
@@ -324,15 +307,24 @@ def vehicle_palette(rng: np.random.Generator, colourful: float) -> np.ndarray:
     )
 
 
-def _limb(mesh, label: int, a, b, ra: float, rb: float, index: int, sides: int = 6) -> None:
+def _limb(
+    mesh: Mesh, label: int, a: Point, b: Point, ra: float, rb: float, index: int, sides: int = 6
+) -> None:
     mesh.cylinder(a, b, ra, rb, sides, label, m.CLOTH, slot(index))
 
 
 @lru_cache
-def person(stride: int, coat: bool, bag: bool, near: bool) -> Template:
-    """A walker 1.75 m tall; ``stride`` 0 to 4, 0 stands; coarse unless ``near``."""
+def person(stride: int, coat: bool, bag: bool, detailed: bool) -> Template:
+    """A pedestrian, 1.75 m tall.
+
+    Args:
+        stride: 0 stands, 4 takes the longest steps.
+        coat: whether the top reaches to the thighs.
+        bag: whether the pedestrian carries a bag.
+        detailed: use finer primitives, for near views.
+    """
     mesh = Mesh()
-    sides, rounds = (6, 1) if near else (4, 0)
+    sides, rounds = (6, 1) if detailed else (4, 0)
     q = 0.09 * stride
     for side, step in ((-1, q), (1, -q)):
         hip, foot = [side * 0.09, 0, 0.9], [side * 0.1, step, 0.07]
@@ -367,7 +359,7 @@ def person(stride: int, coat: bool, bag: bool, near: bool) -> Template:
 
 
 def people_palette(rng: np.random.Generator) -> np.ndarray:
-    """Linear RGB [6, 3]: dark and muted clothes mostly, now and then a bright top."""
+    """Draws linear RGB float [6, 3]: mostly dark or muted clothes, sometimes a bright top."""
     bright = rng.random() < 0.2
     top = hsv(
         rng.random(),
@@ -381,7 +373,7 @@ def people_palette(rng: np.random.Generator) -> np.ndarray:
 
 
 def add_person(mesh: Mesh, rng: np.random.Generator, at: Pose) -> None:
-    """A pedestrian between 1.1 m (a child) and 1.9 m."""
+    """Adds a pedestrian, an adult of about 1.71 m or a child; far ones have less detail."""
     template = person(
         int(rng.integers(0, 5)),
         bool(rng.random() < 0.4),
@@ -396,18 +388,13 @@ def add_person(mesh: Mesh, rng: np.random.Generator, at: Pose) -> None:
 
 
 def _wheel(mesh: Mesh, label: int, y: float, radius: float, thickness: float, spokes: bool) -> None:
-    """A wheel as a cut-out disc, with a thin block so that it does not vanish seen edge on."""
+    """Adds a wheel: a spoked alpha cut-out with a rim, or a solid disc with a hub.
+
+    The rim is solid because a cut-out vanishes when seen edge on.
+    """
     r = radius
     if spokes:
-        mesh.quad(
-            [0, y - r, 0],
-            [0, y + r, 0],
-            [0, y + r, 2 * r],
-            [0, y - r, 2 * r],
-            label,
-            m.SPOKES,
-            slot(TRIM),
-        )
+        mesh.panel((0, y - r), (0, y + r), 0, 2 * r, label, m.SPOKES, slot(TRIM), textured=True)
         for angle in np.arange(8) * np.pi / 4 + 0.2:
             a = [0, y + 0.96 * r * np.cos(angle), r + 0.96 * r * np.sin(angle)]
             b = [
@@ -425,7 +412,7 @@ def _wheel(mesh: Mesh, label: int, y: float, radius: float, thickness: float, sp
 
 @lru_cache
 def bicycle() -> Template:
-    """A bicycle without its rider; the frame is the palette's ``BODY``."""
+    """A bicycle without its rider; its frame has the colour BODY."""
     mesh = Mesh()
     for y in (-0.52, 0.52):
         _wheel(mesh, BICYCLE, y, 0.34, 0.018, spokes=True)
@@ -450,7 +437,7 @@ def bicycle() -> Template:
 
 @lru_cache
 def motorcycle() -> Template:
-    """A motorcycle or large scooter without its rider."""
+    """A motorcycle without its rider."""
     mesh = Mesh()
     for y in (-0.68, 0.7):
         _wheel(mesh, MOTORCYCLE, y, 0.31, 0.065, spokes=False)
@@ -469,7 +456,14 @@ def motorcycle() -> Template:
 
 @lru_cache
 def rider(pedal: int, seat: float, reach: float, helmet: bool) -> Template:
-    """Somebody in the saddle; ``pedal`` 0 to 3 sets the feet, ``seat`` is its height in metres."""
+    """A rider of a bicycle or motorcycle.
+
+    Args:
+        pedal: position of the pedals, 0 to 3.
+        seat: height of the saddle, metres.
+        reach: y of the hands, metres.
+        helmet: whether the rider wears a helmet, which has the colour HAIR.
+    """
     mesh = Mesh()
     swing = 0.17 * np.sin(pedal * np.pi / 2 + 0.6)
     for side, lift in ((-1, swing), (1, -swing)):
@@ -497,7 +491,7 @@ def rider(pedal: int, seat: float, reach: float, helmet: bool) -> Template:
 
 
 def add_bicycle(mesh: Mesh, rng: np.random.Generator, at: Pose, ridden: bool) -> None:
-    """A bicycle, with its rider where ``ridden``."""
+    """Adds a bicycle, with a rider if ``ridden``."""
     mesh.stamp(bicycle(), vehicle_palette(rng, 0.7), at)
     if ridden:
         helmet = bool(rng.random() < 0.4)
@@ -508,7 +502,7 @@ def add_bicycle(mesh: Mesh, rng: np.random.Generator, at: Pose, ridden: bool) ->
 
 
 def add_motorcycle(mesh: Mesh, rng: np.random.Generator, at: Pose, ridden: bool) -> None:
-    """A motorcycle, with its rider where ``ridden``."""
+    """Adds a motorcycle, with a rider if ``ridden``."""
     mesh.stamp(motorcycle(), vehicle_palette(rng, 0.5), at)
     if ridden:
         palette = people_palette(rng)
@@ -518,30 +512,35 @@ def add_motorcycle(mesh: Mesh, rng: np.random.Generator, at: Pose, ridden: bool)
 
 def add_vehicle(
     mesh: Mesh, rng: np.random.Generator, at: Pose, kind: str, colourful: float
-) -> float:
-    """A vehicle of ``Frequencies.vehicles``; returns its length in metres."""
+) -> None:
+    """Adds a vehicle.
+
+    Args:
+        mesh: receives the vehicle.
+        rng: draws size and colours.
+        at: placement; far vehicles have less detail.
+        kind: a key of ``Frequencies.vehicles``.
+        colourful: probability of a bright colour.
+    """
     if kind == "motorcycle":
         add_motorcycle(mesh, rng, at, ridden=True)
-        return 2.2
+        return
     palette = vehicle_palette(rng, colourful)
     if kind == "bus":
         palette[BODY] = hsv(
             rng.choice([0.0, 0.0, 0.58, 0.6, 0.12]), rng.uniform(0.3, 0.9), rng.uniform(0.5, 0.85)
         )
         mesh.stamp(bus(bool(rng.random() < 0.45)), palette, at)
-        return 10.8
-    if kind == "lorry":
-        palette[CARGO] = grey(0.7) if rng.random() < 0.6 else palette[CARGO]
-        length = float(rng.choice([6.5, 8.0]))
-        mesh.stamp(lorry(length), palette, at)
-        return length
-    shape = CAR_SHAPES[kind]
-    stretch = np.diag([rng.uniform(0.97, 1.03), rng.uniform(0.94, 1.05), rng.uniform(0.96, 1.05)])
-    placed = Pose((at.rotation @ stretch).astype(np.float32), at.origin)
-    mesh.stamp(car(kind, bool(at.origin[1] < 38)), palette, placed)
-    return shape.length
+    elif kind == "lorry":
+        if rng.random() < 0.6:
+            palette[CARGO] = grey(0.7)
+        mesh.stamp(lorry(float(rng.choice([6.5, 8.0]))), palette, at)
+    else:
+        stretch = rng.uniform(0.97, 1.03), rng.uniform(0.94, 1.05), rng.uniform(0.96, 1.05)
+        placed = Pose((at.rotation @ np.diag(stretch)).astype(np.float32), at.origin)
+        mesh.stamp(car(kind, bool(at.origin[1] < 38)), palette, placed)
 
 
-def parked_kind(rng: np.random.Generator, shares: dict[str, float]) -> str:
-    """A kind of vehicle that may be parked along the kerb."""
-    return choose(rng, {k: v for k, v in shares.items() if k in CAR_SHAPES})
+def parked_kind(rng: np.random.Generator, weights: dict[str, float]) -> str:
+    """Draws a kind of car or van; ``weights`` may contain other vehicles, which are left out."""
+    return choose(rng, {k: v for k, v in weights.items() if k in CAR_SHAPES})
