@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
-from ..labels import CITYSCAPES16, STREET, STREET_IDS
+from ..labels import STREET, STREET_IDS, label_space
 from .frames import Frame, render
 from .looks import LOOKS
 
@@ -24,7 +24,8 @@ def colourise(labels: np.ndarray) -> np.ndarray:
     Returns:
         uint8 [H, W, 3] RGB.
     """
-    image = CITYSCAPES16.colourise(STREET.table(CITYSCAPES16)[labels])
+    space = label_space("cityscapes16")
+    image = space.colourise(STREET.table(space)[labels])
     for name, colour in EXTRA_COLOURS.items():
         image[labels == STREET_IDS[name]] = colour
     return image
