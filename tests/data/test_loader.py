@@ -119,7 +119,7 @@ def test_an_unreadable_frame_is_reported_once_and_replaced(workers):
 def test_more_unreadable_frames_than_the_limit_end_the_run():
     with pytest.raises(InputError, match=r"is broken\n2 files cannot be read.*max_unreadable is 1"):
         batches(stream(bad=(1, 2)), 0, 10, 2, workers=0, limit=1)
-    with pytest.raises(InputError, match="no frame is left"):
+    with pytest.raises(InputError, match="no readable frame is left"):
         batches(stream(bad=range(5)), 0, 10, 2, workers=0, limit=5)
 
 
