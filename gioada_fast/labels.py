@@ -263,7 +263,7 @@ def _line(node: yaml.Node | None, path: Path) -> str:
     return f"{path}" if node is None else f"{path}, line {node.start_mark.line + 1}"
 
 
-# Ids in the label files that the street-scene generator writes.
+# Ids in the label maps that the street-scene renderer writes.
 STREET = Labelling(
     "street scenes",
     {
@@ -300,17 +300,17 @@ def lookup_table(train_ids: Mapping[int, int]) -> np.ndarray:
 
 
 def read_class_map(path: Path, space: LabelSpace) -> dict[int | tuple[int, int, int], int]:
-    """Train ids by id, or by colour, from a YAML file of one's own.
+    """Train ids by id or by colour, from the user's YAML file.
 
     Keys are ids from 0 to 255, or colours as ``"R G B"``; values are classes of ``space``, or null
-    for what is ignored::
+    to ignore the pixels::
 
         0: road
         1: building
         255: null
 
     Raises:
-        InputError: the file is not such a map; tells the entry.
+        InputError: the file is not such a map; names the entry.
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -324,7 +324,7 @@ def read_class_map(path: Path, space: LabelSpace) -> dict[int | tuple[int, int, 
     for key, name in entries.items():
         if name is not None and name not in space.classes:
             raise InputError(
-                f"{path}: {key}: {name!r} is no class of {space.name} "
+                f"{path}: {key}: {name!r} is not a class of {space.name} "
                 f"({', '.join(space.classes)}); null ignores an id"
             )
         train_ids[_id_or_colour(key, path)] = IGNORE if name is None else space.classes.index(name)

@@ -1,6 +1,6 @@
 """A miniature world on disk: street-scene frames that need no ray caster, and a CamVid folder.
 
-Ground, sky and one car, with colours that tell the classes apart: enough to learn in a few steps.
+Ground, sky and one car in different colours: enough to learn in a few steps.
 """
 
 from pathlib import Path

@@ -11,7 +11,7 @@ from .unreadable import Unreadable
 def class_weights(
     frames: SourceFrames | PackedSource, num_classes: int, unreadable: Unreadable
 ) -> np.ndarray:
-    """1 / sqrt(frequency in the source's labels), mean 1, float32 [C]; absent classes weigh 1."""
+    """1 / sqrt(frequency in the source's labels), mean 1, float32 [C]; 1 for absent classes."""
     counts = np.zeros(256, np.int64)
     for index in range(len(frames)):
         try:

@@ -66,7 +66,7 @@ def _own_settings(
 
 
 def pack_command(config: DataConfig) -> str:
-    """The command that makes the packs that these settings read, without any ``--config``."""
+    """The command that makes the packs for these settings, without ``--config``."""
     now, unset = (_packing_settings(c) for c in (config, DataConfig()))
     flags = [f"--{name}={value}" for name, value in now.items() if value != unset[name]]
     return shlex.join(["python", "-m", "gioada_fast.data", "pack", *flags])
@@ -85,7 +85,7 @@ def _packing_settings(config: DataConfig) -> dict[str, Any]:
 
 
 def differences(packed: Settings, now: Settings, prefix: str = "") -> Iterator[str]:
-    """In words, which settings are not the same; those that ``now`` lacks are not compared."""
+    """Describes settings that differ. Settings that ``now`` lacks are not compared."""
     for name, value in now.items():
         before = packed.get(name)
         if isinstance(value, Mapping):

@@ -24,7 +24,7 @@ from .transforms import check_same_size, resize_image, resize_nearest
 
 @dataclass(frozen=True)
 class SourceFrames:
-    """Frames with labels and depth, resized to ``size``; without depth, it is 0 everywhere."""
+    """Frames with labels and depth, resized to ``size``; depth is 0 if the data set has none."""
 
     data: DataSet
     size: tuple[int, int]
@@ -68,19 +68,19 @@ class TargetImages:
 
 
 class EvaluationFrame(NamedTuple):
-    """A frame that scores: the image at the networks' size, what is true at its own."""
+    """A frame to score on: the image at the networks' size, labels and depth at their own."""
 
     image: np.ndarray
     """uint8 [H, W, 3] RGB."""
     labels: np.ndarray
     """uint8 [H', W'] train ids."""
     depth: np.ndarray | None
-    """float32 [H', W'] metres, 0 where there is none; None where the data set has no depth."""
+    """float32 [H', W'] metres, 0 for no depth; None if the data set has no depth maps."""
 
 
 @dataclass(frozen=True)
 class EvaluationFrames:
-    """Labelled target frames, for scoring alone."""
+    """Labelled target frames, for scoring only."""
 
     data: DataSet
     size: tuple[int, int]
@@ -98,7 +98,7 @@ class EvaluationFrames:
 
 
 def _read(data: DataSet, files: FrameFiles) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Image, labels and depth at their own size; depth is None where the data set has none."""
+    """Image, labels and depth at their own size; depth is None if the data set has none."""
     assert files.labels is not None
     image, labels, depth = read_image(files.image), _read_labels(data, files), None
     check_same_size(image, labels, files.image, files.labels)
@@ -115,10 +115,7 @@ def _read_labels(data: DataSet, files: FrameFiles) -> np.ndarray:
 
 
 def source_frames(config: DataConfig) -> SourceFrames | PackedSource:
-    """The labelled set that the settings name; street scenes that are missing are rendered.
-
-    Where ``packs`` is set, the same frames from their pack.
-    """
+    """The labelled source, from its pack if ``packs`` is set. Renders missing street scenes."""
     if config.packs is not None:
         return PackedSource(
             folder_of(config, "source"), source_settings(config), pack_command(config)
@@ -127,12 +124,12 @@ def source_frames(config: DataConfig) -> SourceFrames | PackedSource:
 
 
 def source_files(config: DataConfig) -> SourceFrames:
-    """The labelled set from its files."""
+    """The labelled source from its files."""
     return SourceFrames(_complete(source_set(config)), config.source_size)
 
 
 def target_images(config: DataConfig) -> TargetImages | PackedTarget:
-    """The unlabelled images that the settings name; where ``packs`` is set, from their pack."""
+    """The unlabelled target images, from their pack if ``packs`` is set."""
     if config.packs is not None:
         return PackedTarget(
             folder_of(config, "target"), target_settings(config), pack_command(config)
@@ -141,13 +138,13 @@ def target_images(config: DataConfig) -> TargetImages | PackedTarget:
 
 
 def target_files(config: DataConfig) -> TargetImages:
-    """The unlabelled images from their files."""
+    """The unlabelled target images from their files."""
     data = target_set(config, "target")
     return TargetImages([frame.image for frame in data.frames], config.target_size)
 
 
 def evaluation_frames(config: DataConfig) -> EvaluationFrames:
-    """The labelled target frames that the settings name; none where the target has no labels."""
+    """The labelled target frames to score on; none if the target has no labels."""
     data = target_set(config, "evaluation")
     if data.read_labels is None:
         data = DataSet(data.name, data.root, [])
@@ -192,7 +189,7 @@ def _files(config: DataConfig, part: str) -> DataSet:
 
 
 def supervised(config: DataConfig) -> DataConfig:
-    """The same with the target's training images, and their labels, as the source: an oracle's."""
+    """Settings of an oracle, whose source is the target's training images with their labels."""
     target = config.target
     source = SourceConfig(
         **{field.name: getattr(target, field.name) for field in fields(FramesConfig)},

@@ -25,7 +25,7 @@ def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def check_same_size(image: np.ndarray, other: np.ndarray, path: Path, other_path: Path) -> None:
-    """Refuse a label or depth map whose size is not its image's."""
+    """Refuse a label or depth map of another size than its image."""
     if image.shape[:2] != other.shape[:2]:
         (h, w), (other_h, other_w) = image.shape[:2], other.shape[:2]
         raise InputError(f"{other_path}: {other_w}x{other_h}, but its image {path} is {w}x{h}")

@@ -97,7 +97,7 @@ def test_class_weights_are_one_over_the_root_of_the_frequency(tmp_path):
     assert ratio == pytest.approx(np.sqrt(frequency[3] / frequency[8]), rel=1e-5)
 
 
-def test_every_label_space_is_reached_by_what_serves_it():
+def test_street_scenes_draw_all_classes_of_the_spaces_they_serve():
     for space in map(label_space, BUILT_IN_SPACES):
         assert len(space.classes) == len(space.colours) == len(set(space.colours))
         assert len(space.ids) == len(set(space.ids)) == space.num_classes
@@ -135,7 +135,7 @@ def test_bad_files_are_named(tmp_path):
         read_image(tmp_path / "missing.png")
 
 
-def test_pairs_must_have_one_size(tmp_path):
+def test_an_image_and_its_labels_must_have_one_size(tmp_path):
     write_camvid(tmp_path)
     cv2.imwrite(str(tmp_path / "valannot" / "val_000.png"), np.zeros((5, 5), np.uint8))
     data = config(tmp_path, name="camvid")
@@ -158,6 +158,6 @@ def test_a_folder_that_is_missing_or_empty_is_named(tmp_path, gone):
         build(data)
 
 
-def test_depth_of_the_unknown_is_zero(tmp_path):
+def test_no_depth_is_zero(tmp_path):
     cv2.imwrite(str(tmp_path / "d.png"), np.array([[0, 65535, 150]], np.uint16))
     assert CENTIMETRES.read(tmp_path / "d.png").tolist() == [[0, 0, 1.5]]

@@ -1,10 +1,10 @@
-"""Recordings of CARLA (Dosovitskiy et al., CoRL 2017), SHIFT (Sun et al., CVPR 2022) among them.
+"""Recordings of CARLA (Dosovitskiy et al., CoRL 2017), such as SHIFT (Sun et al., CVPR 2022).
 
     <root>/rgb/000000.png  <root>/semantic/000000.png  <root>/depth/000000.png
 
 or any other layout by ``images``, ``labels`` and ``depth``, such as SHIFT's front camera:
-``img/*_img_front``, ``semseg/*_semseg_front``, ``depth/*_depth_front``. The semantic tag is in R,
-and depth 24 bits in R + 256 G + 65536 B of 1000 metres, which stand for the sky.
+``img/*_img_front``, ``semseg/*_semseg_front``, ``depth/*_depth_front``. The semantic tag is in R.
+Depth has 24 bits, R + 256 G + 65536 B, from 0 to 1000 metres; the sky is at 1000.
 """
 
 from ...config import SourceConfig, TargetConfig
@@ -48,7 +48,7 @@ CARLA_0_9_10 = Labelling(
     spaces=("cityscapes19", "cityscapes16", "cityscapes13", "kitti10", "camvid11"),
 )
 
-# Tags since CARLA 0.9.14: Cityscapes's train ids and one, then CARLA's own.
+# Tags since CARLA 0.9.14: Cityscapes' train ids plus one, then CARLA's own.
 CARLA_0_9_14 = Labelling(
     "CARLA 0.9.14 and later",
     {

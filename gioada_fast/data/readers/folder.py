@@ -1,7 +1,7 @@
-"""A folder of one's own, as source or target: images, and by pattern their labels and depth.
+"""The user's own folder, as source or target: patterns for images, labels and depth.
 
-A pattern is a path under the root with one ``*``, which stands for the name of the frame, folders
-included: the label map of ``images/a/1.jpg`` (``images/*``) is ``labels/a/1.png`` (``labels/*``).
+A pattern is a path under the root with one ``*`` for the name of the frame, which may contain
+folders: the label map of ``images/a/1.jpg`` (``images/*``) is ``labels/a/1.png`` (``labels/*``).
 Without a suffix, images may be PNG or JPEG, and labels and depth are PNG.
 """
 

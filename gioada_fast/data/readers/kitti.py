@@ -1,7 +1,7 @@
 """KITTI's semantic segmentation benchmark (Alhaija et al., IJCV 2018): 200 labelled real frames.
 
 <root>/training/image_2/000000_10.png
-<root>/training/semantic/000000_10.png    Cityscapes's ids
+<root>/training/semantic/000000_10.png    Cityscapes' ids
 <root>/testing/image_2/000000_10.png
 """
 

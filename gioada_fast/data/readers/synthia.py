@@ -2,8 +2,8 @@
 
 <root>/RGB/0000000.png
 <root>/GT/LABELS/0000000.png       16-bit RGB: class in R, instance in G
-<root>/parsed_LABELS/0000000.png   in use as well: 8 bits, the class; also as GT/parsed_LABELS
-<root>/Depth/Depth/0000000.png     16-bit centimetres, the same in each channel; also as Depth/
+<root>/parsed_LABELS/0000000.png   also common: 8 bits, the class; or in GT/parsed_LABELS
+<root>/Depth/Depth/0000000.png     16-bit centimetres, the same in each channel; or in Depth/
 """
 
 from pathlib import Path

@@ -5,8 +5,8 @@
     <root>/vkitti_1.3.1_scenegt/<world>_<variation>_scenegt_rgb_encoding.txt
     <root>/vkitti_1.3.1_depthgt/<world>/<variation>/00000.png
 
-Every object of a world and variation has a colour of its own; the text file tells its class. Depth
-is 16-bit centimetres, 655.35 m where there is none.
+Each object of a world and variation has its own colour; the text file lists their classes. Depth is
+16-bit centimetres; 655.35 m means no depth.
 """
 
 from functools import lru_cache

@@ -5,8 +5,8 @@
     <root>/<Scene>/<variation>/frames/depth/Camera_0/depth_00000.png
     <root>/<Scene>/<variation>/colors.txt
 
-Colours are the classes' own; ``colors.txt``, which is in a separate download, holds the same.
-Depth is 16-bit centimetres, 655.35 m where there is none.
+Each class has one colour; ``colors.txt``, a separate download, lists the same ones. Depth is 16-bit
+centimetres; 655.35 m means no depth.
 """
 
 from pathlib import Path
@@ -45,7 +45,7 @@ def _beside(image: Path, folder: str, prefix: str) -> Path:
 
 
 class _Palette:
-    """Colours of a label map: those that its variation declares, or the published ones."""
+    """Colours of a label map: from its variation's file, or else the published ones."""
 
     def __init__(self, space: LabelSpace):
         self.space = space
