@@ -23,7 +23,7 @@ TREE = STREET_IDS["tree"]
 
 @dataclass
 class FacadeStyle:
-    """Style of a building's walls; all of them share it."""
+    """Style that all walls of a building share."""
 
     seed: int
     cladding: str
@@ -282,6 +282,7 @@ def add_building(
     y0: float,
     length: float,
     storeys: int,
+    *,
     city: bool,
     shop: bool,
     detailed: bool,

@@ -123,7 +123,7 @@ def add_traffic_sign(
 def add_traffic_light(
     mesh: Mesh, rng: np.random.Generator, spot: np.ndarray, facing: int, metal: np.ndarray
 ) -> None:
-    """Adds a post with one or two traffic lights of which one lamp is lit.
+    """Adds a post with one or two traffic lights, each with one lit lamp.
 
     Args:
         mesh: receives the lights.

@@ -108,12 +108,12 @@ class _Builder:
             width = rng.uniform(6, 11)
             junctions.append(
                 Junction(
-                    y,
-                    y + width,
-                    int(rng.choice([-1, 1, 0])),
-                    bool(rng.random() < frequencies.zebra),
-                    bool(rng.random() < frequencies.signals),
-                    bool(rng.random() < look.yellow_lines * 0.4),
+                    y0=y,
+                    y1=y + width,
+                    side=int(rng.choice([-1, 1, 0])),
+                    zebra=bool(rng.random() < frequencies.zebra),
+                    signals=bool(rng.random() < frequencies.signals),
+                    box_marking=bool(rng.random() < look.yellow_lines * 0.4),
                 )
             )
             y += width + rng.uniform(*frequencies.gap_between_junctions)
@@ -227,7 +227,7 @@ class _Builder:
             self._kerb(rim, kerb, at)
         self._kerb(outline, kerb, at)
 
-        front = _Frontage(at, width, verge, self.street_kind, True)
+        front = _Frontage(at, width, verge, self.street_kind, main=True)
         side_width = max(1.6, width * 0.8)
         inset = [side_width if corner else 0.0 for corner in (corner0, corner1)]
         self._plots(front, y0 + inset[0], y1 - inset[1])
@@ -239,9 +239,9 @@ class _Builder:
             if corner:
                 rotation = np.array([[0, side, 0], [sign, 0, 0], [0, 0, 1]], np.float32)
                 turned = Pose(rotation, np.array([side * w, y, 0], np.float32))
-                along = _Frontage(turned, side_width, 0.0, self.street_kind, False)
+                along = _Frontage(turned, side_width, 0.0, self.street_kind, main=False)
                 self._plots(along, width + verge + 13, SIDE_STREET_LENGTH)
-                self._furnish(along, 8, SIDE_STREET_LENGTH, False, False)
+                self._furnish(along, 8, SIDE_STREET_LENGTH, corner0=False, corner1=False)
                 self._people(along, 6, SIDE_STREET_LENGTH * 0.6)
 
     def _kerb(
@@ -297,9 +297,9 @@ class _Builder:
                     y,
                     max(house, 4),
                     storeys,
-                    city,
-                    bool(shop),
-                    near,
+                    city=city,
+                    shop=bool(shop),
+                    detailed=bool(near),
                 )
                 if set_back > 1.5 and near:
                     gate = rng.uniform(0.55, 0.8) * length
@@ -307,18 +307,10 @@ class _Builder:
                     add_boundary(mesh, rng, front.at, line + 0.1, y, y + gate, kind)
                     add_boundary(mesh, rng, front.at, line + 0.1, y + gate + 1.2, y + length, kind)
                     for _ in range(int(rng.integers(0, 3))):
-                        spot = (
-                            line + rng.uniform(0.9, set_back - 0.4),
-                            y + rng.uniform(0, length),
-                            0,
-                        )
-                        add_bush(
-                            mesh,
-                            rng,
-                            front.at.point(*spot),
-                            rng.uniform(0.6, 1.4),
-                            self.leaf * rng.uniform(0.7, 1.2),
-                        )
+                        x, bush_y = rng.uniform(0.9, set_back - 0.4), rng.uniform(0, length)
+                        foot = front.at.point(line + x, y + bush_y, 0)
+                        size, tone = rng.uniform(0.6, 1.4), rng.uniform(0.7, 1.2)
+                        add_bush(mesh, rng, foot, size, self.leaf * tone)
             else:
                 self._open_plot(front, line, y, length, near)
             y += length
@@ -630,9 +622,9 @@ class _Builder:
                     y,
                     length,
                     int(rng.integers(2, 4)),
-                    True,
-                    False,
-                    False,
+                    city=True,
+                    shop=False,
+                    detailed=False,
                 )
             else:
                 spot = np.array([y, STREET_END + rng.uniform(4, 12), 0], np.float32)

@@ -290,7 +290,7 @@ def opaque(
         uv: float32 [2, N] texture coordinates.
         footprint: float32 [N] width of a pixel at the hit, metres.
         dither: float32 [N] in 0 .. 1, thresholds for partial coverage.
-        filled: close the holes of plants and fences, as annotators do in label maps.
+        filled: close the holes of plants and fences, as annotators of labels do.
     """
     material = scene.materials[face]
     params = scene.params[scene.param_row[face]]

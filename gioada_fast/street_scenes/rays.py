@@ -75,7 +75,7 @@ class Caster:
             origins: float32 [N, 3].
             directions: float32 [N, 3], unit.
             pixel_angle: radians between neighbouring rays; selects the mip level of cut-outs.
-            filled: close the holes of plants and fences, as annotators do in label maps.
+            filled: close the holes of plants and fences, as annotators of labels do.
             max_layers: number of cut-out faces that a ray may pass through.
         """
         hit = self._intersect(origins, directions)

@@ -45,7 +45,7 @@ class Cards(NamedTuple):
     shade: tuple[np.ndarray, ...]
     """float32 [cards, R, R] for each level: multiplies the face's colour."""
     silhouette: np.ndarray
-    """bool [cards, R, R] at the finest level: the plant with its holes closed, as annotators do."""
+    """bool [cards, R, R] at the finest level: the plant with its holes closed, for labels."""
 
 
 def _pyramid(coverage: np.ndarray, shade: np.ndarray, closing: int) -> Cards:

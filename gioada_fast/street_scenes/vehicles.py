@@ -373,7 +373,7 @@ def people_palette(rng: np.random.Generator) -> np.ndarray:
 
 
 def add_person(mesh: Mesh, rng: np.random.Generator, at: Pose) -> None:
-    """Adds a pedestrian, an adult of about 1.71 m or a child; far ones have less detail."""
+    """Adds an adult or a child on foot; distant people have less detail."""
     template = person(
         int(rng.integers(0, 5)),
         bool(rng.random() < 0.4),

@@ -1,4 +1,4 @@
-"""Street scenes: same bytes for the same seed, consistent depth and labels, a cache that holds."""
+"""Tests of the street scenes: reproducible frames, consistent depth and labels, the cache."""
 
 import sys
 
@@ -45,18 +45,18 @@ def test_shapes_dtypes_and_ranges(frames):
         assert frame.depth.max() < 655.35
 
 
-def test_image_is_exposed(frames):
+def test_images_are_well_exposed(frames):
     for frame in frames:
         assert frame.image.std() > 8
     assert 40 < np.mean([frame.image.mean() for frame in frames]) < 200
 
 
-def test_sky_is_where_depth_is_zero(frames):
+def test_depth_is_zero_exactly_in_the_sky(frames):
     for frame in frames:
         np.testing.assert_array_equal(frame.labels == SKY, frame.depth == 0)
 
 
-def test_labels_are_known_and_map_to_both_spaces(frames):
+def test_labels_are_street_ids_and_map_to_every_label_space(frames):
     ids = np.unique(np.concatenate([np.unique(frame.labels) for frame in frames]))
     assert set(ids) <= set(STREET_IDS.values())
     assert {STREET_IDS[name] for name in ("sky", "building", "road", "pavement", "car")} <= set(ids)
@@ -65,20 +65,20 @@ def test_labels_are_known_and_map_to_both_spaces(frames):
         assert ((train_ids == 255) | ((train_ids >= 0) & (train_ids < space.num_classes))).all()
 
 
-def test_road_at_the_bottom_is_a_few_metres_away(frames):
+def test_road_at_the_lower_edge_is_a_few_metres_away(frames):
     bottom = np.concatenate([frame.depth[-1] for frame in frames])
     road = np.concatenate([frame.labels[-1] for frame in frames]) == STREET_IDS["road"]
     assert road.mean() > 0.4
     assert 1.5 < np.median(bottom[road]) < 6
 
 
-def test_same_seed_same_bytes(look, frames):
+def test_same_seed_gives_same_bytes(look, frames):
     again = street_scenes.render(3, look, SIZE)
     for first, second in zip(frames[3], again, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
-def test_seeds_and_looks_differ():
+def test_other_seed_or_look_gives_another_scene():
     day, other, overcast = (
         street_scenes.render(seed, look, SIZE)
         for seed, look in ((3, "day"), (4, "day"), (3, "overcast"))
@@ -87,7 +87,7 @@ def test_seeds_and_looks_differ():
     assert (day.labels != overcast.labels).mean() > 0.05
 
 
-def test_global_random_state_is_neither_read_nor_changed(frames, look):
+def test_global_random_state_is_not_used(frames, look):
     np.random.seed(0)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     again = street_scenes.render(0, look, SIZE)
@@ -96,13 +96,13 @@ def test_global_random_state_is_neither_read_nor_changed(frames, look):
 
 
 @pytest.mark.parametrize("size", [(37, 53), (1, 1), (50, 20)])
-def test_odd_sizes(size):
+def test_odd_sizes_render(size):
     frame = street_scenes.render(5, "day", size)
     assert frame.image.shape == (*size, 3)
     assert frame.depth.shape == frame.labels.shape == size
 
 
-def test_cache_holds_what_render_returns(cache):
+def test_cached_files_equal_the_rendered_frame(cache):
     root, paths = cache
     assert paths == [street_scenes.frame_paths(root, "day", SIZE, seed) for seed in (1, 0, 1)]
     folder = root / "street_scenes" / f"v{street_scenes.VERSION}" / "day_80x60"
@@ -117,15 +117,15 @@ def test_cache_holds_what_render_returns(cache):
     assert not [file for file in folder.iterdir() if file.suffix != ".png"]
 
 
-def test_cache_renders_only_what_is_missing(cache, capsys):
+def test_only_missing_frames_are_rendered(cache, capsys):
     root, paths = cache
     street_scenes.ensure(root, "day", [0, 1], SIZE)
     assert capsys.readouterr() == ("", "")
     before = paths[0].image.read_bytes()
     untouched = paths[1].image.stat().st_mtime_ns
     paths[0].depth.unlink()
-    # what a killed process leaves behind is not a frame
-    leftover = paths[0].depth.with_name(f".{paths[0].depth.name}.1.tmp")
+    # a temporary file that a killed process left must not count as a frame
+    leftover = paths[0].depth.with_name(f".{paths[0].depth.name}.1")
     leftover.write_bytes(before[:100])
     street_scenes.ensure(root, "day", [0, 1], SIZE, workers=1)
     assert cv2.imread(str(paths[0].depth), cv2.IMREAD_UNCHANGED).shape == SIZE
@@ -134,14 +134,14 @@ def test_cache_renders_only_what_is_missing(cache, capsys):
     leftover.unlink()
 
 
-def test_unwritable_root_is_named(tmp_path):
+def test_error_names_a_root_that_cannot_be_written(tmp_path):
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(InputError, match="file"):
         street_scenes.ensure(file, "day", [0], SIZE)
 
 
-def test_unknown_look_and_empty_size(tmp_path):
+def test_bad_look_size_or_seed_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"dusk.*day, overcast"):
         street_scenes.render(0, "dusk", SIZE)
     with pytest.raises(InputError, match="dusk"):
@@ -152,7 +152,7 @@ def test_unknown_look_and_empty_size(tmp_path):
         street_scenes.render(-1, "day", SIZE)
 
 
-def test_missing_embreex_says_what_to_install(monkeypatch):
+def test_error_without_embreex_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "embreex.mesh_construction", None)
     with pytest.raises(InputError, match=r"gioada_fast\[scenes\]"):
         street_scenes.render(0, "day", SIZE)
