@@ -104,8 +104,12 @@ class Term:
     loss: Callable[[StepTensors, AdaptationConfig], Tensor | Maps]
     """Returns the loss as a scalar. A GAN loss returns maps instead and is the mean of their
     losses; one call of ``ops.gan_loss`` takes the maps of all terms."""
-    on: Callable[[StepTensors], bool] = lambda t: True
-    """Returns whether the step has the tensors that ``loss`` needs."""
+    needs: str | None = None
+    """Field of ``StepTensors`` without which the term is off. None: always on."""
+
+    def is_on(self, t: StepTensors) -> bool:
+        """Whether the step has the tensors that ``loss`` needs."""
+        return self.needs is None or getattr(t, self.needs) is not None
 
 
 def segmentation_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
@@ -144,33 +148,11 @@ def mixed_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
 TERMS = [
     Term("seg", "L_seg", lambda c: 1.0, "seg", segmentation_loss),
     Term("depth", "L_depth", lambda c: c.lambda_depth, "depth", depth_loss),
-    Term(
-        "img",
-        "L_img",
-        lambda c: c.lambda_img,
-        "pairs",
-        image_loss,
-        on=lambda t: t.image_patches is not None,
-    ),
-    Term(
-        "out",
-        "L_out",
-        lambda c: c.lambda_out,
-        "pairs",
-        output_loss,
-        on=lambda t: t.output_patches is not None,
-    ),
-    Term(
-        "self",
-        "L_self",
-        lambda c: c.lambda_self,
-        "pairs",
-        mixed_loss,
-        on=lambda t: t.mixed is not None,
-    ),
+    Term("img", "L_img", lambda c: c.lambda_img, "pairs", image_loss, needs="image_patches"),
+    Term("out", "L_out", lambda c: c.lambda_out, "pairs", output_loss, needs="output_patches"),
+    Term("self", "L_self", lambda c: c.lambda_self, "pairs", mixed_loss, needs="mixed"),
 ]
-"""The objective of the generators. ``total`` is the sum of weight times loss over the rows that are
-on."""
+"""The objective of the generators; ``total`` sums weight times loss over the terms that are on."""
 
 
 class GeneratorStep(NamedTuple):
@@ -279,7 +261,7 @@ class TwoLevelAdaptation(nn.Module):
             scale: factors of the losses if the update accumulates several batches.
         """
         t = self._run_networks(batch)
-        terms = [term for term in TERMS if term.on(t)]
+        terms = [term for term in TERMS if term.is_on(t)]
         values = {term.name: term.loss(t, self.config) for term in terms}
         losses = self._losses(values, generator=True)
         if scale is not None:

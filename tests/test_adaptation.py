@@ -200,14 +200,7 @@ def entropy_loss(t, config):
     return -(log_p.exp() * log_p).sum(1).mean()
 
 
-ENTROPY = Term(
-    "entropy",
-    "L_ent",
-    lambda c: 0.5 * c.lambda_out,
-    "pairs",
-    entropy_loss,
-    on=lambda t: t.target is not None,
-)
+ENTROPY = Term("entropy", "L_ent", lambda c: 0.5 * c.lambda_out, "pairs", entropy_loss, "target")
 
 
 @pytest.fixture
