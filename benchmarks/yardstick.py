@@ -1,16 +1,16 @@
-"""The whole update as public code writes it: what the time of our step is compared with.
+"""The whole update as public code writes it: the baseline for the time of our step.
 
-The four networks, the objective and the update of ``gioada_fast.adaptation`` once more, in plain
-PyTorch and in the manner of CycleGAN, AdaptSegNet, ADVENT and DADA: layer by layer, full-size
-logits, source and target one after the other with a backward pass each, constant target tensors,
-real and fake apart, every loss fetched, optimisers as the library builds them. Of gioada_fast come
-the settings and the weights alone.
+This file repeats the networks, the objective and the update of ``gioada_fast.adaptation`` in plain
+PyTorch, in the manner of CycleGAN, AdaptSegNet, ADVENT and DADA: layer by layer, with full-size
+logits, one pass and one backward pass each for source and target, constant target tensors, separate
+passes for real and fake, every loss fetched, and optimisers with the library's defaults. It takes
+the settings, the weights and the trunk's layout (see ``plain_trunk.py``) from gioada_fast.
 
-It is a fair rival. Nothing is computed twice that the good ones of these repositories compute once:
-the upsampled maps serve the loss and the discriminator, the first backward pass frees the source's
-graph before the target's is built, and a discriminator's input is kept and not made again. What a
-loader's processes can do (floats in [-1, 1], encoded depth and its mask, one-hot labels) is done
-before the clock starts.
+The comparison is fair. The yardstick computes nothing twice that good public code computes once:
+the loss and the discriminator share the upsampled maps, the first backward pass frees the source's
+graph before the target's graph is built, and the discriminators' inputs are kept. Work that loader
+processes can do (floats in [-1, 1], encoded depth and its mask, one-hot labels) is done before the
+clock starts.
 """
 
 import math
@@ -22,14 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.plain_trunk import IN_ORDER, Order, channel_orders, plain_trunk
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
-from gioada_fast.config import Config, ModelConfig
+from gioada_fast.config import Config
+from gioada_fast.models import TaskNet, Trunk
 
 NETWORKS = ("task", "translation", "image_discriminator", "output_discriminator")
 
 
 class Loaded(NamedTuple):
-    """A batch as public loaders deliver it."""
+    """A batch in the form in which public loaders deliver it."""
 
     source: Tensor
     """float32 [N, 3, H, W] in [-1, 1]."""
@@ -38,19 +40,19 @@ class Loaded(NamedTuple):
     one_hot: Tensor
     """float32 [N, C, H, W], zero where ignored."""
     depth: Tensor
-    """float32 [N, 1, H, W], encoded; 0 where there is none."""
+    """float32 [N, 1, H, W], encoded; 0 where there is no depth."""
     mask: Tensor
-    """float32 [N, 1, H, W], 1 where there is a depth."""
+    """float32 [N, 1, H, W], 1 where there is depth."""
     target: Tensor
     """float32 [N, 3, H, W] in [-1, 1]."""
 
 
 class Yardstick:
-    """Public code's copy of ``adaptation``: same weights, same objective, same update.
+    """A copy of ``adaptation`` in public code: same weights, same objective, same update.
 
     Args:
-        adaptation: the networks to copy, on their device; it is not kept.
-        config: the settings they were built from.
+        adaptation: the networks to copy, on their device.
+        config: the settings that they were built from.
         channels_last: memory format of weights and images.
         precision: ``fp32``, or ``bf16`` for autocast.
         compile: whether the networks and the losses go through ``torch.compile``.
@@ -67,8 +69,8 @@ class Yardstick:
         self.config, self.settings = config, config.adaptation
         if self.settings.gan_loss != "lsgan" or self.settings.depth_loss != "l1":
             raise NotImplementedError(
-                f"{self.settings.gan_loss} and {self.settings.depth_loss}: the yardstick has lsgan "
-                "and l1"
+                f"losses {self.settings.gan_loss} and {self.settings.depth_loss}: the yardstick "
+                "has only lsgan and l1"
             )
         if self.settings.keep_half_untranslated:
             raise NotImplementedError(
@@ -79,25 +81,25 @@ class Yardstick:
         self.bf16 = precision == "bf16"
         format = torch.channels_last if channels_last else torch.contiguous_format
         self.memory_format = format
-        self.networks = build_networks(self.num_classes, config)
+        self.networks = build_networks(self.num_classes, config, adaptation.task.trunk)
         for name, network in self.networks.items():
             copy_weights(getattr(adaptation, name), network)
             network.to(self.device, memory_format=format)
-        self.judges = [n for name, n in self.networks.items() if "discriminator" in name]
+        self.discriminators = [n for name, n in self.networks.items() if "discriminator" in name]
         self.optimisers = build_optimisers(self.networks, config)
         self.cross_entropy = nn.CrossEntropyLoss(adaptation.class_weights, ignore_index=255)
         self.mse = nn.MSELoss()
 
-        def ready(function: Callable) -> Callable:
+        def compiled(function: Callable) -> Callable:
             return torch.compile(function, dynamic=False) if compile else function
 
-        self._run = {name: ready(network) for name, network in self.networks.items()}
-        self._source_side = ready(self._losses_and_map)
-        self._target_side = ready(self._map)
-        self._gan_loss = ready(self._lsgan)
+        self._run = {name: compiled(network) for name, network in self.networks.items()}
+        self._source_side = compiled(self._losses_and_map)
+        self._target_side = compiled(self._map)
+        self._gan_loss = compiled(self._lsgan)
 
     def load(self, batch: Batch) -> Loaded:
-        """What the loader's processes do."""
+        """Do the work of the loader's processes."""
         labels = batch.source_labels.long()
         classes = torch.arange(self.num_classes, device=labels.device).view(1, -1, 1, 1)
         depth, mask = encode(batch.source_depth, self.settings.depth_encoding)
@@ -113,11 +115,11 @@ class Yardstick:
         return Loaded(*(next(images) if x.dim() == 4 else x for x in loaded))
 
     def zero_grad(self) -> None:
-        """No gradients, and no memory for them."""
+        """Drop all gradients and free their memory."""
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
 
-    def step(self, batch: Loaded) -> dict[str, float]:
+    def update(self, batch: Loaded) -> dict[str, float]:
         """Update every network once."""
         self.zero_grad()
         losses = self.gradients(batch)
@@ -126,12 +128,12 @@ class Yardstick:
         return losses
 
     def gradients(self, batch: Loaded) -> dict[str, float]:
-        """Add the gradients to the weights; returns the losses, fetched one by one."""
+        """Add the gradients to those of the weights and return the losses, fetched one by one."""
         settings, run = self.settings, self._run
         img, out = "image_discriminator" in run, "output_discriminator" in run
         losses: dict[str, float] = {}
-        for judge in self.judges:
-            judge.requires_grad_(False)
+        for discriminator in self.discriminators:
+            discriminator.requires_grad_(False)
 
         # the generators, on the source
         with self._autocast():
@@ -164,12 +166,12 @@ class Yardstick:
         losses["total"] = sum(weights[name] * loss for name, loss in losses.items())
 
         # the discriminators
-        for judge in self.judges:
-            judge.requires_grad_(True)
+        for discriminator in self.discriminators:
+            discriminator.requires_grad_(True)
         if img:
-            losses["d_img"] = self._judge("image_discriminator", batch.target, x_s)
+            losses["d_img"] = self._train_discriminator("image_discriminator", batch.target, x_s)
         if out:
-            losses["d_out"] = self._judge("output_discriminator", o_s, o_t)
+            losses["d_out"] = self._train_discriminator("output_discriminator", o_s, o_t)
         return losses
 
     def _translate(self, batch: Loaded) -> Tensor:
@@ -202,7 +204,7 @@ class Yardstick:
     def _lsgan(self, logits: Tensor, label: float) -> Tensor:
         return self.mse(logits, torch.full_like(logits, label))
 
-    def _judge(self, name: str, real: Tensor, fake: Tensor) -> float:
+    def _train_discriminator(self, name: str, real: Tensor, fake: Tensor) -> float:
         with self._autocast():
             loss_real = self._gan_loss(self._run[name](real), 1.0)
             loss_fake = self._gan_loss(self._run[name](fake), 0.0)
@@ -214,69 +216,58 @@ class Yardstick:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def assert_gradients_of(self, adaptation: TwoLevelAdaptation, rtol: float) -> None:
-        """Every weight's gradient is that of ``adaptation``, within ``rtol`` of its own size.
+        """Assert that gradients equal those of ``adaptation``, within ``rtol`` of their 2-norm.
 
-        Sizes are 2-norms. A bias before an instance norm has no effect, so its gradient is zero but
-        for what rounding leaves of a sum of terms as large as those of the weight's gradient: it is
-        judged against that.
+        A bias before an instance norm has no effect, so its exact gradient is zero. What is
+        computed is the rounding error of a sum with terms as large as those of the gradient of the
+        weight, so its difference is compared with the norm of that gradient.
         """
         for name, network in self.networks.items():
-            dead = set(_biases_before_a_norm(network))
+            without_effect = set(_biases_before_a_norm(network))
             scale = 0.0
             for key, p, grad in _pairs(getattr(adaptation, name), network):
-                if p not in dead:
+                if p not in without_effect:
                     scale = p.grad.norm().item()
                 error = (p.grad - grad).norm().item()
                 assert error <= rtol * scale, (
-                    f"{name}.{key}: gradients differ by {error:.1e}, their size is {scale:.1e}"
+                    f"{name}.{key}: gradients differ by {error:.1e}, their norm is {scale:.1e}"
                 )
 
 
 def copy_weights(ours: nn.Module, theirs: nn.Module) -> None:
-    """Copy all weights of ``ours``, in the order of the layers; names differ, shapes must not."""
+    """Copy all weights of ``ours`` in the order of the layers; the names may differ."""
 
     def weights(network: nn.Module) -> dict[str, Tensor]:
         return {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
 
     source, target = weights(ours), weights(theirs)
     shapes = [[x.shape for x in values.values()] for values in (source, target)]
-    assert shapes[0] == shapes[1], "not the same layers"
-    orders = _channel_orders(theirs)
+    assert shapes[0] == shapes[1], "the networks have different layers"
+    orders = _channel_orders(ours)
     for x, (key, y) in zip(source.values(), target.items(), strict=True):
         y.copy_(_reordered(x, orders.get(key)))
 
 
 def _pairs(ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(key, weight, gradient of our weight) of each weight that is trained."""
-    orders = _channel_orders(theirs)
+    """Yield (key, weight, gradient of our weight) for each trained weight of ``theirs``."""
+    orders = _channel_orders(ours)
     trained = [(k, p) for k, p in theirs.named_parameters() if p.requires_grad]
     for (key, p), q in zip(trained, ours.parameters(), strict=True):
         yield key, p, _reordered(q.grad, orders.get(key))
 
 
-def _channel_orders(network: nn.Module) -> dict[str, tuple[Tensor | slice, ...]]:
-    """Which of our channels (output, input) each weight has; those left out have ours in order.
-
-    Of G groups without an affine part, our group g has channels g, g + G, ... of the convolution
-    before it; those of ``nn.GroupNorm`` lie side by side.
-    """
-    if not isinstance(network, DeepLab) or not isinstance(network.trunk, VGG16):
+def _channel_orders(ours: nn.Module) -> dict[str, tuple[Order, ...]]:
+    """Our (output, input) channels in their order, by the key of their weight."""
+    if not isinstance(ours, TaskNet):
         return {}
-    orders: dict[str, tuple[Tensor | slice, ...]] = {}
-    c_in: Tensor | slice = slice(None)
-    for i, (layer, following) in enumerate(pairwise(network.trunk)):
-        if isinstance(layer, nn.Conv2d):
-            c_out: Tensor | slice = slice(None)
-            if isinstance(following, nn.GroupNorm) and not following.affine:
-                c_out = torch.arange(layer.out_channels).view(8, -1).t().flatten()
-            orders[f"trunk.{i}.weight"], orders[f"trunk.{i}.bias"] = (c_out, c_in), (c_out,)
-            c_in = c_out
+    of_trunk, features = channel_orders(ours.trunk)
+    orders = {f"trunk.{key}": order for key, order in of_trunk.items()}
     for head in ("segmentation", "depth"):
-        orders |= {f"{head}.convs.{i}.weight": (slice(None), c_in) for i in range(4)}
+        orders |= {f"{head}.convs.{i}.weight": (IN_ORDER, features) for i in range(4)}
     return orders
 
 
-def _reordered(x: Tensor, order: tuple[Tensor | slice, ...] | None) -> Tensor:
+def _reordered(x: Tensor, order: tuple[Order, ...] | None) -> Tensor:
     for dim, channels in enumerate(order or ()):
         x = x[channels] if dim == 0 else x[:, channels]
     return x
@@ -291,7 +282,7 @@ def _biases_before_a_norm(network: nn.Module) -> Iterator[Tensor]:
 
 
 def encode(metres: Tensor, encoding: str) -> tuple[Tensor, Tensor]:
-    """Depth between 2 and 655.34 m as 1 and less, 0 where there is none; and where there is one."""
+    """(encoded depth, mask): 1 at 2 m, falling to 0 at 655.34 m; 0 where there is no depth."""
     near, far = 2.0, 655.34
     mask = (metres > 0) & (metres <= far)
     d = metres.clamp(near, far)
@@ -304,10 +295,10 @@ def encode(metres: Tensor, encoding: str) -> tuple[Tensor, Tensor]:
     return depth * mask, mask.float()
 
 
-def build_networks(num_classes: int, config: Config) -> dict[str, nn.Module]:
-    """The networks that the settings ask for."""
+def build_networks(num_classes: int, config: Config, trunk: Trunk) -> dict[str, nn.Module]:
+    """The networks of a configuration, by name."""
     levels, model = config.adaptation, config.model
-    networks: dict[str, nn.Module] = {"task": DeepLab(num_classes, model)}
+    networks: dict[str, nn.Module] = {"task": DeepLab(num_classes, trunk)}
     if levels.input_level != "none":
         extra = 1 + num_classes if levels.input_level == "geometry" else 0
         networks["translation"] = ResnetGenerator(
@@ -324,7 +315,7 @@ def build_networks(num_classes: int, config: Config) -> dict[str, nn.Module]:
 def build_optimisers(
     networks: dict[str, nn.Module], config: Config
 ) -> dict[str, torch.optim.Optimizer]:
-    """The optimisers of the adaptation, with the library's own choice of implementation."""
+    """The optimisers of the adaptation, with PyTorch's default implementations."""
     settings, lr, task = config.optimiser, config.adaptation_lr, networks["task"]
     trunk = [p for p in task.trunk.parameters() if p.requires_grad]
     heads = [*task.segmentation.parameters(), *task.depth.parameters()]
@@ -354,7 +345,10 @@ def _upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class ResnetGenerator(nn.Module):
-    """CycleGAN's generator, as a change of the image; height and width are multiples of 4."""
+    """Generator of CycleGAN that predicts a change of the image.
+
+    Height and width must be multiples of 4.
+    """
 
     def __init__(self, in_channels: int, width: float, blocks: int):
         super().__init__()
@@ -374,7 +368,7 @@ class ResnetGenerator(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """A residual block of CycleGAN's."""
+    """Residual block of CycleGAN."""
 
     def __init__(self, c: int):
         super().__init__()
@@ -391,7 +385,7 @@ def _norm_relu(conv: nn.Conv2d) -> list[nn.Module]:
 
 
 def n_layer_discriminator(width: float) -> nn.Sequential:
-    """CycleGAN's 70x70 PatchGAN."""
+    """The 70x70 PatchGAN of CycleGAN."""
     c1, c2, c4, c8 = (_channels(base, width) for base in (64, 128, 256, 512))
     layers: list[nn.Module] = [nn.Conv2d(3, c1, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
     for c_in, c_out, stride in ((c1, c2, 2), (c2, c4, 2), (c4, c8, 1)):
@@ -401,7 +395,7 @@ def n_layer_discriminator(width: float) -> nn.Sequential:
 
 
 def fc_discriminator(in_channels: int, width: float) -> nn.Sequential:
-    """AdaptSegNet's discriminator of the output."""
+    """Output discriminator of AdaptSegNet."""
     sizes = [in_channels, *(_channels(base, width) for base in (64, 128, 256, 512)), 1]
     layers: list[nn.Module] = []
     for c_in, c_out in pairwise(sizes):
@@ -410,18 +404,15 @@ def fc_discriminator(in_channels: int, width: float) -> nn.Sequential:
 
 
 class DeepLab(nn.Module):
-    """DeepLab-v2 with a second head for depth, as DADA has one."""
+    """DeepLab-v2 with a second head for depth, as in DADA."""
 
-    def __init__(self, num_classes: int, model: ModelConfig):
+    def __init__(self, num_classes: int, trunk: Trunk):
         super().__init__()
-        if model.backbone == "vgg16":
-            self.trunk = VGG16(model.trunk_width, model.trunk_norm)
-        else:
-            self.trunk = ResNet101(model.trunk_width, model.trunk_norm)
-        self.segmentation = Classifier(self.trunk.out_channels, num_classes)
-        self.depth = Classifier(self.trunk.out_channels, 1)
+        self.trunk = plain_trunk(trunk)
+        self.segmentation = Classifier(trunk.out_channels, num_classes)
+        self.depth = Classifier(trunk.out_channels, 1)
         mean, std = torch.tensor([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)]).view(2, 1, 3, 1, 1)
-        # of ImageNet, for images in [-1, 1]
+        # mean and deviation of ImageNet for images in [-1, 1]
         self.register_buffer("mean", 2 * mean - 1, persistent=False)
         self.register_buffer("std", 2 * std, persistent=False)
 
@@ -431,7 +422,7 @@ class DeepLab(nn.Module):
 
 
 class Classifier(nn.Module):
-    """AdaptSegNet's ``Classifier_Module``."""
+    """``Classifier_Module`` of AdaptSegNet."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
@@ -444,83 +435,3 @@ class Classifier(nn.Module):
         for conv in self.convs[1:]:
             out += conv(x)
         return out
-
-
-class VGG16(nn.Sequential):
-    """AdaptSegNet's ``DeeplabVGG`` without its classifier; optionally with group norm."""
-
-    def __init__(self, width: float, norm: str):
-        layers: list[nn.Module] = []
-        c_in = 3
-
-        def add(base: int, dilation: int) -> None:
-            nonlocal c_in, layers
-            c = _channels(base, width)
-            layers += [nn.Conv2d(c_in, c, 3, padding=dilation, dilation=dilation)]
-            layers += [nn.GroupNorm(c // 8, c, affine=False)] if norm == "group" else []
-            layers += [nn.ReLU(inplace=True)]
-            c_in = c
-
-        for base, convs in ((64, 2), (128, 2), (256, 3)):
-            for _ in range(convs):
-                add(base, 1)
-            layers.append(nn.MaxPool2d(2))
-        for base, dilation in ((512, 1), (512, 2)):
-            for _ in range(3):
-                add(base, dilation)
-        for _ in range(2):
-            add(1024, 4)
-        super().__init__(*layers)
-        self.out_channels = c_in
-
-
-class ResNet101(nn.Sequential):
-    """ResNet-101 of output stride 8; without group norm, batch norm as pretrained and fixed."""
-
-    def __init__(self, width: float, norm: str):
-        c_in = _channels(64, width)
-        layers: list[nn.Module] = [nn.Conv2d(3, c_in, 7, 2, 3, bias=False), _norm(norm, c_in)]
-        layers += [nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
-        for base, blocks, stride, dilation in (
-            (64, 3, 1, 1),
-            (128, 4, 2, 1),
-            (256, 23, 1, 2),
-            (512, 3, 1, 4),
-        ):
-            c = _channels(base, width)
-            for block in range(blocks):
-                layers.append(Bottleneck(c_in, c, 1 if block else stride, dilation, norm))
-                c_in = 4 * c
-        super().__init__(*layers)
-        self.out_channels = c_in
-
-
-class Bottleneck(nn.Module):
-    """torchvision's, with dilation."""
-
-    def __init__(self, c_in: int, c: int, stride: int, dilation: int, norm: str):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(c_in, c, 1, bias=False),
-            _norm(norm, c),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(c, c, 3, stride, dilation, dilation, bias=False),
-            _norm(norm, c),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(c, 4 * c, 1, bias=False),
-            _norm(norm, 4 * c),
-        )
-        self.downsample = nn.Sequential()
-        if stride != 1 or c_in != 4 * c:
-            conv = nn.Conv2d(c_in, 4 * c, 1, stride, bias=False)
-            self.downsample = nn.Sequential(conv, _norm(norm, 4 * c))
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.body(x) + self.downsample(x))
-
-
-def _norm(kind: str, c: int) -> nn.Module:
-    if kind == "group":
-        return nn.GroupNorm(c // 8, c)
-    return nn.BatchNorm2d(c).eval().requires_grad_(False)

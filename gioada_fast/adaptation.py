@@ -1,19 +1,22 @@
 """The two-level adaptation step: the objective of GIO-Ada, term by term.
 
     min over G_img, G_task   max over D_img, D_out
-      L_seg + lambda_depth L_depth     on the translated source, half of it left as rendered
+      L_seg + lambda_depth L_depth     on the source images, half of them translated
     + lambda_img L_img                 D_img: translated source against target
-    + lambda_out L_out                 D_out: output of translated source against that of target
-    + lambda_self L_self               beyond the paper, off by default: see self_training.py
+    + lambda_out L_out                 D_out: output for the source against output for the target
+    + lambda_self L_self               not in the paper, off by default: see self_training.py
+
+The table ``TERMS`` holds what the generators minimise. A new term is a function and a row there.
 
 Source: Chen, Li, Chen, Van Gool (CVPR 2019, arXiv 1812.05040).
 """
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,69 +24,178 @@ from torch import Tensor, nn
 from .config import AdaptationConfig, ModelConfig
 from .depth import encode_depth, has_depth
 from .labels import IGNORE
-from .losses import depth_loss, segmentation_loss
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
 from .models.layers import normalise
-from .ops import gan_loss, semantic_depth_concat
-from .self_training import class_mix, self_training_loss
-
-Patches = dict[str, list[tuple[Tensor, bool]]]
-"""For each adversarial term, maps of a discriminator's logits and whether they shall be real."""
+from .ops import gan_loss, semantic_depth_concat, upsample_cross_entropy, upsample_depth_loss
+from .self_training import Mixed, class_mix, self_training_loss
 
 
 class Batch(NamedTuple):
-    """Raw tensors as they come from the loader; source and target have equal sizes."""
+    """Raw tensors from the loader; source and target images have the same size."""
 
     source_image: Tensor
     """uint8 [N, 3, H, W]."""
     source_labels: Tensor
     """uint8 [N, H, W] train ids, 255 ignored."""
     source_depth: Tensor
-    """float32 [N, 1, H, W] metres, 0 where there is none."""
+    """float32 [N, 1, H, W] metres, 0 where there is no depth."""
     target_image: Tensor | None
-    """uint8 [N, 3, H, W]; there are no target labels. None: source only."""
-    class_draws: Tensor | None = None
-    """float32 [N, C] random numbers, by which self-training chooses classes; None without it."""
+    """uint8 [N, 3, H, W], or None when training on the source only. There are no target labels."""
+    class_mix_noise: Tensor | None = None
+    """float32 [N, C] random numbers that choose the classes to paste; None without
+    self-training."""
+
+
+class TaskOutput(NamedTuple):
+    """Output of the task network for N images."""
+
+    logits: Tensor
+    """[N, C, h, w]."""
+    depth: Tensor
+    """[N, 1, h, w], encoded."""
+
+
+class StepTensors(NamedTuple):
+    """Input of the loss terms of the generators. Tensors of a level that is off are None."""
+
+    y_s: Tensor
+    """uint8 [N, H, W] labels of the source, 255 ignored."""
+    d_s: Tensor
+    """float32 [N, 1, H, W] encoded depth of the source."""
+    valid: Tensor
+    """bool [N, 1, H, W]: where the source has depth."""
+    class_weights: Tensor | None
+    """[C] weights of the cross-entropy."""
+    source: TaskOutput
+    """Output of G_task for the source images, translated or not (``keep_half_untranslated``)."""
+    images: tuple[Tensor, Tensor] | None
+    """Input level: (translated source images, target images of the same pairs), both
+    [M, 3, H, W] in [-1, 1]."""
+    image_patches: Tensor | None
+    """Input level: patch logits of D_img for the translated source images."""
+    target: TaskOutput | None
+    """Output level: output of G_task for the target images."""
+    outputs: Tensor | None
+    """Output level: input of D_out, [2 N, C or C + 1, H, W]; first the source, then the target."""
+    output_patches: tuple[Tensor, Tensor] | None
+    """Output level: patch logits of D_out for (source, target)."""
+    mixed: Mixed | None
+    """Self-training: mixed images and their labels."""
+    mixed_logits: Tensor | None
+    """Self-training: logits [N, C, h, w] of G_task for the mixed images."""
+
+
+Maps = list[tuple[Tensor, bool]]
+"""Maps of patch logits, each with its label in the GAN loss: real (True) or fake."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the generators' loss: a row of ``TERMS``."""
+
+    name: str
+    """Name in the logs: ``loss/<name>``."""
+    symbol: str
+    """Symbol in the formula at the top of this file."""
+    weight: Callable[[AdaptationConfig], float]
+    """Returns the term's factor in the total, usually a setting."""
+    scale: Literal["seg", "depth", "pairs"]
+    """What the loss is a mean over: the field of ``LossScale`` that multiplies it."""
+    loss: Callable[[StepTensors, AdaptationConfig], Tensor | Maps]
+    """Returns the loss as a scalar. A GAN loss returns maps instead and is the mean of their
+    losses; one call of ``ops.gan_loss`` takes the maps of all terms."""
+    needs: str | None = None
+    """Field of ``StepTensors`` without which the term is off. None: always on."""
+
+    def is_on(self, t: StepTensors) -> bool:
+        """Whether the step has the tensors that ``loss`` needs."""
+        return self.needs is None or getattr(t, self.needs) is not None
+
+
+def segmentation_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
+    """L_seg: cross-entropy of the upsampled logits, mean over the labelled pixels."""
+    return upsample_cross_entropy(t.source.logits, t.y_s, weight=t.class_weights)
+
+
+def depth_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
+    """L_depth: error of the upsampled encoded depth, mean over the pixels with depth, or 0."""
+    return upsample_depth_loss(t.source.depth, t.d_s, config.depth_loss, t.valid)
+
+
+def image_loss(t: StepTensors, config: AdaptationConfig) -> Maps:
+    """L_img: D_img should classify the translated source images as real."""
+    assert t.image_patches is not None
+    return [(t.image_patches, True)]
+
+
+def output_loss(t: StepTensors, config: AdaptationConfig) -> Maps:
+    """L_out: D_out should take the target's output for the source's, and the reverse.
+
+    G_task makes the target's output look like the source's. Through G_task, G_img makes the
+    translated source's output look like the target's.
+    """
+    assert t.output_patches is not None
+    source, target = t.output_patches
+    return [(target, True), (source, False)]
+
+
+def mixed_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
+    """L_self: cross-entropy on the mixed images, against labels and pseudo-labels."""
+    assert t.mixed is not None and t.mixed_logits is not None
+    return self_training_loss(t.mixed_logits, t.mixed, t.class_weights)
+
+
+TERMS = [
+    Term("seg", "L_seg", lambda c: 1.0, "seg", segmentation_loss),
+    Term("depth", "L_depth", lambda c: c.lambda_depth, "depth", depth_loss),
+    Term("img", "L_img", lambda c: c.lambda_img, "pairs", image_loss, needs="image_patches"),
+    Term("out", "L_out", lambda c: c.lambda_out, "pairs", output_loss, needs="output_patches"),
+    Term("self", "L_self", lambda c: c.lambda_self, "pairs", mixed_loss, needs="mixed"),
+]
+"""The objective of the generators; ``total`` sums weight times loss over the terms that are on."""
 
 
 class GeneratorStep(NamedTuple):
-    """What the generators' side computed and the discriminators' side needs."""
+    """Losses of the generators, and the tensors that the discriminators need."""
 
     losses: dict[str, Tensor]
-    """Terms of the objective by name, and their weighted ``total``."""
+    """Loss of each term by name, and their weighted sum ``total``."""
     images: tuple[Tensor, Tensor] | None
-    """(translated source, target), detached, where the input level is on; half of the batch's
-    pairs with ``keep_half_untranslated``."""
-    outputs: tuple[Tensor, Tensor] | None
-    """Output maps of (source as the task network saw it, target), detached, where the output level
-    is on."""
+    """``StepTensors.images``, detached."""
+    outputs: Tensor | None
+    """``StepTensors.outputs``, detached."""
 
 
-class Share(NamedTuple):
-    """A batch's share in the means of an update that is made of several batches.
+class LossScale(NamedTuple):
+    """Factors that make the sum of per-batch means equal the mean over the whole update.
 
-    The task's losses are means over labelled pixels, of which each batch has another number.
+    Batches differ in how many pixels have a label or a depth, so these are not all the same number.
     """
 
     seg: Tensor
+    """For means over labelled pixels."""
     depth: Tensor
+    """For means over pixels with depth."""
     pairs: float
-    """Of the adversarial losses."""
+    """For means over pairs of images."""
 
 
 class TwoLevelAdaptation(nn.Module):
-    """The networks that the settings ask for, and the losses of both sides.
+    """The networks of a configuration, and the losses of generators and discriminators.
 
     Args:
         num_classes: C.
-        config: levels, weights and kinds of the losses.
+        config: levels, and weights and kinds of the losses.
         model: sizes of the networks.
 
-    ``class_weights`` is a buffer to set: [C] weights of the cross-entropy, None for equal ones.
-    ``translation`` and ``image_discriminator`` are None where the input level is off,
-    ``output_discriminator`` where the output level is. ``teacher``, None without self-training, has
-    no gradient: ``start_teacher`` makes it equal to ``task``, ``update_teacher`` lets it follow.
+    ``class_weights`` is a buffer that callers may set: [C] weights of the cross-entropy, or None
+    for equal weights. ``translation`` and ``image_discriminator`` are None if the input level is
+    off, ``output_discriminator`` if the output level is off, ``teacher`` without self-training. The
+    teacher gets no gradient: ``start_teacher`` copies ``task`` into it, ``update_teacher`` moves it
+    towards ``task``.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -116,19 +228,20 @@ class TwoLevelAdaptation(nn.Module):
         self.register_buffer("class_weights", None)
 
     def start_teacher(self) -> None:
-        """Make the teacher equal to the task network, where there is one."""
+        """Copy the task network's weights into the teacher, if there is one."""
         if self.teacher is not None:
             self.teacher.load_state_dict(self.task.state_dict())
 
     @torch.no_grad()
     def update_teacher(self) -> None:
-        """Move the teacher's weights towards the task network's; to be called after an update."""
+        """Move the teacher's weights towards the task network's; call this after each update."""
         if self.teacher is not None:
-            ours, theirs = list(self.teacher.parameters()), list(self.task.parameters())
-            torch._foreach_lerp_(ours, theirs, 1 - self.config.teacher_decay)
+            teacher: list[Tensor] = list(self.teacher.parameters())
+            task: list[Tensor] = list(self.task.parameters())
+            torch._foreach_lerp_(teacher, task, 1 - self.config.teacher_decay)
 
     def pixel_weights(self, batch: Batch) -> Tensor:
-        """Float64 [2]: what the means of L_seg and L_depth divide the batch's sums by."""
+        """Float64 [2]: the denominators of the means in L_seg and L_depth for this batch."""
         labels, valid = batch.source_labels, has_depth(batch.source_depth)
         counted = labels != IGNORE
         if self.class_weights is not None:
@@ -136,98 +249,116 @@ class TwoLevelAdaptation(nn.Module):
             counted = torch.where(counted, self.class_weights[classes], 0)
         return torch.stack([counted.sum(dtype=torch.float64), valid.sum(dtype=torch.float64)])
 
-    def generators_loss(self, batch: Batch, share: Share | None = None) -> GeneratorStep:
-        """L_seg + lambda_depth L_depth + lambda_img L_img + lambda_out L_out + lambda_self L_self.
+    def generators_loss(self, batch: Batch, scale: LossScale | None = None) -> GeneratorStep:
+        """The loss of each term that is on, and their weighted sum.
 
-        To be called with the discriminators ``frozen``: their weights get no gradient here. The
-        target goes through no network whose level is off; with ``batch.target_image`` None both
-        levels and self-training are off, whatever the settings.
+        Call this with the discriminators ``frozen``, so that their weights get no gradient. The
+        target passes only through networks of levels that are on. If ``batch.target_image`` is
+        None, both levels and self-training are off.
 
         Args:
             batch: the frames.
-            share: where an update is made of several batches, by how much each loss counts.
+            scale: factors of the losses if the update accumulates several batches.
         """
-        config, target = self.config, batch.target_image
-        size = batch.source_labels.shape[1:]
-        y_s = batch.source_labels
-        d_s, valid = encode_depth(batch.source_depth, config.depth_encoding)
-        x_t = None if target is None else normalise(target)
-        input_level = self.translation is not None and x_t is not None
-        output_level = self.output_discriminator is not None and x_t is not None
-        self_training = self.teacher is not None and x_t is not None
-
-        losses: dict[str, Tensor] = {}
-        patches: Patches = {}
-        images = outputs = None
-        x_s = normalise(batch.source_image)
-        if input_level:
-            some = slice(None, None, 2 if config.keep_half_untranslated else 1)
-            translated = self.translation(batch.source_image[some], d_s[some], y_s[some])
-            patches["img"] = [(self.image_discriminator(translated), True)]
-            images = translated.detach(), x_t[some]
-            x_s[some] = translated
-        n = x_s.shape[0]
-        seen = [x_s, *([x_t] if output_level else [])]
-        if self_training:
-            draws, threshold = batch.class_draws, config.confidence
-            mixed = class_mix(x_s, y_s, x_t, draws, self.teacher, threshold)
-            seen.append(mixed.image)
-        logits, depth = self.task(torch.cat(seen) if len(seen) > 1 else x_s)
-        losses["seg"] = segmentation_loss(logits[:n], y_s, self.class_weights)
-        losses["depth"] = depth_loss(depth[:n], d_s, valid, config.depth_loss)
-        if output_level:
-            joint = config.output_level == "joint"
-            o = semantic_depth_concat(logits[: 2 * n], depth[: 2 * n] if joint else None, size)
-            p = self.output_discriminator(o)
-            # both sides of the minimum: the target's output shall look like the source's, and
-            # through G_task and G_img the translated source's like the target's
-            patches["out"] = [(p[n:], True), (p[:n], False)]
-            outputs = o[:n].detach(), o[n:].detach()
-        if self_training:
-            losses["self"] = self_training_loss(logits[-n:], mixed, self.class_weights)
-        losses |= self._gan_losses(patches, generator=True)
-        if share is not None:
-            shares = {"seg": share.seg, "depth": share.depth}
-            losses = {name: loss * shares.get(name, share.pairs) for name, loss in losses.items()}
-
-        losses["total"] = losses["seg"] + config.lambda_depth * losses["depth"]
-        if input_level:
-            losses["total"] = losses["total"] + config.lambda_img * losses["img"]
-        if output_level:
-            losses["total"] = losses["total"] + config.lambda_out * losses["out"]
-        if self_training:
-            losses["total"] = losses["total"] + config.lambda_self * losses["self"]
+        t = self._run_networks(batch)
+        terms = [term for term in TERMS if term.is_on(t)]
+        values = {term.name: term.loss(t, self.config) for term in terms}
+        losses = self._losses(values, generator=True)
+        if scale is not None:
+            losses = {term.name: losses[term.name] * getattr(scale, term.scale) for term in terms}
+        first, *others = (term.weight(self.config) * losses[term.name] for term in terms)
+        losses["total"] = sum(others, start=first)
+        images = None if t.images is None else (t.images[0].detach(), t.images[1])
+        outputs = None if t.outputs is None else t.outputs.detach()
         return GeneratorStep(losses, images, outputs)
 
+    def _run_networks(self, batch: Batch) -> StepTensors:
+        """Run G_img, D_img, G_task and D_out once each, as far as their levels are on."""
+        config, y_s = self.config, batch.source_labels
+        d_s, valid = encode_depth(batch.source_depth, config.depth_encoding)
+        x_s = normalise(batch.source_image)
+        x_t = None if batch.target_image is None else normalise(batch.target_image)
+        n, (height, width) = y_s.shape[0], y_s.shape[1:]
+
+        images = image_patches = None
+        if self.translation is not None and x_t is not None:
+            assert self.image_discriminator is not None
+            some = slice(None, None, 2 if config.keep_half_untranslated else 1)
+            translated = self.translation(batch.source_image[some], d_s[some], y_s[some], x_s[some])
+            images, image_patches = (translated, x_t[some]), self.image_discriminator(translated)
+            if translated.shape[0] == n:
+                x_s = translated
+            else:
+                x_s[some] = translated
+
+        seen, mixed = [x_s], None
+        if self.output_discriminator is not None and x_t is not None:
+            seen.append(x_t)
+        if self.teacher is not None and x_t is not None:
+            assert batch.class_mix_noise is not None
+            noise, threshold = batch.class_mix_noise, config.confidence
+            mixed = class_mix(x_s, y_s, x_t, noise, self.teacher, threshold)
+            seen.append(mixed.image)
+        logits, depth = self.task(torch.cat(seen) if len(seen) > 1 else x_s)
+
+        target = outputs = output_patches = None
+        if self.output_discriminator is not None and x_t is not None:
+            target = TaskOutput(logits[n : 2 * n], depth[n : 2 * n])
+            joint = depth[: 2 * n] if config.output_level == "joint" else None
+            outputs = semantic_depth_concat(logits[: 2 * n], joint, (height, width))
+            patches = self.output_discriminator(outputs)
+            output_patches = patches[:n], patches[n:]
+        return StepTensors(
+            y_s=y_s,
+            d_s=d_s,
+            valid=valid,
+            class_weights=self.class_weights,
+            source=TaskOutput(logits[:n], depth[:n]),
+            images=images,
+            image_patches=image_patches,
+            target=target,
+            outputs=outputs,
+            output_patches=output_patches,
+            mixed=mixed,
+            mixed_logits=None if mixed is None else logits[-n:],
+        )
+
     def discriminators_loss(
-        self, step: GeneratorStep, share: Share | None = None
+        self, generated: GeneratorStep, scale: LossScale | None = None
     ) -> dict[str, Tensor]:
-        """What D_img and D_out minimise: real against fake, on what the generators just made."""
-        patches: Patches = {}
-        if step.images is not None:
-            fake, real = self.image_discriminator(torch.cat(step.images)).chunk(2)
-            patches["d_img"] = [(real, True), (fake, False)]
-        if step.outputs is not None:
-            source, target = self.output_discriminator(torch.cat(step.outputs)).chunk(2)
-            patches["d_out"] = [(source, True), (target, False)]
-        losses = self._gan_losses(patches, generator=False)
-        if share is not None:
-            losses = {name: loss * share.pairs for name, loss in losses.items()}
+        """Losses of D_img and D_out: real against fake, on the generators' latest tensors."""
+        maps: dict[str, Maps] = {}
+        if generated.images is not None:
+            assert self.image_discriminator is not None
+            fake, real = self.image_discriminator(torch.cat(generated.images)).chunk(2)
+            maps["d_img"] = [(real, True), (fake, False)]
+        if generated.outputs is not None:
+            assert self.output_discriminator is not None
+            source, target = self.output_discriminator(generated.outputs).chunk(2)
+            maps["d_out"] = [(source, True), (target, False)]
+        losses = self._losses(maps, generator=False)
+        if scale is not None:
+            losses = {name: loss * scale.pairs for name, loss in losses.items()}
         return losses
 
-    def _gan_losses(self, patches: Patches, generator: bool) -> dict[str, Tensor]:
-        """The mean over each term's maps; all maps of a side are small, and go in one call."""
-        if not patches:
-            return {}
-        maps, real = zip(*itertools.chain(*patches.values()), strict=True)
-        losses = gan_loss(maps, real, self.config.gan_loss, generator)
-        terms = losses.split([len(pairs) for pairs in patches.values()])
-        return {name: term.mean() for name, term in zip(patches, terms, strict=True)}
+    def _losses(self, values: Mapping[str, Tensor | Maps], generator: bool) -> dict[str, Tensor]:
+        """Replace each list of maps by the mean of their GAN losses; scalars stay as they are.
+
+        One call computes the losses of all maps, because a call costs more than a map's loss.
+        """
+        maps = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        losses = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        if not maps:
+            return losses
+        logits, real = zip(*itertools.chain(*maps.values()), strict=True)
+        means = gan_loss(logits, real, self.config.gan_loss, generator)
+        parts = means.split([len(pairs) for pairs in maps.values()])
+        return losses | {name: part.mean() for name, part in zip(maps, parts, strict=True)}
 
 
 @contextmanager
 def frozen(*networks: nn.Module | None) -> Iterator[None]:
-    """No gradient for the networks' weights inside; one still flows through to their input."""
+    """Give the networks' weights no gradient inside the block; their inputs still get one."""
     present = [network for network in networks if network is not None]
     for network in present:
         network.requires_grad_(False)

@@ -183,8 +183,8 @@ def _frozen_norm(backbone: str) -> Literal["none", "frozen_batch"]:
 class ModelConfig:
     """Architecture and size of the four networks."""
 
-    backbone: Literal["vgg16", "resnet101"] = "vgg16"
-    """Trunk of the task network."""
+    backbone: str = "vgg16"
+    """Trunk of the task network: vgg16, resnet101, or another name in models.trunks.TRUNKS."""
     pretrained: str | None = None
     """ImageNet weights of the trunk with torchvision's key names: a file (.pth or .safetensors), a
     URL with its SHA-256 (URL#sha256=..., or in the file name as in vgg16-397923af.pth), or imagenet

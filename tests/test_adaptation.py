@@ -1,15 +1,20 @@
 import itertools
+import json
+import math
 
 import pytest
 import torch
 
-from gioada_fast.adaptation import Batch, TwoLevelAdaptation, frozen
+import gioada_fast.adaptation
+from gioada_fast.adaptation import TERMS, Batch, Term, TwoLevelAdaptation, frozen
 from gioada_fast.config import AdaptationConfig, ModelConfig
 from gioada_fast.depth import encode_depth
+from gioada_fast.engine.step import Step
 from gioada_fast.models.layers import normalise
 from gioada_fast.ops import gan_loss
 
-from .miniature import SMALL_MODEL
+from .commands import command
+from .miniature import SMALL_MODEL, flags, write_street_scenes
 
 CLASSES = 4
 ROWS = list(itertools.product(("none", "image", "geometry"), ("none", "semantics", "joint")))
@@ -28,19 +33,19 @@ def make_batch(target=True, pairs=2):
     labels[:, :4] = 255
     depth = torch.rand(pairs, 1, 64, 96, generator=generator) * 100
     depth[:, :, :8] = 0
-    draws = torch.rand(pairs, CLASSES, generator=generator)
-    return Batch(images[0], labels, depth, images[1] if target else None, draws)
+    noise = torch.rand(pairs, CLASSES, generator=generator)
+    return Batch(images[0], labels, depth, images[1] if target else None, noise)
 
 
 @pytest.mark.parametrize(("input_level", "output_level"), ROWS)
 def test_each_row_of_the_ablation_has_its_terms(input_level, output_level):
     weights = {"lambda_depth": 0.1, "lambda_img": 10.0, "lambda_out": 0.05}
-    step = make(input_level, output_level, **weights).generators_loss(make_batch())
+    generated = make(input_level, output_level, **weights).generators_loss(make_batch())
     expected = {"seg", "depth", "total"}
     expected |= {"img"} if input_level != "none" else set()
     expected |= {"out"} if output_level != "none" else set()
-    assert set(step.losses) == expected
-    losses = step.losses
+    assert set(generated.losses) == expected
+    losses = generated.losses
     total = losses["seg"] + 0.1 * losses["depth"]
     total = total + 10 * losses.get("img", 0) + 0.05 * losses.get("out", 0)
     torch.testing.assert_close(losses["total"], total)
@@ -50,8 +55,8 @@ def test_each_row_of_the_ablation_has_its_terms(input_level, output_level):
 def test_generators_train_and_discriminators_do_not(input_level, output_level):
     adaptation = make(input_level, output_level)
     with frozen(adaptation.image_discriminator, adaptation.output_discriminator):
-        step = adaptation.generators_loss(make_batch())
-    step.losses["total"].backward()
+        generated = adaptation.generators_loss(make_batch())
+    generated.losses["total"].backward()
     for name in ("image_discriminator", "output_discriminator"):
         network = getattr(adaptation, name)
         if network is not None:
@@ -60,7 +65,7 @@ def test_generators_train_and_discriminators_do_not(input_level, output_level):
     for network in filter(None, trained):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
-    losses = adaptation.discriminators_loss(step)
+    losses = adaptation.discriminators_loss(generated)
     adaptation.zero_grad()
     if losses:
         sum(losses.values()).backward()
@@ -83,8 +88,7 @@ def test_every_term_reaches_the_translation_network(term):
     assert float(first.grad.abs().sum()) > 0
 
 
-def test_the_adversarial_output_loss_pulls_both_sides():
-    """The gradient with respect to the target's output is there, and not the source's alone."""
+def test_the_output_loss_has_a_gradient_for_source_and_target():
     adaptation = make("none", "joint")
     seen = []
     adaptation.output_discriminator.register_forward_pre_hook(
@@ -95,8 +99,8 @@ def test_the_adversarial_output_loss_pulls_both_sides():
     assert float(source.abs().sum()) > 0 and float(target.abs().sum()) > 0
 
 
-def test_adversarial_losses_of_a_side_are_one_call(monkeypatch):
-    """Four maps at most; each term is the mean of its maps against what they shall be."""
+def test_one_call_computes_all_gan_losses_of_a_side(monkeypatch):
+    """Each term is the mean over its maps of the loss against real or fake."""
     adaptation, calls = make(), []
 
     def spy(maps, real, kind, generator):
@@ -104,8 +108,8 @@ def test_adversarial_losses_of_a_side_are_one_call(monkeypatch):
         return gan_loss(maps, real, kind, generator)
 
     monkeypatch.setattr("gioada_fast.adaptation.gan_loss", spy)
-    step = adaptation.generators_loss(make_batch())
-    losses = step.losses | adaptation.discriminators_loss(step)
+    generated = adaptation.generators_loss(make_batch())
+    losses = generated.losses | adaptation.discriminators_loss(generated)
     (maps, real, generator), (d_maps, d_real, d_generator) = calls
     assert real == (True, True, False) and generator
     assert d_real == (True, False, True, False) and not d_generator
@@ -115,25 +119,28 @@ def test_adversarial_losses_of_a_side_are_one_call(monkeypatch):
     means = [((x - int(r)) ** 2).mean() for x, r in zip(d_maps, d_real, strict=True)]
     torch.testing.assert_close(losses["d_img"], sum(means[:2]) / 2)
     torch.testing.assert_close(losses["d_out"], sum(means[2:]) / 2)
-    # real is the target for D_img, and the translated source's output for D_out
+    # D_img should call the target real, D_out the output for the source
     with torch.no_grad():
-        translated, target = step.images
+        translated, target = generated.images
         torch.testing.assert_close(d_maps[0], adaptation.image_discriminator(target))
         torch.testing.assert_close(d_maps[1], adaptation.image_discriminator(translated))
-        source, target = step.outputs
+        source, target = generated.outputs.chunk(2)
         torch.testing.assert_close(d_maps[2], adaptation.output_discriminator(source))
         torch.testing.assert_close(d_maps[3], adaptation.output_discriminator(target))
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 3, 4])
 @pytest.mark.parametrize("input_level", ["image", "geometry"])
-def test_every_other_source_image_stays_as_rendered(input_level, pairs):
-    """By what the task network and the discriminators see; a batch of one is translated."""
+def test_every_other_source_image_stays_untranslated(input_level, pairs):
+    """Looks at the inputs of the task network and of the discriminators.
+
+    A batch of one image is translated.
+    """
     adaptation, batch = make(input_level, "joint"), make_batch(pairs=pairs)
     torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
     seen = []
     adaptation.task.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    step = adaptation.generators_loss(batch)
+    generated = adaptation.generators_loss(batch)
     x_s, x_t = seen[0].split(pairs)
     depth, _ = encode_depth(batch.source_depth, adaptation.config.depth_encoding)
     with torch.no_grad():
@@ -142,10 +149,10 @@ def test_every_other_source_image_stays_as_rendered(input_level, pairs):
     assert float((translated - rendered).abs().max()) > 1e-3
     torch.testing.assert_close(x_s[::2], translated[::2])
     torch.testing.assert_close(x_s[1::2], rendered[1::2], rtol=0, atol=0)
-    fake, real = step.images
+    fake, real = generated.images
     torch.testing.assert_close(fake, translated[::2])
     torch.testing.assert_close(real, x_t[::2])
-    assert step.outputs[0].shape[0] == step.outputs[1].shape[0] == pairs
+    assert generated.outputs.shape[0] == 2 * pairs
 
     whole = make(input_level, "joint", keep_half_untranslated=False)
     whole.load_state_dict(adaptation.state_dict())
@@ -156,12 +163,12 @@ def test_every_other_source_image_stays_as_rendered(input_level, pairs):
 
 
 def test_without_a_target_both_levels_are_off():
-    step = make().generators_loss(make_batch(target=False))
-    assert set(step.losses) == {"seg", "depth", "total"}
-    assert step.images is None and step.outputs is None
+    generated = make().generators_loss(make_batch(target=False))
+    assert set(generated.losses) == {"seg", "depth", "total"}
+    assert generated.images is None and generated.outputs is None
 
 
-def test_source_and_target_in_one_pass_give_what_two_passes_give():
+def test_one_pass_over_source_and_target_equals_two_passes():
     adaptation, batch = make("none", "joint").double(), make_batch()
     task = adaptation.task
     x_s, x_t = normalise(batch.source_image).double(), normalise(batch.target_image).double()
@@ -171,17 +178,71 @@ def test_source_and_target_in_one_pass_give_what_two_passes_give():
 
 
 @pytest.mark.parametrize("kind", ["lsgan", "bce", "hinge"])
-def test_discriminators_learn_to_tell_apart(kind):
+def test_discriminators_learn_to_separate_real_from_fake(kind):
     adaptation = make(gan_loss=kind)
     networks = (adaptation.image_discriminator, adaptation.output_discriminator)
     optimiser = torch.optim.Adam([p for n in networks for p in n.parameters()], lr=2e-3)
-    step = adaptation.generators_loss(make_batch())
+    generated = adaptation.generators_loss(make_batch())
     history = []
     for _ in range(40):
-        losses = adaptation.discriminators_loss(step)
+        losses = adaptation.discriminators_loss(generated)
         optimiser.zero_grad()
         sum(losses.values()).backward()
         optimiser.step()
         history.append({name: loss.item() for name, loss in losses.items()})
     for name in ("d_img", "d_out"):
         assert history[-1][name] < 0.8 * history[0][name]
+
+
+def entropy_loss(t, config):
+    """Mean entropy of the predictions for the target, as in ADVENT."""
+    log_p = t.target.logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1).mean()
+
+
+ENTROPY = Term("entropy", "L_ent", lambda c: 0.5 * c.lambda_out, "pairs", entropy_loss, "target")
+
+
+@pytest.fixture
+def entropy_term():
+    """Add a term, which takes one function and one row, both in this file."""
+    TERMS.append(ENTROPY)
+    yield
+    TERMS.remove(ENTROPY)
+
+
+def test_a_new_term_is_trained_and_logged_and_enters_the_total_with_its_weight(
+    entropy_term, tmp_path
+):
+    write_street_scenes(tmp_path / "scenes")
+    settings = {
+        "schedule.source_only_steps": 1,
+        "schedule.adaptation_steps": 3,
+        "schedule.log_every": 1,
+        "adaptation.lambda_out": 0.2,
+    }
+    arguments = flags(tmp_path / "scenes", tmp_path / "runs", **settings)
+    done = command("train", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "runs" / "mini" / "metrics.jsonl").read_text().splitlines()
+    first, *updates = (r for r in map(json.loads, lines) if "loss/total" in r)
+    assert "loss/entropy" not in first and len(updates) == 3
+    weights = {"seg": 1, "depth": 1.0, "img": 10.0, "out": 0.2, "entropy": 0.1}
+    for record in updates:
+        total = sum(weight * record[f"loss/{name}"] for name, weight in weights.items())
+        assert record["loss/total"] == pytest.approx(total, rel=1e-5)
+        assert 0 < record["loss/entropy"] <= math.log(11) + 1e-5
+
+
+def test_a_new_term_is_scaled_when_batches_are_accumulated(entropy_term):
+    adaptation, batch = make("none", "joint"), make_batch(pairs=4)
+    whole = Step(adaptation, {}, "fp32").gradients([batch])["entropy"]
+    halves = [Batch(*tensors) for tensors in zip(*(x.split(2) for x in batch), strict=True)]
+    torch.testing.assert_close(Step(adaptation, {}, "fp32").gradients(halves)["entropy"], whole)
+
+
+def test_names_of_terms_are_unique_and_their_symbols_are_in_the_formula():
+    names = [term.name for term in TERMS]
+    assert len({*names, "total", "d_img", "d_out"}) == len(names) + 3
+    formula, _, _ = gioada_fast.adaptation.__doc__.partition("Source:")
+    assert all(term.symbol in formula for term in TERMS)

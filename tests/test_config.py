@@ -16,9 +16,8 @@ from gioada_fast.config import (
 from gioada_fast.depth import ENCODINGS
 from gioada_fast.errors import InputError
 from gioada_fast.labels import LABEL_SPACES
-from gioada_fast.losses import DEPTH_LOSSES
-from gioada_fast.models import BACKBONES
 from gioada_fast.ops.gan_loss import GAN_LOSSES
+from gioada_fast.ops.upsample_depth_loss import KINDS as DEPTH_LOSSES
 
 
 @pytest.mark.parametrize(
@@ -27,7 +26,6 @@ from gioada_fast.ops.gan_loss import GAN_LOSSES
         (AdaptationConfig, "gan_loss", GAN_LOSSES),
         (AdaptationConfig, "depth_loss", DEPTH_LOSSES),
         (AdaptationConfig, "depth_encoding", ENCODINGS),
-        (ModelConfig, "backbone", BACKBONES),
         (DataConfig, "label_space", LABEL_SPACES),
     ],
 )

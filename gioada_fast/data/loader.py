@@ -33,7 +33,7 @@ class PairStream(Dataset):
         flip: mirror half of the images, source and target each for itself.
         size: (H, W) of the crops; frames of that size are taken whole.
         unreadable: how many frames in a row may be unreadable.
-        class_draws: of how many classes a pair has a random number each, for self-training.
+        class_mix_noise: of how many classes a pair has a random number each, for self-training.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class PairStream(Dataset):
         flip: bool,
         size: tuple[int, int],
         unreadable: int = 0,
-        class_draws: int = 0,
+        class_mix_noise: int = 0,
     ):
         self.source, self.target, self.seed, self.flip = source, target, seed, flip
-        self.size, self.unreadable, self.class_draws = size, unreadable, class_draws
+        self.size, self.unreadable, self.class_mix_noise = size, unreadable, class_mix_noise
 
     def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], list[str]]:
         """Pair k, and what was wrong with files that stood in its place.
@@ -64,9 +64,9 @@ class PairStream(Dataset):
         pair = {"source_image": image_s, "source_labels": labels, "source_depth": depth[None]}
         if image is not None:
             (pair["target_image"],) = self._augment([image], _TARGET, k, flip_target)
-        if self.class_draws:
+        if self.class_mix_noise:
             rng = np.random.default_rng((self.seed, _CLASSES, k))
-            pair["class_draws"] = rng.random(self.class_draws, np.float32)
+            pair["class_mix_noise"] = rng.random(self.class_mix_noise, np.float32)
         return pair, errors
 
     def _read(self, frames, stream: int, k: int, errors: list[str]) -> Any | None:
@@ -134,7 +134,7 @@ def pair_batches(
     Yields:
         ``batches`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
         source_depth float32 [N, 1, H, W], and where the stream has them target_image uint8
-        [N, 3, H, W] and class_draws float32 [N, C]; images are channels-last.
+        [N, 3, H, W] and class_mix_noise float32 [N, C]; images are channels-last.
 
     Raises:
         InputError: more files cannot be read than ``unreadable`` takes.

@@ -9,20 +9,14 @@ from urllib.parse import unquote
 from urllib.request import Request
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InputError
+from ..models.trunks import Trunk, trunk_class
 from .checkpoint import first_of, load_pickle_free, load_safetensors
 
 CACHE = "~/.cache/gioada_fast/weights"
 """Folder of downloaded files."""
-
-# torchvision's IMAGENET1K_V1; its ResNet-101 has an IMAGENET1K_V2 too
-IMAGENET = {
-    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
-    "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
-}
-"""What the name ``imagenet`` stands for, by backbone."""
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")
 
@@ -36,11 +30,17 @@ def pretrained_file(pretrained: str, backbone: str) -> Path:
     Args:
         pretrained: a path; an https, http or file URL with the SHA-256 of its content, whole
             (``URL#sha256=...``) or its first 8 or more digits in the file's name
-            (``vgg16-397923af.pth``); or ``imagenet``.
-        backbone: a key of ``IMAGENET``.
+            (``vgg16-397923af.pth``); or ``imagenet``, the file of the trunk's ``IMAGENET_URL``.
+        backbone: a key of ``models.trunks.TRUNKS``.
     """
     if pretrained == "imagenet":
-        return _download(IMAGENET[backbone])
+        url = trunk_class(backbone).IMAGENET_URL
+        if url is None:
+            raise InputError(
+                f"model.pretrained is imagenet, but {backbone} names no file of ImageNet weights: "
+                "give a path, or a URL with a SHA-256"
+            )
+        return _download(url)
     if "://" in pretrained:
         return _download(pretrained)
     path = Path(pretrained).expanduser()
@@ -51,19 +51,19 @@ def pretrained_file(pretrained: str, backbone: str) -> Path:
     return path
 
 
-def load_pretrained(trunk: nn.Module, path: Path) -> None:
+def load_pretrained(trunk: Trunk, path: Path) -> None:
     """Load ImageNet weights into a trunk; keys that it does not have (classifiers) are ignored.
 
     Args:
-        trunk: ``VGG16`` or ``ResNet101`` of width 1.
+        trunk: the trunk, of width 1.
         path: ``.pth`` or ``.safetensors`` with torchvision's key names, any floating dtype.
     """
     state = load_safetensors(path)[0] if path.suffix == ".safetensors" else load_pickle_free(path)
     if not isinstance(state, dict):
-        raise InputError(f"{path}: holds a {type(state).__name__}, expected a dict of weights")
-    own, keys = trunk.state_dict(), trunk.pretrained_keys()
+        raise InputError(f"{path}: has a {type(state).__name__}, expected a dict of weights")
+    own, needed = trunk.state_dict(), trunk.pretrained_keys()
     # in the trunk's order, because the first layer's keys say most about a wrong file
-    keys = [key for key in own if key in keys]
+    keys = [key for key in own if key in needed]
     missing = [f"{key} is missing" for key in keys if key not in state]
     misfits = [
         f"{key} is {what}, expected {list(own[key].shape)}"
@@ -71,7 +71,7 @@ def load_pretrained(trunk: nn.Module, path: Path) -> None:
         if key in state and (what := _misfit(state[key], own[key])) is not None
     ]
     if missing or misfits:
-        problems = "; ".join(first_of(keys) for keys in (missing, misfits) if keys)
+        problems = "; ".join(first_of(listed) for listed in (missing, misfits) if listed)
         raise InputError(
             f"{path}: not weights of {type(trunk).__name__} with torchvision's key names: "
             f"{problems}; the file has {first_of([str(key) for key in state]) or 'no keys'}"

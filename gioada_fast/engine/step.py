@@ -1,34 +1,36 @@
-"""One update of all networks: the two sides of the game, and what makes their gradients fast.
+"""One update of all networks: first the generators, then the discriminators.
 
-The two sides are functions of a batch: the generators' loss with the discriminators frozen, then
-the discriminators' loss on what the generators made. Each is a module here, so that it can be
-compiled without a graph break and, on several devices, reduce its own networks' gradients.
+The generators' loss is computed with the discriminators frozen, then the discriminators' loss on
+the tensors that the generators made. Each of the two losses is wrapped in a module, so that
+``torch.compile`` can take it as one graph and DistributedDataParallel can reduce the gradients of
+the networks that it trains.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..adaptation import Batch, GeneratorStep, Share, TwoLevelAdaptation, frozen
+from ..adaptation import Batch, GeneratorStep, LossScale, TwoLevelAdaptation, frozen
 from . import distributed
 from .device import autocast
 
 
 class Step:
-    """Gradients and update of the networks that a phase trains.
+    """Computes the gradients of the networks that a phase trains, and updates them.
 
     Args:
         adaptation: the networks, on their device.
-        optimisers: of the networks that are trained.
+        optimisers: optimisers of the networks that the phase trains, by name.
         precision: see ``device.autocast``.
-        compile: whether both sides go through ``torch.compile`` (fullgraph).
-        adapts: whether batches have a target; without, only the task network is trained.
+        compile: whether to compile both losses with ``torch.compile(fullgraph=True)``.
+        adapts: whether batches have a target. If not, only the task network is trained.
 
-    On several devices every process makes its own batches' gradients, and their mean over all
-    pixels and pairs of all processes is what the optimisers get, reduced once for each update.
+    With several processes, each rank computes gradients for its own batches. DDP averages them once
+    per update, weighted so that the result is the mean over all pixels and pairs of all ranks.
     """
 
     def __init__(
@@ -43,18 +45,20 @@ class Step:
         self.device = next(adaptation.parameters()).device
         self._adapts = adapts
         trained = [adaptation.task, *([adaptation.translation] if adapts else [])]
-        judges = [adaptation.image_discriminator, adaptation.output_discriminator]
-        self._judges = judges
-        self._generators = _side(adaptation.generators_loss, trained, compile)
-        self._discriminators = None
-        if adapts and any(judge is not None for judge in judges):
-            self._discriminators = _side(adaptation.discriminators_loss, judges, compile)
+        discriminators = [adaptation.image_discriminator, adaptation.output_discriminator]
+        self._discriminators = discriminators
+        self._generators_loss = _loss_module(adaptation.generators_loss, trained, compile)
+        self._discriminators_loss: nn.Module | None = None
+        if adapts and any(network is not None for network in discriminators):
+            loss = adaptation.discriminators_loss
+            self._discriminators_loss = _loss_module(loss, discriminators, compile)
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Update every network once; the losses of this process stay on the device.
+        """Update every network once and return this process's losses, still on the device.
 
         Args:
-            batches: whose gradients are accumulated; a mean over all their pixels and pairs.
+            batches: batches whose gradients are accumulated into the mean over their pixels and
+                pairs.
         """
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
@@ -66,54 +70,55 @@ class Step:
         return losses
 
     def gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Add the gradients to the networks' weights; returns the losses, detached."""
+        """Add the gradients to those of the weights and return the losses, detached."""
         totals: dict[str, Tensor] = {}
-        shares = self._shares(batches)
-        for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
+        scales = self._scales(batches)
+        for i, (batch, scale) in enumerate(zip(batches, scales, strict=True)):
             with ExitStack() as stack:
                 if i < len(batches) - 1:
-                    for side in filter(None, (self._generators, self._discriminators)):
-                        if isinstance(side, DistributedDataParallel):
-                            stack.enter_context(side.no_sync())
-                losses = self._gradients_of(batch, share)
+                    for module in (self._generators_loss, self._discriminators_loss):
+                        if isinstance(module, DistributedDataParallel):
+                            stack.enter_context(module.no_sync())
+                losses = self._gradients_of(batch, scale)
             for name, loss in losses.items():
                 loss = loss.detach()
                 totals[name] = totals[name] + loss if name in totals else loss
         return totals
 
-    def _gradients_of(self, batch: Batch, share: Share | None) -> dict[str, Tensor]:
-        with frozen(*self._judges):
+    def _gradients_of(self, batch: Batch, scale: LossScale | None) -> dict[str, Tensor]:
+        with frozen(*self._discriminators):
             with autocast(self.device, self.precision):
-                generators: GeneratorStep = self._generators(batch, share)
-            generators.losses["total"].backward()
-        if self._discriminators is None:
-            return generators.losses
+                generated: GeneratorStep = self._generators_loss(batch, scale)
+            generated.losses["total"].backward()
+        if self._discriminators_loss is None:
+            return generated.losses
         with autocast(self.device, self.precision):
-            losses = self._discriminators(generators._replace(losses={}), share)
+            losses = self._discriminators_loss(generated._replace(losses={}), scale)
         sum(losses.values()).backward()
-        return generators.losses | losses
+        return generated.losses | losses
 
-    def _shares(self, batches: Sequence[Batch]) -> list[Share | None]:
+    def _scales(self, batches: Sequence[Batch]) -> list[LossScale | None]:
         processes = distributed.world_size()
         if len(batches) == processes == 1:
             return [None]
         weights = torch.stack([self.adaptation.pixel_weights(batch) for batch in batches])
         total = distributed.sum_over_processes(weights.sum(0))
-        # the gradients' reduction is a mean over the processes
-        shares = (weights / total.clamp(min=1e-12) * processes).float()
-        return [Share(seg, depth, 1 / len(batches)) for seg, depth in shares]
+        # DDP divides the sum of the gradients by the number of processes
+        parts = (weights / total.clamp(min=1e-12) * processes).float()
+        return [LossScale(seg, depth, 1 / len(batches)) for seg, depth in parts]
 
 
 class GraphedStep:
-    """A step as one CUDA graph: the host sends one launch for all of an update's kernels.
+    """A step as one CUDA graph: the host launches all kernels of an update at once.
 
-    The first updates run one kernel after the other; then one is recorded, and all that follow
-    replay it on their own batches, which must have the first one's sizes. The optimisers' learning
-    rates have to be tensors, or the recorded ones would hold for ever.
+    The first ``warmup`` updates run eagerly. The next update is recorded, and all later updates
+    replay the recording on their own batches, which must have the sizes of the first. The learning
+    rates of the optimisers must be tensors: numbers would be frozen into the recording.
 
     Args:
-        step: of a single process, on a CUDA device.
-        warmup: updates before the recording, in which libraries choose kernels and workspaces.
+        step: step of a single process on a CUDA device.
+        warmup: eager updates before the recording, in which libraries choose kernels and allocate
+            workspaces.
     """
 
     def __init__(self, step: Step, warmup: int = 3):
@@ -122,10 +127,10 @@ class GraphedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """As ``Step``; the losses are valid until the next call."""
+        """Like ``Step``, but the next call overwrites the losses that this call returns."""
         if self.warmup > 0:
             self.warmup -= 1
-            # a stream of its own, as in the recording: gradients are tied to the stream
+            # on the stream of the recording: autograd ties gradients to their stream
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
                 losses = self.step(batches)
@@ -139,19 +144,20 @@ class GraphedStep:
         for recorded, batch in zip(self._batches, batches, strict=True):
             for to, tensor in zip(recorded, batch, strict=True):
                 if to is not None:
+                    assert tensor is not None
                     to.copy_(tensor, non_blocking=True)
         self._graph.replay()
         return self._losses
 
 
 def _clone(batch: Batch) -> Batch:
-    return Batch(*(None if tensor is None else tensor.clone() for tensor in batch))
+    return Batch._make(None if tensor is None else tensor.clone() for tensor in batch)
 
 
-class _Side(nn.Module):
-    """A side's loss as a module of the networks that it trains, and no others."""
+class LossModule(nn.Module):
+    """A loss as a module whose parameters are those that the loss trains."""
 
-    def __init__(self, loss, networks: Sequence[nn.Module | None]):
+    def __init__(self, loss: Callable, networks: Sequence[nn.Module | None]):
         super().__init__()
         self.networks = nn.ModuleList(network for network in networks if network is not None)
         self.loss = loss
@@ -160,16 +166,16 @@ class _Side(nn.Module):
         return self.loss(*args)
 
 
-def _side(loss, networks: Sequence[nn.Module | None], compile: bool) -> nn.Module:
-    side: nn.Module = _Side(loss, networks)
+def _loss_module(loss: Callable, networks: Sequence[nn.Module | None], compile: bool) -> nn.Module:
+    module: nn.Module = LossModule(loss, networks)
     if compile:
-        side = torch.compile(side, fullgraph=True, dynamic=False)
+        module = cast(nn.Module, torch.compile(module, fullgraph=True, dynamic=False))
     if distributed.world_size() == 1:
-        return side
-    device = next(side.parameters()).device
+        return module
+    device = next(module.parameters()).device
     return DistributedDataParallel(
-        side,
+        module,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # none that training changes
+        broadcast_buffers=False,  # training changes no buffer
         gradient_as_bucket_view=True,
     )

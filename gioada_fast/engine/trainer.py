@@ -240,7 +240,7 @@ class Trainer:
             data.flip,
             (data.height, data.width),
             data.max_unreadable,
-            class_draws=self._classes if adapts and self.config.adaptation.self_training else 0,
+            class_mix_noise=self._classes if adapts and self.config.adaptation.self_training else 0,
         )
         loaded = pair_batches(
             stream,

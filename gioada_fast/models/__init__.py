@@ -1,13 +1,15 @@
-"""The four networks of GIO-Ada, in the names that the code uses everywhere."""
+"""The four networks of GIO-Ada, and the trunks of the task network."""
 
 from .discriminators import OutputDiscriminator, PatchDiscriminator
-from .task import BACKBONES, TaskNet
+from .task import TaskNet
 from .translation import TranslationNet
+from .trunks import TRUNKS, Trunk
 
 __all__ = [
-    "BACKBONES",
+    "TRUNKS",
     "OutputDiscriminator",
     "PatchDiscriminator",
     "TaskNet",
     "TranslationNet",
+    "Trunk",
 ]

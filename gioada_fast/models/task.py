@@ -1,4 +1,4 @@
-"""The task network G_task: image to segmentation and depth."""
+"""The task network G_task, which predicts segmentation and depth from an image."""
 
 import itertools
 from collections.abc import Sequence
@@ -7,26 +7,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .trunks.resnet import ResNet101
-from .trunks.vgg import VGG16
-
-BACKBONES = {"vgg16": VGG16, "resnet101": ResNet101}
+from .trunks import Trunk, trunk_class
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TaskNet(nn.Module):
-    """DeepLab-v2: one trunk of output stride 8, two heads.
+    """DeepLab-v2 with two heads on one trunk of output stride 8.
 
     Args:
         num_classes: C.
-        backbone: ``vgg16`` or ``resnet101``.
+        backbone: a key of ``trunks.TRUNKS``.
         width: factor on the trunk's channels.
-        norm: ``group`` or ``none``, see the backbones.
+        norm: one of the trunk's ``NORMS``.
 
     Source: Chen et al. (arXiv 1606.00915).
     """
+
+    input_scale: Tensor
+    input_shift: Tensor
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class TaskNet(nn.Module):
         norm: str = "group",
     ):
         super().__init__()
-        self.trunk = BACKBONES[backbone](width=width, norm=norm)
+        self.trunk: Trunk = trunk_class(backbone)(width, norm)
         self.segmentation = AtrousHead(self.trunk.out_channels, num_classes)
         self.depth = AtrousHead(self.trunk.out_channels, 1)
         mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
@@ -46,17 +46,18 @@ class TaskNet(nn.Module):
         self.register_buffer("input_shift", (0.5 - mean) / std, persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment and estimate depth.
+        """Predict segmentation and depth.
 
         Args:
             image: [N, 3, H, W] in [-1, 1].
 
         Returns:
-            (logits [N, C, h, w], depth [N, 1, h, w]) at about H / 8 x W / 8; depth is encoded.
+            (logits [N, C, h, w], encoded depth [N, 1, h, w]), h and w about H / 8 and W / 8.
         """
         x = image * self.input_scale + self.input_shift
         features = self.trunk(x.contiguous(memory_format=torch.channels_last))
-        return atrous_heads(features, (self.segmentation, self.depth))
+        logits, depth = atrous_heads(features, (self.segmentation, self.depth))
+        return logits, depth
 
 
 class AtrousHead(nn.Module):
@@ -64,13 +65,12 @@ class AtrousHead(nn.Module):
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 3, padding=dilation, dilation=dilation)
-            for dilation in (6, 12, 18, 24)
-        )
-        for branch in self.branches:
-            nn.init.normal_(branch.weight, std=0.01)
-            nn.init.zeros_(branch.bias)
+        convs = [nn.Conv2d(c_in, c_out, 3, padding=d, dilation=d) for d in (6, 12, 18, 24)]
+        for conv in convs:
+            nn.init.normal_(conv.weight, std=0.01)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+        self.branches = nn.ModuleList(convs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, c_in, h, w] to [N, c_out, h, w]."""
@@ -78,21 +78,21 @@ class AtrousHead(nn.Module):
 
 
 def atrous_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
-    """Each head's output, with one multiplication for all taps of all heads' branches.
+    """Outputs of all heads, from one 1x1 convolution that computes all taps of all branches.
 
-    A tap of a dilated convolution is a 1x1 convolution whose result is shifted. All of them at once
-    have enough output channels to be fast, which a head of a few channels has not; and PyTorch's
-    gradients of a convolution of large dilation are slow on CPUs. The shifted sum is taken in
-    float32. Taps that lie outside of the whole image are left out.
+    Each tap of a dilated convolution is a 1x1 convolution whose result is shifted. One convolution
+    for all taps has enough output channels to be fast, while a head with few channels does not;
+    PyTorch's gradients of convolutions with a large dilation are also slow on CPUs. The shifted
+    results are added in float32. Taps that lie outside the image for every pixel are skipped.
 
     Args:
         x: [N, c_in, h, w].
-        heads: of the same dilations.
+        heads: heads with the same dilations.
     """
     h, w = x.shape[2:]
     channels = [head.branches[0].out_channels for head in heads]
     branches = list(zip(*(head.branches for head in heads), strict=True))
-    weights: dict[tuple[int, int], Tensor] = {}  # by shift: the middle taps of all branches add up
+    weights: dict[tuple[int, int], Tensor] = {}  # by shift; all branches share the centre tap
     for convs in branches:
         weight = torch.cat([conv.weight for conv in convs])
         dilation = convs[0].dilation[0]
@@ -103,8 +103,8 @@ def atrous_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
                 weights[shift] = weights[shift] + tap if shift in weights else tap
     taps = F.conv2d(x, torch.cat(list(weights.values()))[:, :, None, None])
     biases = torch.stack([torch.cat([conv.bias for conv in convs]) for convs in branches])
-    # not a sum, whose gradient all branches would share: one tensor, to which gradients of further
-    # batches would be added once for each branch
+    # mean, not sum: the gradient of a sum is one tensor for all branches, and the gradients of
+    # further batches would be added to it once per branch
     bias = biases.mean(0) * len(branches)
     out = bias.float().view(-1, 1, 1)
     for (dy, dx), tap in zip(weights, taps.split(sum(channels), 1), strict=True):

@@ -244,7 +244,7 @@ def test_a_file_without_weights_is_refused(tmp_path):
     torch.save({}, path)
     unfit(path, small_trunk(), "the file has no keys")
     torch.save([torch.zeros(1)], path)
-    unfit(path, small_trunk(), "holds a list")
+    unfit(path, small_trunk(), "has a list")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""ResNet-101 as DeepLab-v2 uses it: torchvision's key names, output stride 8."""
+"""ResNet-101 with output stride 8 as in DeepLab-v2, with the key names of torchvision."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import channels, group_norm
+from .base import Trunk
 
 _STAGES = ((64, 3, 1, 1), (128, 4, 2, 1), (256, 23, 1, 2), (512, 3, 1, 4))
 """(channels, blocks, stride, dilation) of layer1 to layer4."""
@@ -12,7 +13,15 @@ _EXPANSION = 4
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with fixed statistics and affine part: for pretrained weights, small batches."""
+    """Batch norm with fixed statistics and a fixed affine part.
+
+    Meant for pretrained weights, because statistics of small batches are too noisy to train with.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, num_channels: int, eps: float = 1e-5):
         super().__init__()
@@ -33,7 +42,7 @@ def _norm(kind: str, num_channels: int) -> nn.Module:
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (dilated), 1x1 with a shortcut; torchvision's names."""
+    """1x1, dilated 3x3 and 1x1 convolution with a shortcut, with the key names of torchvision."""
 
     def __init__(self, c_in: int, c: int, stride: int, dilation: int, norm: str):
         super().__init__()
@@ -54,47 +63,46 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        return F.relu(self.bn3(self.conv3(x)) + shortcut)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
 
-class ResNet101(nn.Module):
-    """The trunk.
+class ResNet101(Trunk):
+    """ResNet-101 without its classifier; layer3 and layer4 are dilated instead of strided.
 
     Args:
         width: factor on the channels; 1 for pretrained weights.
-        norm: ``group`` (from scratch) or ``none``: batch norm frozen at the pretrained statistics.
+        norm: ``group`` to train from scratch, ``frozen_batch`` for the batch norm of pretrained
+            weights; ``none`` is the older name of ``frozen_batch``.
 
     Source: He et al. (arXiv 1512.03385); DeepLab-v2 (arXiv 1606.00915).
     """
 
+    NORMS = ("group", "frozen_batch", "none")
+    IMAGENET_URL = "https://download.pytorch.org/models/resnet101-63fe2227.pth"  # IMAGENET1K_V1
+
     def __init__(self, width: float = 1.0, norm: str = "group"):
-        super().__init__()
+        super().__init__(width, norm)
         c_in = channels(64, width)
         self.conv1 = nn.Conv2d(3, c_in, 7, stride=2, padding=3, bias=False)
         self.bn1 = _norm(norm, c_in)
-        for number, (base, blocks, stride, dilation) in enumerate(_STAGES, start=1):
+        stages: list[nn.Sequential] = []
+        for base, blocks, stride, dilation in _STAGES:
             c = channels(base, width)
             stage: list[nn.Module] = []
             for block in range(blocks):
                 stage.append(Bottleneck(c_in, c, stride if block == 0 else 1, dilation, norm))
                 c_in = c * _EXPANSION
-            self.add_module(f"layer{number}", nn.Sequential(*stage))
+            stages.append(nn.Sequential(*stage))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.out_channels = c_in
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] with ImageNet's mean and deviation to [N, out_channels, ~H/8, ~W/8]."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        """See ``Trunk.forward``."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
-
-    def pretrained_keys(self) -> set[str]:
-        """Keys that a file of ImageNet weights must have: all of the trunk."""
-        return set(self.state_dict())
-
-    def scale_to_unit_variance(self) -> None:
-        """Nothing to do: batch norm with pretrained statistics has done it."""
