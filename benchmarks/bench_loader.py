@@ -26,9 +26,10 @@ from gioada_fast.adaptation import Batch, TwoLevelAdaptation
 from gioada_fast.config import Config, DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import pack_writer, sets
 from gioada_fast.data.loader import PairStream, pair_batches
+from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.engine.step import Step
 from gioada_fast.engine.trainer import Phase, build_optimisers
-from gioada_fast.labels import STREET
+from gioada_fast.labels import STREET, label_space
 
 FRAMES = 8
 WORKERS = (0, 1, 2)
@@ -134,7 +135,7 @@ suits it best."""
 def _batches(source, target, case: Case, workers: int, count: int):
     """``count`` batches, each read once; its pairs."""
     stream = PairStream(source, target, 0, True, case.size)
-    unreadable = sets.Unreadable(0, print)
+    unreadable = Unreadable(0, print)
     loaded = pair_batches(stream, 0, count, case.batch_size, workers, False, unreadable)
     for batch in loaded:
         for tensor in batch.values():
@@ -169,7 +170,7 @@ def _step(frames, case: Case) -> float:
     """Pairs a second that a full update of the demo's networks consumes."""
     torch.manual_seed(0)
     config = Config()
-    classes = sets.LABEL_SPACES[case.label_space].num_classes
+    classes = label_space(case.label_space).num_classes
     adaptation = TwoLevelAdaptation(classes, config.adaptation, config.model)
     adaptation = adaptation.to(memory_format=torch.channels_last)
     step = Step(adaptation, build_optimisers(config, adaptation, Phase("adaptation", 0, 1000)))

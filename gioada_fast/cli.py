@@ -20,6 +20,7 @@ from rich.console import Console
 
 from .config import RENAMED, Config, find_config, find_preset, rename_old_settings
 from .errors import InputError, RunStopped
+from .labels import BUILT_IN_SPACES, label_space
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -73,6 +74,8 @@ class ConfigParser(Parser):
 
 def config_parser(prog: str, hints: bool = True) -> ConfigParser:
     """Make a parser with ``--config NAME_OR_FILE``, ``--print_config`` and a flag per setting."""
+    from .data import registry  # imported here because commands without settings need no data sets
+
     parser = ConfigParser(prog=prog, hints=hints)
     parser.add_argument(
         "--config",
@@ -80,6 +83,11 @@ def config_parser(prog: str, hints: bool = True) -> ConfigParser:
         help="a YAML file, or the name of a configuration shipped with the package",
     )
     parser.add_class_arguments(Config)
+    for action in parser._actions:
+        if action.dest in ("data.source.name", "data.target.name"):
+            action.choices = registry.names(action.dest.split(".")[1])
+        elif action.dest == "data.label_space":
+            action.metavar = f"{{{','.join(BUILT_IN_SPACES)},FILE.yaml}}"
     return parser
 
 
@@ -96,6 +104,7 @@ def instantiate(parser: ConfigParser, namespace: Namespace) -> Config:
     values = parser.instantiate(namespace)
     values.pop("config", None)
     config = Config(**vars(values))
+    label_space(config.data.label_space)  # fails before anything is written or rendered
     typed, norm = namespace["model.norm"], config.model.norm
     if typed != norm:
         parser.hint(f"model.norm={typed} of {config.model.backbone}", f"model.norm={norm}")

@@ -30,20 +30,24 @@ def _not_negative(owner: str, **values: float) -> None:
 SCENES_CACHE = "~/.cache/gioada_fast"
 """Where street scenes are rendered to unless a root is set."""
 
+TARGET_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
+"""First seeds of the target's street scenes, to train on and to score; the source starts from 0, so
+that no two sets share a frame."""
+
 
 @dataclass
 class FramesConfig:
-    """What the sources and targets have in common."""
+    """Settings that sources and targets share."""
 
     root: str | None = None
     """Folder of the data set. Unset: ~/.cache/gioada_fast for street scenes, which are rendered
-    into it once."""
+    there once."""
     height: int | None = None
-    """Height in pixels that images are resized to, before they are cropped at random to
-    data.height. Unset: data.height, nothing is cropped."""
+    """Height in pixels that images are resized to before a random crop of data.height. Unset:
+    data.height, without a crop."""
     width: int | None = None
-    """Width in pixels that images are resized to, before they are cropped at random to
-    data.width. Unset: data.width, nothing is cropped."""
+    """Width in pixels that images are resized to before a random crop of data.width. Unset:
+    data.width, without a crop."""
     images: str | None = None
     """folder, carla: pattern of the images under the root, with one * for the frame's name. Unset:
     images/* (folder), rgb/* (carla)."""
@@ -53,40 +57,31 @@ class FramesConfig:
     """folder, carla: pattern of the depth maps. Unset: none (folder), depth/* (carla)."""
     classes: str | None = None
     """folder: YAML file that maps ids, or colours such as "128 64 128", to classes of
-    data.label_space, and null to ignored. carla: carla_0_9_10 (tags of 0.9.10 to 0.9.13, the
+    data.label_space; null ignores an id. carla: carla_0_9_10 (tags of 0.9.10 to 0.9.13, the
     default), carla_0_9_14 or shift."""
     depth_per_metre: float = 100.0
-    """folder: what 16-bit depth maps count in a metre, 100 in centimetres; 0 and 65535 are none."""
+    """folder: units per metre in 16-bit depth maps, 100 for centimetres; 0 and 65535 mean no
+    depth."""
 
 
 @dataclass
 class SourceConfig(FramesConfig):
     """Where images with labels and depth come from."""
 
-    name: Literal[
-        "street_scenes",
-        "vkitti",
-        "vkitti2",
-        "synthia",
-        "carla",
-        "folder",
-        "kitti",
-        "cityscapes",
-        "camvid",
-    ] = "street_scenes"
-    """Data set. The last three are real frames, without depth: an upper bound to compare with."""
+    name: str = "street_scenes"
+    """Data set. Real ones, which have no depth, give an upper bound to compare with."""
     split: str | None = None
-    """Of kitti, cityscapes, camvid. Unset: train (cityscapes, camvid). folder: what stands for
-    {split} in the patterns."""
+    """Split of a data set that has several. Unset: the one that the data set is trained on. folder:
+    replaces {split} in the patterns."""
     include: str = "*"
-    """Take the frames whose image's path under the root matches this, such as */clone/*."""
+    """Use only frames whose image path under the root matches this pattern, such as */clone/*."""
     look: str = "day"
     """street_scenes: look."""
     frames: int = 320
     """street_scenes: number of frames."""
     first_seed: int = 0
-    """street_scenes: seed of the first frame; the others follow. The target's start from 1000000,
-    those that are scored from 2000000."""
+    """street_scenes: seed of the first frame; the others count up from it. The target's seeds start
+    from 1000000, those of the evaluation frames from 2000000."""
 
     def __post_init__(self):
         _positive("data.source", frames=self.frames, depth_per_metre=self.depth_per_metre)
@@ -97,20 +92,20 @@ class SourceConfig(FramesConfig):
 class TargetConfig(FramesConfig):
     """Where target images come from, and the labelled frames that score the result."""
 
-    name: Literal["street_scenes", "kitti", "cityscapes", "camvid", "folder"] = "street_scenes"
+    name: str = "street_scenes"
     """Data set. street_scenes in a second look is a stand-in for real images."""
     train_split: str | None = None
-    """Images to train on, whose labels are never read. Unset: train (cityscapes, camvid), testing
-    (kitti). folder: what stands for {split} in the patterns."""
+    """Images to train on, whose labels are never read. Unset: the data set's own, such as train
+    (cityscapes, camvid) or testing (kitti). folder: replaces {split} in the patterns."""
     evaluation_split: str | None = None
-    """Labelled images to score on. Unset: val (cityscapes, camvid), training (kitti). folder: what
-    stands for {split} in the patterns."""
+    """Labelled images to score on. Unset: the data set's own, such as val (cityscapes, camvid) or
+    training (kitti). folder: replaces {split} in the patterns."""
     look: str = "overcast"
     """street_scenes: look."""
     frames: int = 200
     """street_scenes: number of frames to train on, without labels."""
     evaluation_frames: int = 60
-    """street_scenes: number of further frames to score on, with labels."""
+    """street_scenes: number of other frames to score on, with labels."""
 
     def __post_init__(self):
         _positive(
@@ -123,14 +118,12 @@ class TargetConfig(FramesConfig):
 
 @dataclass
 class DataConfig:
-    """Data, and how it is brought to one size."""
+    """Data sets, classes and image sizes."""
 
     source: SourceConfig = field(default_factory=SourceConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
-    label_space: Literal["camvid11", "cityscapes19", "cityscapes16", "cityscapes13", "kitti10"] = (
-        "camvid11"
-    )
-    """Classes that are trained and scored."""
+    label_space: str = "camvid11"
+    """Classes that are trained and scored: a built-in label space, or a YAML file of your own."""
     height: int = 180
     """Height of the training images in pixels."""
     width: int = 240
@@ -138,17 +131,16 @@ class DataConfig:
     flip: bool = True
     """Mirror half of the training images."""
     class_weights: Literal["none", "sqrt_inverse"] = "sqrt_inverse"
-    """Weights of the cross-entropy: none, or one over the square root of the class's frequency in
-    the source's labels (mean 1), which keeps small classes from being forgotten; they are counted
-    in all of the source's label maps first."""
+    """Weights of the cross-entropy: none, or 1 / sqrt(frequency of the class in all of the source's
+    label maps), scaled to mean 1, so that rare classes are not forgotten."""
     packs: str | None = None
-    """Folder of packs, which python -m gioada_fast.data pack has written with these settings:
-    training reads them instead of the data sets' own files."""
+    """Folder of packs that python -m gioada_fast.data pack wrote with these settings. Training
+    reads them instead of the data sets' files."""
     workers: int = 1
-    """Processes that load images; 0 loads in the training process."""
+    """Processes that load images; with 0 the training process loads them."""
     max_unreadable: int = 10
-    """Files that cannot be read in training are reported and other frames taken instead, up to so
-    many; one more ends the run."""
+    """Maximum number of files that cannot be read in training: each is reported and another frame
+    is used instead; one more ends the run."""
 
     def __post_init__(self):
         _not_negative("data", workers=self.workers, max_unreadable=self.max_unreadable)
@@ -159,8 +151,8 @@ class DataConfig:
                 resized = getattr(getattr(self, side), name)
                 if resized is not None and resized < value:
                     raise InputError(
-                        f"data.{side}.{name} is {resized}, must be at least data.{name}, {value}: "
-                        "crops are taken out of it"
+                        f"data.{side}.{name} is {resized}, must be at least data.{name}, {value}, "
+                        "the size of the crops"
                     )
 
     @property
@@ -170,7 +162,7 @@ class DataConfig:
 
     @property
     def target_size(self) -> tuple[int, int]:
-        """(H, W) that the target's images are resized to, and predicted at."""
+        """(H, W) that the target's images are resized to for training and prediction."""
         return self.target.height or self.height, self.target.width or self.width
 
 

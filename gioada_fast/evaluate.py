@@ -1,10 +1,11 @@
 """Score: ``python -m gioada_fast.evaluate runs/NAME``.
 
-Takes a run's folder, or the weights file of a task network, and prints IoU by class on labelled
-target frames, and errors of depth where they have depth: the frames of the run's settings, or any
-others by --target, --root, --split, and for a folder --images, --labels, --depth and --classes.
---save-predictions FOLDER writes the segmentation of each frame at its own size as a PNG of official
-ids under the image's name, as cityscapesscripts and the servers of Cityscapes and KITTI take them.
+Takes the folder of a run or the weights file of a task network. Prints the IoU of each class on
+labelled target frames, and depth errors if the frames have depth. The frames are those of the run's
+settings, or others by --target, --root, --split, and for a folder --images, --labels, --depth and
+--classes. --save-predictions FOLDER writes the segmentation of each frame at the frame's size, as a
+PNG of official ids under the image's name, which cityscapesscripts and the servers of Cityscapes
+and KITTI accept.
 """
 
 import json
@@ -17,7 +18,8 @@ from rich.table import Table
 
 from . import cli
 from .config import Config, DataConfig, TargetConfig
-from .data.sets import TARGETS, describe_target, evaluation_frames
+from .data import registry
+from .data.sets import describe_target, evaluation_frames
 from .engine.device import choose_device
 from .engine.evaluator import MAX_SCORED_DEPTH, Scores, evaluate
 from .engine.networks import load_task
@@ -27,7 +29,7 @@ from .report.formatting import percent
 from .report.panels import save_image
 
 PROG = "python -m gioada_fast.evaluate"
-_OF_TARGET = {
+_TARGET_FLAGS = {
     "root": "folder of the data set (unset: the run's)",
     "split": "val, ... (unset: the run's)",
     "images": "folder: pattern of the images",
@@ -41,9 +43,13 @@ def main(arguments: Sequence[str]) -> None:
     """Print scores as a table, or as JSON."""
     parser = cli.Parser(prog=PROG)
     parser.add_argument("model", type=str, help="folder of a run, or a task.safetensors")
-    parser.add_argument("--weights", default="task", help="which of a run: task, task_source_only")
-    parser.add_argument("--target", help=f"data set: {', '.join(TARGETS)} (unset: the run's)")
-    for name, text in _OF_TARGET.items():
+    parser.add_argument(
+        "--weights", default="task", help="weights of a run: task, task_source_only"
+    )
+    parser.add_argument(
+        "--target", help=f"data set: {', '.join(registry.names('target'))} (unset: the run's)"
+    )
+    for name, text in _TARGET_FLAGS.items():
         parser.add_argument(f"--{name}", help=text)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
@@ -59,9 +65,11 @@ def main(arguments: Sequence[str]) -> None:
     task, space, metadata = load_task(find_weights(path, options.weights))
     config = cli.read_config(RunFolder(path).config, PROG) if path.is_dir() else Config()
     target = _target(config.data.target, options)
-    # the networks' size, whatever the images are resized to elsewhere
+    # the network predicts at its training size
     target.height, target.width = height, width = metadata["size"]
-    data = DataConfig(target=target, label_space=space.name, height=height, width=width)
+    data = DataConfig(
+        target=target, label_space=metadata["label_space"], height=height, width=width
+    )
 
     device = choose_device(options.device)
     frames = evaluation_frames(data)
@@ -90,11 +98,12 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _target(target: TargetConfig, options) -> TargetConfig:
-    """The run's target, with what the flags change of it."""
+    """The run's target, changed by the flags."""
     if options.target not in (None, target.name):
-        # another data set's folder is not the run's
-        target = TargetConfig(name=cli.choice("--target", options.target, TARGETS))
-    for name in _OF_TARGET:
+        # the run's folder and splits belong to another data set
+        name = cli.choice("--target", options.target, registry.names("target"))
+        target = TargetConfig(name=name)
+    for name in _TARGET_FLAGS:
         value = getattr(options, name)
         if value is not None:
             setattr(target, "evaluation_split" if name == "split" else name, value)

@@ -1,12 +1,14 @@
-"""The one table of classes: label spaces that are trained and scored, and data sets' own labels.
+"""What a pixel's label means: label spaces and labellings.
 
-Cityscapes's names are what the two sides have in common: a ``Labelling`` says which of them each of
-a data set's own classes is, a ``LabelSpace`` which of them each of its classes takes in.
+A ``Labelling`` maps a data set's own classes to common names, a ``LabelSpace`` maps common names to
+train ids. The common names are those of Cityscapes' 19 classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -17,36 +19,57 @@ IGNORE = 255
 """Train id of pixels that are neither trained nor scored."""
 
 FAR = 655.34
-"""Metres, the largest depth: the last value of 16-bit centimetres. Beyond it a pixel has none."""
+"""Largest depth in metres, the last value of 16-bit centimetres. Pixels beyond it have no depth."""
 
 UNKNOWN = -1
-"""Entry of a look-up table for ids that the data set does not have."""
+"""Entry of a look-up table for ids that the data set does not define."""
+
+COMMON_CLASSES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
+    "motorcycle", "bicycle",
+)  # fmt: skip
+"""Cityscapes' classes in the order of their train ids: the names that labellings and label spaces
+share."""
+
+BUILT_IN_SPACES = {
+    file.stem: file for file in sorted(Path(__file__).with_name("label_spaces").glob("*.yaml"))
+}
+"""Name and file of each label space that comes with the package."""
+
+_MAX_CLASSES = 254
+"""Train ids are bytes, and 255 is ``IGNORE``."""
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Classes that are trained and scored, in the order of their train ids."""
+    """Classes that are trained and scored, in the order of their train ids.
+
+    All fields are tuples, so that a space can be hashed and sent to other processes.
+    """
 
     name: str
     classes: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
     """RGB, one for each class."""
     ids: tuple[int, ...]
-    """Ids by which the official evaluators know the classes."""
-    merged: tuple[tuple[str, str], ...] = ()
-    """Cityscapes's names that are part of a class of another name, with that name. A tuple, for a
-    space is hashed and sent to other processes."""
+    """Ids that the official evaluators use for the classes."""
+    of: tuple[tuple[str, ...], ...] = ()
+    """For each class, the common classes that it consists of. A class without any gets pixels from
+    class maps alone."""
     also_scored: str | None = None
-    """Label space whose classes are some of these, with a mean of its own in the field's tables."""
+    """Label space with some of these classes, whose mean is scored as well."""
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
 
-    def train_id(self, name: str | None) -> int:
-        """Train id of Cityscapes's class ``name``; IGNORE where no class takes it in."""
-        name = dict(self.merged).get(name, name)
-        return self.classes.index(name) if name in self.classes else IGNORE
+    def train_id(self, common: str | None) -> int:
+        """Train id of a common class; IGNORE if it is part of no class."""
+        for train_id, names in enumerate(self.of):
+            if common in names:
+                return train_id
+        return IGNORE
 
     def colourise(self, labels: np.ndarray) -> np.ndarray:
         """Train ids [H, W] to RGB uint8 [H, W, 3]; ignored pixels are black."""
@@ -63,14 +86,14 @@ class LabelSpace:
 
 @dataclass(frozen=True)
 class Labelling:
-    """What the label maps of a data set hold."""
+    """The classes in the label maps of a data set."""
 
     name: str
     classes: Mapping[str, str | None]
-    """The data set's own name of a class, and Cityscapes's; None is never trained or scored. The
-    place in the order is the id."""
-    spaces: tuple[str, ...]
-    """Label spaces that it can be mapped to."""
+    """The data set's name of each class and the common name; None is never trained or scored. The
+    position in the mapping is the class's id in label maps."""
+    spaces: tuple[str, ...] | None = None
+    """Built-in label spaces that the data set is used with. None: all whose classes it draws."""
 
     @property
     def ids(self) -> dict[str, int]:
@@ -83,73 +106,164 @@ class Labelling:
         table[: len(self.classes)] = [space.train_id(name) for name in self.classes.values()]
         return table
 
+    def undrawn(self, space: LabelSpace) -> tuple[str, ...]:
+        """Classes of ``space`` that consist of common classes and that the data set never draws.
 
-# name: (id, colour), as in cityscapesscripts.helpers.labels
-_CITYSCAPES = {
-    "road": (7, (128, 64, 128)),
-    "sidewalk": (8, (244, 35, 232)),
-    "building": (11, (70, 70, 70)),
-    "wall": (12, (102, 102, 156)),
-    "fence": (13, (190, 153, 153)),
-    "pole": (17, (153, 153, 153)),
-    "traffic light": (19, (250, 170, 30)),
-    "traffic sign": (20, (220, 220, 0)),
-    "vegetation": (21, (107, 142, 35)),
-    "terrain": (22, (152, 251, 152)),
-    "sky": (23, (70, 130, 180)),
-    "person": (24, (220, 20, 60)),
-    "rider": (25, (255, 0, 0)),
-    "car": (26, (0, 0, 142)),
-    "truck": (27, (0, 0, 70)),
-    "bus": (28, (0, 60, 100)),
-    "train": (31, (0, 80, 100)),
-    "motorcycle": (32, (0, 0, 230)),
-    "bicycle": (33, (119, 11, 32)),
-}
+        All classes if none consists of common classes: no pixel would have a label.
+        """
+        drawn = {space.train_id(name) for name in self.classes.values()}
+        expected = [i for i, names in enumerate(space.of) if names] or range(space.num_classes)
+        return tuple(space.classes[i] for i in expected if i not in drawn)
+
+    def serves(self, space: LabelSpace) -> bool:
+        """Whether the data set's labels can be mapped to ``space``."""
+        if self.spaces is not None and space.name in BUILT_IN_SPACES:
+            return space.name in self.spaces
+        return not self.undrawn(space)
 
 
-def _cityscapes_space(name: str, *without: str, also_scored: str | None = None) -> LabelSpace:
-    classes = tuple(c for c in _CITYSCAPES if c not in without)
-    ids, colours = zip(*(_CITYSCAPES[c] for c in classes), strict=True)
-    return LabelSpace(name, classes, colours, ids, also_scored=also_scored)
+def label_space(name_or_path: str) -> LabelSpace:
+    """The built-in label space of that name, or the one that a YAML file describes.
+
+    Raises:
+        InputError: there is neither, or the file is not a label space.
+    """
+    if name_or_path in BUILT_IN_SPACES:
+        return _built_in_space(name_or_path)
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"no label space {name_or_path!r}: neither a YAML file nor one of "
+            f"{', '.join(BUILT_IN_SPACES)}"
+        )
+    space = _read_space(path)
+    if space.name in BUILT_IN_SPACES:
+        raise InputError(f"{path}: name is {space.name}, which is a built-in label space")
+    return space
 
 
-CITYSCAPES19 = _cityscapes_space("cityscapes19")
-# SYNTHIA and Cityscapes have 16 classes in common; most tables add a mean without the three that
-# SYNTHIA draws least like Cityscapes.
-CITYSCAPES16 = _cityscapes_space(
-    "cityscapes16", "terrain", "truck", "train", also_scored="cityscapes13"
-)
-CITYSCAPES13 = _cityscapes_space(
-    "cityscapes13", "terrain", "truck", "train", "wall", "fence", "pole"
-)
-# What Virtual KITTI draws of KITTI's classes.
-KITTI10 = _cityscapes_space(
-    "kitti10", "sidewalk", "wall", "fence", "person", "rider", "bus", "train", "motorcycle",
-    "bicycle",
-)  # fmt: skip
-# CamVid as packed in the SegNet tutorial. It draws walls with buildings, grass and hedges with
-# trees, lights with signs, lorries and buses with cars, and a rider with the bicycle under it.
-CAMVID11 = LabelSpace(
-    "camvid11",
-    ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
-     "bicyclist"),
-    ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
-     (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
-    ids=tuple(range(11)),
-    merged=(
-        ("wall", "building"), ("sidewalk", "pavement"), ("vegetation", "tree"), ("terrain", "tree"),
-        ("traffic sign", "sign"), ("traffic light", "sign"), ("truck", "car"), ("bus", "car"),
-        ("person", "pedestrian"), ("rider", "bicyclist"), ("bicycle", "bicyclist"),
-        ("motorcycle", "bicyclist"),
-    ),
-)  # fmt: skip
+@lru_cache
+def _built_in_space(name: str) -> LabelSpace:
+    return _read_space(BUILT_IN_SPACES[name])
 
-LABEL_SPACES = {
-    space.name: space for space in (CAMVID11, CITYSCAPES19, CITYSCAPES16, CITYSCAPES13, KITTI10)
-}
 
-# Ids in the label files that the street-scene generator writes.
+def _read_space(path: Path) -> LabelSpace:
+    """Label space from YAML; ``of``, ``id`` and ``also_scored`` may be left out::
+
+    name: warehouse
+    classes:
+      floor:    {colour: [128, 64, 128], of: [road, sidewalk]}
+      forklift: {colour: [0, 0, 142]}
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise InputError(f"{path}: label space: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: label space is not readable as YAML: {error}") from error
+    fields = _fields(root, path, "a label space", ("name", "classes"), ("also_scored",))
+    name = _value(fields["name"], path)
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{_line(fields['name'], path)}: name is {name!r}, expected a text")
+    entries = _entries(fields["classes"], path, "classes")
+    if not 2 <= len(entries) <= _MAX_CLASSES:
+        raise InputError(
+            f"{_line(fields['classes'], path)}: a label space has 2 to {_MAX_CLASSES} classes, "
+            f"found {len(entries)}"
+        )
+    colours, of, ids = [], [], []
+    owner: dict[str, str] = {}
+    for index, (class_name, node) in enumerate(entries.items()):
+        where = f"{_line(node, path)}: class {class_name!r}"
+        nodes = _fields(node, path, f"class {class_name!r}", ("colour",), ("of", "id"))
+        values = {key: _value(node, path) for key, node in nodes.items()}
+        colours.append(_colour(values["colour"], where))
+        of.append(_common_classes(values.get("of", []), where))
+        ids.append(_byte(values.get("id", index), f"{where}: id"))
+        for common in of[-1]:
+            if common in owner:
+                raise InputError(f"{where}: {common!r} is part of {owner[common]!r} already")
+            owner[common] = class_name
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{path}: two classes have the same id; classes without one count from 0")
+    space = LabelSpace(name, tuple(entries), tuple(colours), tuple(ids), tuple(of))
+    if "also_scored" not in fields:
+        return space
+    other = _value(fields["also_scored"], path)
+    if other not in BUILT_IN_SPACES or not set(_built_in_space(other).classes) <= set(entries):
+        raise InputError(
+            f"{_line(fields['also_scored'], path)}: also_scored is {other!r}, expected a built-in "
+            "label space that has some of these classes"
+        )
+    return replace(space, also_scored=other)
+
+
+def _colour(value: Any, where: str) -> tuple[int, int, int]:
+    if not isinstance(value, list) or len(value) != 3:
+        raise InputError(f"{where}: colour is {value!r}, expected [R, G, B]")
+    r, g, b = (_byte(part, f"{where}: colour") for part in value)
+    return r, g, b
+
+
+def _byte(value: Any, where: str) -> int:
+    if type(value) is not int or not 0 <= value <= 255:
+        raise InputError(f"{where} has {value!r}, expected a whole number from 0 to 255")
+    return value
+
+
+def _common_classes(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{where}: of is {value!r}, expected a list such as [road, sidewalk]")
+    for name in value:
+        if name not in COMMON_CLASSES:
+            raise InputError(
+                f"{where}: of names {name!r}, expected some of {', '.join(COMMON_CLASSES)}"
+            )
+    return tuple(value)
+
+
+def _fields(
+    node: yaml.Node | None,
+    path: Path,
+    owner: str,
+    required: tuple[str, ...],
+    optional: tuple[str, ...],
+) -> dict[str, yaml.Node]:
+    fields = _entries(node, path, owner)
+    expected = ", ".join((*required, *optional))
+    for name in fields:
+        if name not in (*required, *optional):
+            raise InputError(f"{_line(node, path)}: {owner} has {name!r}, expected {expected}")
+    for name in required:
+        if name not in fields:
+            raise InputError(f"{_line(node, path)}: {owner} has no {name!r}, expected {expected}")
+    return fields
+
+
+def _entries(node: yaml.Node | None, path: Path, owner: str) -> dict[str, yaml.Node]:
+    """Entries of a YAML mapping; YAML itself would let the last one of a name win."""
+    if not isinstance(node, yaml.MappingNode):
+        raise InputError(f"{_line(node, path)}: {owner}: expected 'name: value' lines")
+    entries: dict[str, yaml.Node] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.value in entries:
+            raise InputError(f"{_line(key, path)}: {owner} has {key.value!r} twice")
+        entries[key.value] = value
+    return entries
+
+
+def _value(node: yaml.Node, path: Path) -> Any:
+    try:
+        return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{_line(node, path)}: {error}") from error
+
+
+def _line(node: yaml.Node | None, path: Path) -> str:
+    return f"{path}" if node is None else f"{path}, line {node.start_mark.line + 1}"
+
+
+# Ids in the label maps that the street-scene renderer writes.
 STREET = Labelling(
     "street scenes",
     {
@@ -177,152 +291,6 @@ STREET = Labelling(
 )
 STREET_IDS = STREET.ids
 
-CAMVID = Labelling(
-    "CamVid",
-    {
-        "Sky": "sky",
-        "Building": "building",
-        "Pole": "pole",
-        "Road": "road",
-        "Pavement": "sidewalk",
-        "Tree": "vegetation",
-        "SignSymbol": "traffic sign",
-        "Fence": "fence",
-        "Car": "car",
-        "Pedestrian": "person",
-        "Bicyclist": "rider",
-        "unlabelled": None,
-    },
-    spaces=("camvid11",),
-)
-
-# gtFine's labelIds, and KITTI's semantic ids.
-CITYSCAPES = Labelling(
-    "Cityscapes",
-    {
-        name: name if name in _CITYSCAPES else None
-        for name in (
-            "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic",
-            "ground", "road", "sidewalk", "parking", "rail track", "building", "wall", "fence",
-            "guard rail", "bridge", "tunnel", "pole", "polegroup", "traffic light", "traffic sign",
-            "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "caravan",
-            "trailer", "train", "motorcycle", "bicycle",
-        )
-    },
-    spaces=("cityscapes19", "cityscapes16", "cityscapes13", "kitti10", "camvid11"),
-)  # fmt: skip
-
-# SYNTHIA-RAND-CITYSCAPES. The classes that no public table of 16 classes uses stay out.
-SYNTHIA = Labelling(
-    "SYNTHIA",
-    {
-        "void": None,
-        "sky": "sky",
-        "building": "building",
-        "road": "road",
-        "sidewalk": "sidewalk",
-        "fence": "fence",
-        "vegetation": "vegetation",
-        "pole": "pole",
-        "car": "car",
-        "traffic sign": "traffic sign",
-        "pedestrian": "person",
-        "bicycle": "bicycle",
-        "motorcycle": "motorcycle",
-        "parking slot": None,
-        "road work": None,
-        "traffic light": "traffic light",
-        "terrain": None,
-        "rider": "rider",
-        "truck": None,
-        "bus": "bus",
-        "train": None,
-        "wall": "wall",
-        "lane marking": None,
-    },
-    spaces=("cityscapes16", "cityscapes13"),
-)
-
-# Both versions; the label maps hold colours, of which these are the classes.
-VKITTI = Labelling(
-    "Virtual KITTI",
-    {
-        "Terrain": "terrain",
-        "Sky": "sky",
-        "Tree": "vegetation",
-        "Vegetation": "vegetation",
-        "Building": "building",
-        "Road": "road",
-        "GuardRail": None,
-        "TrafficSign": "traffic sign",
-        "TrafficLight": "traffic light",
-        "Pole": "pole",
-        "Misc": None,
-        "Truck": "truck",
-        "Car": "car",
-        "Van": "car",
-        "Undefined": None,
-    },
-    spaces=("kitti10",),
-)
-
-# Tags of CARLA 0.9.10 to 0.9.13 and of SHIFT, which was recorded with them. Vehicles of all kinds
-# are one class, and riders are pedestrians.
-CARLA_0_9_10 = Labelling(
-    "CARLA 0.9.10 to 0.9.13",
-    {
-        "unlabeled": None,
-        "building": "building",
-        "fence": "fence",
-        "other": None,
-        "pedestrian": "person",
-        "pole": "pole",
-        "road line": "road",
-        "road": "road",
-        "sidewalk": "sidewalk",
-        "vegetation": "vegetation",
-        "vehicle": "car",
-        "wall": "wall",
-        "traffic sign": "traffic sign",
-        "sky": "sky",
-        "ground": None,
-        "bridge": None,
-        "rail track": None,
-        "guard rail": None,
-        "traffic light": "traffic light",
-        "static": None,
-        "dynamic": None,
-        "water": None,
-        "terrain": "terrain",
-    },
-    spaces=("cityscapes19", "cityscapes16", "cityscapes13", "kitti10", "camvid11"),
-)
-
-# Tags since CARLA 0.9.14: Cityscapes's train ids and one, then CARLA's own.
-CARLA_0_9_14 = Labelling(
-    "CARLA 0.9.14 and later",
-    {
-        "unlabeled": None,
-        **{name: name for name in _CITYSCAPES},
-        "static": None,
-        "dynamic": None,
-        "other": None,
-        "water": None,
-        "road line": "road",
-        "ground": None,
-        "bridge": None,
-        "rail track": None,
-        "guard rail": None,
-    },
-    spaces=("cityscapes19", "cityscapes16", "cityscapes13", "kitti10", "camvid11"),
-)
-
-CARLA_TABLES = {
-    "carla_0_9_10": CARLA_0_9_10,
-    "carla_0_9_14": CARLA_0_9_14,
-    "shift": CARLA_0_9_10,
-}
-
 
 def lookup_table(train_ids: Mapping[int, int]) -> np.ndarray:
     """int16 [256] table from a data set's id to the train id or IGNORE; all others are UNKNOWN."""
@@ -332,17 +300,17 @@ def lookup_table(train_ids: Mapping[int, int]) -> np.ndarray:
 
 
 def read_class_map(path: Path, space: LabelSpace) -> dict[int | tuple[int, int, int], int]:
-    """Train ids by id, or by colour, from a YAML file of one's own.
+    """Train ids by id or by colour, from the user's YAML file.
 
     Keys are ids from 0 to 255, or colours as ``"R G B"``; values are classes of ``space``, or null
-    for what is ignored::
+    to ignore the pixels::
 
         0: road
         1: building
         255: null
 
     Raises:
-        InputError: the file is not such a map; tells the entry.
+        InputError: the file is not such a map; names the entry.
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -356,7 +324,7 @@ def read_class_map(path: Path, space: LabelSpace) -> dict[int | tuple[int, int, 
     for key, name in entries.items():
         if name is not None and name not in space.classes:
             raise InputError(
-                f"{path}: {key}: {name!r} is no class of {space.name} "
+                f"{path}: {key}: {name!r} is not a class of {space.name} "
                 f"({', '.join(space.classes)}); null ignores an id"
             )
         train_ids[_id_or_colour(key, path)] = IGNORE if name is None else space.classes.index(name)

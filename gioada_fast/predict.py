@@ -14,7 +14,7 @@ from rich.progress import track
 
 from . import cli
 from .data.files import list_images, read_image
-from .data.sets import resize_image
+from .data.transforms import resize_image
 from .engine.device import choose_device
 from .engine.inference import image_tensor, predict_maps
 from .engine.networks import load_task

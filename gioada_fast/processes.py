@@ -5,7 +5,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import TypeVar
@@ -22,18 +22,17 @@ def run_in_processes(
     tasks: Sequence[Task],
     description: str,
     workers: int | None = None,
-) -> Iterator[Result]:
-    """What ``function`` returns for each task, in the order in which they are done.
+) -> Generator[Result, None, None]:
+    """Results of ``function`` for each task, in the order of completion.
 
-    The processes end when the iteration does, by an exception, Ctrl-C included, or by being closed,
-    wherever they are: what they write has to bear that. They end as well when this process is
-    killed.
+    The processes are terminated when the iteration ends early, by an exception (also Ctrl-C) or by
+    closing it, and when this process is killed. Files that they write must survive that.
 
     Args:
-        function: it, its tasks and its results have to be fit for pickle.
+        function: must be picklable, as must tasks and results.
         tasks: one frame each.
-        description: before the progress bar.
-        workers: processes, 0 for this one; by default one for each core this process may use.
+        description: shown before the progress bar.
+        workers: number of processes; 0 runs in this one, None takes one for each usable core.
 
     Raises:
         BrokenProcessPool: a process was killed.
@@ -48,7 +47,9 @@ def run_in_processes(
     )
     with Progress(*columns) as progress:
         bar = progress.add_task(description, total=len(tasks), rate="")
-        results = _in_processes(function, tasks, workers) if workers else map(function, tasks)
+        results: Iterable[Result] = (
+            _in_processes(function, tasks, workers) if workers else map(function, tasks)
+        )
         for result in results:
             progress.advance(bar)
             speed = progress.tasks[bar].speed
@@ -57,19 +58,21 @@ def run_in_processes(
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _in_processes(function, tasks, workers: int) -> Iterator:
+def _in_processes(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int
+) -> Iterator[Result]:
     # spawn: a fork of a process that already runs threads (torch, BLAS) may hang
     context = multiprocessing.get_context("spawn")
     with _single_threaded_children():
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
         try:
-            with _interrupts_ignored():  # the first task starts the processes, which inherit that
+            with _interrupts_ignored():  # the first task spawns the workers, which inherit SIG_IGN
                 first = pool.submit(function, tasks[0])
             others = [pool.submit(function, task) for task in tasks[1:]]
             for future in as_completed([first, *others]):
@@ -85,7 +88,7 @@ def _in_processes(function, tasks, workers: int) -> Iterator:
 
 @contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """One thread for OpenMP and BLAS in processes that start meanwhile."""
+    """Processes that are started inside use one thread for OpenMP and BLAS."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -101,7 +104,7 @@ def _single_threaded_children() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C means nothing to this process, and to those that it starts, for ever: it decides."""
+    """Ignores SIGINT while spawning: workers inherit SIG_IGN, only the parent handles Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -113,12 +116,14 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where they were started by another thread
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # not inherited if another thread spawned it
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent is killed: the pool's queue alone would wait for ever."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    """Exits when the parent is killed, instead of waiting for the pool's queue for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)

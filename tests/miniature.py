@@ -1,6 +1,6 @@
 """A miniature world on disk: street-scene frames that need no ray caster, and a CamVid folder.
 
-Ground, sky and one car, with colours that tell the classes apart: enough to learn in a few steps.
+Ground, sky and one car in different colours: enough to learn in a few steps.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from gioada_fast import street_scenes
-from gioada_fast.data import sets
+from gioada_fast.config import EVALUATION_SEED, TARGET_SEED
 from gioada_fast.labels import STREET_IDS
 
 SIZE = (64, 96)
@@ -25,8 +25,8 @@ def write_street_scenes(root: Path, source: int = 6, target: int = 5, evaluation
     """Fill the cache of street scenes, so that nothing is rendered."""
     parts = (
         ("day", 0, source),
-        ("overcast", sets._TARGET_SEEDS, target),
-        ("overcast", sets._EVALUATION_SEEDS, evaluation),
+        ("overcast", TARGET_SEED, target),
+        ("overcast", EVALUATION_SEED, evaluation),
     )
     for look, first, count in parts:
         for seed in range(first, first + count):

@@ -10,7 +10,7 @@ PACKAGE = Path(gioada_fast.__file__).parent
 LEAVES = {"labels", "config", "errors", "atomic_files", "processes", "depth"}
 # What each part of the package may import, beside itself; a command line may import everything.
 ALLOWED = {
-    "cli": {"config", "errors"},
+    "cli": {"data", "labels", "config", "errors"},
     "engine": {"report", "adaptation", "self_training", "models", "ops", "data", *LEAVES},
     "report": {"data", *LEAVES},
     "adaptation": {"self_training", "models", "ops", "labels", "config", "depth"},

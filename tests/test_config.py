@@ -7,7 +7,6 @@ import pytest
 from gioada_fast.config import (
     AdaptationConfig,
     Config,
-    DataConfig,
     ModelConfig,
     OptimiserConfig,
     find_config,
@@ -15,7 +14,6 @@ from gioada_fast.config import (
 )
 from gioada_fast.depth import ENCODINGS
 from gioada_fast.errors import InputError
-from gioada_fast.labels import LABEL_SPACES
 from gioada_fast.ops.gan_loss import GAN_LOSSES
 from gioada_fast.ops.upsample_depth_loss import KINDS as DEPTH_LOSSES
 
@@ -26,7 +24,6 @@ from gioada_fast.ops.upsample_depth_loss import KINDS as DEPTH_LOSSES
         (AdaptationConfig, "gan_loss", GAN_LOSSES),
         (AdaptationConfig, "depth_loss", DEPTH_LOSSES),
         (AdaptationConfig, "depth_encoding", ENCODINGS),
-        (DataConfig, "label_space", LABEL_SPACES),
     ],
 )
 def test_choices_agree(owner, name, known):

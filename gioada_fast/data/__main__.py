@@ -1,12 +1,10 @@
 """Data sets: ``python -m gioada_fast.data check --config NAME``, ``... pack --config NAME ...``.
 
-check   read every file of the source, the target's images and the labelled frames that score: what
-        is missing or wrong, sizes, classes, depth, and a contact sheet; status 1 where it finds a
-        file that is missing or wrong
+check   read every file of the source, the target's images and the evaluation frames: errors, sizes,
+        classes, depth, and a contact sheet; status 1 if a file is missing or wrong
         --only source|target|evaluation, --sheet FILE.png, --json
-pack    decode, resize and map the frames that are trained on, once, into a folder of packs, which
-        training with the same --data.packs reads; the same command goes on with a pack that is
-        not finished
+pack    decode, resize and map the training frames once into a folder of packs, which training with
+        the same --data.packs reads; the same command resumes an unfinished pack
 
 --config NAME_OR_FILE      settings, as for training; the flags after it override single ones
 --data.target.root FOLDER  ... any setting by its dotted name
@@ -24,12 +22,13 @@ from rich.console import Console
 from .. import cli
 from ..config import Config
 from ..errors import InputError
-from . import sets
+from ..labels import label_space
 from .check import PARTS, SetReport, check_set, list_set
+from .sets import check_label_space
 
 PROG = "python -m gioada_fast.data"
-_TOLD = 20
-"""Files named of each kind of error; --json names all."""
+MAX_SHOWN = 20
+"""Number of files shown for each kind of error; --json shows all."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -55,11 +54,11 @@ def _check(arguments: Sequence[str]) -> None:
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg") or not sheet.parent.is_dir():
         raise InputError(f"--sheet is {sheet}, expected a .png or .jpg in a folder that exists")
     if only is None:
-        sets.check_label_space(config)
-    space = sets.label_space(config)
+        check_label_space(config)
+    space = label_space(config.label_space)
 
     reports, not_listed = {}, {}
-    # progress bars are no part of the JSON
+    # keep progress bars out of the JSON
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         for part in PARTS if only is None else (only,):
             try:
@@ -69,7 +68,7 @@ def _check(arguments: Sequence[str]) -> None:
                 continue
             reports[part] = check_set(data, part)
 
-    # here, for these import torch
+    # here: these import torch
     from ..report.data_report import as_dict, contact_sheet, tables
     from ..report.panels import save_image
 
@@ -93,27 +92,27 @@ def _check(arguments: Sequence[str]) -> None:
             console.print(table, "")
         if picture is not None:
             console.print(f"pictures: {sheet}", highlight=False, soft_wrap=True)
-    _tell(reports, not_listed)
+    _print_errors(reports, not_listed)
     wrong = [f"{part} cannot be read" for part in not_listed]
     wrong += [f"{errors} files are missing or wrong"] if errors else []
     if wrong:
         cli.fail(", ".join(wrong), status=1)
 
 
-def _tell(reports: Mapping[str, SetReport], not_listed: Mapping[str, str]) -> None:
-    """Name what is wrong on standard error, of each kind the first files."""
+def _print_errors(reports: Mapping[str, SetReport], not_listed: Mapping[str, str]) -> None:
+    """Print errors to standard error, ``MAX_SHOWN`` files of each kind."""
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     for part, message in not_listed.items():
         console.print(f"{part}: {message}")
     for part, report in reports.items():
         for kind in dict.fromkeys(error.kind for error in report.errors):
             errors = [error for error in report.errors if error.kind == kind]
-            for error in errors[:_TOLD]:
+            for error in errors[:MAX_SHOWN]:
                 console.print(f"{part}: {error.file}: {error.message}")
-            if len(errors) > _TOLD:
+            if len(errors) > MAX_SHOWN:
                 console.print(
-                    f"{part}: and {len(errors) - _TOLD} more of this kind ({kind}); --json shows "
-                    "them all"
+                    f"{part}: and {len(errors) - MAX_SHOWN} more of this kind ({kind}); --json "
+                    "shows them all"
                 )
 
 

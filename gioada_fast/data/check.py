@@ -1,4 +1,4 @@
-"""Read a data set through, file by file: what is wrong with which, and what the rest holds."""
+"""Reads every file of a data set: errors by file, and statistics of the rest."""
 
 import math
 import os
@@ -17,10 +17,11 @@ from ..errors import InputError
 from ..labels import IGNORE
 from ..processes import run_in_processes, usable_cores
 from .files import DataSet, DepthReader, FrameFiles, LabelReader, read_image
-from .sets import check_same_size, source_set, target_set
+from .sets import source_set, target_set
+from .transforms import check_same_size
 
 PARTS = ("source", "target", "evaluation")
-"""Sets of a run."""
+"""The sets of a run."""
 PERCENTILES = (5, 50, 95)
 
 # Depth is counted by its logarithm, from a millimetre to a kilometre.
@@ -28,49 +29,49 @@ _DEPTH_UNIT, _DEPTH_STEP, _DEPTH_BINS = 1e-3, 0.01, 1400
 
 
 class FileError(NamedTuple):
-    """What is wrong with a file."""
+    """A file's error."""
 
     file: Path
     kind: str
-    """``missing``, ``unreadable`` (damaged, or not what the data set's format says) or ``size``
-    (another one than its image's)."""
+    """``missing``, ``unreadable`` (damaged or of another format) or ``size`` (differs from the
+    image's)."""
     message: str
     """Without the file's name."""
 
 
 class LabelCounts(NamedTuple):
-    """Label maps that could be read, by train id."""
+    """Counts over the readable label maps, by train id."""
 
     pixels: np.ndarray
-    """int64 [256]; at ``IGNORE`` are those that are neither trained nor scored."""
+    """int64 [256]; ignored pixels are counted at ``IGNORE``."""
     frames: np.ndarray
-    """int64 [256]: maps that have a pixel of the train id."""
+    """int64 [256]: number of maps with a pixel of the train id."""
 
     @property
     def labelled(self) -> int:
-        """Pixels of all classes together."""
+        """Number of pixels that have a class."""
         return int(self.pixels.sum() - self.pixels[IGNORE])
 
     @property
     def ignored_share(self) -> float:
-        """Share of all pixels that has no class, 0 to 1."""
+        """Share of pixels without a class, 0 to 1."""
         return float(self.pixels[IGNORE] / max(1, self.pixels.sum()))
 
 
 class DepthCounts(NamedTuple):
-    """Depth maps that could be read, in metres."""
+    """Statistics of the readable depth maps, in metres."""
 
     nearest: float
     farthest: float
     percentiles: Mapping[int, float]
-    """Depth of ``PERCENTILES`` of the pixels that have one, to half a percent."""
+    """Depth at each of ``PERCENTILES``, over pixels with a depth, accurate to half a percent."""
     share: float
-    """Share of all pixels that has a depth, 0 to 1."""
+    """Share of pixels with a depth, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class SetReport:
-    """A data set that was read through."""
+    """Result of reading a data set."""
 
     data: DataSet
     sound: tuple[int, ...]
@@ -78,25 +79,24 @@ class SetReport:
     sizes: Mapping[tuple[int, int], int]
     """Images of each size (H, W), the most frequent first."""
     labels: LabelCounts | None
-    """None where the data set has no labels, or none of its maps could be read."""
+    """None if the data set has no labels or none of its maps is readable."""
     depth: DepthCounts | None
-    """The same of depth."""
+    """None if the data set has no depth or none of its maps is readable."""
     errors: tuple[FileError, ...]
-    """In the order of the frames, of each its image, labels and depth."""
+    """In the order of the frames, and in each image, labels, depth."""
 
 
 def list_set(config: DataConfig, part: str) -> DataSet:
-    """What a run reads of one of ``PARTS``.
+    """The files that a run reads for one of ``PARTS``.
 
-    Of the target's images to train on that is the images alone. A target without labels has no
-    frame that scores.
+    Only images of ``target``. A target without labels has no evaluation frames.
 
     Raises:
-        InputError: a setting that is missing or wrong, or a folder without its images.
+        InputError: a setting is missing or wrong, or a folder has no images.
     """
     if part == "source":
         return source_set(config)
-    data = target_set(config, "train" if part == "target" else part)
+    data = target_set(config, part)
     frames = data.frames
     if part == "target":
         return DataSet(data.name, data.root, [FrameFiles(files.image) for files in frames])
@@ -104,21 +104,21 @@ def list_set(config: DataConfig, part: str) -> DataSet:
 
 
 def check_set(data: DataSet, description: str, workers: int | None = None) -> SetReport:
-    """Read every file of a data set, in processes; what is wrong with a file is never raised.
+    """Read every file of a data set, in processes. Errors of files are collected, not raised.
 
     Args:
-        data: frames, and how they are read.
-        description: before the progress bar.
-        workers: processes, on which the report does not depend; by default one for each core this
-            process may use.
+        data: frames and their readers.
+        description: shown before the progress bar.
+        workers: number of processes, does not change the report; None takes one for each usable
+            core.
 
     Raises:
-        RuntimeError: the processes end wherever they begin.
+        RuntimeError: processes end whichever frame they start with.
     """
     read = partial(_read_frame, read_labels=data.read_labels, depth=data.depth)
     sums = _Sums()
-    # where a process was killed, or a decoder failed, it was at one of the first frames that are
-    # left; a lone process takes them in their order, and what ends it a second time is found
+    # If a process dies, one of the first remaining frames killed it. A single process then reads
+    # them in order, so the first remaining frame is the culprit when it dies again.
     attempts = ((len(data.frames), workers), (4 * (workers or usable_cores()), 1), (1, 1))
     while left := sums.left(data):
         for count, processes in attempts:
@@ -129,7 +129,7 @@ def check_set(data: DataSet, description: str, workers: int | None = None) -> Se
             except BrokenProcessPool:
                 left = sums.left(data)
         else:
-            sums.died(*left[0])
+            sums.add_fatal(*left[0])
     return SetReport(
         data,
         tuple(index for index in range(len(data.frames)) if not sums.errors[index]),
@@ -141,43 +141,43 @@ def check_set(data: DataSet, description: str, workers: int | None = None) -> Se
 
 
 class _Depth(NamedTuple):
-    """Depth of one map, or of several."""
+    """Depth of one or several maps."""
 
     bins: np.ndarray
-    """int64 [_DEPTH_BINS] pixels by the logarithm of their depth."""
+    """int64 [_DEPTH_BINS] number of pixels by the logarithm of their depth."""
     nearest: float
     farthest: float
     pixels: int
-    """With a depth and without."""
+    """All pixels, also those without a depth."""
 
 
 class _Frame(NamedTuple):
-    """Files of one frame; None is what it has not, or what could not be read."""
+    """Statistics of one frame; None for files that do not exist or cannot be read."""
 
     size: tuple[int, int] | None = None
     labels: np.ndarray | None = None
-    """int64 [256] pixels by train id."""
+    """int64 [256] number of pixels by train id."""
     depth: _Depth | None = None
     errors: tuple[FileError, ...] = ()
 
 
 class _Sums:
-    """Frames added up, in any order."""
+    """Sums over frames, which may come in any order."""
 
     def __init__(self):
         self.errors: dict[int, tuple[FileError, ...]] = {}
         self.sizes: Counter[tuple[int, int]] = Counter()
-        self._died = 0
+        self._fatal = 0
         self._labels = LabelCounts(np.zeros(256, np.int64), np.zeros(256, np.int64))
         self._depth = _Depth(np.zeros(_DEPTH_BINS, np.int64), math.inf, 0.0, 0)
 
     def left(self, data: DataSet) -> list[tuple[int, FrameFiles]]:
         return [task for task in enumerate(data.frames) if task[0] not in self.errors]
 
-    def died(self, index: int, files: FrameFiles) -> None:
-        self._died += 1
-        if self._died == len(self.errors) + 1 == 3:
-            raise RuntimeError("the processes that read frames end wherever they begin")
+    def add_fatal(self, index: int, files: FrameFiles) -> None:
+        self._fatal += 1
+        if self._fatal == len(self.errors) + 1 == 3:
+            raise RuntimeError("processes end whichever frame they start with")
         message = "the process that read this frame ended: out of memory, or a decoder's fault"
         self.add(index, _Frame(errors=(FileError(files.image, "unreadable", message),)))
 
@@ -217,15 +217,17 @@ def _read_frame(
 ) -> tuple[int, _Frame]:
     _silence_decoders()
     index, files = task
-    arrays, errors = [], []
-    for path, read in zip(files, (read_image, read_labels, depth and depth.read), strict=True):
+    arrays: list[np.ndarray | None] = []
+    errors = []
+    read_depth = None if depth is None else depth.read
+    for path, read in zip(files, (read_image, read_labels, read_depth), strict=True):
         array = None
         if path is not None and read is not None:
             try:
                 array = read(path)
                 if path != files.image and arrays[0] is not None:
                     check_same_size(arrays[0], array, files.image, path)
-            except Exception as error:  # whatever a decoder raises, the file's name goes with it
+            except Exception as error:  # of any decoder; report it with the file's name
                 errors.append(_file_error(path, array is not None, error))
         arrays.append(array)
     image, labels, metres = arrays
@@ -239,7 +241,7 @@ def _read_frame(
 
 @lru_cache(maxsize=1)
 def _silence_decoders() -> None:
-    """Decoders write to standard error themselves, without the file's name."""
+    """Decoders write to standard error, without the file's name."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 

@@ -1,4 +1,4 @@
-"""Frames on disk: which files a data set has, and how images, labels and depth are read."""
+"""Frames on disk: the files of a data set, and readers for images, labels and depth."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ import numpy as np
 from ..errors import InputError
 from ..labels import FAR, UNKNOWN
 
-# Parallelism is over images, in the loader's processes.
+# The loader's processes already run in parallel.
 cv2.setNumThreads(0)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class FrameFiles(NamedTuple):
-    """Files of one frame; None is what the data set does not have."""
+    """Files of one frame; None for kinds that the data set does not have."""
 
     image: Path
     labels: Path | None = None
@@ -37,20 +37,23 @@ class LabelledFrame(NamedTuple):
 LabelReader = Callable[[Path], np.ndarray]
 """Train ids uint8 [H, W] of a label map, IGNORE included."""
 
+Colours = Mapping[tuple[int, int, int], int]
+"""Train id of each colour (R, G, B) of a label map, IGNORE included."""
+
 
 @dataclass(frozen=True)
 class DepthReader:
     """How the depth maps of a data set are read."""
 
     read: Callable[[Path], np.ndarray]
-    """Metres float32 [H, W] of a file; what has no depth, or more than ``FAR``, is 0."""
+    """Metres float32 [H, W] of a file; 0 for no depth or more than ``FAR``."""
     per_metre: float | None
-    """Counts per metre of 16-bit maps; None where a file holds more than 16 bits."""
+    """Counts per metre of 16-bit maps; None if files hold more than 16 bits."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Frames in the order of their names, and how they are read."""
+    """Frames in the order of their names, and their readers."""
 
     name: str
     """As people call it."""
@@ -60,7 +63,7 @@ class DataSet:
     depth: DepthReader | None = None
 
     def missing(self) -> list[Path]:
-        """Files that belong to an image and are not there."""
+        """Files that belong to an image but do not exist."""
         return [
             path
             for frame in self.frames
@@ -73,37 +76,37 @@ def find_root(root: str | None, setting: str, layout: str) -> Path:
     """The folder of a data set.
 
     Args:
-        root: as it was set.
+        root: value of the setting.
         setting: its name.
-        layout: what to download, and which folders are expected.
+        layout: what to download and which folders are expected.
     """
     if root is None:
         raise InputError(f"{setting} is not set: {layout}")
     folder = Path(root).expanduser()
     if folder.is_dir():
         return folder
-    found = "is a file, not a folder" if folder.exists() else "no such folder"
-    raise InputError(f"{folder}: {found}; set {setting}: {layout}")
+    problem = "is a file, not a folder" if folder.exists() else "no such folder"
+    raise InputError(f"{folder}: {problem}; set {setting}: {layout}")
 
 
 def find_images(root: Path, pattern: str, layout: str) -> list[Path]:
     """Images under ``root`` that match a glob pattern without suffix, sorted by path."""
-    found = sorted(
+    images = sorted(
         path for path in root.glob(pattern + ".*") if path.suffix.lower() in IMAGE_SUFFIXES
     )
-    if not found:
+    if not images:
         raise InputError(f"{root}: no PNG or JPEG image matches {pattern}; {layout}")
-    return found
+    return images
 
 
 def list_images(folder: Path) -> list[Path]:
     """PNG and JPEG files of a folder, sorted by name."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
+    images = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
         raise InputError(f"{folder}: no PNG or JPEG image in it")
-    return found
+    return images
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -116,18 +119,14 @@ def id_labels(table: np.ndarray, in_red: bool = False) -> LabelReader:
 
     Args:
         table: int16 [256] from ``Labelling.table`` or ``lookup_table``.
-        in_red: the ids are the first channel (R) of an image, 8 or 16 bits; otherwise they are the
-            only one, 8 bits.
+        in_red: ids are in the first channel (R), 8 or 16 bits; otherwise in the only channel, 8
+            bits.
     """
     return partial(_read_ids, table=table, in_red=in_red)
 
 
-def colour_labels(train_ids: Callable[[Path], Mapping[tuple[int, int, int], int]]) -> LabelReader:
-    """Reader of maps of colours.
-
-    Args:
-        train_ids: of a file, the train id of each colour (R, G, B), IGNORE included.
-    """
+def colour_labels(train_ids: Callable[[Path], Colours]) -> LabelReader:
+    """Reader of maps of colours, whose train ids may differ from file to file."""
     return partial(_read_colours, train_ids=train_ids)
 
 
@@ -142,17 +141,15 @@ def _read_ids(path: Path, table: np.ndarray, in_red: bool) -> np.ndarray:
     largest = int(ids.max(initial=0))
     labels = table[np.minimum(ids, 255)]
     if largest > 255 or (labels == UNKNOWN).any():
-        found = largest if largest > 255 else int(ids[labels == UNKNOWN].max())
+        unknown = largest if largest > 255 else int(ids[labels == UNKNOWN].max())
         raise InputError(
-            f"{path}: labels has values up to {found}, the data set defines {known.min()} to "
+            f"{path}: labels has values up to {unknown}, the data set defines {known.min()} to "
             f"{known.max()}: is it labelled with other classes?"
         )
     return labels.astype(np.uint8)
 
 
-def _read_colours(
-    path: Path, train_ids: Callable[[Path], Mapping[tuple[int, int, int], int]]
-) -> np.ndarray:
+def _read_colours(path: Path, train_ids: Callable[[Path], Colours]) -> np.ndarray:
     image = _read(path, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint8 or image.ndim != 3:
         raise InputError(
@@ -177,30 +174,30 @@ def _read_colours(
 
 
 def depth_counts(per_metre: float) -> DepthReader:
-    """Reader of 16-bit maps, 0 and 65535 for none; several channels have to be equal."""
+    """Reader of 16-bit maps, 0 and 65535 for no depth; several channels must be equal."""
     return DepthReader(partial(_read_counts, per_metre=per_metre), per_metre)
 
 
 def metres(counts: np.ndarray, per_metre: float) -> np.ndarray:
-    """Metres float32 of uint16 counts, each of which is a depth, or 0 for none."""
+    """Metres float32 of uint16 counts; 0 means no depth."""
     return np.divide(counts, np.float32(per_metre), dtype=np.float32)
 
 
 def counts(metres: np.ndarray, per_metre: float) -> np.ndarray:
-    """The uint16 counts that ``metres`` was called with."""
+    """Inverse of ``metres``: uint16 counts."""
     return np.rint(metres * np.float64(np.float32(per_metre))).astype(np.uint16)
 
 
 def _read_counts(path: Path, per_metre: float) -> np.ndarray:
-    found = _read(path, cv2.IMREAD_UNCHANGED)
-    if found.ndim == 3 and (found == found[:, :, :1]).all():
-        found = found[:, :, 0]
-    if found.ndim != 2 or found.dtype != np.uint16:
+    stored = _read(path, cv2.IMREAD_UNCHANGED)
+    if stored.ndim == 3 and (stored == stored[:, :, :1]).all():
+        stored = stored[:, :, 0]
+    if stored.ndim != 2 or stored.dtype != np.uint16:
         raise InputError(
-            f"{path}: depth map is {found.dtype} {list(found.shape)}, expected uint16 with one "
+            f"{path}: depth map is {stored.dtype} {list(stored.shape)}, expected uint16 with one "
             "channel, or equal ones"
         )
-    depth = metres(np.where(found == 65535, 0, found), per_metre)
+    depth = metres(np.where(stored == 65535, 0, stored), per_metre)
     return _with_depth(np.where(depth > FAR, np.float32(0), depth), path)
 
 
@@ -219,7 +216,7 @@ def _read_24_bits(path: Path) -> np.ndarray:
 CENTIMETRES = depth_counts(100)
 
 CARLA_DEPTH = DepthReader(_read_24_bits, None)
-"""24 bits in R + 256 G + 65536 B, of 1000 metres."""
+"""24 bits, R + 256 G + 65536 B, from 0 to 1000 metres."""
 
 
 def _with_depth(depth: np.ndarray, path: Path) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""Training pairs in an order that depends on the seed and the position alone.
+"""Training pairs in an order that depends only on the seed.
 
-Pair k is the same whenever, wherever and after whatever it is asked for: so a resumed run goes on
-with the very pairs that an unbroken one would have seen, whatever the number of loader processes.
+Pair k depends only on (seed, k): a resumed run sees the same pairs, for any number of workers.
 """
 
 import signal
@@ -16,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..errors import InputError
 from .pack_reader import PackedSource, PackedTarget
-from .sets import SourceFrames, TargetImages, Unreadable
+from .sets import SourceFrames, TargetImages
+from .unreadable import Unreadable
 
 _SOURCE, _TARGET, _FLIP, _CROP, _CLASSES = range(5)
 
@@ -24,15 +24,15 @@ _SOURCE, _TARGET, _FLIP, _CROP, _CLASSES = range(5)
 class PairStream(Dataset):
     """Endless stream of (source, target) pairs; every epoch is a new permutation of each set.
 
-    A frame that cannot be read is replaced by the next one of its epoch that can.
+    A frame that cannot be read is replaced by the next readable one of its epoch.
 
     Args:
         source: synthetic frames.
         target: unlabelled images, or None for the source alone.
-        seed: of the order, the flips and the crops.
-        flip: mirror half of the images, source and target each for itself.
-        size: (H, W) of the crops; frames of that size are taken whole.
-        unreadable: how many frames in a row may be unreadable.
+        seed: decides the order, the flips and the crops.
+        flip: mirror half of the images, source and target independently.
+        size: (H, W) of the crops; frames of that size are used whole.
+        unreadable: maximum number of consecutive frames that cannot be read.
         class_mix_noise: of how many classes a pair has a random number each, for self-training.
     """
 
@@ -50,9 +50,9 @@ class PairStream(Dataset):
         self.size, self.unreadable, self.class_mix_noise = size, unreadable, class_mix_noise
 
     def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Pair k, and what was wrong with files that stood in its place.
+        """Pair k, and the errors of files that it replaces.
 
-        The pair is empty where too many were unreadable.
+        The pair is empty if too many files cannot be read.
         """
         errors: list[str] = []
         frame = self._read(self.source, _SOURCE, k, errors)
@@ -75,7 +75,7 @@ class PairStream(Dataset):
         for attempt in range(min(len(frames), self.unreadable + 1)):
             try:
                 return frames[int(order[(position + attempt) % len(frames)])]
-            except InputError as error:  # a loader process would wrap what it raises
+            except InputError as error:  # a loader process would wrap the exception
                 errors.append(str(error))
         return None
 
@@ -95,12 +95,12 @@ class PairStream(Dataset):
             rng = np.random.default_rng((self.seed, _CROP, stream, k))
             top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
         crops = [array[top : top + h, left : left + w] for array in arrays]
-        # NumPy takes 20 times as long to copy a mirrored view of an image
+        # 20 times faster than NumPy's copy of a mirrored view
         return [cv2.flip(crop, 1) for crop in crops] if flip else crops
 
 
 class _Shard(Sampler[int]):
-    """Positions of the pairs that one of several processes takes: every process's batch in turn."""
+    """Positions of one process's pairs; the processes take batches in turn."""
 
     def __init__(self, first: int, batches: int, batch_size: int, rank: int, processes: int):
         self.batches, self.batch_size = range(first, first + batches), batch_size
@@ -126,18 +126,18 @@ def pair_batches(
     rank: int = 0,
     processes: int = 1,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """A process's batches number ``first`` and on.
+    """A process's batches, starting with number ``first``.
 
-    Batch b of all processes together is that of one process with ``processes`` times the batch
-    size: pairs k from b * processes * batch_size.
+    Together, the processes' batches number b are the batch of one process with ``processes`` times
+    the batch size: pairs k from b * processes * batch_size.
 
     Yields:
         ``batches`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
-        source_depth float32 [N, 1, H, W], and where the stream has them target_image uint8
+        source_depth float32 [N, 1, H, W], and if the stream has them target_image uint8
         [N, 3, H, W] and class_mix_noise float32 [N, C]; images are channels-last.
 
     Raises:
-        InputError: more files cannot be read than ``unreadable`` takes.
+        InputError: more files cannot be read than ``unreadable`` allows.
     """
     loader = DataLoader(
         stream,
@@ -147,8 +147,8 @@ def pair_batches(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
-        # its own generator: drawing the workers' base seed must not move the global one, or a
-        # resumed run would go on from another state
+        # the loader draws its workers' base seed: from the global generator, a resumed run would
+        # continue in another state
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=_leave_signals_to_the_trainer,
     )
@@ -156,7 +156,7 @@ def pair_batches(
         for message in errors:
             unreadable.add(message)
         if not batch:
-            raise InputError(f"{errors[-1]}: no frame is left that can be read")
+            raise InputError(f"{errors[-1]}: no readable frame is left")
         yield batch
 
 
@@ -172,7 +172,7 @@ def _collate(pairs: list) -> tuple[dict[str, torch.Tensor], list[str]]:
 
 
 def _stack(arrays: list[np.ndarray]) -> torch.Tensor:
-    """[N, ...] of equal arrays, in memory that loader processes share with the trainer's."""
+    """Arrays of equal shape as [N, ...], in shared memory if this is a loader process."""
     shape = (len(arrays), *arrays[0].shape)
     stacked = torch.empty(shape, dtype=torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype)
     if get_worker_info() is not None:
@@ -182,8 +182,8 @@ def _stack(arrays: list[np.ndarray]) -> torch.Tensor:
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal, and a scheduler's SIGTERM every one of the job;
-    # the trainer still wants its next batch
+    # Ctrl-C reaches all processes of the terminal, a scheduler's SIGTERM all of the job, but the
+    # trainer still needs its next batch
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,26 +1,24 @@
-"""Packs: frames once decoded, resized and mapped, in arrays that training reads from disk.
+"""Packs: decoded, resized and mapped frames in arrays that training reads from disk.
 
     <packs>/source/images.npy      uint8 [N, H, W, 3] RGB
     <packs>/source/labels.npy      uint8 [N, H, W] train ids
     <packs>/source/depth.npy       uint16 [N, H, W] counts, or float32 [N, H, W] metres
-    <packs>/target/images.npy      uint8 [N, H, W, 3] RGB, and nothing else: no target label
-    <packs>/<side>/checksums.npy   uint32 [N, arrays]: CRC-32 of a frame's bytes in each array
-    <packs>/<side>/manifest.json   settings, names of the frames, shapes, checksums of itself and of
+    <packs>/target/images.npy      uint8 [N, H, W, 3] RGB; packs never hold target labels
+    <packs>/<side>/checksums.npy   uint32 [N, arrays]: CRC-32 of each frame's bytes in each array
+    <packs>/<side>/manifest.json   settings, frame names, shapes, checksums of itself and of
                                    checksums.npy
 
-A pack gives what the files give, value for value. Depth is kept in the counts of the data set's
-16-bit maps, of which a reader makes the same metres; CARLA's 24 bits, which count 0.06 mm, do not
-fit into 16 and are kept as the metres that the reader gives.
+A pack returns the same values as the files. Depth is stored as the counts of the data set's 16-bit
+maps, which convert to the same metres; CARLA's 24 bits do not fit and are stored as metres.
 
-``pack_writer`` writes packs. Reading one needs neither the data set nor its folder.
+``pack_writer`` writes packs. Reading one does not need the data set.
 """
 
 import hashlib
 import json
 import math
-import shlex
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,23 +28,21 @@ import numpy as np
 from ..config import DataConfig
 from ..errors import InputError
 from .files import LabelledFrame, metres
+from .pack_settings import Settings, differences
 
 FORMAT = 1
 MANIFEST, CHECKSUMS = "manifest.json", "checksums.npy"
-
-Settings = Mapping[str, Any]
-"""What the frames of a pack depend on, by name; a value may be a mapping with names of its own."""
 
 
 class ArrayFile(NamedTuple):
     """An array of a pack, in ``<name>.npy``."""
 
     shape: tuple[int, ...]
-    """The number of frames first."""
+    """Number of frames first."""
     dtype: str
     """As ``numpy.dtype.str``."""
     bytes: int
-    """Of the whole file."""
+    """Size of the whole file."""
 
     @property
     def frame_bytes(self) -> int:
@@ -54,29 +50,29 @@ class ArrayFile(NamedTuple):
 
     @property
     def offset(self) -> int:
-        """Where the first frame begins in the file."""
+        """Offset of the first frame in the file."""
         return self.bytes - self.shape[0] * self.frame_bytes
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is in a pack."""
+    """Contents of a pack."""
 
     settings: Settings
     frames: tuple[str, ...]
     """Paths of the images under the data set's folder, in the order of the arrays."""
     arrays: Mapping[str, ArrayFile]
     depth_per_metre: float | None = None
-    """What depth counts in a metre; None where it is kept in metres, or there is none."""
+    """Depth counts per metre; None if depth is stored in metres or missing."""
     checksums: str | None = None
-    """SHA-256 of ``checksums.npy``; None until every frame is there."""
+    """SHA-256 of ``checksums.npy``; None until every frame is packed."""
 
     def finished(self, checksums: bytes) -> "Manifest":
-        """The same for a pack that has all its frames."""
+        """The manifest once all frames are packed."""
         return replace(self, checksums=hashlib.sha256(checksums).hexdigest())
 
     def to_json(self) -> str:
-        """Text, with its own SHA-256 among it."""
+        """JSON that includes its own SHA-256."""
         content = {
             "format": FORMAT,
             **asdict(self),
@@ -86,7 +82,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """What ``to_json`` made.
+        """Read the output of ``to_json``.
 
         Raises:
             InputError: the file is missing, changed, or of another format.
@@ -101,9 +97,9 @@ class Manifest:
             raise InputError(f"{path}: not the manifest of a pack") from error
         if version != FORMAT:
             raise InputError(f"{path}: pack of format {version}, expected {FORMAT}")
-        found = _sha256({"format": version, **content})
-        if found != expected:
-            raise InputError(f"{path}: was changed: its checksum is {found}, it says {expected}")
+        checksum = _sha256({"format": version, **content})
+        if checksum != expected:
+            raise InputError(f"{path}: was changed: its checksum is {checksum}, it says {expected}")
         arrays = {
             name: ArrayFile(**{**array, "shape": tuple(array["shape"])})
             for name, array in content.pop("arrays").items()
@@ -112,65 +108,36 @@ class Manifest:
 
 
 def folder_of(config: DataConfig, side: str) -> Path:
-    """Folder of the pack of ``source`` or ``target``; ``packs`` has to be set."""
+    """Folder of the pack of ``source`` or ``target``; ``packs`` must be set."""
+    assert config.packs is not None
     return Path(config.packs).expanduser() / side
 
 
 def unfinished(folder: Path) -> Path:
-    """Where a pack is while it is written."""
+    """Folder of a pack while it is written."""
     return folder.with_name(f"{folder.name}.partial")
 
 
-def pack_command(config: DataConfig) -> str:
-    """The command that makes the packs that these settings read, without any ``--config``."""
-    now, unset = (_packing_settings(c) for c in (config, DataConfig()))
-    flags = [f"--{name}={value}" for name, value in now.items() if value != unset[name]]
-    return shlex.join(["python", "-m", "gioada_fast.data", "pack", *flags])
-
-
-def _packing_settings(config: DataConfig) -> dict[str, Any]:
-    settings = asdict(config)
-    sides = {side: settings.pop(side) for side in ("source", "target")}
-    for name in ("flip", "class_weights", "workers", "max_unreadable"):
-        del settings[name]
-    for name in ("evaluation_split", "evaluation_frames"):
-        del sides["target"][name]
-    for side, values in sides.items():
-        settings |= {f"{side}.{name}": value for name, value in values.items()}
-    return {f"data.{name}": value for name, value in settings.items()}
-
-
-def differences(packed: Settings, now: Settings, prefix: str = "") -> Iterator[str]:
-    """In words, which settings are not the same; those that ``now`` lacks are not compared."""
-    for name, value in now.items():
-        before = packed.get(name)
-        if isinstance(value, Mapping):
-            every = {**dict.fromkeys(before or {}), **value}
-            yield from differences(before or {}, every, f"{name} of ")
-        elif before != value:
-            yield f"{prefix}{name} = {before!r}, the settings say {value!r}"
-
-
 class _Pack:
-    """Frames of a finished pack, mapped into memory by each process that reads some."""
+    """Frames of a finished pack. Each process maps the files that it reads into memory."""
 
     _ARRAYS: tuple[str, ...]
 
     def __init__(self, folder: Path, settings: Settings, command: str):
-        """Check the pack, but for the frames, which are checked as they are read.
+        """Check the pack, except for its frames, which are checked on first read.
 
         Args:
-            folder: of the pack.
-            settings: that it has to be made with.
-            command: that makes it, for messages.
+            folder: the pack's.
+            settings: must be those that the pack was made with.
+            command: makes the pack, for messages.
 
         Raises:
             InputError: there is no such pack, it was made with other settings, or one of its files
-                is missing, cut short or changed.
+                is missing, truncated or changed.
         """
         self.folder, self._command = folder, command
         if not folder.is_dir():
-            why = "not finished; go on" if unfinished(folder).exists() else "no such pack; make it"
+            why = "not finished; resume" if unfinished(folder).exists() else "no such pack; make it"
             raise InputError(f"{folder}: {why} with\n{command}")
         try:
             self.manifest = Manifest.read(folder / MANIFEST)
@@ -181,7 +148,9 @@ class _Pack:
             more = f"; and {len(others) - 3} more" if len(others) > 3 else ""
             raise self._unusable(MANIFEST, f"the pack was made with {'; '.join(others[:3])}{more}")
         if set(self.manifest.arrays) != set(self._ARRAYS) or self.manifest.checksums is None:
-            raise self._unusable(MANIFEST, f"not of a finished pack of {', '.join(self._ARRAYS)}")
+            raise self._unusable(
+                MANIFEST, f"not the manifest of a finished pack of {', '.join(self._ARRAYS)}"
+            )
         for name, array in self.manifest.arrays.items():
             self._check_size(f"{name}.npy", array.bytes)
         self._checksums = self._read_checksums()
@@ -192,7 +161,7 @@ class _Pack:
         self._checked = {name: np.zeros(len(self), bool) for name in self._ARRAYS}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the maps: another process makes its own."""
+        """Without the memory maps, which each process opens itself."""
         return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_checked")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -203,21 +172,21 @@ class _Pack:
         return len(self.manifest.frames)
 
     def _read(self, name: str, index: int) -> np.ndarray:
-        """A frame of an array, read-only, on the file itself.
+        """A frame of an array, a read-only view of the file.
 
         Raises:
-            InputError: its bytes are not those that were packed, when this process first reads it.
+            InputError: its checksum, compared when this process first reads the frame, is wrong.
         """
         if name not in self._maps:
             self._maps[name] = self._map(name)
         frame = self._maps[name][index]
         if not self._checked[name][index]:
-            found = zlib.crc32(frame)
+            checksum = zlib.crc32(frame)
             expected = int(self._checksums[index, list(self.manifest.arrays).index(name)])
-            if found != expected:
+            if checksum != expected:
                 raise InputError(
                     f"{self.folder / name}.npy: frame {index} ({self.manifest.frames[index]}) is "
-                    f"damaged: its checksum is {found:08x}, packed was {expected:08x}; remove "
+                    f"damaged: its checksum is {checksum:08x}, packed was {expected:08x}; remove "
                     f"{self.folder} and pack again"
                 )
             self._checked[name][index] = True
@@ -229,7 +198,7 @@ class _Pack:
             mapped = np.memmap(path, array.dtype, "r", array.offset, array.shape)
         except (OSError, ValueError) as error:
             raise self._unusable(path.name, f"cannot be read: {error}") from error
-        # a view of a memmap is made slower than one of an array
+        # indexing a memmap is slower than indexing an array
         return mapped.view(np.ndarray)
 
     def _read_checksums(self) -> np.ndarray:
@@ -244,13 +213,13 @@ class _Pack:
 
     def _check_size(self, name: str, expected: int) -> None:
         try:
-            found = (self.folder / name).stat().st_size
+            size = (self.folder / name).stat().st_size
         except OSError as error:
             raise self._unusable(name, f"cannot be read: {error.strerror}") from error
-        if found != expected:
-            what = "cut short" if found < expected else "not what was packed"
+        if size != expected:
+            problem = "truncated" if size < expected else "too large"
             raise self._unusable(
-                name, f"{what}: it has {found} bytes, the manifest says {expected}"
+                name, f"{problem}: it has {size} bytes, the manifest says {expected}"
             )
 
     def _unusable(self, name: str, why: str) -> InputError:
@@ -262,7 +231,7 @@ class _Pack:
 
 
 class PackedSource(_Pack):
-    """As ``sets.SourceFrames``: synthetic frames with labels and depth."""
+    """Like ``sets.SourceFrames``: synthetic frames with labels and depth."""
 
     _ARRAYS = ("images", "labels", "depth")
     has_depth = True
@@ -281,7 +250,7 @@ class PackedSource(_Pack):
 
 
 class PackedTarget(_Pack):
-    """As ``sets.TargetImages``: unlabelled images."""
+    """Like ``sets.TargetImages``: unlabelled images."""
 
     _ARRAYS = ("images",)
 

@@ -1,8 +1,8 @@
-"""Writing packs: in processes, beside their place, and put there when they are whole.
+"""Writes packs in processes, under a temporary name until they are complete.
 
-``<packs>/<side>.partial`` holds what is there so far: a frame counts once its checksums stand in
-``checksums.npy`` and are those of its bytes. So packing may be killed at any time, the machine may
-lose its power, and the same command goes on from there.
+A frame in ``<packs>/<side>.partial`` counts as packed once its bytes match its checksums in
+``checksums.npy``. So packing may be killed at any time, even by a power failure, and the same
+command resumes it.
 """
 
 import fcntl
@@ -17,14 +17,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ..config import DataConfig
 from ..errors import InputError
 from ..processes import run_in_processes
-from .files import counts, metres
+from .files import LabelledFrame, counts, metres
 from .pack_reader import (
     CHECKSUMS,
     MANIFEST,
@@ -32,40 +31,32 @@ from .pack_reader import (
     Manifest,
     PackedSource,
     PackedTarget,
-    differences,
     folder_of,
-    pack_command,
     unfinished,
 )
-from .sets import (
-    SourceFrames,
-    TargetImages,
-    source_files,
-    source_settings,
-    target_set,
-    target_settings,
-)
+from .pack_settings import differences, pack_command, source_settings, target_settings
+from .sets import SourceFrames, TargetImages, source_files, target_set
 
 _LOCK = "lock"
-_GOES_ON = "the same command goes on where this one ended"
+_RESUME = "the same command resumes packing"
 
 
 def pack(
-    config: DataConfig, tell: Callable[[str], None] = print, workers: int | None = None
+    config: DataConfig, report: Callable[[str], None] = print, workers: int | None = None
 ) -> None:
-    """Pack the source's and the target's frames that are trained on, into ``config.packs``.
+    """Pack the training frames of source and target into ``config.packs``.
 
-    A pack that is there is left as it is, and one that is not finished is gone on with.
+    A finished pack is kept, an unfinished pack is resumed.
 
     Args:
-        config: settings; ``packs`` has to be set.
-        tell: called with what is done, line by line.
-        workers: processes, 0 for this one; by default one for each core this process may use.
+        config: settings; ``packs`` must be set.
+        report: called with each line of progress.
+        workers: number of processes; 0 runs in this one, None takes one for each usable core.
 
     Raises:
-        InputError: settings or data sets are not usable; a pack is there that was made with other
-            settings; it cannot be written, or there is no room; or frames cannot be read: all of
-            these are told and the others written, but the pack is not finished without them.
+        InputError: settings or data sets are not usable; a finished pack was made with other
+            settings; the pack cannot be written or the disk is full; or frames cannot be read: then
+            all others are packed, but the pack stays unfinished.
     """
     if config.packs is None:
         raise InputError("data.packs is not set: the folder to write packs to")
@@ -76,17 +67,17 @@ def pack(
     ):
         folder = folder_of(config, side)
         if folder.exists():
-            found = packed(folder, settings(config), pack_command(config))
-            tell(f"{folder}: {len(found)} frames are packed already")
+            frames = packed(folder, settings(config), pack_command(config))
+            report(f"{folder}: {len(frames)} frames are packed already")
         else:
             jobs.append(_Job(folder, *list_frames(config)))
     _check_room(jobs)
-    errors = [error for job in jobs for error in _write(job, tell, workers)]
+    errors = [error for job in jobs for error in _write(job, report, workers)]
     if errors:
         what = "frame" if len(errors) == 1 else "frames"
         raise InputError(
             "\n".join(errors)
-            + f"\n{len(errors)} {what} cannot be read, the others are packed: {_GOES_ON}"
+            + f"\n{len(errors)} {what} cannot be read, the others are packed: {_RESUME}"
         )
 
 
@@ -100,7 +91,7 @@ class _Job:
 
     @property
     def partial(self) -> Path:
-        """Where it is written."""
+        """Its folder while it is written."""
         return unfinished(self.folder)
 
     @property
@@ -109,7 +100,7 @@ class _Job:
 
     @property
     def tasks(self) -> Iterator["_Task"]:
-        """Frame by frame: a process gets no more than it reads."""
+        """One task a frame, with only the data that a process needs for it."""
         for index, name in enumerate(self.manifest.frames):
             one = slice(index, index + 1)
             if isinstance(self.frames, SourceFrames):
@@ -119,22 +110,23 @@ class _Job:
                 yield _Task(index, name, replace(self.frames, paths=self.frames.paths[one]))
 
 
-class _Task(NamedTuple):
+@dataclass(frozen=True)
+class _Task:
     """A frame to pack."""
 
     index: int
     name: str
     frames: SourceFrames | TargetImages
-    """This one alone."""
+    """Only this frame."""
     written: tuple[int, ...] | None = None
-    """Checksums of what is there already, if it is."""
+    """Checksums if the frame was packed before."""
 
 
 def _source(config: DataConfig) -> tuple[SourceFrames, Manifest]:
     frames = source_files(config)
     data, n, (h, w) = frames.data, len(frames), frames.size
     if data.depth is None:
-        raise InputError(f"{data.name} has no depth, and a source is packed with depth alone")
+        raise InputError(f"{data.name} has no depth, and a source is packed only with depth")
     per_metre = data.depth.per_metre
     arrays = {
         "images": _array_file((n, h, w, 3), np.uint8),
@@ -146,7 +138,7 @@ def _source(config: DataConfig) -> tuple[SourceFrames, Manifest]:
 
 
 def _target(config: DataConfig) -> tuple[TargetImages, Manifest]:
-    data = target_set(config, "train")
+    data = target_set(config, "target")
     frames = TargetImages([files.image for files in data.frames], config.target_size)
     arrays = {"images": _array_file((len(frames), *frames.size, 3), np.uint8)}
     return frames, Manifest(target_settings(config), _names(frames.paths, data.root), arrays)
@@ -156,8 +148,8 @@ def _names(images: Sequence[Path], root: Path) -> tuple[str, ...]:
     return tuple(image.relative_to(root).as_posix() for image in images)
 
 
-def _array_file(shape: tuple[int, ...], dtype: type) -> ArrayFile:
-    dtype = np.dtype(dtype)
+def _array_file(shape: tuple[int, ...], kind: type) -> ArrayFile:
+    dtype = np.dtype(kind)
     data = math.prod(shape) * dtype.itemsize
     return ArrayFile(shape, dtype.str, len(_header(shape, dtype.str)) + data)
 
@@ -170,7 +162,7 @@ def _header(shape: tuple[int, ...], dtype: str) -> bytes:
 
 
 def _check_room(jobs: Sequence[_Job]) -> None:
-    """Refuse to begin what does not fit on the disk."""
+    """Refuse jobs that do not fit on the disk."""
     if not jobs:
         return
     needed = sum(job.bytes for job in jobs)
@@ -190,62 +182,63 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def _write(job: _Job, tell: Callable[[str], None], workers: int | None) -> list[str]:
-    """Write a pack, and put it in its place unless frames cannot be read; what is wrong with them.
+def _write(job: _Job, report: Callable[[str], None], workers: int | None) -> list[str]:
+    """Write a pack and rename it when it is complete; errors of frames that cannot be read.
 
     Raises:
-        InputError: it cannot be written, or another process writes it.
+        InputError: the pack cannot be written, or another process is writing it.
     """
     try:
         with _locked(job.partial):
-            checksums = _begin(job, tell)
+            checksums = _begin(job, report)
             errors = _fill(job, checksums, workers)
             if not errors:
                 _finish(job)
                 _, h, w, _ = job.manifest.arrays["images"].shape
-                tell(f"{job.folder}: {len(checksums)} frames of {w}x{h}, {_size(job.bytes)}")
+                report(f"{job.folder}: {len(checksums)} frames of {w}x{h}, {_size(job.bytes)}")
             return errors
     except OSError as error:
         raise InputError(
-            f"{job.partial}: cannot be written: {error.strerror}; {_GOES_ON}"
+            f"{job.partial}: cannot be written: {error.strerror}; {_RESUME}"
         ) from error
     except BrokenProcessPool as error:
         raise InputError(
-            f"{job.partial}: a process that packs was killed, for want of memory? {_GOES_ON}"
+            f"{job.partial}: a packing process was killed, perhaps out of memory; {_RESUME}"
         ) from error
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Make a folder and keep other processes out; the lock goes when this process does."""
+    """Make a folder and lock it until this process ends or leaves the context."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"{folder} is in use: another process packs") from error
+            raise InputError(f"{folder} is in use: another process is packing") from error
         yield
 
 
-def _begin(job: _Job, tell: Callable[[str], None]) -> np.ndarray:
-    """Checksums uint32 [N, arrays] on disk of what was packed before, 0 for what was not."""
+def _begin(job: _Job, report: Callable[[str], None]) -> np.ndarray:
+    """Checksums uint32 [N, arrays] on disk; 0 for frames that are not packed yet."""
     manifest, total = job.manifest, len(job.manifest.frames)
     path = job.partial / MANIFEST
     if path.exists():
         before = _read_manifest(path)
         if before == manifest and _has_files(job):
             checksums = np.lib.format.open_memmap(job.partial / CHECKSUMS, "r+")
-            tell(f"{job.partial}: goes on, {checksums.any(1).sum()} of {total} frames are there")
+            packed = checksums.any(1).sum()
+            report(f"{job.partial}: resumes, {packed} of {total} frames are packed")
             return checksums
         why = before and next(differences(before.settings, manifest.settings), None)
-        tell(f"{job.partial}: begun with {why or 'other files'}: started anew")
+        report(f"{job.partial}: begun with {why or 'other files'}: starts again")
         path.unlink()
     for name, array in manifest.arrays.items():
         with (job.partial / f"{name}.npy").open("wb") as file:
             file.write(_header(array.shape, array.dtype))
             file.truncate(array.bytes)
     np.save(job.partial / CHECKSUMS, np.zeros((total, len(manifest.arrays)), np.uint32))
-    # last: with it, all is there that can be gone on with
+    # last: a folder with a manifest can be resumed
     _write_manifest(path, manifest)
     return np.lib.format.open_memmap(job.partial / CHECKSUMS, "r+")
 
@@ -272,7 +265,7 @@ def _has_files(job: _Job) -> bool:
 
 
 def _fill(job: _Job, checksums: np.ndarray, workers: int | None) -> list[str]:
-    """Pack all frames that are not there; errors of those that cannot be read, in their order."""
+    """Pack all missing frames; errors of frames that cannot be read, in order."""
     pack_one = partial(
         _pack_frame,
         folder=job.partial,
@@ -280,47 +273,50 @@ def _fill(job: _Job, checksums: np.ndarray, workers: int | None) -> list[str]:
         per_metre=job.manifest.depth_per_metre,
     )
     tasks = [
-        task._replace(written=tuple(map(int, row))) if row.any() else task
+        replace(task, written=tuple(map(int, row))) if row.any() else task
         for task, row in zip(job.tasks, checksums, strict=True)
     ]
     errors = {}
     results = run_in_processes(pack_one, tasks, f"pack {job.folder.name}", workers)
     with closing(results):
-        for index, found in results:
-            if isinstance(found, str):
-                errors[index] = found
+        for index, outcome in results:
+            if isinstance(outcome, str):
+                errors[index] = outcome
             else:
-                checksums[index] = found
+                checksums[index] = outcome
     return [errors[index] for index in sorted(errors)]
 
 
 def _pack_frame(
     task: _Task, folder: Path, arrays: Mapping[str, ArrayFile], per_metre: float | None
 ) -> tuple[int, tuple[int, ...] | str]:
-    """(index, checksums, or what is wrong with the frame's files)."""
+    """(index, checksums or an error message)."""
     files = {folder / f"{name}.npy": array for name, array in arrays.items()}
     if task.written is not None:
-        found = tuple(_checksum(path, array, task.index) for path, array in files.items())
-        if found == task.written:
-            return task.index, found
+        checksums = tuple(_checksum(path, array, task.index) for path, array in files.items())
+        if checksums == task.written:
+            return task.index, checksums
     try:
         frame = task.frames[0]
     except InputError as error:
         return task.index, str(error)
-    except Exception as error:  # whatever a decoder raises
+    except Exception as error:  # of any decoder
         return task.index, f"{task.name}: {type(error).__name__}: {error}"
-    content = [frame]
-    if isinstance(task.frames, SourceFrames):
+    if isinstance(frame, LabelledFrame):
         depth = frame.depth if per_metre is None else _lossless_counts(frame.depth, per_metre)
-        content = [frame.image, frame.labels, depth]
-    content = [np.ascontiguousarray(part) for part in content]
+        parts = [frame.image, frame.labels, depth]
+    else:
+        parts = [frame]
+    content = [np.ascontiguousarray(part) for part in parts]
     for (path, array), part in zip(files.items(), content, strict=True):
         if (part.shape, part.dtype.str) != (array.shape[1:], array.dtype):
-            raise ValueError(f"{task.name}: {part.dtype} {part.shape} is no frame of {path.name}")
+            raise ValueError(
+                f"{task.name}: {part.dtype} {part.shape} is not a frame of {path.name}"
+            )
         with path.open("r+b") as file:
             file.seek(array.offset + task.index * array.frame_bytes)
-            file.write(part)
-    return task.index, tuple(map(zlib.crc32, content))
+            file.write(part.data)
+    return task.index, tuple(zlib.crc32(part.data) for part in content)
 
 
 def _checksum(path: Path, array: ArrayFile, index: int) -> int:
@@ -330,14 +326,14 @@ def _checksum(path: Path, array: ArrayFile, index: int) -> int:
 
 
 def _lossless_counts(depth: np.ndarray, per_metre: float) -> np.ndarray:
-    found = counts(depth, per_metre)
-    if not np.array_equal(metres(found, per_metre), depth):
-        raise ValueError(f"depth is not in counts of {per_metre} in a metre")
-    return found
+    stored = counts(depth, per_metre)
+    if not np.array_equal(metres(stored, per_metre), depth):
+        raise ValueError(f"depth does not consist of {per_metre} counts per metre")
+    return stored
 
 
 def _finish(job: _Job) -> None:
-    """Put a pack that has all its frames in its place, in one step."""
+    """Rename a complete pack, atomically."""
     path = job.partial / MANIFEST
     _write_manifest(path, job.manifest.finished((job.partial / CHECKSUMS).read_bytes()))
     for name in (*(f"{name}.npy" for name in job.manifest.arrays), CHECKSUMS, MANIFEST, "."):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..data.sets import EvaluationFrames
 from ..depth import decode_depth
-from ..labels import LABEL_SPACES, LabelSpace
+from ..labels import LabelSpace, label_space
 from ..models import TaskNet
 from ..models.layers import normalise, upsample
 from ..ops import upsample_confusion_matrix
@@ -57,7 +57,7 @@ class Scores:
             name: float(hit / total) if total else None
             for name, hit, total in zip(space.classes, hits, union, strict=True)
         }
-        others = [LABEL_SPACES[space.also_scored]] if space.also_scored else []
+        others = [label_space(space.also_scored)] if space.also_scored else []
         total = confusion.sum()
         return cls(
             iou,

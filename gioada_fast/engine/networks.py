@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..adaptation import TwoLevelAdaptation
 from ..config import Config, rename_old_settings
 from ..errors import InputError
-from ..labels import LABEL_SPACES, LabelSpace
+from ..labels import LabelSpace, label_space
 from ..models import TaskNet, TranslationNet
 from .checkpoint import load_state, load_weights, save_weights
 from .pretrained import load_pretrained, pretrained_file
@@ -27,7 +27,7 @@ def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptat
             checkpoint is loaded afterwards.
     """
     torch.manual_seed(config.seed)
-    space = LABEL_SPACES[config.data.label_space]
+    space = label_space(config.data.label_space)
     adaptation = TwoLevelAdaptation(space.num_classes, config.adaptation, config.model)
     if from_files and config.model.init_from:
         path = Path(config.model.init_from).expanduser()
@@ -78,7 +78,7 @@ def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
     """
     state, metadata = _load(path, "task")
     rename_old_settings({"model": metadata})
-    space = LABEL_SPACES[metadata["label_space"]]
+    space = label_space(metadata["label_space"])
     task = _build(
         path,
         lambda: TaskNet(
@@ -108,7 +108,7 @@ def save_translation(path: Path, translation: TranslationNet, config: Config) ->
 def load_translation(path: Path) -> tuple[TranslationNet, dict[str, Any]]:
     """Load a file that ``save_translation`` wrote: (network in evaluation mode, metadata)."""
     state, metadata = _load(path, "translation")
-    space = LABEL_SPACES[metadata["label_space"]]
+    space = label_space(metadata["label_space"])
     translation = _build(
         path,
         lambda: TranslationNet(

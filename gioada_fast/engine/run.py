@@ -17,21 +17,20 @@ from torch import Tensor
 from .. import __version__
 from ..atomic_files import write_atomically
 from ..config import Config, changed_setting, rename_old_settings
+from ..data.class_weights import class_weights
 from ..data.sets import (
     EvaluationFrames,
-    Unreadable,
     check_label_space,
-    class_weights,
     describe_target,
     evaluation_frames,
-    first_readable,
-    label_space,
     source_frames,
     supervised,
     target_images,
 )
+from ..data.unreadable import Unreadable, first_readable
 from ..depth import encode_depth
 from ..errors import InputError, Interrupted
+from ..labels import label_space
 from ..models import TaskNet
 from ..report.panels import (
     comparison_panel,
@@ -137,7 +136,7 @@ class _Session:
                 f"{distributed.world_size()} on {device.type}: leave it out"
             )
         check_label_space(config.data)
-        self.space = label_space(config.data)
+        self.space = label_space(config.data.label_space)
         self.console = Console()
         self.unreadable = Unreadable(config.data.max_unreadable, self._warn)
         # before the data, which may take minutes to render, so that a wrong weights file is
@@ -262,7 +261,8 @@ class _Session:
         assert self.log is not None  # in the writer
         frames = first_readable(self.source, PANEL_PAIRS)
         images = first_readable(self.target, PANEL_PAIRS)
-        frames, images = (each[: min(len(frames), len(images))] for each in (frames, images))
+        count = min(len(frames), len(images))
+        frames, images = frames[:count], images[:count]
         sources, targets = np.stack([frame.image for frame in frames]), np.stack(images)
         metres = torch.from_numpy(np.stack([frame.depth for frame in frames])).unsqueeze(1)
         depth, valid = encode_depth(metres, self.config.adaptation.depth_encoding)

@@ -24,9 +24,10 @@ from ..adaptation import Batch, TwoLevelAdaptation
 from ..config import Config
 from ..data.loader import PairStream, pair_batches
 from ..data.pack_reader import PackedSource, PackedTarget
-from ..data.sets import SourceFrames, TargetImages, Unreadable
+from ..data.sets import SourceFrames, TargetImages
+from ..data.unreadable import Unreadable
 from ..errors import Interrupted, NonFiniteLoss
-from ..labels import LABEL_SPACES
+from ..labels import label_space
 from ..models import TaskNet
 from . import distributed
 from .checkpoint import load_state, save_checkpoint
@@ -107,7 +108,7 @@ class Trainer:
         self.source, self.target, self.unreadable = source, target, unreadable
         self.observer, self.log = observer, log
         self.device = next(adaptation.parameters()).device
-        self._classes = LABEL_SPACES[config.data.label_space].num_classes
+        self._classes = label_space(config.data.label_space).num_classes
         self.step = 0
         self._started = time.time()
         self.optimisers: dict[str, torch.optim.Optimizer] = {}

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..data.check import PERCENTILES, SetReport
 from ..data.files import read_image
-from ..data.sets import resize_image, resize_nearest
+from ..data.transforms import resize_image, resize_nearest
 from ..depth import NEAR
 from ..labels import LabelSpace
 from .formatting import NO_VALUE, percent

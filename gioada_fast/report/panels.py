@@ -8,7 +8,7 @@ import numpy as np
 
 from ..atomic_files import write_atomically
 from ..data.files import LabelledFrame
-from ..data.sets import resize_image, resize_nearest
+from ..data.transforms import resize_image, resize_nearest
 from ..errors import InputError
 from ..labels import LabelSpace
 

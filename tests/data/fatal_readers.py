@@ -1,4 +1,4 @@
-"""Readers of labels that go wrong in other processes, which import this file alone."""
+"""Label readers that fail in other processes, which import only this file."""
 
 import os
 import time
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def end_the_process(path: Path) -> np.ndarray:
-    """Ends the process at two files, as a decoder's fault would; raises at another one."""
+    """Ends the process at two files, like a crash of a decoder; raises at another one."""
     if path.stem in ("000001", "000004"):
         os._exit(1)
     if path.stem == "000002":
@@ -18,7 +18,7 @@ def end_the_process(path: Path) -> np.ndarray:
 
 
 def wait_a_minute(path: Path) -> np.ndarray:
-    """Hangs, and leaves a file that tells so."""
+    """Leaves a file to show that it started, then hangs."""
     path.with_suffix(".begun").touch()
     time.sleep(60)
     return np.zeros((1, 1), np.uint8)

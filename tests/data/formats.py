@@ -1,6 +1,6 @@
-"""Miniatures of the public data sets, written from the format descriptions alone.
+"""Miniatures of the public data sets, written only from the format descriptions.
 
-Nothing here calls the package's readers: what a writer returns is the truth they are held to.
+Nothing here calls the package's readers: they are tested against the values that a writer returns.
 Every pixel is random, so a shifted, resampled or mirrored frame shows, and the same
 seed gives the same files.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 SIZE = (40, 56)
 FAR = 655.34
-"""Metres; a depth beyond this is no depth."""
+"""Metres; larger values mean no depth."""
 
 VKITTI_CLASSES = (
     *("Terrain", "Sky", "Tree", "Vegetation", "Building", "Road", "GuardRail"),
@@ -24,7 +24,7 @@ VKITTI_OBJECTS = (
     *VKITTI_CLASSES[:11],
     *("Truck:0", "Car:0", "Car:3", "Car:12", "Van:1", "Van:3"),
 )
-"""What has a colour of its own in a world of Virtual KITTI 1.3.1."""
+"""Objects with their own colour in a world of Virtual KITTI 1.3.1."""
 VKITTI2_CLASSES = (*VKITTI_CLASSES, "Undefined")
 """Names behind ``classes`` of ``write_vkitti2``."""
 VKITTI2_PALETTE = (
@@ -38,16 +38,16 @@ CITYSCAPES_IDS = range(34)
 
 
 class Written(NamedTuple):
-    """One frame as it lies on disk."""
+    """One frame on disk."""
 
     image: Path
     """File of the image."""
     pixels: np.ndarray
-    """uint8 [H, W, 3] RGB; for a JPEG what OpenCV decodes again."""
+    """uint8 [H, W, 3] RGB; for a JPEG as OpenCV decodes it."""
     classes: np.ndarray | None
     """uint8 [H, W]: for Virtual KITTI the index in the tuple of names, else the raw native id."""
     metres: np.ndarray | None
-    """float64 [H, W] depth in metres; 0 where there is none (0, 65535 in 16 bits, past ``FAR``)."""
+    """float64 [H, W] depth in metres; 0 for no depth (0, 65535 in 16 bits, beyond FAR)."""
 
 
 def write_vkitti(
@@ -214,7 +214,7 @@ def write_folder(
     size=SIZE,
     seed=0,
 ) -> list[Written]:
-    """A folder of one's own: 8-bit raw ids and 16-bit depth in units of ``scale`` metres."""
+    """The user's own folder: 8-bit raw ids and 16-bit depth in units of ``scale`` metres."""
     root, rng, written = Path(root), np.random.default_rng(seed), []
     for frame in range(frames):
         image = root / images.format(f"{frame:06d}")
@@ -246,7 +246,7 @@ def _stored_depth(size, rng) -> np.ndarray:
 
 
 def _metres(stored: np.ndarray, unit: float) -> np.ndarray:
-    """Metres [H, W] of 16-bit depth in units of ``unit`` metres, 0 where there is none."""
+    """Metres [H, W] of 16-bit depth in units of ``unit`` metres, 0 for no depth."""
     metres = stored * unit
     # 65534 cm lies on the far plane, whichever way the product rounds
     nothing = (stored == 0) | (stored == 65535) | (metres > FAR + 1e-6)

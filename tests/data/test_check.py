@@ -1,4 +1,4 @@
-"""``python -m gioada_fast.data check``: right numbers of sound sets, and every bad file by name."""
+"""``python -m gioada_fast.data check``: right numbers for sound sets, and all bad files by name."""
 
 import dataclasses
 import json
@@ -18,11 +18,10 @@ from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data.check import check_set, list_set
 from gioada_fast.data.files import CENTIMETRES, DataSet, FrameFiles, id_labels
 from gioada_fast.labels import (
-    CAMVID11,
-    CITYSCAPES16,
+    BUILT_IN_SPACES,
     IGNORE,
-    LABEL_SPACES,
     STREET_IDS,
+    label_space,
     lookup_table,
 )
 from gioada_fast.report.data_report import as_dict, contact_sheet
@@ -31,6 +30,7 @@ from .. import miniature
 from ..commands import command
 from . import fatal_readers, formats, test_readers
 
+CAMVID11, CITYSCAPES16 = label_space("camvid11"), label_space("cityscapes16")
 FOLDER = {"name": "folder", "labels": "labels/*", "depth": "depth/*", "depth_per_metre": 1000.0}
 FOLDER_IDS = {0: 0, 1: 9, 7: 12}  # 2 is ignored
 
@@ -146,7 +146,7 @@ def test_numbers_of_a_sound_set(tmp_path, write):
 
 
 def test_real_camvid_images(shared):
-    """No label is read: the set has none."""
+    """The set has no labels, so none is read."""
     target = TargetConfig(name="camvid", root=str(shared / "data" / "camvid"))
     data = list_set(DataConfig(target=target), "target")
     report = check_set(DataSet(data.name, data.root, data.frames[::10]), "target")
@@ -156,7 +156,7 @@ def test_real_camvid_images(shared):
 
 @pytest.fixture
 def broken(tmp_path):
-    """Settings of a folder with most that can be wrong with a file, and what it is."""
+    """Settings of a folder with most kinds of broken files, and the expected errors."""
     formats.write_folder(tmp_path / "set", frames=9)
     classes = write_classes(tmp_path / "classes.yaml")
     image, labels, depth = (tmp_path / "set" / kind for kind in ("images", "labels", "depth"))
@@ -188,7 +188,7 @@ def broken(tmp_path):
 
 
 def flags(config):
-    """The settings of both sides as a command line has them."""
+    """The settings of both sides as command-line flags."""
     values = {"data.label_space": config.label_space}
     for side in ("source", "target"):
         for name, value in dataclasses.asdict(getattr(config, side)).items():
@@ -227,7 +227,7 @@ def test_the_command_line_names_bad_files(broken, tmp_path):
     assert (tmp_path / "data_check.png").is_file()
 
 
-def test_many_bad_files_are_cut_short_except_in_json(tmp_path):
+def test_only_json_lists_more_than_twenty_bad_files(tmp_path):
     formats.write_folder(tmp_path, frames=25)
     for path in (tmp_path / "images").iterdir():
         path.write_bytes(b"\x89PNG half")
@@ -390,7 +390,7 @@ def test_wrong_settings(tmp_path, arguments, words):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whatever_ends_a_process_is_named(tmp_path):
+def test_a_file_that_ends_a_process_is_named(tmp_path):
     written = formats.write_folder(tmp_path, frames=30)
     files = [FrameFiles(w.image, tmp_path / "labels" / w.image.name) for w in written]
     report = check_set(
@@ -405,16 +405,16 @@ def test_whatever_ends_a_process_is_named(tmp_path):
     assert report.labels.pixels.sum() == 27 * np.prod(formats.SIZE)
 
 
-def test_processes_that_cannot_work_at_all_end_it(tmp_path):
-    """As in a script that starts processes while it is imported."""
+def test_processes_that_always_end_raise(tmp_path):
+    """As in a script that starts processes on import."""
     written = formats.write_folder(tmp_path, frames=2)
     fatal = FrameFiles(written[1].image, tmp_path / "labels" / "000001.png")
     data = DataSet("fatal", tmp_path, [fatal] * 9, fatal_readers.end_the_process)
-    with pytest.raises(RuntimeError, match="wherever they begin"):
+    with pytest.raises(RuntimeError, match="whichever frame they start with"):
         check_set(data, "fatal", workers=1)
 
 
-def test_ctrl_c_ends_it_and_its_processes(tmp_path):
+def test_ctrl_c_ends_the_check_and_its_processes(tmp_path):
     written = formats.write_folder(tmp_path)
     program = f"""
 import signal
@@ -442,8 +442,7 @@ check_set(DataSet("slow", Path(), files, wait_a_minute), "slow")
     assert process.returncode != 0
 
 
-def test_readers_of_all_spaces_reach_other_processes(tmp_path):
-    """Look-up tables as well as label spaces."""
+def test_readers_and_label_spaces_reach_other_processes(tmp_path):
     cv2.imwrite(str(tmp_path / "i.png"), np.zeros((4, 4, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "l.png"), np.zeros((4, 4), np.uint8))
     cv2.imwrite(str(tmp_path / "d.png"), np.full((4, 4), 150, np.uint16))
@@ -453,4 +452,4 @@ def test_readers_of_all_spaces_reach_other_processes(tmp_path):
     assert report.labels.pixels[3] == 16
     assert report.depth.nearest == report.depth.farthest == 1.5
     assert set(report.depth.percentiles.values()) == {1.5}
-    assert all(hash(space) is not None for space in LABEL_SPACES.values())
+    assert all(hash(label_space(name)) is not None for name in BUILT_IN_SPACES)

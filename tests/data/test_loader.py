@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import torch
 
+from gioada_fast.data.files import LabelledFrame
 from gioada_fast.data.loader import PairStream, pair_batches
-from gioada_fast.data.sets import LabelledFrame, Unreadable
+from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.errors import InputError
 
 
 class Numbered:
-    """Frames of their index, but for the first column; the other channels are row and column."""
+    """Frames filled with their index, except for a column; other channels are row and column."""
 
     def __init__(self, length, labelled, bad=()):
         self.length, self.labelled, self.bad = length, labelled, bad
@@ -37,8 +38,8 @@ def pair(k, **settings):
     return found
 
 
-def batches(stream, *args, limit=0, tell=print, **settings):
-    unreadable = Unreadable(limit, tell)
+def batches(stream, *args, limit=0, report=print, **settings):
+    unreadable = Unreadable(limit, report)
     return list(pair_batches(stream, *args, pin_memory=False, unreadable=unreadable, **settings))
 
 
@@ -81,7 +82,7 @@ def test_crops_are_everywhere_and_the_same_for_labels_and_depth():
     assert corners == {(row, column) for row in range(3) for column in range(4)}
 
 
-def test_without_a_target_there_is_none():
+def test_pairs_without_a_target():
     assert set(pair(0, target=False)) == {"source_image", "source_labels", "source_depth"}
 
 
@@ -99,14 +100,18 @@ def test_batches_are_channels_last():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_frame_is_told_once_and_another_taken(workers):
-    told = []
-    found = batches(stream(bad=(2,)), 0, 10, 2, workers=workers, limit=1, tell=told.append)
-    assert len(told) == 1 and "frame 2 is broken" in told[0] and "1 of at most 1" in told[0]
+def test_an_unreadable_frame_is_reported_once_and_replaced(workers):
+    reported = []
+    found = batches(stream(bad=(2,)), 0, 10, 2, workers=workers, limit=1, report=reported.append)
+    assert (
+        len(reported) == 1
+        and "frame 2 is broken" in reported[0]
+        and "1 of at most 1" in reported[0]
+    )
     seen = indices([{"i": image} for b in found for image in b["source_image"].permute(0, 2, 3, 1)],
                    "i")  # fmt: skip
     assert len(seen) == 20 and 2 not in seen and set(seen) == {0, 1, 3, 4}
-    again = batches(stream(bad=(2,)), 4, 6, 2, workers=0, limit=1, tell=told.append)
+    again = batches(stream(bad=(2,)), 4, 6, 2, workers=0, limit=1, report=reported.append)
     for a, b in zip(found[4:], again, strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -119,7 +124,7 @@ def test_more_unreadable_frames_than_the_limit_end_the_run():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_going_on_in_the_middle_gives_the_same_pairs(workers):
+def test_starting_in_the_middle_gives_the_same_pairs(workers):
     whole = batches(stream(), 0, 6, 2, workers=0)
     rest = batches(stream(), 4, 2, 2, workers=workers)
     assert len(whole) == 6 and len(rest) == 2

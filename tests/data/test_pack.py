@@ -1,4 +1,4 @@
-"""Packs give what the files give, and are refused where they would not."""
+"""Packs return the same bits as the files, or are refused."""
 
 import fcntl
 import json
@@ -17,6 +17,7 @@ from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import pack_writer, sets
 from gioada_fast.data.files import counts, metres
 from gioada_fast.data.loader import PairStream, pair_batches
+from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.errors import InputError
 
 from .. import miniature
@@ -71,10 +72,10 @@ def street_scenes(root):
 
 
 def pack(data, workers=0):
-    """Lines that packing tells; without starting processes, each of which takes a second."""
-    told = []
-    pack_writer.pack(data, told.append, workers)
-    return told
+    """Lines that packing reports; by default in this process, as each new one takes a second."""
+    reported = []
+    pack_writer.pack(data, reported.append, workers)
+    return reported
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def packs(made, tmp_path):
-    """Settings and folder of a copy of its own, without the data sets."""
+    """Settings and folder of a fresh copy of the packs, without the data sets."""
     data = config(made, "synthia", "cityscapes", "cityscapes16")
     data.packs = str(tmp_path / "packs")
     data.source.root = data.target.root = None
@@ -106,10 +107,10 @@ def assert_same_pair(a, b):
     ("write", "depth"),
     [(synthia, "uint16"), (vkitti2, "uint16"), (carla, "float32"), (street_scenes, "uint16")],
 )
-def test_a_pack_gives_the_very_bits_of_the_files(tmp_path, write, depth):
+def test_a_pack_gives_the_same_bits_as_the_files(tmp_path, write, depth):
     data = write(tmp_path)
-    told = pack(data, workers=None)
-    assert len(told) == 2 and "packs/source: " in told[0] and " frames of " in told[0]
+    reported = pack(data, workers=None)
+    assert len(reported) == 2 and "packs/source: " in reported[0] and " frames of " in reported[0]
     source, target = sets.source_frames(data), sets.target_images(data)
     source_files, target_files = sets.source_files(data), sets.target_files(data)
     assert len(source) == len(source_files) and len(target) == len(target_files)
@@ -172,7 +173,7 @@ def test_training_from_packs_gives_the_same_weights(tmp_path):
     assert done.returncode == 0 and not done.stderr.count("Warning"), done.stderr
 
 
-def test_frames_that_cannot_be_read_are_all_told_and_the_rest_goes_on(tmp_path):
+def test_frames_that_cannot_be_read_are_all_reported_and_the_others_are_packed(tmp_path):
     data = synthia(tmp_path)
     first, second, third = sorted((tmp_path / "source" / "RGB").iterdir())
     target = next((tmp_path / "target" / "leftImg8bit" / "train" / "bochum").iterdir())
@@ -184,14 +185,14 @@ def test_frames_that_cannot_be_read_are_all_told_and_the_rest_goes_on(tmp_path):
     for path in kept:
         assert f"{path}: not a readable image" in str(error.value)
     assert not (tmp_path / "packs" / "source").exists()
-    with pytest.raises(InputError, match=r"packs/source: not finished; go on with\n.* pack "):
+    with pytest.raises(InputError, match=r"packs/source: not finished; resume with\n.* pack "):
         sets.source_frames(data)
     for path, content in kept.items():
         path.write_bytes(content)
     expected = sets.source_files(data)[1]
     second.write_bytes(b"read no more")
-    told = pack(data)
-    assert "packs/source.partial: goes on, 1 of 3 frames are there" in told[0]
+    reported = pack(data)
+    assert "packs/source.partial: resumes, 1 of 3 frames are packed" in reported[0]
     assert_same_pair(sets.source_frames(data)[1]._asdict(), expected._asdict())
 
 
@@ -210,7 +211,7 @@ def test_a_frame_whose_bytes_did_not_reach_the_disk_is_packed_again(tmp_path):
         assert_same_pair(frames[index]._asdict(), files[index]._asdict())
 
 
-def test_killed_packing_goes_on(tmp_path):
+def test_killed_packing_is_resumed(tmp_path):
     data = synthia(tmp_path, frames=60)
     data.source.height, data.source.width = 512, 1024
     partial = tmp_path / "packs" / "source.partial"
@@ -229,8 +230,8 @@ def test_killed_packing_goes_on(tmp_path):
     process.wait()
     there = packed_frames(partial)
     assert 0 < there < 60 and not (tmp_path / "packs" / "source").exists()
-    told = pack(data)
-    assert f"goes on, {there} of 60 frames are there" in told[0]
+    reported = pack(data)
+    assert f"resumes, {there} of 60 frames are packed" in reported[0]
     packed, files = sets.source_frames(data), sets.source_files(data)
     for index in range(0, 60, 7):
         assert_same_pair(packed[index]._asdict(), files[index]._asdict())
@@ -243,7 +244,7 @@ def packed_frames(partial):
         return 0
 
 
-def test_what_was_begun_with_other_settings_is_started_anew(tmp_path):
+def test_a_pack_begun_with_other_settings_starts_again(tmp_path):
     data = synthia(tmp_path)
     path = tmp_path / "source" / "RGB" / "0000000.png"
     content = path.read_bytes()
@@ -252,13 +253,13 @@ def test_what_was_begun_with_other_settings_is_started_anew(tmp_path):
         pack(data)
     path.write_bytes(content)
     data.label_space = "cityscapes13"
-    line = next(line for line in pack(data) if "started anew" in line)
+    line = next(line for line in pack(data) if "starts again" in line)
     assert f"{tmp_path / 'packs' / 'source.partial'}: begun with data.label_space = 'c" in line
     assert "= 'cityscapes16', the settings say 'cityscapes13'" in line
     assert_same_pair(sets.source_frames(data)[0]._asdict(), sets.source_files(data)[0]._asdict())
 
 
-def test_two_do_not_pack_at_once(tmp_path):
+def test_two_processes_do_not_pack_at_once(tmp_path):
     data = synthia(tmp_path)
     partial = tmp_path / "packs" / "source.partial"
     partial.mkdir(parents=True)
@@ -268,7 +269,7 @@ def test_two_do_not_pack_at_once(tmp_path):
             pack(data)
 
 
-def test_a_folder_that_cannot_be_written_or_has_no_room(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_or_is_full(tmp_path, monkeypatch):
     data = synthia(tmp_path)
     (tmp_path / "packs").write_text("a file")
     with pytest.raises(InputError, match=r"packs/source\.partial: cannot be written: "):
@@ -278,7 +279,7 @@ def test_a_folder_that_cannot_be_written_or_has_no_room(tmp_path, monkeypatch):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"cannot be written: .*; the same command goes on"):
+        with pytest.raises(InputError, match=r"cannot be written: .*; the same command resumes"):
             pack(data)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -290,7 +291,7 @@ def test_a_folder_that_cannot_be_written_or_has_no_room(tmp_path, monkeypatch):
     assert len(pack(data)) == 2
 
 
-def test_packing_wants_a_folder():
+def test_packing_needs_a_folder():
     with pytest.raises(InputError, match=r"data\.packs is not set"):
         pack_writer.pack(DataConfig())
 
@@ -333,8 +334,8 @@ def test_settings_that_the_frames_do_not_depend_on_may_change(packs):
     data.flip, data.workers, data.class_weights = False, 3, "none"
     data.source.look, data.source.root, data.target.evaluation_split = "dusk", "/nowhere", "test"
     assert len(sets.source_frames(data)) == 3 and len(sets.target_images(data)) == 2
-    told = pack(data)
-    assert all("packed already" in line for line in told)
+    reported = pack(data)
+    assert all("packed already" in line for line in reported)
 
 
 def test_the_class_map_of_a_folder_is_part_of_the_settings(tmp_path):
@@ -362,7 +363,7 @@ def change_byte(path, position):
 
 
 @pytest.mark.parametrize("name", ["images", "labels", "depth"])
-def test_a_pack_cut_short_is_refused_before_training(packs, tmp_path, name):
+def test_a_truncated_pack_is_refused_before_training(packs, tmp_path, name):
     data, folder = packs
     path = folder / "source" / f"{name}.npy"
     size = path.stat().st_size
@@ -370,18 +371,18 @@ def test_a_pack_cut_short_is_refused_before_training(packs, tmp_path, name):
         file.truncate(size - 1)
     with pytest.raises(InputError) as error:
         sets.source_frames(data)
-    assert f"{path}: cut short: it has {size - 1} bytes, the manifest says {size}" in str(
+    assert f"{path}: truncated: it has {size - 1} bytes, the manifest says {size}" in str(
         error.value
     )
     path.write_bytes(path.read_bytes() + bytes(9))
-    with pytest.raises(InputError, match=rf"{name}\.npy: not what was packed"):
+    with pytest.raises(InputError, match=rf"{name}\.npy: too large: it has"):
         sets.source_frames(data)
     path.unlink()
     with pytest.raises(InputError, match=rf"{name}\.npy: cannot be read: No such file"):
         sets.source_frames(data)
 
 
-def test_the_command_line_refuses_a_pack_cut_short_and_leaves_nothing(tmp_path):
+def test_the_command_line_refuses_a_truncated_pack_and_leaves_nothing(tmp_path):
     root = tmp_path / "scenes"
     pack(street_scenes(root))
     with (root / "packs" / "target" / "images.npy").open("r+b") as file:
@@ -389,7 +390,7 @@ def test_the_command_line_refuses_a_pack_cut_short_and_leaves_nothing(tmp_path):
     flags = miniature.flags(root, tmp_path / "runs", **{"data.packs": root / "packs"})
     refused = command("train", *flags, cwd=tmp_path)
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
-    assert "packs/target/images.npy: cut short: it has 5000 bytes" in refused.stderr
+    assert "packs/target/images.npy: truncated: it has 5000 bytes" in refused.stderr
     assert not (tmp_path / "runs" / "mini").exists()
 
 
@@ -409,13 +410,13 @@ def test_a_changed_byte_is_found_and_its_frame_left_out(packs, name):
             frames.labels(1)
     else:
         frames.labels(1)
-    told = []
+    reported = []
     stream = PairStream(frames, sets.target_images(data), 0, True, CROP, unreadable=3)
     batches = pair_batches(
-        stream, 0, 6, 1, 0, pin_memory=False, unreadable=sets.Unreadable(1, told.append)
+        stream, 0, 6, 1, 0, pin_memory=False, unreadable=Unreadable(1, reported.append)
     )
     assert len(list(batches)) == 6
-    assert len(told) == 1 and "frame 1" in told[0] and "left out" in told[0]
+    assert len(reported) == 1 and "frame 1" in reported[0] and "left out" in reported[0]
 
 
 def test_a_changed_manifest_is_refused(packs):
@@ -444,7 +445,7 @@ def test_a_changed_manifest_is_refused(packs):
         sets.source_frames(data)
 
 
-def test_one_side_is_no_pack_of_the_other(packs):
+def test_the_pack_of_one_side_is_refused_as_the_other(packs):
     data, folder = packs
     shutil.rmtree(folder / "target")
     (folder / "source").rename(folder / "target")

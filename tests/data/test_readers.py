@@ -7,7 +7,7 @@ import pytest
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import sets
 from gioada_fast.errors import InputError
-from gioada_fast.labels import IGNORE, LABEL_SPACES
+from gioada_fast.labels import IGNORE, label_space
 
 from . import formats
 
@@ -61,7 +61,7 @@ def source_config(root, name, space, size=formats.SIZE, **settings):
 
 
 def _data(space, size, **sides):
-    """Settings whose images keep their size, however small."""
+    """Settings that keep the images' size, even below the minimum."""
     data = DataConfig(label_space=space)
     data.height, data.width = size
     for name, side in sides.items():
@@ -80,7 +80,7 @@ def assert_source(config, written, train_ids):
         np.testing.assert_array_equal(frame.depth == 0, truth.metres == 0)
 
 
-def test_vkitti_has_colours_of_its_own_in_every_world_and_variation(tmp_path):
+def test_vkitti_has_other_colours_in_every_world_and_variation(tmp_path):
     written = formats.write_vkitti(tmp_path)
     train_ids = by_name(formats.VKITTI_CLASSES, KITTI10_OF_VKITTI)
     assert_source(source_config(tmp_path, "vkitti", "kitti10"), written, train_ids)
@@ -96,7 +96,7 @@ def test_vkitti2(tmp_path):
     assert_source(config, written, train_ids)
 
 
-def test_some_variations_alone(tmp_path):
+def test_include_selects_variations(tmp_path):
     written = formats.write_vkitti(tmp_path)
     config = source_config(tmp_path, "vkitti", "kitti10", include="*/0002/fog/*")
     frames = sets.source_frames(config)
@@ -217,14 +217,14 @@ def test_splits_and_colours_of_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("0: street", r"0: 'street' is no class of cityscapes16 \(road"),
+        ("0: street", r"0: 'street' is not a class of cityscapes16 \(road"),
         ("300: road", "'?300'?.* is neither an id"),
         ("0: road\n'1 2 3': sky", "mixes ids and colours"),
         ("[1, 2]", "no entries"),
         ("{0: road", "not readable as YAML"),
     ],
 )
-def test_a_class_map_that_is_none(tmp_path, text, words):
+def test_an_invalid_class_map_is_refused(tmp_path, text, words):
     formats.write_folder(tmp_path)
     (tmp_path / "c.yaml").write_text(text)
     target = TargetConfig(
@@ -245,7 +245,7 @@ def test_the_real_cityscapes_frame(shared):
     # the sample's two maps were shrunk each for itself, and differ at edges
     assert (frames[0].labels == official).mean() > 0.997
     counts = np.bincount(frames[0].labels.ravel(), minlength=256)
-    classes = LABEL_SPACES["cityscapes19"].classes
+    classes = label_space("cityscapes19").classes
     found = {name: int(count) for name, count in zip(classes, counts[:19], strict=True) if count}
     assert found == CITYSCAPES_SAMPLE and counts[IGNORE] == 32768 - sum(found.values())
 
@@ -256,7 +256,7 @@ def test_all_real_camvid_frames(shared):
     )
     frames = sets.evaluation_frames(config)
     counts = sum(np.bincount(frames[i].labels.ravel(), minlength=256) for i in range(len(frames)))
-    shares = dict(zip(LABEL_SPACES["camvid11"].classes, counts / counts.sum(), strict=False))
+    shares = dict(zip(label_space("camvid11").classes, counts / counts.sum(), strict=False))
     assert {name: round(float(share), 3) for name, share in shares.items()} == CAMVID_VAL
 
 
@@ -299,7 +299,7 @@ def test_a_missing_source_says_what_to_download_and_where_it_goes(tmp_path, name
 
 
 @pytest.mark.parametrize("name", ["kitti", "cityscapes", "camvid", "folder"])
-def test_a_missing_target_says_so_too(tmp_path, name):
+def test_a_missing_target_says_what_to_download(tmp_path, name):
     space = {"kitti": "kitti10", "camvid": "camvid11"}.get(name, "cityscapes16")
     for root in (None, str(tmp_path / "no"), str(tmp_path)):
         config = _data(space, formats.SIZE, target=TargetConfig(name=name, root=root))
@@ -332,7 +332,7 @@ def test_an_unknown_colour_and_an_unknown_id_are_named(tmp_path):
         frames[0]
 
 
-def test_depth_that_is_nowhere_valid_is_named(tmp_path):
+def test_a_depth_map_without_any_depth_is_named(tmp_path):
     formats.write_synthia(tmp_path)
     path = sorted((tmp_path / "Depth" / "Depth").iterdir())[0]
     cv2.imwrite(str(path), np.full((*formats.SIZE, 3), 65535, np.uint16))

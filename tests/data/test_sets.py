@@ -6,20 +6,24 @@ import pytest
 
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import sets
+from gioada_fast.data.class_weights import class_weights
 from gioada_fast.data.files import CENTIMETRES, id_labels, read_image
+from gioada_fast.data.readers.camvid import CAMVID
+from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.errors import InputError
 from gioada_fast.labels import (
-    CAMVID,
-    CAMVID11,
+    BUILT_IN_SPACES,
     IGNORE,
-    LABEL_SPACES,
     STREET,
     STREET_IDS,
     UNKNOWN,
+    label_space,
     lookup_table,
 )
 
 from ..miniature import SIZE, street_frame, write_camvid, write_street_scenes
+
+CAMVID11 = label_space("camvid11")
 
 
 def config(tmp_path, **target):
@@ -85,7 +89,7 @@ def test_class_weights_are_one_over_the_root_of_the_frequency(tmp_path):
     frequency = np.zeros(11)
     for index in range(len(frames)):
         frequency += np.bincount(frames[index].labels.ravel(), minlength=11)[:11]
-    weights = sets.class_weights(frames, 11, sets.Unreadable(0, print))
+    weights = class_weights(frames, 11, Unreadable(0, print))
     present = frequency > 0
     assert present.sum() == 3 and (weights[~present] == 1).all()
     assert weights[present].mean() == pytest.approx(1)
@@ -93,8 +97,8 @@ def test_class_weights_are_one_over_the_root_of_the_frequency(tmp_path):
     assert ratio == pytest.approx(np.sqrt(frequency[3] / frequency[8]), rel=1e-5)
 
 
-def test_every_label_space_is_reached_by_what_serves_it():
-    for space in LABEL_SPACES.values():
+def test_street_scenes_draw_all_classes_of_the_spaces_they_serve():
+    for space in map(label_space, BUILT_IN_SPACES):
         assert len(space.classes) == len(space.colours) == len(set(space.colours))
         assert len(space.ids) == len(set(space.ids)) == space.num_classes
         if space.name in STREET.spaces:
@@ -131,7 +135,7 @@ def test_bad_files_are_named(tmp_path):
         read_image(tmp_path / "missing.png")
 
 
-def test_pairs_must_have_one_size(tmp_path):
+def test_an_image_and_its_labels_must_have_one_size(tmp_path):
     write_camvid(tmp_path)
     cv2.imwrite(str(tmp_path / "valannot" / "val_000.png"), np.zeros((5, 5), np.uint8))
     data = config(tmp_path, name="camvid")
@@ -154,6 +158,6 @@ def test_a_folder_that_is_missing_or_empty_is_named(tmp_path, gone):
         build(data)
 
 
-def test_depth_of_the_unknown_is_zero(tmp_path):
+def test_no_depth_is_zero(tmp_path):
     cv2.imwrite(str(tmp_path / "d.png"), np.array([[0, 65535, 150]], np.uint16))
     assert CENTIMETRES.read(tmp_path / "d.png").tolist() == [[0, 0, 1.5]]

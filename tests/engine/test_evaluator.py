@@ -7,9 +7,9 @@ import torch
 from gioada_fast.data.sets import EvaluationFrame
 from gioada_fast.depth import NEAR
 from gioada_fast.engine.evaluator import Scores, evaluate
-from gioada_fast.labels import LABEL_SPACES, LabelSpace
+from gioada_fast.labels import LabelSpace, label_space
 
-SPACE = LABEL_SPACES["camvid11"]
+SPACE = label_space("camvid11")
 
 
 class Fixed(torch.nn.Module):

@@ -13,7 +13,7 @@ from gioada_fast.config import Config, DataConfig, ModelConfig, TargetConfig
 from gioada_fast.data.sets import evaluation_frames
 from gioada_fast.engine.evaluator import evaluate
 from gioada_fast.engine.networks import build_adaptation, save_task
-from gioada_fast.labels import LABEL_SPACES
+from gioada_fast.labels import label_space
 from gioada_fast.report.panels import save_image
 
 from ..commands import command
@@ -71,7 +71,7 @@ def cityscapes(request, tmp_path) -> Path:
 
 @pytest.mark.parametrize("name", ["cityscapes19", "cityscapes16", "kitti10"])
 def test_random_predictions_get_the_official_scores(cityscapes, name, tmp_path, monkeypatch):
-    space = LABEL_SPACES[name]
+    space = label_space(name)
     data = DataConfig(
         target=TargetConfig(name="cityscapes", root=str(cityscapes)),
         label_space=name, height=64, width=128,
@@ -94,7 +94,7 @@ def test_random_predictions_get_the_official_scores(cityscapes, name, tmp_path, 
     again = evaluate(task, frames, space, torch.device("cpu"), "fp32")
     assert again.miou == pytest.approx(scores.miou, abs=1e-3)
     if name == "cityscapes16":
-        thirteen = LABEL_SPACES["cityscapes13"].classes
+        thirteen = label_space("cityscapes13").classes
         ious = [scores.iou[c] for c in thirteen if scores.iou[c] is not None]
         assert scores.miou_of == {"cityscapes13": pytest.approx(np.mean(ious), abs=1e-12)}
 
@@ -115,7 +115,7 @@ def test_saved_predictions_get_the_official_scores(cityscapes, tmp_path, monkeyp
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    space = LABEL_SPACES["cityscapes19"]
+    space = label_space("cityscapes19")
     for truth in cityscapes.glob("gtFine/val/*/*_labelIds.png"):
         stem = truth.name.replace("_gtFine_labelIds.png", "_leftImg8bit.png")
         prediction = cv2.imread(str(tmp_path / "predictions" / stem), cv2.IMREAD_UNCHANGED)

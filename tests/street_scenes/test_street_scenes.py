@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gioada_fast.errors import InputError
-from gioada_fast.labels import LABEL_SPACES, STREET, STREET_IDS
+from gioada_fast.labels import STREET, STREET_IDS, label_space
 
 pytest.importorskip("embreex")
 
@@ -60,7 +60,7 @@ def test_labels_are_known_and_map_to_both_spaces(frames):
     ids = np.unique(np.concatenate([np.unique(frame.labels) for frame in frames]))
     assert set(ids) <= set(STREET_IDS.values())
     assert {STREET_IDS[name] for name in ("sky", "building", "road", "pavement", "car")} <= set(ids)
-    for space in (LABEL_SPACES[name] for name in STREET.spaces):
+    for space in map(label_space, STREET.spaces):
         train_ids = STREET.table(space)[ids]
         assert ((train_ids == 255) | ((train_ids >= 0) & (train_ids < space.num_classes))).all()
 

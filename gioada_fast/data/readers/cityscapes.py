@@ -6,30 +6,50 @@
 
 from pathlib import Path
 
-from ...config import SourceConfig, TargetConfig
-from ...labels import CITYSCAPES, LabelSpace
-from ..files import DataSet, FrameFiles, find_images, find_root, id_labels
+from ...labels import COMMON_CLASSES, Labelling
+from ..files import DataSet, FrameFiles, find_images, id_labels
+from ..registry import Reader, Request, Splits
 
-NAME = "Cityscapes"
-LABELLING = CITYSCAPES
-TRAIN_SPLIT, EVALUATION_SPLIT = "train", "val"
-LAYOUT = (
-    "download leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of Cityscapes and unpack "
-    "them into one folder, which then holds "
-    "leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelIds.png"
-)
+# gtFine's labelIds, and KITTI's semantic ids.
+CITYSCAPES = Labelling(
+    "Cityscapes",
+    {
+        name: name if name in COMMON_CLASSES else None
+        for name in (
+            "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic",
+            "ground", "road", "sidewalk", "parking", "rail track", "building", "wall", "fence",
+            "guard rail", "bridge", "tunnel", "pole", "polegroup", "traffic light", "traffic sign",
+            "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "caravan",
+            "trailer", "train", "motorcycle", "bicycle",
+        )
+    },
+    spaces=("cityscapes19", "cityscapes16", "cityscapes13", "kitti10", "camvid11"),
+)  # fmt: skip
 
 
-def data_set(
-    config: SourceConfig | TargetConfig, split: str, space: LabelSpace, side: str = "data.target"
-) -> DataSet:
+def data_set(request: Request) -> DataSet:
     """All cities of a split."""
-    root = find_root(config.root, f"{side}.root", LAYOUT)
-    images = find_images(root, f"leftImg8bit/{split}/*/*_leftImg8bit", LAYOUT)
+    reader, root, split = request.reader, request.root(), request.split
+    images = find_images(root, f"leftImg8bit/{split}/*/*_leftImg8bit", reader.layout)
     frames = [FrameFiles(image, _labels(root, split, image)) for image in images]
-    return DataSet(NAME, root, frames, id_labels(CITYSCAPES.table(space)))
+    return DataSet(reader.title, root, frames, id_labels(CITYSCAPES.table(request.space)))
 
 
 def _labels(root: Path, split: str, image: Path) -> Path:
     name = image.stem.removesuffix("_leftImg8bit")
     return root / "gtFine" / split / image.parent.name / f"{name}_gtFine_labelIds.png"
+
+
+READER = Reader(
+    name="cityscapes",
+    title="Cityscapes",
+    files="`leftImg8bit/<split>/<city>/`, `gtFine/<split>/<city>/*_labelIds.png`",
+    layout=(
+        "download leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of Cityscapes and "
+        "unpack them into one folder, which then holds leftImg8bit/<split>/<city>/"
+        "*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelIds.png"
+    ),
+    data_set=data_set,
+    labelling=CITYSCAPES,
+    splits=Splits(train="train", evaluation="val"),
+)

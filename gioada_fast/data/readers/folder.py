@@ -1,61 +1,55 @@
-"""A folder of one's own, as source or target: images, and by pattern their labels and depth.
+"""The user's own folder, as source or target: patterns for images, labels and depth.
 
-A pattern is a path under the root with one ``*``, which stands for the name of the frame, folders
-included: the label map of ``images/a/1.jpg`` (``images/*``) is ``labels/a/1.png`` (``labels/*``).
+A pattern is a path under the root with one ``*`` for the name of the frame, which may contain
+folders: the label map of ``images/a/1.jpg`` (``images/*``) is ``labels/a/1.png`` (``labels/*``).
 Without a suffix, images may be PNG or JPEG, and labels and depth are PNG.
 """
 
 from pathlib import Path
 
-from ...config import SourceConfig, TargetConfig
+from ...config import TargetConfig
 from ...errors import InputError
 from ...labels import LabelSpace, lookup_table, read_class_map
 from ..files import (
     IMAGE_SUFFIXES,
+    Colours,
     DataSet,
     FrameFiles,
     LabelReader,
     colour_labels,
     depth_counts,
-    find_root,
     id_labels,
 )
+from ..registry import Reader, Request
 
-NAME = "folder"
 IMAGES = "images/*"
-LAYOUT = (
-    f"a folder with images as {IMAGES}, or by the settings images, labels and depth, patterns such "
-    "as labels/*.png, and with labels a class map (a YAML file) in the setting classes"
-)
 
 
-def data_set(
-    config: SourceConfig | TargetConfig, side: str, space: LabelSpace, split: str = ""
-) -> DataSet:
-    """All frames that the patterns match.
+def data_set(request: Request) -> DataSet:
+    """All frames that the patterns match."""
+    config, root, space = request.config, request.root(), request.space
 
-    Args:
-        config: of either side.
-        side: ``data.source`` or ``data.target``, for messages.
-        space: classes that the class map maps to.
-        split: what stands for ``{split}`` in the patterns.
-    """
-    root = find_root(config.root, f"{side}.root", LAYOUT)
-    images, labels, depth = (
-        pattern and pattern.replace("{split}", split)
-        for pattern in (config.images or IMAGES, config.labels, config.depth)
-    )
-    frames = by_patterns(root, images, labels, depth, LAYOUT)
-    reader = None
+    def filled(pattern: str) -> str:
+        return pattern.replace("{split}", request.split)
+
+    labels = config.labels and filled(config.labels)
+    depth = config.depth and filled(config.depth)
+    images = filled(config.images or IMAGES)
+    frames = by_patterns(root, images, labels, depth, request.reader.layout)
+    read_labels = None
     if labels is not None:
         if config.classes is None:
             raise InputError(
-                f"{side}.classes is not set: a YAML file that maps the ids of {labels} to classes "
-                f"of {space.name}, with lines such as '7: {space.classes[0]}'"
+                f"{request.setting}.classes is not set: a YAML file that maps the ids of {labels} "
+                f"to classes of {space.name}, with lines such as '7: {space.classes[0]}'"
             )
-        reader = _label_reader(Path(config.classes).expanduser(), space)
-    depth_reader = None if depth is None else depth_counts(config.depth_per_metre)
-    return DataSet(f"{NAME} {root}", root, frames, reader, depth_reader)
+        read_labels = _label_reader(Path(config.classes).expanduser(), space)
+    elif request.part == "source":
+        raise InputError(
+            "data.source.labels is not set: a source needs labels, by a pattern such as labels/*"
+        )
+    read_depth = None if depth is None else depth_counts(config.depth_per_metre)
+    return DataSet(f"folder {root}", root, frames, read_labels, read_depth)
 
 
 def by_patterns(
@@ -93,16 +87,40 @@ def _named(root: Path, pattern: str | None, name: str) -> Path | None:
 
 def _label_reader(path: Path, space: LabelSpace) -> LabelReader:
     train_ids = read_class_map(path, space)
-    if all(isinstance(key, int) for key in train_ids):
-        return id_labels(lookup_table(train_ids))
-    return colour_labels(_Same(train_ids))
+    by_id = {key: train_id for key, train_id in train_ids.items() if isinstance(key, int)}
+    if by_id:
+        return id_labels(lookup_table(by_id))
+    return colour_labels(
+        _Same({key: train_id for key, train_id in train_ids.items() if isinstance(key, tuple)})
+    )
 
 
 class _Same:
     """The same colours for every file."""
 
-    def __init__(self, train_ids):
+    def __init__(self, train_ids: Colours):
         self.train_ids = train_ids
 
-    def __call__(self, path: Path):
+    def __call__(self, path: Path) -> Colours:
         return self.train_ids
+
+
+def _description(target: TargetConfig) -> str:
+    return f"the images of {target.root}"
+
+
+READER = Reader(
+    name="folder",
+    title="your own",
+    files=f"`{IMAGES}`, and patterns for labels and depth, which a target may lack",
+    layout=(
+        f"a folder with images as {IMAGES}, or by the settings images, labels and depth, patterns "
+        "such as labels/*.png, and with labels a class map (a YAML file) in the setting classes"
+    ),
+    data_set=data_set,
+    pack_settings={
+        "source": ("images", "labels", "depth", "depth_per_metre", "split"),
+        "target": ("images", "train_split"),
+    },
+    description=_description,
+)

@@ -1,31 +1,35 @@
 """KITTI's semantic segmentation benchmark (Alhaija et al., IJCV 2018): 200 labelled real frames.
 
 <root>/training/image_2/000000_10.png
-<root>/training/semantic/000000_10.png    Cityscapes's ids
+<root>/training/semantic/000000_10.png    Cityscapes' ids
 <root>/testing/image_2/000000_10.png
 """
 
-from ...config import SourceConfig, TargetConfig
-from ...labels import CITYSCAPES, LabelSpace
-from ..files import DataSet, FrameFiles, find_images, find_root, id_labels
-
-NAME = "KITTI"
-LABELLING = CITYSCAPES
-TRAIN_SPLIT, EVALUATION_SPLIT = "testing", "training"
-"""Only ``training`` has labels: it is what scores, and ``testing`` what is trained on."""
-LAYOUT = (
-    "download data_semantics.zip of KITTI's semantic segmentation benchmark and unpack it; its "
-    "folder holds training/image_2/000000_10.png, training/semantic/000000_10.png and "
-    "testing/image_2/000000_10.png"
-)
+from ..files import DataSet, FrameFiles, find_images, id_labels
+from ..registry import Reader, Request, Splits
+from .cityscapes import CITYSCAPES
 
 
-def data_set(
-    config: SourceConfig | TargetConfig, split: str, space: LabelSpace, side: str = "data.target"
-) -> DataSet:
+def data_set(request: Request) -> DataSet:
     """The frames of ``training`` or ``testing``."""
-    root = find_root(config.root, f"{side}.root", LAYOUT)
-    images = find_images(root, f"{split}/image_2/*", LAYOUT)
-    labels = root / split / "semantic"
+    reader, root = request.reader, request.root()
+    images = find_images(root, f"{request.split}/image_2/*", reader.layout)
+    labels = root / request.split / "semantic"
     frames = [FrameFiles(image, labels / f"{image.stem}.png") for image in images]
-    return DataSet(NAME, root, frames, id_labels(CITYSCAPES.table(space)))
+    return DataSet(reader.title, root, frames, id_labels(CITYSCAPES.table(request.space)))
+
+
+READER = Reader(
+    name="kitti",
+    title="KITTI",
+    files="`training/{image_2,semantic}/`, `testing/image_2/`",
+    layout=(
+        "download data_semantics.zip of KITTI's semantic segmentation benchmark and unpack it; its "
+        "folder holds training/image_2/000000_10.png, training/semantic/000000_10.png and "
+        "testing/image_2/000000_10.png"
+    ),
+    data_set=data_set,
+    labelling=CITYSCAPES,
+    # only training has labels, so it scores
+    splits=Splits(train="testing", evaluation="training"),
+)

@@ -2,39 +2,80 @@
 
 <root>/RGB/0000000.png
 <root>/GT/LABELS/0000000.png       16-bit RGB: class in R, instance in G
-<root>/parsed_LABELS/0000000.png   in use as well: 8 bits, the class; also as GT/parsed_LABELS
-<root>/Depth/Depth/0000000.png     16-bit centimetres, the same in each channel; also as Depth/
+<root>/parsed_LABELS/0000000.png   also common: 8 bits, the class; or in GT/parsed_LABELS
+<root>/Depth/Depth/0000000.png     16-bit centimetres, the same in each channel; or in Depth/
 """
 
 from pathlib import Path
 
-from ...config import SourceConfig
 from ...errors import InputError
-from ...labels import SYNTHIA, LabelSpace
-from ..files import CENTIMETRES, DataSet, FrameFiles, find_images, find_root, id_labels
+from ...labels import Labelling
+from ..files import CENTIMETRES, DataSet, FrameFiles, find_images, id_labels
+from ..registry import Reader, Request
 
-NAME = "SYNTHIA-RAND-CITYSCAPES"
-LABELLING = SYNTHIA
-LAYOUT = (
-    "download SYNTHIA-RAND-CITYSCAPES (CVPR16) and unpack it; its folder holds "
-    "RGB/0000000.png, GT/LABELS/0000000.png (or parsed_LABELS/0000000.png) and "
-    "Depth/Depth/0000000.png (or Depth/0000000.png)"
+# The classes that no public table of 16 classes uses stay out.
+SYNTHIA = Labelling(
+    "SYNTHIA",
+    {
+        "void": None,
+        "sky": "sky",
+        "building": "building",
+        "road": "road",
+        "sidewalk": "sidewalk",
+        "fence": "fence",
+        "vegetation": "vegetation",
+        "pole": "pole",
+        "car": "car",
+        "traffic sign": "traffic sign",
+        "pedestrian": "person",
+        "bicycle": "bicycle",
+        "motorcycle": "motorcycle",
+        "parking slot": None,
+        "road work": None,
+        "traffic light": "traffic light",
+        "terrain": None,
+        "rider": "rider",
+        "truck": None,
+        "bus": "bus",
+        "train": None,
+        "wall": "wall",
+        "lane marking": None,
+    },
+    spaces=("cityscapes16", "cityscapes13"),
 )
 
 
-def data_set(config: SourceConfig, space: LabelSpace) -> DataSet:
-    """All frames; labels as shipped, where they are there, else the parsed ones."""
-    root = find_root(config.root, "data.source.root", LAYOUT)
-    images = find_images(root, "RGB/*", LAYOUT)
-    labels = _folder(root, "GT/LABELS", "parsed_LABELS", "GT/parsed_LABELS")
-    depth = _folder(root, "Depth/Depth", "Depth")
+def data_set(request: Request) -> DataSet:
+    """All frames, with labels as shipped or else the parsed ones."""
+    reader, root = request.reader, request.root()
+    images = find_images(root, "RGB/*", reader.layout)
+    labels = _folder(request, root, "GT/LABELS", "parsed_LABELS", "GT/parsed_LABELS")
+    depth = _folder(request, root, "Depth/Depth", "Depth")
     frames = [FrameFiles(i, labels / f"{i.stem}.png", depth / f"{i.stem}.png") for i in images]
-    shipped = labels.name == "LABELS"
-    return DataSet(NAME, root, frames, id_labels(SYNTHIA.table(space), in_red=shipped), CENTIMETRES)
+    read_labels = id_labels(SYNTHIA.table(request.space), in_red=labels.name == "LABELS")
+    return DataSet(reader.title, root, frames, read_labels, CENTIMETRES)
 
 
-def _folder(root: Path, *names: str) -> Path:
+def _folder(request: Request, root: Path, *names: str) -> Path:
     for name in names:
         if (root / name).is_dir():
             return root / name
-    raise InputError(f"{root}: has none of the folders {', '.join(names)}; {LAYOUT}")
+    raise InputError(f"{root}: has none of the folders {', '.join(names)}; {request.reader.layout}")
+
+
+READER = Reader(
+    name="synthia",
+    title="SYNTHIA-RAND-CITYSCAPES",
+    files=(
+        "`RGB/`, `GT/LABELS/` as shipped (16 bits) or `parsed_LABELS/` (8 bits), `Depth/Depth/` or "
+        "`Depth/`"
+    ),
+    layout=(
+        "download SYNTHIA-RAND-CITYSCAPES (CVPR16) and unpack it; its folder holds "
+        "RGB/0000000.png, GT/LABELS/0000000.png (or parsed_LABELS/0000000.png) and "
+        "Depth/Depth/0000000.png (or Depth/0000000.png)"
+    ),
+    data_set=data_set,
+    labelling=SYNTHIA,
+    sides=("source",),
+)

@@ -5,37 +5,49 @@
     <root>/vkitti_1.3.1_scenegt/<world>_<variation>_scenegt_rgb_encoding.txt
     <root>/vkitti_1.3.1_depthgt/<world>/<variation>/00000.png
 
-Every object of a world and variation has a colour of its own; the text file tells its class. Depth
-is 16-bit centimetres, 655.35 m where there is none.
+Each object of a world and variation has its own colour; the text file lists their classes. Depth is
+16-bit centimetres; 655.35 m means no depth.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from ...config import SourceConfig
 from ...errors import InputError
-from ...labels import VKITTI, LabelSpace
-from ..files import CENTIMETRES, DataSet, FrameFiles, colour_labels, find_images, find_root
+from ...labels import Labelling, LabelSpace
+from ..files import CENTIMETRES, Colours, DataSet, FrameFiles, colour_labels, find_images
+from ..registry import Reader, Request
 
-NAME = "Virtual KITTI 1.3.1"
-LABELLING = VKITTI
-LAYOUT = (
-    "download vkitti_1.3.1_rgb.tar, vkitti_1.3.1_scenegt.tar and vkitti_1.3.1_depthgt.tar of "
-    "Virtual KITTI and unpack them into one folder, which then holds "
-    "vkitti_1.3.1_{rgb,scenegt,depthgt}/<world>/<variation>/00000.png and "
-    "vkitti_1.3.1_scenegt/<world>_<variation>_scenegt_rgb_encoding.txt"
+# Both versions; the label maps hold colours, of which these are the classes.
+VKITTI = Labelling(
+    "Virtual KITTI",
+    {
+        "Terrain": "terrain",
+        "Sky": "sky",
+        "Tree": "vegetation",
+        "Vegetation": "vegetation",
+        "Building": "building",
+        "Road": "road",
+        "GuardRail": None,
+        "TrafficSign": "traffic sign",
+        "TrafficLight": "traffic light",
+        "Pole": "pole",
+        "Misc": None,
+        "Truck": "truck",
+        "Car": "car",
+        "Van": "car",
+        "Undefined": None,
+    },
+    spaces=("kitti10",),
 )
-Colours = Mapping[tuple[int, int, int], int]
-"""Train id of each colour (R, G, B) of a label map."""
 
 
-def data_set(config: SourceConfig, space: LabelSpace) -> DataSet:
+def data_set(request: Request) -> DataSet:
     """All worlds and variations; ``include`` selects among them."""
-    root = find_root(config.root, "data.source.root", LAYOUT)
-    images = find_images(root, "vkitti_1.3.1_rgb/*/*/*", LAYOUT)
+    reader, root = request.reader, request.root()
+    images = find_images(root, "vkitti_1.3.1_rgb/*/*/*", reader.layout)
     frames = [FrameFiles(i, _beside(i, "scenegt"), _beside(i, "depthgt")) for i in images]
-    return DataSet(NAME, root, frames, colour_labels(_Encodings(space)), CENTIMETRES)
+    read_labels = colour_labels(_Encodings(request.space))
+    return DataSet(reader.title, root, frames, read_labels, CENTIMETRES)
 
 
 def _beside(image: Path, kind: str) -> Path:
@@ -82,3 +94,22 @@ def read_colours(path: Path, space: LabelSpace) -> Colours:
     if not colours:
         raise InputError(f"{path}: names no colour")
     return colours
+
+
+READER = Reader(
+    name="vkitti",
+    title="Virtual KITTI 1.3.1",
+    files=(
+        "`vkitti_1.3.1_{rgb,scenegt,depthgt}/<world>/<variation>/00000.png` and the colour tables "
+        "`vkitti_1.3.1_scenegt/<world>_<variation>_scenegt_rgb_encoding.txt`"
+    ),
+    layout=(
+        "download vkitti_1.3.1_rgb.tar, vkitti_1.3.1_scenegt.tar and vkitti_1.3.1_depthgt.tar of "
+        "Virtual KITTI and unpack them into one folder, which then holds "
+        "vkitti_1.3.1_{rgb,scenegt,depthgt}/<world>/<variation>/00000.png and "
+        "vkitti_1.3.1_scenegt/<world>_<variation>_scenegt_rgb_encoding.txt"
+    ),
+    data_set=data_set,
+    labelling=VKITTI,
+    sides=("source",),
+)

@@ -5,25 +5,17 @@
     <root>/<Scene>/<variation>/frames/depth/Camera_0/depth_00000.png
     <root>/<Scene>/<variation>/colors.txt
 
-Colours are the classes' own; ``colors.txt``, which is in a separate download, holds the same.
-Depth is 16-bit centimetres, 655.35 m where there is none.
+Each class has one colour; ``colors.txt``, a separate download, lists the same ones. Depth is 16-bit
+centimetres; 655.35 m means no depth.
 """
 
 from pathlib import Path
 
-from ...config import SourceConfig
-from ...labels import VKITTI, LabelSpace
-from ..files import CENTIMETRES, DataSet, FrameFiles, colour_labels, find_images, find_root
-from .vkitti import Colours, read_colours
+from ...labels import LabelSpace
+from ..files import CENTIMETRES, Colours, DataSet, FrameFiles, colour_labels, find_images
+from ..registry import Reader, Request
+from .vkitti import VKITTI, read_colours
 
-NAME = "Virtual KITTI 2"
-LABELLING = VKITTI
-LAYOUT = (
-    "download vkitti_2.0.3_rgb.tar, vkitti_2.0.3_classSegmentation.tar and "
-    "vkitti_2.0.3_depth.tar of Virtual KITTI 2 and unpack them into one folder, which then holds "
-    "Scene01/clone/frames/{rgb,classSegmentation,depth}/Camera_0/"
-    "{rgb_00000.jpg,classgt_00000.png,depth_00000.png}"
-)
 _PALETTE = dict(
     zip(
         VKITTI.classes,
@@ -35,15 +27,16 @@ _PALETTE = dict(
 )  # fmt: skip
 
 
-def data_set(config: SourceConfig, space: LabelSpace) -> DataSet:
+def data_set(request: Request) -> DataSet:
     """All scenes, variations and cameras; ``include`` selects among them."""
-    root = find_root(config.root, "data.source.root", LAYOUT)
-    images = find_images(root, "*/*/frames/rgb/*/rgb_*", LAYOUT)
+    reader, root = request.reader, request.root()
+    images = find_images(root, "*/*/frames/rgb/*/rgb_*", reader.layout)
     frames = [
         FrameFiles(i, _beside(i, "classSegmentation", "classgt"), _beside(i, "depth", "depth"))
         for i in images
     ]
-    return DataSet(NAME, root, frames, colour_labels(_Palette(space)), CENTIMETRES)
+    read_labels = colour_labels(_Palette(request.space))
+    return DataSet(reader.title, root, frames, read_labels, CENTIMETRES)
 
 
 def _beside(image: Path, folder: str, prefix: str) -> Path:
@@ -52,7 +45,7 @@ def _beside(image: Path, folder: str, prefix: str) -> Path:
 
 
 class _Palette:
-    """Colours of a label map: those that its variation declares, or the published ones."""
+    """Colours of a label map: from its variation's file, or else the published ones."""
 
     def __init__(self, space: LabelSpace):
         self.space = space
@@ -64,6 +57,21 @@ class _Palette:
         declared = labels.parents[3] / "colors.txt"
         if not declared.is_file():
             return self.published
-        return {_PALETTE["Undefined"]: self.published[_PALETTE["Undefined"]]} | read_colours(
-            declared, self.space
-        )
+        undefined = _PALETTE["Undefined"]
+        return {undefined: self.published[undefined], **read_colours(declared, self.space)}
+
+
+READER = Reader(
+    name="vkitti2",
+    title="Virtual KITTI 2",
+    files="`Scene01/clone/frames/{rgb,classSegmentation,depth}/Camera_0/…`",
+    layout=(
+        "download vkitti_2.0.3_rgb.tar, vkitti_2.0.3_classSegmentation.tar and "
+        "vkitti_2.0.3_depth.tar of Virtual KITTI 2 and unpack them into one folder, which then "
+        "holds Scene01/clone/frames/{rgb,classSegmentation,depth}/Camera_0/"
+        "{rgb_00000.jpg,classgt_00000.png,depth_00000.png}"
+    ),
+    data_set=data_set,
+    labelling=VKITTI,
+    sides=("source",),
+)

@@ -1,0 +1,95 @@
+"""The settings that a pack's frames depend on, and how they differ from those of a run."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..config import DataConfig, SourceConfig, TargetConfig
+from ..labels import label_space, read_class_map
+from . import registry
+
+Settings = Mapping[str, Any]
+"""Values by name; a value may itself be a mapping by name. Names are stored in packs: changing one
+makes existing packs unusable."""
+
+
+def source_settings(config: DataConfig) -> dict[str, Any]:
+    """Settings that the source's frames depend on, wherever their files are."""
+    source, space = config.source, label_space(config.label_space)
+    reader = registry.find(source.name, "source")
+    settings = {
+        "data.source.name": source.name,
+        "data.source.include": source.include,
+        "data.label_space": space.name,
+        **_size_settings("source", config.source_size),
+        **_own_settings("source", reader, source),
+    }
+    if reader.splits is not None:
+        settings["data.source.split"] = reader.split(source, "source")
+    labelling = reader.labelling_of(source)
+    if labelling is not None:
+        train_ids = {name: space.train_id(c) for name, c in labelling.classes.items()}
+    elif source.classes is not None and (path := Path(source.classes).expanduser()).is_file():
+        train_ids = {str(key): value for key, value in read_class_map(path, space).items()}
+    else:
+        return settings  # the class map may be gone together with the data set
+    return {**settings, "train id": train_ids}
+
+
+def target_settings(config: DataConfig) -> dict[str, Any]:
+    """Settings that the target's images to train on depend on."""
+    target = config.target
+    reader = registry.find(target.name, "target")
+    settings = {
+        "data.target.name": target.name,
+        **_size_settings("target", config.target_size),
+        **_own_settings("target", reader, target),
+    }
+    if reader.splits is not None:
+        settings["data.target.train_split"] = reader.split(target, "target")
+    return settings
+
+
+def _size_settings(side: str, size: tuple[int, int]) -> dict[str, int]:
+    return {f"data.{side}.height": size[0], f"data.{side}.width": size[1]}
+
+
+def _own_settings(
+    side: str, reader: registry.Reader, config: SourceConfig | TargetConfig
+) -> dict[str, Any]:
+    names = reader.pack_settings.get(side, ())
+    return {f"data.{side}.{name}": getattr(config, name) for name in names} | dict(
+        reader.pack_version
+    )
+
+
+def pack_command(config: DataConfig) -> str:
+    """The command that makes the packs for these settings, without ``--config``."""
+    now, unset = (_packing_settings(c) for c in (config, DataConfig()))
+    flags = [f"--{name}={value}" for name, value in now.items() if value != unset[name]]
+    return shlex.join(["python", "-m", "gioada_fast.data", "pack", *flags])
+
+
+def _packing_settings(config: DataConfig) -> dict[str, Any]:
+    settings = asdict(config)
+    sides = {side: settings.pop(side) for side in ("source", "target")}
+    for name in ("flip", "class_weights", "workers", "max_unreadable"):
+        del settings[name]
+    for name in ("evaluation_split", "evaluation_frames"):
+        del sides["target"][name]
+    for side, values in sides.items():
+        settings |= {f"{side}.{name}": value for name, value in values.items()}
+    return {f"data.{name}": value for name, value in settings.items()}
+
+
+def differences(packed: Settings, now: Settings, prefix: str = "") -> Iterator[str]:
+    """Describes settings that differ. Settings that ``now`` lacks are not compared."""
+    for name, value in now.items():
+        before = packed.get(name)
+        if isinstance(value, Mapping):
+            every = {**dict.fromkeys(before or {}), **value}
+            yield from differences(before or {}, every, f"{name} of ")
+        elif before != value:
+            yield f"{prefix}{name} = {before!r}, the settings say {value!r}"

@@ -1,0 +1,42 @@
+"""Built-in street scenes, which are rendered into a cache on first use."""
+
+from pathlib import Path
+
+from ... import street_scenes
+from ...config import EVALUATION_SEED, SCENES_CACHE, TARGET_SEED, SourceConfig, TargetConfig
+from ...labels import STREET
+from ..files import CENTIMETRES, DataSet, FrameFiles, id_labels
+from ..registry import Reader, Request
+
+
+def data_set(request: Request) -> DataSet:
+    """The frames of a range of seeds, rendered if they are missing."""
+    config = request.config
+    if isinstance(config, SourceConfig):
+        first, count = config.first_seed, config.frames
+    elif request.part == "target":
+        first, count = TARGET_SEED, config.frames
+    else:
+        first, count = EVALUATION_SEED, config.evaluation_frames
+    root = Path(config.root or SCENES_CACHE).expanduser()
+    paths = street_scenes.ensure(root, config.look, range(first, first + count), request.size)
+    frames = [FrameFiles(*files) for files in paths]
+    read_labels = id_labels(STREET.table(request.space))
+    return DataSet(request.reader.title, root, frames, read_labels, CENTIMETRES)
+
+
+def _description(target: TargetConfig) -> str:
+    return f"street scenes in the look {target.look!r}: rendered, a stand-in for real images"
+
+
+READER = Reader(
+    name="street_scenes",
+    title="street scenes",
+    files="nothing: they are rendered; unset is a cache",
+    layout="",
+    data_set=data_set,
+    labelling=STREET,
+    pack_settings={"source": ("look", "frames", "first_seed"), "target": ("look", "frames")},
+    pack_version={"version of street scenes": street_scenes.VERSION},
+    description=_description,
+)

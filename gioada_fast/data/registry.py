@@ -1,0 +1,149 @@
+"""The table of data sets that settings, messages, packs and docs/data.md go by.
+
+Each data set is one file in ``readers/`` that defines ``READER``; ``register`` adds one from
+elsewhere.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from ..config import SourceConfig, TargetConfig
+from ..errors import InputError
+from ..labels import Labelling, LabelSpace
+from .files import DataSet, find_root
+
+SIDES = ("source", "target")
+
+
+class Splits(NamedTuple):
+    """Default splits of a data set, by what they are used for."""
+
+    train: str
+    evaluation: str
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A data set: what the package has to know to list, read, describe and pack it."""
+
+    name: str
+    """Value of ``data.source.name`` or ``data.target.name``."""
+    title: str
+    """As people call it."""
+    files: str
+    """What lies under the root, in Markdown for the table in docs/data.md."""
+    layout: str
+    """What to download and which folders are expected, for messages."""
+    data_set: Callable[["Request"], DataSet]
+    """Lists the frames of a request. The label maps of a source and of evaluation frames must be
+    among them; a folder of images alone has no evaluation frames."""
+    labelling: Labelling | Callable[[SourceConfig | TargetConfig], Labelling] | None = None
+    """The classes in its label maps, perhaps depending on settings. None: a class map, which the
+    setting ``classes`` names, maps ids or colours to the label space's classes."""
+    sides: tuple[str, ...] = SIDES
+    """Whether it can be a source, a target or both. A source needs labels."""
+    splits: Splits | None = None
+    """None: it has none, or their names are the user's own."""
+    pack_settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By side, settings that change its frames besides root, include, size and a default split: a
+    pack is refused if one differs. The target's labels are not in packs."""
+    pack_version: Mapping[str, int] = field(default_factory=dict)
+    """Name and number of a version that changes the frames, for packs as well."""
+    description: Callable[[TargetConfig], str] | None = None
+    """Describes it as a target, for captions. None: real frames of a split."""
+
+    def labelling_of(self, config: SourceConfig | TargetConfig) -> Labelling | None:
+        """The classes in its label maps with these settings."""
+        return self.labelling(config) if callable(self.labelling) else self.labelling
+
+    def split(self, config: SourceConfig | TargetConfig, part: str) -> str:
+        """The split that the settings name, or the default."""
+        if isinstance(config, SourceConfig):
+            chosen = config.split
+        else:
+            chosen = config.train_split if part == "target" else config.evaluation_split
+        if chosen or self.splits is None:
+            return chosen or ""
+        return self.splits.evaluation if part == "evaluation" else self.splits.train
+
+
+@dataclass(frozen=True)
+class Request:
+    """The frames of a data set that a run asks for."""
+
+    reader: Reader
+    part: str
+    """``source``, ``target`` (unlabelled images to train on) or ``evaluation`` (target frames that
+    score)."""
+    config: SourceConfig | TargetConfig
+    split: str
+    """Empty if neither the settings nor the data set names one."""
+    size: tuple[int, int]
+    """(H, W) that frames will be resized to."""
+    space: LabelSpace
+
+    @property
+    def setting(self) -> str:
+        """Prefix of the settings in ``config``, for messages."""
+        return f"data.{'source' if self.part == 'source' else 'target'}"
+
+    def root(self) -> Path:
+        """The data set's folder, which must exist."""
+        return find_root(self.config.root, f"{self.setting}.root", self.reader.layout)
+
+
+_REGISTERED: dict[str, Reader] = {}
+
+
+def register(reader: Reader) -> None:
+    """Add a data set that is not in ``readers/``, before settings are parsed."""
+    if reader.name in readers():
+        raise ValueError(f"there is a data set {reader.name!r} already")
+    _REGISTERED[reader.name] = reader
+
+
+def readers() -> dict[str, Reader]:
+    """All data sets by name: those of the package, then those that were registered."""
+    return {**_package_readers(), **_REGISTERED}
+
+
+@lru_cache(maxsize=1)
+def _package_readers() -> dict[str, Reader]:
+    # on first use: readers import this module
+    package = importlib.import_module(f"{__package__}.readers")
+    modules = (
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(package.__path__)
+    )
+    return {module.READER.name: module.READER for module in modules}
+
+
+def names(side: str) -> tuple[str, ...]:
+    """Names of the data sets that can be on a side, ``source`` or ``target``."""
+    return tuple(name for name, reader in readers().items() if side in reader.sides)
+
+
+def find(name: str, side: str) -> Reader:
+    """The data set that the settings name for a side.
+
+    Raises:
+        InputError: there is none for that side; shows which there are.
+    """
+    if name not in names(side):
+        raise InputError(f"data.{side}.name is {name!r}, expected one of {', '.join(names(side))}")
+    return readers()[name]
+
+
+def docs_table() -> str:
+    """The table of data sets in docs/data.md."""
+    rows = [
+        f"| `{reader.name}` | {reader.title} | {' or '.join(reader.sides)} | {reader.files} |"
+        for reader in readers().values()
+    ]
+    head = "| `name` | data set | can be | under `data.source.root` or `data.target.root` |"
+    return "\n".join([head, "|---|---|---|---|", *rows])
