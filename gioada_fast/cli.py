@@ -43,9 +43,12 @@ class ConfigParser(Parser):
         super().__init__(*args, **kwargs)
         self._hints = hints
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+    # jsonargparse replaces the overloads of argparse's method, so that no override can match both
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any
+    ) -> Namespace:
         """Parse flags, translating old names of settings."""
-        return super().parse_args([self._flag(arg) for arg in args or ()], *rest, **kwargs)
+        return super().parse_args([self._flag(arg) for arg in args or ()], *others, **kwargs)
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
         """Parse the content of a YAML file, translating old names of settings."""

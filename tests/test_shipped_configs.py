@@ -99,8 +99,8 @@ def test_a_run_continues_without_an_unreadable_file(config, tmp_path):
     steps = ["--schedule.source_only_steps=8", "--schedule.adaptation_steps=0"]
     done = command("train", "--config", name, *flags, *steps, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = [line for line in done.stdout.splitlines() if "warning:" in line]
-    assert len(told) == 1 and broken[0].name in told[0], done.stdout
+    warnings = [line for line in done.stdout.splitlines() if "warning:" in line]
+    assert len(warnings) == 1 and broken[0].name in warnings[0], done.stdout
     steps += ["--name=strict", "--data.max_unreadable=0"]
     done = command("train", "--config", name, *flags, *steps, cwd=tmp_path)
     assert done.returncode == 2 and broken[0].name in done.stderr
