@@ -1,8 +1,8 @@
-"""One full update of all networks, against public code's: both sides, both levels, optimisers.
+"""One full update of all networks, with both levels and the optimisers, against public code.
 
-The yardstick is ``benchmarks/yardstick.py``, run as it is, channels-last, in autocast, and through
-``torch.compile``. All contenders start from the same weights and see the same batch, and a time
-counts only once their losses and gradients agree.
+The yardstick is ``benchmarks/yardstick.py``: eager, channels-last, under autocast, and compiled
+with ``torch.compile``. All contenders start from the same weights and see the same batch. Times are
+taken only after their losses and gradients have been shown to agree.
 """
 
 import gc
@@ -27,10 +27,10 @@ STILL = OptimiserConfig(
     image_discriminator_lr=1e-6,
     output_discriminator_lr=1e-6,
 )
-"""Learning rates so small that every round sees about the same weights."""
-SECONDS = 60.0  # of measurement for each case
+"""Learning rates so small that the weights hardly change from round to round."""
+SECONDS = 60.0  # time of measurement for each case
 EAGER = "yardstick fp32"
-GRADIENTS_RTOL = 3e-2  # as in tests/test_yardstick.py, where the reason is
+GRADIENTS_RTOL = 3e-2  # tests/test_yardstick.py gives the reason
 PAPER = ModelConfig(
     width=1.0, norm="none", translation_width=1.0, discriminator_width=1.0
 )  # VGG-16 as published
@@ -38,7 +38,7 @@ PAPER = ModelConfig(
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, and how many times better ours has to be; see ``ratios``."""
+    """The networks and the batch of a case, and its guard ratios, see ``ratios``."""
 
     model: ModelConfig
     num_classes: int
@@ -46,7 +46,8 @@ class Case:
     size: tuple[int, int]
     guards: dict[str, float]
     compiles_ours: bool = True
-    """Takes minutes on a CPU, for nothing where convolutions are all."""
+    """Whether to compile our step too; it takes minutes on a CPU and gains nothing where
+    convolutions dominate."""
     cuda_only: bool = False
 
 
@@ -69,27 +70,27 @@ CASES = {
     "paper 1x512x1024": Case(PAPER, 16, 1, (512, 1024), {}, cuda_only=True),
 }
 TARGETS = {"eager": 2.5, "fp32": 1.25, "bf16": 1.3, "memory": 0.6, "checkpointing": 0.6}
-"""What the package is meant to reach; the guards are what it did reach, with room for noise."""
+"""Goals of the package. The guards are what it has reached, with room for noise."""
 
 
-IN_MEMORY = ("memory", "checkpointing")  # the smaller, the better
+IN_MEMORY = ("memory", "checkpointing")  # smaller is better
 
 
 class Contender:
-    """Something that can update its own copy of the networks."""
+    """One implementation of the update, with its own copy of the networks."""
 
     def __init__(
         self,
         gradients: Callable[[], dict],
-        step: Callable[[], dict],
+        update: Callable[[], dict],
         optimisers: dict[str, torch.optim.Optimizer],
     ):
-        self.gradients, self.step, self.optimisers = gradients, step, optimisers
+        self.gradients, self.update, self.optimisers = gradients, update, optimisers
         self.ms: list[float] = []
         self.failure: str | None = None
 
     def zero_grad(self) -> None:
-        """No gradients, and no memory for them."""
+        """Drop all gradients and free their memory."""
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
 
@@ -98,7 +99,7 @@ def _networks(case: Case, config: Config, device: str) -> TwoLevelAdaptation:
     torch.manual_seed(0)
     adaptation = TwoLevelAdaptation(case.num_classes, config.adaptation, config.model)
     adaptation.class_weights = torch.linspace(0.5, 1.5, case.num_classes)
-    # it starts at zero, and the gradients that have to agree would be zero before it
+    # it starts at zero, which would make the gradients of all layers before it zero
     torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
     return adaptation.to(device, memory_format=torch.channels_last)
 
@@ -118,19 +119,19 @@ def _batch(case: Case, device: str) -> Batch:
 
 def _ours(adaptation, config: Config, batch: Batch, precision: str, compile: bool) -> Contender:
     optimisers = build_optimisers(config, adaptation, Phase("adaptation", 0, 1000))
-    step = Step(adaptation, optimisers, precision, compile)
-    return Contender(lambda: step.gradients([batch]), lambda: step([batch]), optimisers)
+    update = Step(adaptation, optimisers, precision, compile)
+    return Contender(lambda: update.gradients([batch]), lambda: update([batch]), optimisers)
 
 
 def _theirs(yardstick: Yardstick, batch: Batch) -> Contender:
     loaded = yardstick.load(batch)
     return Contender(
-        lambda: yardstick.gradients(loaded), lambda: yardstick.step(loaded), yardstick.optimisers
+        lambda: yardstick.gradients(loaded), lambda: yardstick.update(loaded), yardstick.optimisers
     )
 
 
 def _contenders(case: Case, config: Config, device: str) -> dict[str, Contender]:
-    """All of them, by name; the eager ones in fp32 are checked against each other here."""
+    """All contenders by name. Asserts that gradients of the two eager fp32 ones agree."""
     adaptation, batch = _networks(case, config, device), _batch(case, device)
     found: dict[str, Contender] = {}
     for precision in ("fp32", "bf16"):
@@ -158,7 +159,7 @@ def _contenders(case: Case, config: Config, device: str) -> dict[str, Contender]
 
 
 def _first_losses(contenders: dict[str, Contender]) -> None:
-    """Every contender's losses on the same weights agree; what cannot run says why."""
+    """Assert that all losses agree on the same weights; record why a contender fails."""
     expected: dict[str, float] = {}
     for name, contender in contenders.items():
         contender.zero_grad()
@@ -185,12 +186,12 @@ def _flops(contender: Contender) -> int:
 
 
 def ratios(contenders: dict[str, dict], guards: dict[str, float]) -> dict[str, dict]:
-    """The numbers that the step is judged by.
+    """The ratios that have targets and guards.
 
-    eager: time of the yardstick as it is, over our best in bf16.
-    fp32, bf16: time of the best yardstick in that precision over our best in it.
-    memory: what our fastest in bf16 adds at its peak, over what the yardstick as it is does.
-    checkpointing: the same for ours with activation checkpointing of the translation network.
+    eager: time of the eager fp32 yardstick over our best time in bf16.
+    fp32, bf16: best time of the yardstick in that precision over our best time in it.
+    memory: peak memory that our fastest bf16 update adds, over that of the eager fp32 yardstick.
+    checkpointing: the same for our update with activation checkpointing of the translation network.
     """
 
     def best(prefix: str) -> str:
@@ -220,12 +221,12 @@ def ratios(contenders: dict[str, dict], guards: dict[str, float]) -> dict[str, d
 def bench_step(name, device):
     case = CASES[name]
     if case.cuda_only and device != "cuda":
-        pytest.skip("larger than a CPU's patience")
+        pytest.skip("takes too long on a CPU")
     gc.collect()
     torch.compiler.reset()
     paper = AdaptationConfig(keep_half_untranslated=False)
     config = Config(model=case.model, adaptation=paper, optimiser=STILL)
-    # all contenders of a kind are one function to the compiler, with other networks each
+    # contenders share code that the compiler compiles again for each one's networks
     with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=1024):
         record = _race(name, case, config, device)
     records.append(record)
@@ -242,13 +243,13 @@ def _race(name: str, case: Case, config: Config, device: str) -> dict:
     flops = _flops(contenders[EAGER])
     running = {n: c for n, c in contenders.items() if c.failure is None}
     for contender in running.values():
-        contender.step()  # optimisers get their state
+        contender.update()  # creates the optimisers' state
     calls = 5 if device == "cuda" else 1
-    once = sum(clock(contender.step, device, calls) for contender in running.values())
+    once = sum(clock(contender.update, device, calls) for contender in running.values())
     rounds = max(3, min(50, int(SECONDS * 1e3 / once)))
     for _ in range(rounds):
         for contender in running.values():
-            contender.ms.append(clock(contender.step, device, calls))
+            contender.ms.append(clock(contender.update, device, calls))
             contender.zero_grad()
 
     found: dict[str, dict] = {}
@@ -256,7 +257,7 @@ def _race(name: str, case: Case, config: Config, device: str) -> dict:
         if contender.failure is not None:
             found[n] = {"failed": contender.failure}
             continue
-        losses = contender.step()
+        losses = contender.update()
         if not all(torch.isfinite(torch.as_tensor(v)) for v in losses.values()):
             assert "compile" in n, n
             found[n] = {"failed": f"losses are not finite after {rounds + 2} updates"}
@@ -268,7 +269,7 @@ def _race(name: str, case: Case, config: Config, device: str) -> dict:
             "ms": ms,
             "median_ms": statistics.median(contender.ms),
             "pairs_per_second": case.batch_size / (ms / 1e3),
-            "mib": peak_mib(contender.step, device),
+            "mib": peak_mib(contender.update, device),
             "share_of_peak": flops / (ms / 1e3) / peak_flops(device, dtype),
         }
         contender.zero_grad()

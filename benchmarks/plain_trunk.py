@@ -1,7 +1,7 @@
-"""Any trunk of the task network from PyTorch's own modules, for the yardstick.
+"""Rebuilds a trunk from PyTorch's own modules, for the yardstick.
 
-Each module of ``gioada_fast`` is replaced by what public code uses, by its type; the layout of the
-trunk stays. So a new trunk needs nothing here unless it brings a fused module of its own.
+Each module of ``gioada_fast`` is replaced according to its type; the layout of the trunk stays. So
+a new trunk needs no change here, unless it has a fused module that no other trunk has.
 """
 
 import copy
@@ -18,14 +18,14 @@ from gioada_fast.models.trunks.resnet import FrozenBatchNorm2d
 
 
 class PlainGroupNormReLU(nn.Module):
-    """PyTorch's group norm, whose groups are channels side by side, and ReLU."""
+    """Group norm over adjacent channels, then ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(F.group_norm(x, x.shape[1] // GROUP_SIZE), inplace=True)
 
 
 class PlainInstanceNormAct(nn.Module):
-    """Instance norm, activation, residual and reflection padding one after the other."""
+    """Instance norm, activation, residual and reflection padding, one after the other."""
 
     def __init__(self, fused: InstanceNormAct):
         super().__init__()
@@ -51,11 +51,14 @@ PLAIN = {
     InstanceNormAct: PlainInstanceNormAct,
     FrozenBatchNorm2d: _batch_norm,
 }
-"""By the type of a module: makes PyTorch's own from it. Weights are copied later."""
+"""Type of a module -> function that builds its replacement, without the weights."""
 
 
 def plain_trunk(trunk: Trunk) -> nn.Module:
-    """The trunk as public code has it, with the same names of weights but not yet their values."""
+    """A copy of the trunk from PyTorch's own modules.
+
+    The keys of the weights are the same. The caller copies the weights, see ``channel_orders``.
+    """
     plain = copy.deepcopy(trunk)
     for parent in list(plain.modules()):
         for name, child in list(parent.named_children()):
@@ -64,32 +67,32 @@ def plain_trunk(trunk: Trunk) -> nn.Module:
     for parent in plain.modules():
         if isinstance(parent, nn.Sequential):
             for layer, following in pairwise(parent):
-                # nothing else reads what lies between the two
+                # safe, because nothing else reads the tensor between the two
                 if isinstance(layer, nn.Conv2d) and isinstance(following, nn.ReLU):
                     following.inplace = True
     return plain
 
 
 Order = Tensor | slice
-"""Our channels in the order in which public code has them."""
+"""Index of a dimension of channels: our channels in the order of ``plain_trunk``."""
 IN_ORDER = slice(None)
 
 
 @cache
 def _groups_side_by_side(num_channels: int) -> Tensor:
-    """Of G groups, our group g has channels g, g + G, ..., those of PyTorch lie side by side."""
+    """Our group g of G has channels g, g + G, and so on; PyTorch's groups are adjacent channels."""
     return torch.arange(num_channels).view(GROUP_SIZE, -1).t().flatten()
 
 
 def channel_orders(trunk: Trunk) -> tuple[dict[str, tuple[Order, ...]], Order]:
-    """How the channels of our trunk have to be reordered for those of ``plain_trunk``.
+    """How to reorder the channels of our trunk's weights for ``plain_trunk``.
 
-    A convolution before a ``GroupNormReLU`` has its output channels reordered, and the convolutions
-    that read the result their input channels.
+    The output channels of a convolution are reordered if a ``GroupNormReLU`` follows, and with them
+    the input channels of the convolutions that read the result.
 
     Returns:
-        ((output, input) channels of each weight by its key, without those that are in order;
-        channels of the features).
+        ((output, input) channels of the weights by key, channels of the features). A weight whose
+        key is missing keeps its order.
     """
     layers = dict(trunk.named_modules())
     orders: dict[str, tuple[Order, ...]] = {}
@@ -97,10 +100,10 @@ def channel_orders(trunk: Trunk) -> tuple[dict[str, tuple[Order, ...]], Order]:
         return orders, IN_ORDER
     order_of: dict[fx.Node, Order] = {}
     order: Order = IN_ORDER
-    for node in _Tracer().trace(trunk).nodes:  # in the order in which they run, the output last
+    for node in _Tracer().trace(trunk).nodes:  # in the order of execution; the output comes last
         order, *others = [order_of[x] for x in node.all_input_nodes] or [IN_ORDER]
         if any(other is not order for other in others):
-            raise NotImplementedError(f"{node}: its inputs have their channels in several orders")
+            raise NotImplementedError(f"{node}: the channels of its inputs differ in their order")
         layer = layers[str(node.target)] if node.op == "call_module" else None
         if isinstance(layer, nn.Conv2d) and layer.groups == 1:
             readers = [layers.get(str(user.target)) for user in node.users]
@@ -110,13 +113,15 @@ def channel_orders(trunk: Trunk) -> tuple[dict[str, tuple[Order, ...]], Order]:
                 order = _groups_side_by_side(layer.out_channels)
             orders |= {f"{node.target}.weight": (order, order_in), f"{node.target}.bias": (order,)}
         elif order is not IN_ORDER and layer is not None and any(layer.state_dict()):
-            raise NotImplementedError(f"{node.target}: reordered weights of {type(layer).__name__}")
+            raise NotImplementedError(
+                f"{node.target}: cannot reorder the weights of a {type(layer).__name__}"
+            )
         order_of[node] = order
     return orders, order
 
 
 class _Tracer(fx.Tracer):
-    """Sees our modules whole, as it sees PyTorch's."""
+    """Does not trace into our modules, as it does not trace into PyTorch's."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return type(module) in PLAIN or super().is_leaf_module(module, name)

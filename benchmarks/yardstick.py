@@ -1,16 +1,16 @@
-"""The whole update as public code writes it: what the time of our step is compared with.
+"""The whole update as public code writes it: the baseline for the time of our step.
 
-The four networks, the objective and the update of ``gioada_fast.adaptation`` once more, in plain
-PyTorch and in the manner of CycleGAN, AdaptSegNet, ADVENT and DADA: layer by layer, full-size
-logits, source and target one after the other with a backward pass each, constant target tensors,
-real and fake apart, every loss fetched, optimisers as the library builds them. Of gioada_fast come
-the settings, the weights and the trunk's layout, see ``plain_trunk.py``.
+This file repeats the networks, the objective and the update of ``gioada_fast.adaptation`` in plain
+PyTorch, in the manner of CycleGAN, AdaptSegNet, ADVENT and DADA: layer by layer, with full-size
+logits, one pass and one backward pass each for source and target, constant target tensors, separate
+passes for real and fake, every loss fetched, and optimisers with the library's defaults. It takes
+the settings, the weights and the trunk's layout (see ``plain_trunk.py``) from gioada_fast.
 
-It is a fair rival. Nothing is computed twice that the good ones of these repositories compute once:
-the upsampled maps serve the loss and the discriminator, the first backward pass frees the source's
-graph before the target's is built, and a discriminator's input is kept and not made again. What a
-loader's processes can do (floats in [-1, 1], encoded depth and its mask, one-hot labels) is done
-before the clock starts.
+The comparison is fair. The yardstick computes nothing twice that good public code computes once:
+the loss and the discriminator share the upsampled maps, the first backward pass frees the source's
+graph before the target's graph is built, and the discriminators' inputs are kept. Work that loader
+processes can do (floats in [-1, 1], encoded depth and its mask, one-hot labels) is done before the
+clock starts.
 """
 
 import math
@@ -31,7 +31,7 @@ NETWORKS = ("task", "translation", "image_discriminator", "output_discriminator"
 
 
 class Loaded(NamedTuple):
-    """A batch as public loaders deliver it."""
+    """A batch in the form in which public loaders deliver it."""
 
     source: Tensor
     """float32 [N, 3, H, W] in [-1, 1]."""
@@ -40,19 +40,19 @@ class Loaded(NamedTuple):
     one_hot: Tensor
     """float32 [N, C, H, W], zero where ignored."""
     depth: Tensor
-    """float32 [N, 1, H, W], encoded; 0 where there is none."""
+    """float32 [N, 1, H, W], encoded; 0 where there is no depth."""
     mask: Tensor
-    """float32 [N, 1, H, W], 1 where there is a depth."""
+    """float32 [N, 1, H, W], 1 where there is depth."""
     target: Tensor
     """float32 [N, 3, H, W] in [-1, 1]."""
 
 
 class Yardstick:
-    """Public code's copy of ``adaptation``: same weights, same objective, same update.
+    """A copy of ``adaptation`` in public code: same weights, same objective, same update.
 
     Args:
-        adaptation: the networks to copy, on their device; it is not kept.
-        config: the settings they were built from.
+        adaptation: the networks to copy, on their device.
+        config: the settings that they were built from.
         channels_last: memory format of weights and images.
         precision: ``fp32``, or ``bf16`` for autocast.
         compile: whether the networks and the losses go through ``torch.compile``.
@@ -69,8 +69,8 @@ class Yardstick:
         self.config, self.settings = config, config.adaptation
         if self.settings.gan_loss != "lsgan" or self.settings.depth_loss != "l1":
             raise NotImplementedError(
-                f"{self.settings.gan_loss} and {self.settings.depth_loss}: the yardstick has lsgan "
-                "and l1"
+                f"losses {self.settings.gan_loss} and {self.settings.depth_loss}: the yardstick "
+                "has only lsgan and l1"
             )
         if self.settings.keep_half_untranslated:
             raise NotImplementedError(
@@ -90,16 +90,16 @@ class Yardstick:
         self.cross_entropy = nn.CrossEntropyLoss(adaptation.class_weights, ignore_index=255)
         self.mse = nn.MSELoss()
 
-        def ready(function: Callable) -> Callable:
+        def compiled(function: Callable) -> Callable:
             return torch.compile(function, dynamic=False) if compile else function
 
-        self._run = {name: ready(network) for name, network in self.networks.items()}
-        self._source_side = ready(self._losses_and_map)
-        self._target_side = ready(self._map)
-        self._gan_loss = ready(self._lsgan)
+        self._run = {name: compiled(network) for name, network in self.networks.items()}
+        self._source_side = compiled(self._losses_and_map)
+        self._target_side = compiled(self._map)
+        self._gan_loss = compiled(self._lsgan)
 
     def load(self, batch: Batch) -> Loaded:
-        """What the loader's processes do."""
+        """Do the work of the loader's processes."""
         labels = batch.source_labels.long()
         classes = torch.arange(self.num_classes, device=labels.device).view(1, -1, 1, 1)
         depth, mask = encode(batch.source_depth, self.settings.depth_encoding)
@@ -115,11 +115,11 @@ class Yardstick:
         return Loaded(*(next(images) if x.dim() == 4 else x for x in loaded))
 
     def zero_grad(self) -> None:
-        """No gradients, and no memory for them."""
+        """Drop all gradients and free their memory."""
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
 
-    def step(self, batch: Loaded) -> dict[str, float]:
+    def update(self, batch: Loaded) -> dict[str, float]:
         """Update every network once."""
         self.zero_grad()
         losses = self.gradients(batch)
@@ -128,7 +128,7 @@ class Yardstick:
         return losses
 
     def gradients(self, batch: Loaded) -> dict[str, float]:
-        """Add the gradients to the weights; returns the losses, fetched one by one."""
+        """Add the gradients to those of the weights and return the losses, fetched one by one."""
         settings, run = self.settings, self._run
         img, out = "image_discriminator" in run, "output_discriminator" in run
         losses: dict[str, float] = {}
@@ -216,40 +216,40 @@ class Yardstick:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def assert_gradients_of(self, adaptation: TwoLevelAdaptation, rtol: float) -> None:
-        """Every weight's gradient is that of ``adaptation``, within ``rtol`` of its own size.
+        """Assert that gradients equal those of ``adaptation``, within ``rtol`` of their 2-norm.
 
-        Sizes are 2-norms. A bias before an instance norm has no effect, so its gradient is zero but
-        for what rounding leaves of a sum of terms as large as those of the weight's gradient: it is
-        judged against that.
+        A bias before an instance norm has no effect, so its exact gradient is zero. What is
+        computed is the rounding error of a sum with terms as large as those of the gradient of the
+        weight, so its difference is compared with the norm of that gradient.
         """
         for name, network in self.networks.items():
-            dead = set(_biases_before_a_norm(network))
+            without_effect = set(_biases_before_a_norm(network))
             scale = 0.0
             for key, p, grad in _pairs(getattr(adaptation, name), network):
-                if p not in dead:
+                if p not in without_effect:
                     scale = p.grad.norm().item()
                 error = (p.grad - grad).norm().item()
                 assert error <= rtol * scale, (
-                    f"{name}.{key}: gradients differ by {error:.1e}, their size is {scale:.1e}"
+                    f"{name}.{key}: gradients differ by {error:.1e}, their norm is {scale:.1e}"
                 )
 
 
 def copy_weights(ours: nn.Module, theirs: nn.Module) -> None:
-    """Copy all weights of ``ours``, in the order of the layers; names differ, shapes must not."""
+    """Copy all weights of ``ours`` in the order of the layers; the names may differ."""
 
     def weights(network: nn.Module) -> dict[str, Tensor]:
         return {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
 
     source, target = weights(ours), weights(theirs)
     shapes = [[x.shape for x in values.values()] for values in (source, target)]
-    assert shapes[0] == shapes[1], "not the same layers"
+    assert shapes[0] == shapes[1], "the networks have different layers"
     orders = _channel_orders(ours)
     for x, (key, y) in zip(source.values(), target.items(), strict=True):
         y.copy_(_reordered(x, orders.get(key)))
 
 
 def _pairs(ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(key, weight, gradient of our weight) of each weight that is trained."""
+    """Yield (key, weight, gradient of our weight) for each trained weight of ``theirs``."""
     orders = _channel_orders(ours)
     trained = [(k, p) for k, p in theirs.named_parameters() if p.requires_grad]
     for (key, p), q in zip(trained, ours.parameters(), strict=True):
@@ -257,7 +257,7 @@ def _pairs(ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[str, Tensor, Te
 
 
 def _channel_orders(ours: nn.Module) -> dict[str, tuple[Order, ...]]:
-    """(output, input) channels of ours for each of their weights, by their key."""
+    """Our (output, input) channels in their order, by the key of their weight."""
     if not isinstance(ours, TaskNet):
         return {}
     of_trunk, features = channel_orders(ours.trunk)
@@ -282,7 +282,7 @@ def _biases_before_a_norm(network: nn.Module) -> Iterator[Tensor]:
 
 
 def encode(metres: Tensor, encoding: str) -> tuple[Tensor, Tensor]:
-    """Depth between 2 and 655.34 m as 1 and less, 0 where there is none; and where there is one."""
+    """(encoded depth, mask): 1 at 2 m, falling to 0 at 655.34 m; 0 where there is no depth."""
     near, far = 2.0, 655.34
     mask = (metres > 0) & (metres <= far)
     d = metres.clamp(near, far)
@@ -296,7 +296,7 @@ def encode(metres: Tensor, encoding: str) -> tuple[Tensor, Tensor]:
 
 
 def build_networks(num_classes: int, config: Config, trunk: Trunk) -> dict[str, nn.Module]:
-    """The networks that the settings ask for."""
+    """The networks of a configuration, by name."""
     levels, model = config.adaptation, config.model
     networks: dict[str, nn.Module] = {"task": DeepLab(num_classes, trunk)}
     if levels.input_level != "none":
@@ -315,7 +315,7 @@ def build_networks(num_classes: int, config: Config, trunk: Trunk) -> dict[str, 
 def build_optimisers(
     networks: dict[str, nn.Module], config: Config
 ) -> dict[str, torch.optim.Optimizer]:
-    """The optimisers of the adaptation, with the library's own choice of implementation."""
+    """The optimisers of the adaptation, with PyTorch's default implementations."""
     settings, lr, task = config.optimiser, config.adaptation_lr, networks["task"]
     trunk = [p for p in task.trunk.parameters() if p.requires_grad]
     heads = [*task.segmentation.parameters(), *task.depth.parameters()]
@@ -345,7 +345,10 @@ def _upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class ResnetGenerator(nn.Module):
-    """CycleGAN's generator, as a change of the image; height and width are multiples of 4."""
+    """Generator of CycleGAN that predicts a change of the image.
+
+    Height and width must be multiples of 4.
+    """
 
     def __init__(self, in_channels: int, width: float, blocks: int):
         super().__init__()
@@ -365,7 +368,7 @@ class ResnetGenerator(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """A residual block of CycleGAN's."""
+    """Residual block of CycleGAN."""
 
     def __init__(self, c: int):
         super().__init__()
@@ -382,7 +385,7 @@ def _norm_relu(conv: nn.Conv2d) -> list[nn.Module]:
 
 
 def n_layer_discriminator(width: float) -> nn.Sequential:
-    """CycleGAN's 70x70 PatchGAN."""
+    """The 70x70 PatchGAN of CycleGAN."""
     c1, c2, c4, c8 = (_channels(base, width) for base in (64, 128, 256, 512))
     layers: list[nn.Module] = [nn.Conv2d(3, c1, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
     for c_in, c_out, stride in ((c1, c2, 2), (c2, c4, 2), (c4, c8, 1)):
@@ -392,7 +395,7 @@ def n_layer_discriminator(width: float) -> nn.Sequential:
 
 
 def fc_discriminator(in_channels: int, width: float) -> nn.Sequential:
-    """AdaptSegNet's discriminator of the output."""
+    """Output discriminator of AdaptSegNet."""
     sizes = [in_channels, *(_channels(base, width) for base in (64, 128, 256, 512)), 1]
     layers: list[nn.Module] = []
     for c_in, c_out in pairwise(sizes):
@@ -401,7 +404,7 @@ def fc_discriminator(in_channels: int, width: float) -> nn.Sequential:
 
 
 class DeepLab(nn.Module):
-    """DeepLab-v2 with a second head for depth, as DADA has one."""
+    """DeepLab-v2 with a second head for depth, as in DADA."""
 
     def __init__(self, num_classes: int, trunk: Trunk):
         super().__init__()
@@ -409,7 +412,7 @@ class DeepLab(nn.Module):
         self.segmentation = Classifier(trunk.out_channels, num_classes)
         self.depth = Classifier(trunk.out_channels, 1)
         mean, std = torch.tensor([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)]).view(2, 1, 3, 1, 1)
-        # of ImageNet, for images in [-1, 1]
+        # mean and deviation of ImageNet for images in [-1, 1]
         self.register_buffer("mean", 2 * mean - 1, persistent=False)
         self.register_buffer("std", 2 * std, persistent=False)
 
@@ -419,7 +422,7 @@ class DeepLab(nn.Module):
 
 
 class Classifier(nn.Module):
-    """AdaptSegNet's ``Classifier_Module``."""
+    """``Classifier_Module`` of AdaptSegNet."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()

@@ -1,14 +1,14 @@
 """Ablate: ``python -m gioada_fast.ablate --config street_to_camvid --preset small --seeds 0 1 2``.
 
-Trains every row of the ablation with every seed, from the same start and on the same pairs, and
-writes a table, ``ablation.json`` and ``report.html`` to runs/NAME. The same command again goes on
-where it was stopped; finished rows are kept.
+Trains every row of the ablation with every seed, all from the same initial weights and on the same
+pairs. Prints tables and writes ``ablation.json`` and ``report.html`` to runs/NAME. The same command
+continues an ablation that was stopped; finished rows are kept.
 
---config NAME_OR_FILE      settings; the flags after it override single ones
+--config NAME_OR_FILE      settings; flags after it override single settings
 --preset small|paper       sizes and schedule: small for two CPU cores, paper for a GPU
---seeds 0 1 2              a run of each row with each of them; unset: the settings' seed
---rows source_only both    some of the rows; all others start from source_only
---name NAME                unset: the names of the configuration and the preset
+--seeds 0 1 2              seeds of each row's runs; default: the seed of the settings
+--rows source_only both    rows to run; all others start from the weights of source_only
+--name NAME                default: the names of the configuration and the preset
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ DEFAULT_CONFIG = "street_scenes"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the rows that are not finished, and show all that are there."""
-    # here, so that the processes that render frames, which import this module again, do without
+    """Run the unfinished rows and show all finished ones."""
+    # imported here because the processes that render frames import this module but need no torch
     from .engine.ablation import ROWS, ablate
     from .engine.run import command_line
 
@@ -34,8 +34,8 @@ def main(arguments: Sequence[str]) -> None:
         action=cli.PresetFile,
         help=f"sizes and schedule: a YAML file, or one of {', '.join(shipped_presets())}",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", help="unset: the settings' seed")
-    parser.add_argument("--rows", type=str, nargs="+", help=f"of {', '.join(ROWS)}; unset: all")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: the seed of the settings")
+    parser.add_argument("--rows", type=str, nargs="+", help=f"of {', '.join(ROWS)}; default: all")
     if not any(a == "--config" or a.startswith("--config=") for a in arguments):
         arguments = ["--config", DEFAULT_CONFIG, *arguments]
     namespace = parser.parse_args(arguments)

@@ -1,12 +1,12 @@
 """The two-level adaptation step: the objective of GIO-Ada, term by term.
 
     min over G_img, G_task   max over D_img, D_out
-      L_seg + lambda_depth L_depth     on the translated source, half of it left as rendered
+      L_seg + lambda_depth L_depth     on the source images, half of them translated
     + lambda_img L_img                 D_img: translated source against target
-    + lambda_out L_out                 D_out: output of translated source against that of target
-    + lambda_self L_self               beyond the paper, off by default: see self_training.py
+    + lambda_out L_out                 D_out: output for the source against output for the target
+    + lambda_self L_self               not in the paper, off by default: see self_training.py
 
-The minimum is the table ``TERMS``; a new term is a function and a row there.
+The table ``TERMS`` holds what the generators minimise. A new term is a function and a row there.
 
 Source: Chen, Li, Chen, Van Gool (CVPR 2019, arXiv 1812.05040).
 """
@@ -31,22 +31,23 @@ from .self_training import Mixed, class_mix, self_training_loss
 
 
 class Batch(NamedTuple):
-    """Raw tensors as they come from the loader; source and target have equal sizes."""
+    """Raw tensors from the loader; source and target images have the same size."""
 
     source_image: Tensor
     """uint8 [N, 3, H, W]."""
     source_labels: Tensor
     """uint8 [N, H, W] train ids, 255 ignored."""
     source_depth: Tensor
-    """float32 [N, 1, H, W] metres, 0 where there is none."""
+    """float32 [N, 1, H, W] metres, 0 where there is no depth."""
     target_image: Tensor | None
-    """uint8 [N, 3, H, W]; there are no target labels. None: source only."""
+    """uint8 [N, 3, H, W], or None when training on the source only. There are no target labels."""
     class_mix_noise: Tensor | None = None
-    """float32 [N, C] random numbers, by which self-training chooses classes; None without it."""
+    """float32 [N, C] random numbers that choose the classes to paste; None without
+    self-training."""
 
 
 class TaskOutput(NamedTuple):
-    """What the task network makes of N images."""
+    """Output of the task network for N images."""
 
     logits: Tensor
     """[N, C, h, w]."""
@@ -55,7 +56,7 @@ class TaskOutput(NamedTuple):
 
 
 class StepTensors(NamedTuple):
-    """What the terms of the generators' loss are computed from; None where a level is off."""
+    """Input of the loss terms of the generators. Tensors of a level that is off are None."""
 
     y_s: Tensor
     """uint8 [N, H, W] labels of the source, 255 ignored."""
@@ -66,44 +67,49 @@ class StepTensors(NamedTuple):
     class_weights: Tensor | None
     """[C] weights of the cross-entropy."""
     source: TaskOutput
-    """G_task's output for the source, translated where the input level is on."""
+    """Output of G_task for the source images, translated or not (``keep_half_untranslated``)."""
     images: tuple[Tensor, Tensor] | None
-    """Input level: (translated source, target of the same pairs), [M, 3, H, W] in [-1, 1]."""
+    """Input level: (translated source images, target images of the same pairs), both
+    [M, 3, H, W] in [-1, 1]."""
     image_patches: Tensor | None
-    """Input level: D_img's logits for the translated source."""
+    """Input level: patch logits of D_img for the translated source images."""
     target: TaskOutput | None
-    """Output level: G_task's output for the target."""
+    """Output level: output of G_task for the target images."""
     outputs: Tensor | None
-    """Output level: maps [2 N, C or C + 1, H, W] of the source, then of the target."""
+    """Output level: input of D_out, [2 N, C or C + 1, H, W]; first the source, then the target."""
     output_patches: tuple[Tensor, Tensor] | None
-    """Output level: D_out's logits for the maps of (source, target)."""
+    """Output level: patch logits of D_out for (source, target)."""
     mixed: Mixed | None
-    """Self-training: the mixed images and their labels."""
+    """Self-training: mixed images and their labels."""
     mixed_logits: Tensor | None
-    """Self-training: G_task's logits [N, C, h, w] for the mixed images."""
+    """Self-training: logits [N, C, h, w] of G_task for the mixed images."""
 
 
 Maps = list[tuple[Tensor, bool]]
-"""Patch logits of a discriminator, each with whether the loss wants them to say real."""
+"""Maps of patch logits, each with its label in the GAN loss: real (True) or fake."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """A term of the generators' loss, a row of ``TERMS``."""
+    """One term of the generators' loss: a row of ``TERMS``."""
 
     name: str
-    """As logged: ``loss/<name>``."""
+    """Name in the logs: ``loss/<name>``."""
     symbol: str
-    """In the formula."""
+    """Symbol in the formula at the top of this file."""
     weight: Callable[[AdaptationConfig], float]
-    """Its factor in the total."""
+    """Returns the term's factor in the total, usually a setting."""
     scale: Literal["seg", "depth", "pairs"]
-    """The field of ``LossScale`` that it is multiplied by: what its mean is over."""
+    """What the loss is a mean over: the field of ``LossScale`` that multiplies it."""
     loss: Callable[[StepTensors, AdaptationConfig], Tensor | Maps]
-    """Computes it: a scalar, or for a GAN loss the maps whose losses are averaged. The maps of all
-    terms go through one call of ``ops.gan_loss``."""
-    on: Callable[[StepTensors], bool] = lambda t: True
-    """Whether the step has the tensors that it needs."""
+    """Returns the loss as a scalar. A GAN loss returns maps instead and is the mean of their
+    losses; one call of ``ops.gan_loss`` takes the maps of all terms."""
+    needs: str | None = None
+    """Field of ``StepTensors`` without which the term is off. None: always on."""
+
+    def is_on(self, t: StepTensors) -> bool:
+        """Whether the step has the tensors that ``loss`` needs."""
+        return self.needs is None or getattr(t, self.needs) is not None
 
 
 def segmentation_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
@@ -112,21 +118,21 @@ def segmentation_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
 
 
 def depth_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
-    """L_depth: error of the upsampled depth, mean over the valid pixels; 0 if none is valid."""
+    """L_depth: error of the upsampled encoded depth, mean over the pixels with depth, or 0."""
     return upsample_depth_loss(t.source.depth, t.d_s, config.depth_loss, t.valid)
 
 
 def image_loss(t: StepTensors, config: AdaptationConfig) -> Maps:
-    """L_img: D_img shall take the translated source for a target image."""
+    """L_img: D_img should classify the translated source images as real."""
     assert t.image_patches is not None
     return [(t.image_patches, True)]
 
 
 def output_loss(t: StepTensors, config: AdaptationConfig) -> Maps:
-    """L_out: D_out shall take the target's output for the source's, and the other way round.
+    """L_out: D_out should take the target's output for the source's, and the reverse.
 
-    These are both sides of the minimum: G_task makes the target's output look like the source's,
-    and through G_task, G_img makes the translated source's output look like the target's.
+    G_task makes the target's output look like the source's. Through G_task, G_img makes the
+    translated source's output look like the target's.
     """
     assert t.output_patches is not None
     source, target = t.output_patches
@@ -134,7 +140,7 @@ def output_loss(t: StepTensors, config: AdaptationConfig) -> Maps:
 
 
 def mixed_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
-    """L_self: cross-entropy on the mixed images against labels and pseudo-labels."""
+    """L_self: cross-entropy on the mixed images, against labels and pseudo-labels."""
     assert t.mixed is not None and t.mixed_logits is not None
     return self_training_loss(t.mixed_logits, t.mixed, t.class_weights)
 
@@ -142,51 +148,28 @@ def mixed_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
 TERMS = [
     Term("seg", "L_seg", lambda c: 1.0, "seg", segmentation_loss),
     Term("depth", "L_depth", lambda c: c.lambda_depth, "depth", depth_loss),
-    Term(
-        "img",
-        "L_img",
-        lambda c: c.lambda_img,
-        "pairs",
-        image_loss,
-        on=lambda t: t.image_patches is not None,
-    ),
-    Term(
-        "out",
-        "L_out",
-        lambda c: c.lambda_out,
-        "pairs",
-        output_loss,
-        on=lambda t: t.output_patches is not None,
-    ),
-    Term(
-        "self",
-        "L_self",
-        lambda c: c.lambda_self,
-        "pairs",
-        mixed_loss,
-        on=lambda t: t.mixed is not None,
-    ),
+    Term("img", "L_img", lambda c: c.lambda_img, "pairs", image_loss, needs="image_patches"),
+    Term("out", "L_out", lambda c: c.lambda_out, "pairs", output_loss, needs="output_patches"),
+    Term("self", "L_self", lambda c: c.lambda_self, "pairs", mixed_loss, needs="mixed"),
 ]
-"""The objective of the generators: the total is the sum of weight times loss over the rows."""
+"""The objective of the generators; ``total`` sums weight times loss over the terms that are on."""
 
 
 class GeneratorStep(NamedTuple):
-    """What the generators' side computed and the discriminators' side needs."""
+    """Losses of the generators, and the tensors that the discriminators need."""
 
     losses: dict[str, Tensor]
-    """Terms of the objective by name, and their weighted ``total``."""
+    """Loss of each term by name, and their weighted sum ``total``."""
     images: tuple[Tensor, Tensor] | None
-    """(translated source, target), detached, where the input level is on; half of the batch's
-    pairs with ``keep_half_untranslated``."""
+    """``StepTensors.images``, detached."""
     outputs: Tensor | None
-    """Output maps of the source as the task network saw it, then of the target, detached, where the
-    output level is on."""
+    """``StepTensors.outputs``, detached."""
 
 
 class LossScale(NamedTuple):
-    """Factors that make accumulated per-batch means equal the mean over the whole update.
+    """Factors that make the sum of per-batch means equal the mean over the whole update.
 
-    Batches differ in how many pixels have a label and a depth.
+    Batches differ in how many pixels have a label or a depth, so these are not all the same number.
     """
 
     seg: Tensor
@@ -194,21 +177,22 @@ class LossScale(NamedTuple):
     depth: Tensor
     """For means over pixels with depth."""
     pairs: float
-    """For means over the pairs of a batch."""
+    """For means over pairs of images."""
 
 
 class TwoLevelAdaptation(nn.Module):
-    """The networks that the settings ask for, and the losses of both sides.
+    """The networks of a configuration, and the losses of generators and discriminators.
 
     Args:
         num_classes: C.
-        config: levels, weights and kinds of the losses.
+        config: levels, and weights and kinds of the losses.
         model: sizes of the networks.
 
-    ``class_weights`` is a buffer to set: [C] weights of the cross-entropy, None for equal ones.
-    ``translation`` and ``image_discriminator`` are None where the input level is off,
-    ``output_discriminator`` where the output level is. ``teacher``, None without self-training, has
-    no gradient: ``start_teacher`` makes it equal to ``task``, ``update_teacher`` lets it follow.
+    ``class_weights`` is a buffer that callers may set: [C] weights of the cross-entropy, or None
+    for equal weights. ``translation`` and ``image_discriminator`` are None if the input level is
+    off, ``output_discriminator`` if the output level is off, ``teacher`` without self-training. The
+    teacher gets no gradient: ``start_teacher`` copies ``task`` into it, ``update_teacher`` moves it
+    towards ``task``.
     """
 
     class_weights: Tensor | None
@@ -244,20 +228,20 @@ class TwoLevelAdaptation(nn.Module):
         self.register_buffer("class_weights", None)
 
     def start_teacher(self) -> None:
-        """Make the teacher equal to the task network, where there is one."""
+        """Copy the task network's weights into the teacher, if there is one."""
         if self.teacher is not None:
             self.teacher.load_state_dict(self.task.state_dict())
 
     @torch.no_grad()
     def update_teacher(self) -> None:
-        """Move the teacher's weights towards the task network's; to be called after an update."""
+        """Move the teacher's weights towards the task network's; call this after each update."""
         if self.teacher is not None:
-            ours: list[Tensor] = list(self.teacher.parameters())
-            theirs: list[Tensor] = list(self.task.parameters())
-            torch._foreach_lerp_(ours, theirs, 1 - self.config.teacher_decay)
+            teacher: list[Tensor] = list(self.teacher.parameters())
+            task: list[Tensor] = list(self.task.parameters())
+            torch._foreach_lerp_(teacher, task, 1 - self.config.teacher_decay)
 
     def pixel_weights(self, batch: Batch) -> Tensor:
-        """Float64 [2]: what the means of L_seg and L_depth divide the batch's sums by."""
+        """Float64 [2]: the denominators of the means in L_seg and L_depth for this batch."""
         labels, valid = batch.source_labels, has_depth(batch.source_depth)
         counted = labels != IGNORE
         if self.class_weights is not None:
@@ -266,18 +250,18 @@ class TwoLevelAdaptation(nn.Module):
         return torch.stack([counted.sum(dtype=torch.float64), valid.sum(dtype=torch.float64)])
 
     def generators_loss(self, batch: Batch, scale: LossScale | None = None) -> GeneratorStep:
-        """The sum of weight times loss over ``TERMS``, and each loss.
+        """The loss of each term that is on, and their weighted sum.
 
-        To be called with the discriminators ``frozen``: their weights get no gradient here. The
-        target goes through no network whose level is off; with ``batch.target_image`` None both
-        levels and self-training are off, whatever the settings.
+        Call this with the discriminators ``frozen``, so that their weights get no gradient. The
+        target passes only through networks of levels that are on. If ``batch.target_image`` is
+        None, both levels and self-training are off.
 
         Args:
             batch: the frames.
-            scale: where an update is made of several batches, by how much each loss counts.
+            scale: factors of the losses if the update accumulates several batches.
         """
         t = self._run_networks(batch)
-        terms = [term for term in TERMS if term.on(t)]
+        terms = [term for term in TERMS if term.is_on(t)]
         values = {term.name: term.loss(t, self.config) for term in terms}
         losses = self._losses(values, generator=True)
         if scale is not None:
@@ -289,7 +273,7 @@ class TwoLevelAdaptation(nn.Module):
         return GeneratorStep(losses, images, outputs)
 
     def _run_networks(self, batch: Batch) -> StepTensors:
-        """Every network of the generators' side once: G_img, D_img, G_task, D_out."""
+        """Run G_img, D_img, G_task and D_out once each, as far as their levels are on."""
         config, y_s = self.config, batch.source_labels
         d_s, valid = encode_depth(batch.source_depth, config.depth_encoding)
         x_s = normalise(batch.source_image)
@@ -342,7 +326,7 @@ class TwoLevelAdaptation(nn.Module):
     def discriminators_loss(
         self, generated: GeneratorStep, scale: LossScale | None = None
     ) -> dict[str, Tensor]:
-        """What D_img and D_out minimise: real against fake, on what the generators just made."""
+        """Losses of D_img and D_out: real against fake, on the generators' latest tensors."""
         maps: dict[str, Maps] = {}
         if generated.images is not None:
             assert self.image_discriminator is not None
@@ -358,9 +342,9 @@ class TwoLevelAdaptation(nn.Module):
         return losses
 
     def _losses(self, values: Mapping[str, Tensor | Maps], generator: bool) -> dict[str, Tensor]:
-        """Scalars as they are; for maps, the mean GAN loss over them.
+        """Replace each list of maps by the mean of their GAN losses; scalars stay as they are.
 
-        All maps of a side are small, and go in one call.
+        One call computes the losses of all maps, because a call costs more than a map's loss.
         """
         maps = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
         losses = {name: value for name, value in values.items() if isinstance(value, Tensor)}
@@ -374,7 +358,7 @@ class TwoLevelAdaptation(nn.Module):
 
 @contextmanager
 def frozen(*networks: nn.Module | None) -> Iterator[None]:
-    """No gradient for the networks' weights inside; one still flows through to their input."""
+    """Give the networks' weights no gradient inside the block; their inputs still get one."""
     present = [network for network in networks if network is not None]
     for network in present:
         network.requires_grad_(False)

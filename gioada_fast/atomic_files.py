@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writes files completely or not at all."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,15 @@ from .errors import InputError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file beside ``path`` and put it in its place when it is whole."""
+    """Write a temporary file beside ``path`` and rename it to ``path`` when it is complete.
+
+    Args:
+        path: the file; an existing one is replaced.
+        write: called with the path of the temporary file, which it must create.
+
+    Raises:
+        InputError: the file cannot be written; the temporary file is removed.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
@@ -21,14 +29,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        # torch.save reports a full disk or a missing folder as RuntimeError, safetensors as its own
+        # torch.save reports a full disk or missing folder as RuntimeError, safetensors as its own
         if isinstance(error, OSError | RuntimeError | SafetensorError):
             raise InputError(f"{path}: cannot be written: {error}") from error
         raise
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder that nobody writes to."""
+    """Remove temporary files of killed processes; nobody may be writing to the folder."""
     for path in folder.glob(".*.*"):
         if path.suffix[1:].isdigit():
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the command lines share: settings from YAML and flags, and errors without a traceback."""
+"""Shared by all command lines: settings from YAML files and flags, and errors in one line."""
 
 import json
 import signal
@@ -26,33 +26,36 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 class Parser(ArgumentParser):
-    """An argument parser whose errors are one message, not a page of usage."""
+    """An argument parser that reports an error as one message instead of a page of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(f"{message.strip()}\nsee {self.prog} --help")
 
 
 class ConfigParser(Parser):
-    """A parser of settings that also takes the names they had in version 0.1.0.
+    """A parser of settings that also accepts the names of version 0.1.0.
 
     Args:
-        hints: print the new name of each setting that has an old one.
+        hints: whether to print the present name of each setting that is given by its old one.
     """
 
     def __init__(self, *args: Any, hints: bool = True, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._hints = hints
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
-        """Parse flags; old names become new ones."""
-        return super().parse_args([self._flag(arg) for arg in args or ()], *rest, **kwargs)
+    # jsonargparse replaces the overloads of argparse's method, so that no override can match both
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any
+    ) -> Namespace:
+        """Parse flags, translating old names of settings."""
+        return super().parse_args([self._flag(arg) for arg in args or ()], *others, **kwargs)
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
-        """Parse the content of a YAML file; old names become new ones."""
+        """Parse the content of a YAML file, translating old names of settings."""
         try:
             settings = get_loader("yaml")(content)
         except yaml.YAMLError:
-            settings = None  # jsonargparse reports it
+            settings = None  # jsonargparse reports the error below
         if isinstance(settings, dict) and (renamed := rename_old_settings(settings)):
             content = json.dumps(settings)
             for old, new in renamed.items():
@@ -60,7 +63,7 @@ class ConfigParser(Parser):
         return super().parse_string(content, *args, **kwargs)
 
     def hint(self, old: str, new: str) -> None:
-        """Tell the user that what they gave has another name now."""
+        """Print that a name which the user gave has changed."""
         if self._hints:
             print(f"hint: {old} is now called {new}", file=sys.stderr)
 
@@ -73,14 +76,14 @@ class ConfigParser(Parser):
 
 
 def config_parser(prog: str, hints: bool = True) -> ConfigParser:
-    """Parser of ``--config NAME_OR_FILE``, ``--print_config`` and a flag for each setting."""
-    from .data import registry  # here: commands without settings need no data sets
+    """Make a parser with ``--config NAME_OR_FILE``, ``--print_config`` and a flag per setting."""
+    from .data import registry  # imported here because commands without settings need no data sets
 
     parser = ConfigParser(prog=prog, hints=hints)
     parser.add_argument(
         "--config",
         action=_ConfigFile,
-        help="a YAML file, or the name of a configuration that comes with the package",
+        help="a YAML file, or the name of a configuration shipped with the package",
     )
     parser.add_class_arguments(Config)
     for action in parser._actions:
@@ -92,7 +95,7 @@ def config_parser(prog: str, hints: bool = True) -> ConfigParser:
 
 
 def read_config(path: Path, prog: str) -> Config:
-    """Settings from a YAML file alone."""
+    """Read settings from a YAML file, such as the one in a run's folder."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; is {path.parent} the folder of a run?")
     parser = config_parser(prog, hints=False)
@@ -100,11 +103,11 @@ def read_config(path: Path, prog: str) -> Config:
 
 
 def instantiate(parser: ConfigParser, namespace: Namespace) -> Config:
-    """The dataclass from parsed arguments."""
+    """Make the dataclass from parsed arguments."""
     values = parser.instantiate(namespace)
     values.pop("config", None)
     config = Config(**vars(values))
-    label_space(config.data.label_space)  # before anything is written or rendered
+    label_space(config.data.label_space)  # fails before anything is written or rendered
     typed, norm = namespace["model.norm"], config.model.norm
     if typed != norm:
         parser.hint(f"model.norm={typed} of {config.model.backbone}", f"model.norm={norm}")
@@ -112,7 +115,7 @@ def instantiate(parser: ConfigParser, namespace: Namespace) -> Config:
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command line: status 2 and a message for bad input, 130 for Ctrl-C or SIGTERM."""
+    """Run a command line; exits with 2 and a message on bad input, 130 on Ctrl-C or SIGTERM."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main(sys.argv[1:])
@@ -135,28 +138,28 @@ def fail(message: str, status: int) -> NoReturn:
 
 
 def choice(flag: str, value: str, allowed: Sequence[str]) -> str:
-    """``value``, which must be one of ``allowed``."""
+    """Return ``value`` if it is allowed, otherwise raise an ``InputError``."""
     if value not in allowed:
         raise InputError(f"{flag} is {value!r}, expected one of {', '.join(allowed)}")
     return value
 
 
 def output_folder(name: str, new: bool = False) -> Path:
-    """Make a folder to write to; with ``new`` it must not exist yet."""
+    """Make a folder for results; with ``new`` it must not exist yet."""
     path = Path(name).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=not new)
     except FileExistsError as error:
         raise InputError(f"{path} exists already and is not overwritten") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be made: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be created: {error.strerror}") from error
     return path
 
 
 class PresetFile(Action):
-    """One more configuration file, that may be named by what ``shipped_presets`` calls it.
+    """A second configuration file: a path, or a name from ``shipped_presets``.
 
-    What comes after it overrides its settings, and it those that came before.
+    It overrides settings that stand before it on the command line; later ones override it.
     """
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
@@ -165,7 +168,7 @@ class PresetFile(Action):
 
 
 class _ConfigFile(ActionConfigFile):
-    """A configuration file that may be named by what ``shipped_configs`` calls it."""
+    """A configuration file: a path, or a name from ``shipped_configs``."""
 
     def __call__(self, parser, cfg, values, option_string=None):
         super().__call__(parser, cfg, str(find_config(values)), option_string)

@@ -1,7 +1,7 @@
-"""Every setting of a run, as dataclasses: the YAML files and the command line mirror them.
+"""Every setting of a run, as dataclasses; YAML files and command lines use the same names.
 
-Defaults are those of the small machine (two CPU cores) and were chosen here, every weight of the
-objective included: the paper's own weights are not published with it.
+The defaults suit a small machine with two CPU cores. All of them were chosen for this project, also
+the weights of the objective: the paper does not publish its own.
 """
 
 from collections.abc import Mapping
@@ -167,46 +167,48 @@ class DataConfig:
 
 
 def _frozen_norm(backbone: str) -> Literal["none", "frozen_batch"]:
-    """The norm of a trunk that trains nothing in its norms; 0.1.0 called both of them none."""
+    """Name of a norm without trained parameters; version 0.1.0 called both of them none."""
     return "frozen_batch" if backbone == "resnet101" else "none"
 
 
 @dataclass
 class ModelConfig:
-    """Sizes of the four networks."""
+    """Architecture and size of the four networks."""
 
     backbone: str = "vgg16"
     """Trunk of the task network: vgg16, resnet101, or another name in models.trunks.TRUNKS."""
     pretrained: str | None = None
-    """ImageNet weights with torchvision's key names: a file (.pth or .safetensors), a URL with its
-    SHA-256 (URL#sha256=..., or as in vgg16-397923af.pth), or imagenet for torchvision's own."""
+    """ImageNet weights of the trunk with torchvision's key names: a file (.pth or .safetensors), a
+    URL with its SHA-256 (URL#sha256=..., or in the file name as in vgg16-397923af.pth), or imagenet
+    for torchvision's weights."""
     init_from: str | None = None
-    """Weights of a whole task network to start from: the task.safetensors of another run with the
+    """Weights of the whole task network to start from: the task.safetensors of another run with the
     same model and classes. They replace the pretrained weights."""
     width: float | None = None
-    """Factor on the trunk's channels. Unset: 1 with pretrained weights, 0.25 without."""
+    """Factor on the trunk's number of channels. Unset: 1 with pretrained weights, otherwise
+    0.25."""
     norm: Literal["group", "none", "frozen_batch"] | None = None
-    """Normalisation in the trunk: group norm, none (vgg16), or batch norm frozen at the pretrained
-    statistics (resnet101). Unset: group without pretrained weights; with them, what the weights
-    were trained with: none for vgg16, frozen_batch for resnet101."""
+    """Normalisation in the trunk: group (group norm), none (vgg16), or frozen_batch (resnet101:
+    batch norm frozen at the pretrained statistics). Unset: group without pretrained weights; with
+    them, none or frozen_batch, whichever the trunk has."""
     translation_width: float = 0.25
-    """Factor on the translation network's channels (1 in the paper)."""
+    """Factor on the translation network's number of channels (paper: 1)."""
     translation_blocks: int = 9
-    """Residual blocks of the translation network."""
+    """Number of residual blocks in the translation network."""
     translation_checkpointing: bool = False
-    """Keep only the input of each residual block and compute the block again in the backward pass:
+    """Store only the input of each residual block and recompute the block in the backward pass:
     less memory, more time, the same gradients."""
     discriminator_width: float = 0.25
-    """Factor on the channels of both discriminators (1 in the paper)."""
+    """Factor on the number of channels in both discriminators (paper: 1)."""
 
     @property
     def trunk_width(self) -> float:
-        """``width``, or its default."""
+        """``width`` or its default."""
         return (1.0 if self.pretrained else 0.25) if self.width is None else self.width
 
     @property
     def trunk_norm(self) -> str:
-        """``norm``, or its default."""
+        """``norm`` or its default."""
         if self.norm is not None:
             return self.norm
         return _frozen_norm(self.backbone) if self.pretrained else "group"
@@ -223,8 +225,8 @@ class ModelConfig:
         _not_negative("model", translation_blocks=self.translation_blocks)
         if self.pretrained and self.backbone == "resnet101" and self.trunk_norm == "group":
             raise InputError(
-                "model.norm is group, but ResNet's pretrained weights belong to batch norm: leave "
-                "out model.norm or model.pretrained"
+                "model.norm is group, but ResNet's pretrained weights need batch norm: leave out "
+                "model.norm or model.pretrained"
             )
         if self.pretrained and self.trunk_width != 1:
             raise InputError(
@@ -235,43 +237,45 @@ class ModelConfig:
 
 @dataclass
 class AdaptationConfig:
-    """The levels, self-training and the weights of the objective: the rows of the ablation."""
+    """The adaptation levels, self-training, and the kinds and weights of the losses."""
 
     input_level: Literal["none", "image", "geometry"] = "geometry"
-    """Translation of the source: off, from the image alone, or guided by depth and semantics."""
+    """Translation of source images to the target's style: none, image (from the image alone), or
+    geometry (guided by depth and semantic labels)."""
     output_level: Literal["none", "semantics", "joint"] = "joint"
-    """Output discriminator: off, on the segmentation, or on segmentation and depth jointly."""
+    """Input of the output discriminator: none (no discriminator), semantics (the predicted
+    segmentation), or joint (segmentation and depth)."""
     keep_half_untranslated: bool = True
-    """Translate every other source image of a batch and leave the rest as rendered, which keeps
-    what the translation loses: bare trees went to buildings without. A batch of one is translated.
-    The paper translates all."""
+    """Translate every other source image of a batch and train on the rest as rendered (paper:
+    translate all). The untranslated half keeps what the translation loses: without it, bare trees
+    were segmented as buildings. A batch of one image is translated."""
     lambda_depth: float = 1.0
-    """Weight of the depth loss. With 0.1 the output discriminator, whose input depth is, moved the
-    depth on the target anywhere."""
+    """Weight of the depth loss. With 0.1 it was too weak against the output discriminator, which
+    then pushed the predicted target depth to arbitrary values."""
     lambda_img: float = 10.0
-    """Weight of the image discriminator in the generators' loss; it acts on the translation network
-    alone, where it holds its own against the task loss: with 0.3 that network, which sees the
-    labels, painted each class in a colour of its own for the task network to read."""
+    """Weight of the image GAN loss in the generators' loss. If it is too small (0.3), the
+    translation network encodes the labels that it sees as colours, one per class."""
     lambda_out: float = 0.03
-    """Weight of the output discriminator in the generators' loss. With 0.3 and 1 roads, cars and
-    cyclists lost what trees gained; 0.1 gained over 600 updates, and cost 0.8 over 1200
+    """Weight of the output GAN loss in the generators' loss. With 0.3 and 1, roads, cars and
+    cyclists lost what trees gained; 0.1 gained over 600 updates but cost 0.8 points over 1200
     (docs/adaptation.md)."""
     depth_encoding: Literal["inverse", "log", "linear"] = "log"
-    """What the networks see as depth; inverse leaves nearly nothing of the range for what is
-    farther than some metres."""
+    """How metres are encoded for the networks. inverse spends nearly all of its range on the first
+    few metres."""
     depth_loss: Literal["l1", "berhu"] = "l1"
-    """Loss on the encoded depth."""
+    """Kind of the loss on the encoded depth."""
     gan_loss: Literal["lsgan", "bce", "hinge"] = "lsgan"
-    """Loss of both discriminators."""
+    """Kind of the adversarial loss of both discriminators."""
     self_training: bool = False
-    """Beyond the paper: train on the target with a teacher's labels, too, mixed with the source."""
+    """Beyond the paper: also train on target images with a teacher's pseudo-labels, mixed with
+    source images."""
     lambda_self: float = 1.0
-    """Weight of the self-training loss (1 in DACS)."""
+    """Weight of the self-training loss (DACS: 1)."""
     teacher_decay: float = 0.99
-    """What the teacher's weights keep of themselves in an update (0.99 in DACS)."""
+    """Decay of the teacher's moving average of the weights per update (DACS: 0.99)."""
     confidence: float = 0.968
-    """Probability from which on the teacher is confident of a pixel; the share of such pixels is
-    the weight of its labels (0.968 in DACS)."""
+    """Minimum probability for the teacher to count as confident at a pixel (DACS: 0.968). The
+    fraction of confident pixels is the weight of the pseudo-labels."""
 
     def __post_init__(self):
         _not_negative(
@@ -290,31 +294,31 @@ class AdaptationConfig:
 
 @dataclass
 class OptimiserConfig:
-    """Optimisers; every learning rate falls as (1 - step / steps) ** poly_power in each phase."""
+    """Optimisers and learning rates, which fall as (1 - step / steps) ** poly_power in a phase."""
 
     task: Literal["adamw", "sgd"] = "adamw"
-    """Optimiser of the task network (sgd has momentum 0.9)."""
+    """Optimiser of the task network (sgd: with momentum 0.9)."""
     task_lr: float = 1e-3
-    """Learning rate of the heads while training on the source only. From scratch, 4e-3 left one
-    seed of two far behind (docs/adaptation.md)."""
+    """Learning rate of the task network's heads in the source-only phase. From scratch, 4e-3 made
+    one seed of two much worse (docs/adaptation.md)."""
     adaptation_lr: float | None = None
-    """Learning rate of the heads while adapting. Unset: that of the source."""
+    """Learning rate of the task network's heads in the adaptation phase. Unset: task_lr."""
     trunk_lr_factor: float | None = None
-    """Factor on it for the trunk. Unset: 0.1 with pretrained weights, 1 without."""
+    """Factor on both rates for the trunk. Unset: 0.1 with pretrained weights, otherwise 1."""
     weight_decay: float = 5e-4
-    """Of the task network."""
+    """Weight decay of the task network."""
     translation_lr: float = 2e-4
-    """Adam (0.5, 0.999) of the translation network, as in CycleGAN: with 1e-3 what the task network
-    sees changed faster than it could follow (docs/adaptation.md)."""
+    """Learning rate of the translation network, Adam (0.5, 0.999), as in CycleGAN. With 1e-3 the
+    translated images changed faster than the task network could follow (docs/adaptation.md)."""
     image_discriminator_lr: float = 2e-4
-    """Adam (0.5, 0.999) of the image discriminator, as in CycleGAN."""
+    """Learning rate of the image discriminator, Adam (0.5, 0.999), as in CycleGAN."""
     output_discriminator_lr: float = 1e-3
-    """Adam (0.9, 0.99) of the output discriminator, that of the task network: with AdaptSegNet's
-    1e-4 it never told source from target, and its gradient was noise (docs/adaptation.md)."""
+    """Learning rate of the output discriminator, Adam (0.9, 0.99). With AdaptSegNet's 1e-4 it never
+    learned to distinguish source from target, and its gradient was noise (docs/adaptation.md)."""
     poly_power: float = 0.9
-    """Power of the decay."""
+    """Exponent of the learning rates' decay."""
     warmup_steps: int = 50
-    """Updates at the start of each phase over which the learning rates rise from zero."""
+    """Number of updates at the start of each phase in which the learning rates rise from zero."""
 
     def __post_init__(self):
         _positive(
@@ -336,25 +340,26 @@ class OptimiserConfig:
 
 @dataclass
 class ScheduleConfig:
-    """How long, and how often what happens; all in updates of the task network."""
+    """Length of training and intervals between events, all in updates of the task network."""
 
     source_only_steps: int = 500
-    """Updates on the source alone, before the adaptation."""
+    """Updates of the source-only phase, which comes first."""
     adaptation_steps: int = 220
-    """Updates with both levels, from there."""
+    """Updates of the adaptation phase, which follows."""
     batch_size: int = 4
-    """Pairs of a source and a target image that go through the networks at once."""
+    """Number of image pairs (one source, one target) in a batch."""
     accumulate: int = 1
-    """Batches whose gradients make one update: a larger batch in the memory of a small one. An
-    update then takes batch_size * accumulate pairs, of each process where there are several."""
+    """Number of batches per update, whose gradients are accumulated: the effect of a large batch in
+    the memory of a small one. Each process sees batch_size * accumulate pairs per update."""
     log_every: int = 20
-    """Losses are fetched, checked and logged; the device is not waited for in between."""
+    """Interval for fetching, checking and logging the losses; in between, the host does not wait
+    for the device."""
     evaluate_every: int = 200
-    """Score on the evaluation frames; also at the end of each phase."""
+    """Interval for scoring on the evaluation frames, which also happens at the end of a phase."""
     panel_every: int = 100
-    """Write a panel of pictures."""
+    """Interval for writing a panel of pictures."""
     checkpoint_every: int = 100
-    """Write a checkpoint; also at the end of each phase."""
+    """Interval for writing a checkpoint, which also happens at the end of a phase."""
 
     def __post_init__(self):
         _not_negative(
@@ -377,22 +382,23 @@ class ScheduleConfig:
 
 @dataclass
 class Config:
-    """A run."""
+    """All settings of a run."""
 
     name: str | None = None
-    """Folder of the run under runs_dir. Unset: the configuration's name with date and time."""
+    """Name of the run's folder in runs_dir. Unset: the configuration's name with date and time."""
     runs_dir: str = "runs"
-    """Folder of all runs."""
+    """Folder that holds all runs."""
     seed: int = 0
-    """Of the weights, the data order and the augmentation."""
+    """Random seed of the initial weights, the data order and the augmentation."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto takes the GPU where there is one."""
+    """Device: cpu, cuda, cuda:1, ..., or auto: a GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Autocast of the networks; auto is bf16 where the processor has it."""
+    """Precision of the networks: fp32, bf16 autocast, or auto: bf16 if the hardware supports
+    it."""
     compile: bool = False
-    """Compile the step with torch.compile: takes a minute or two first."""
+    """Compile the update with torch.compile, which takes a minute or two at the start."""
     cuda_graphs: bool = False
-    """Replay the whole update as one CUDA graph: one process on a GPU alone."""
+    """Replay the whole update as one CUDA graph. Needs a single process on a GPU."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
@@ -405,34 +411,34 @@ class Config:
 
     @property
     def adaptation_lr(self) -> float:
-        """``optimiser.adaptation_lr``, or its default."""
+        """``optimiser.adaptation_lr`` or its default."""
         settings = self.optimiser
         return settings.task_lr if settings.adaptation_lr is None else settings.adaptation_lr
 
     @property
     def trunk_lr_factor(self) -> float:
-        """``optimiser.trunk_lr_factor``, or its default."""
+        """``optimiser.trunk_lr_factor`` or its default."""
         factor = self.optimiser.trunk_lr_factor
         return (0.1 if self.model.pretrained else 1.0) if factor is None else factor
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Names and files of the configurations that come with the package."""
+    """Names and files of the configurations that are shipped with the package."""
     return _shipped("configs")
 
 
 def shipped_presets() -> dict[str, Path]:
-    """Names and files of the sizes and schedules that go with any configuration."""
+    """Names and files of the shipped presets: sizes and schedules for any configuration."""
     return _shipped("configs/presets")
 
 
 def find_config(name: str) -> Path:
-    """The YAML file that ``--config`` names: a path, or a name from ``shipped_configs``."""
+    """The YAML file for a value of ``--config``: a path or a name from ``shipped_configs``."""
     return _find("configuration", name, shipped_configs())
 
 
 def find_preset(name: str) -> Path:
-    """The YAML file that ``--preset`` names: a path, or a name from ``shipped_presets``."""
+    """The YAML file for a value of ``--preset``: a path or a name from ``shipped_presets``."""
     return _find("preset", name, shipped_presets())
 
 
@@ -459,7 +465,7 @@ RENAMED = {
     "model.start": "model.init_from",
     "adaptation.half_rendered": "adaptation.keep_half_untranslated",
 }
-"""Settings that had another name in version 0.1.0; its files and command lines keep working."""
+"""Old and present names of settings that version 0.1.0 called something else."""
 
 
 def rename_old_settings(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -469,7 +475,7 @@ def rename_old_settings(settings: Mapping[str, Any]) -> dict[str, str]:
         settings: all or some settings, nested by section as in a YAML file.
 
     Returns:
-        What was renamed: old to new.
+        The renamed settings, from old to present name.
     """
     renamed = {}
     for old, new in RENAMED.items():
@@ -503,11 +509,14 @@ MAY_CHANGE = (
 def changed_setting(
     saved: Mapping[str, Any], now: Mapping[str, Any]
 ) -> tuple[str, Any, Any] | None:
-    """(name, saved, now) of the first setting that a run must keep and that differs, or None.
+    """Find the first setting that has changed although a run must keep it.
 
     Args:
         saved: settings nested by section, as ``dataclasses.asdict`` returns them.
         now: the same.
+
+    Returns:
+        (name, saved value, present value), or None if nothing has changed.
     """
     before, after = _by_dotted_name(saved), _by_dotted_name(now)
     for name in sorted(before.keys() | after.keys()):

@@ -1,7 +1,8 @@
-"""Depth encodings: metres to the number that the networks see, and back.
+"""Depth encodings: from metres to the numbers that the networks see, and back.
 
-Every encoding is 1 at ``NEAR`` metres and falls with distance; what has no depth (the sky, a hole
-in the sensor's map) is encoded as 0, infinitely far, and is not valid: no loss is taken there.
+Every encoding is 1 at ``NEAR`` metres and decreases with distance. Pixels without depth (the sky,
+holes in a sensor's map) are encoded as 0, like infinitely far ones, and are invalid: they do not
+count in the loss.
 """
 
 import math
@@ -13,7 +14,7 @@ from torch import Tensor
 from .labels import FAR
 
 NEAR = 2.0
-"""Metres; what is nearer is clamped."""
+"""Metres; smaller depths are clamped to it."""
 
 _LOG_RANGE = math.log(FAR / NEAR)
 
@@ -31,19 +32,20 @@ ENCODINGS = tuple(_ENCODE)
 
 
 def has_depth(depth: Tensor) -> Tensor:
-    """Bool, as ``depth`` in metres: where there is a depth that can be trained on."""
+    """Where the depth (in metres) can be trained on: bool, of the same shape."""
     return (depth > 0) & (depth <= FAR)
 
 
 def encode_depth(depth: Tensor, encoding: str = "inverse") -> tuple[Tensor, Tensor]:
-    """Encoded depth and its validity.
+    """Encode depth and find its valid pixels.
 
     Args:
-        depth: metres, any shape, float32; 0 is "no depth".
-        encoding: ``inverse`` (near / d, as DADA and GIO-Ada train on), ``log`` or ``linear``.
+        depth: metres, any shape, float32; 0 means no depth.
+        encoding: ``inverse`` (NEAR / depth, as in DADA and GIO-Ada), ``log`` or ``linear``.
 
     Returns:
-        (encoded, valid): as ``depth`` in [0, 1], and bool; invalid pixels are encoded as 0.
+        (encoded, valid), both of the shape of ``depth``: encoded depth in [0, 1], 0 at invalid
+        pixels, and bool.
     """
     valid = has_depth(depth)
     encoded = _ENCODE[encoding](depth.clamp(NEAR, FAR))
@@ -51,5 +53,5 @@ def encode_depth(depth: Tensor, encoding: str = "inverse") -> tuple[Tensor, Tens
 
 
 def decode_depth(encoded: Tensor, encoding: str = "inverse") -> Tensor:
-    """Metres, the inverse of ``encode_depth`` between ``NEAR`` and ``FAR``."""
+    """Decode to metres between ``NEAR`` and ``FAR``: the inverse of ``encode_depth``."""
     return _DECODE[encoding](encoded)

@@ -1,8 +1,8 @@
-"""Errors that are for the user: what was found, where, and what to do."""
+"""Errors for the user; each message says what was found where, and what to do."""
 
 
 class InputError(ValueError):
-    """Something the user can put right: a path, a setting, a file's content.
+    """Something that the user can correct: a path, a setting, the content of a file.
 
     The command lines print its message and exit with status 2; a program that imports the package
     catches it as a ``ValueError``.
@@ -10,16 +10,16 @@ class InputError(ValueError):
 
 
 class RunStopped(RuntimeError):
-    """Training ended before its last step; the command lines exit with ``status``."""
+    """Training stopped before its last update; command lines exit with ``status``."""
 
     status = 1
 
 
 class NonFiniteLoss(RunStopped):
-    """A loss became infinite or not a number."""
+    """A loss or a weight became infinite or NaN."""
 
 
 class Interrupted(RunStopped):
-    """The user asked to stop; a checkpoint was written."""
+    """The user interrupted training, and a checkpoint was written."""
 
     status = 130

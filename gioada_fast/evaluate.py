@@ -21,7 +21,7 @@ from .config import Config, DataConfig, TargetConfig
 from .data import registry
 from .data.sets import describe_target, evaluation_frames
 from .engine.device import choose_device
-from .engine.evaluator import FARTHEST_SCORED, Scores, evaluate
+from .engine.evaluator import MAX_SCORED_DEPTH, Scores, evaluate
 from .engine.networks import load_task
 from .engine.run_folder import RunFolder, find_weights
 from .errors import InputError
@@ -122,7 +122,7 @@ def _table(scores: Scores, caption: str) -> Table:
         table.add_row(f"mIoU of {name}", percent(miou))
     if scores.depth is not None:
         table.add_section()
-        table.add_row(f"depth up to {FARTHEST_SCORED:g} m: abs rel", f"{scores.depth.abs_rel:.3f}")
+        table.add_row(f"depth up to {MAX_SCORED_DEPTH:g} m: abs rel", f"{scores.depth.abs_rel:.3f}")
         table.add_row("depth: RMSE, m", f"{scores.depth.rmse:.2f}")
         table.add_row("depth: δ < 1.25", percent(scores.depth.delta_1_25))
     return table

@@ -1,4 +1,4 @@
-"""Show what runs here: ``python -m gioada_fast.info``: versions, processor, back ends, data."""
+"""Info: ``python -m gioada_fast.info`` prints versions, hardware, back ends and configurations."""
 
 import os
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ def main(arguments: Sequence[str]) -> None:
     console.print(machine, "")
 
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    found = ops.backends()
+    backends = ops.backends()
     back_ends = Table("back end", "live on", "", show_edge=False)
-    for back_end in found.values():
+    for back_end in backends.values():
         live_on = ", ".join(d for d in back_end.devices if d in devices)
         back_ends.add_row(back_end.name, live_on or "-", back_end.detail)
     console.print(back_ends, "")
@@ -41,11 +41,11 @@ def main(arguments: Sequence[str]) -> None:
     kernels = Table("op", "on cpu", "on cuda", "not live", show_edge=False)
     for name, op in ops.registered().items():
         live = {d: ", ".join(op.backends_on(d)) for d in devices}
-        not_live = ", ".join(b for b in ops.BACKENDS if b in op.kernels and not found[b].live)
+        not_live = ", ".join(b for b in ops.BACKENDS if b in op.kernels and not backends[b].live)
         kernels.add_row(name, live["cpu"], live.get("cuda", "-"), not_live or "-")
     console.print(kernels)
     forced = os.environ.get("GIOADA_BACKEND")
-    chosen = f"GIOADA_BACKEND={forced} holds for all" if forced else "the first of each is used"
+    chosen = f"GIOADA_BACKEND={forced} is used for all" if forced else "the first of each is used"
     console.print(f"{chosen}; see gioada_fast.ops.backend\n", highlight=False)
     console.print(f"configurations: {', '.join(shipped_configs())}", highlight=False)
 

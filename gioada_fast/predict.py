@@ -1,7 +1,7 @@
 """Predict: ``python -m gioada_fast.predict runs/NAME IMAGE_OR_FOLDER ... --output FOLDER``.
 
-For each image, at its own size: NAME_ids.png (train ids), NAME_colour.png, NAME_overlay.png and
-NAME_depth.png (near is bright).
+Writes four pictures per image, in the image's size: NAME_ids.png (train ids), NAME_colour.png,
+NAME_overlay.png and NAME_depth.png (near is bright).
 """
 
 from collections import Counter
@@ -27,12 +27,12 @@ KINDS = ("ids", "colour", "overlay", "depth")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write pictures of what the task network sees."""
+    """Write pictures of the task network's predictions."""
     parser = cli.Parser(prog=PROG)
     parser.add_argument("model", type=str, help="folder of a run, or a task.safetensors")
     parser.add_argument("inputs", nargs="+", help="images, or folders of images")
     parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument("--weights", default="task", help="which of a run: task, task_source_only")
+    parser.add_argument("--weights", default="task", help="task or task_source_only, of a run")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     options = parser.parse_args(list(arguments))
@@ -61,10 +61,10 @@ def _outputs(image: Path, output: Path) -> list[Path]:
 
 
 def _check_outputs(images: Sequence[Path], output: Path) -> None:
-    """No two images are written to one file, and no input is overwritten."""
+    """Refuse two images with the same output files, and outputs that overwrite an input."""
     stem, count = Counter(path.stem for path in images).most_common(1)[0]
     if count > 1:
-        raise InputError(f"{count} inputs would be written as {stem}_{KINDS[0]}.png")
+        raise InputError(f"{count} inputs would be written to {stem}_{KINDS[0]}.png")
     inputs = {path.resolve() for path in images}
     for image in images:
         for file in _outputs(image, output):

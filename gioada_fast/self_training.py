@@ -1,21 +1,22 @@
 """Self-training on the target: an averaged teacher, class-mix, and the loss on the mixed image.
 
-    y_t  = argmax_c z_t,  p_t = max_c softmax_c z_t     z_t: the teacher's logits, upsampled
-    q    = share of an image's pixels with p_t above the threshold
-    M    = pixels of half of the classes in y_s          chosen at random, for each pair
+    y_t  = argmax_c z_t,  p_t = max_c softmax_c z_t     z_t: the teacher's upsampled logits
+    q    = fraction of an image's pixels with p_t above the threshold
+    M    = pixels of half of the classes in y_s          chosen at random for each pair
     x_m  = M x_s + (1 - M) x_t
     L_self = m CE_M(G_task(x_m), y_s) + (1 - m) q CE_(1-M)(G_task(x_m), y_t)
 
-m is M's share of the image, CE_M the mean over its pixels, which has the class weights of L_seg:
-without them signs, fences and pedestrians, of which the teacher is rarely sure, were forgotten.
+m is the fraction of the image that M covers. CE_M is the mean cross-entropy over the pixels of M,
+with the class weights of L_seg. Without class weights the task network forgot signs, fences and
+pedestrians, because the teacher is rarely confident of them.
 
-The teacher's weights are an exponential moving average of G_task's. Only pixels and labels of the
-source and pixels of the target go in.
+The teacher's weights are an exponential moving average of the weights of G_task. Self-training sees
+source images, source labels and target images, but no target labels.
 
-Source: DACS (Tranheden, Olsson, Pinto, Svensson, WACV 2021, arXiv 2007.08702), as DAFormer (Hoyer,
-Dai, Van Gool, CVPR 2022, arXiv 2111.14887) has it too. There q is that of a batch; here it is each
-image's own, so that an update does not depend on how its pairs are cut into batches. Their colour
-jitter and blur of the mixed image are left out.
+Source: DACS (Tranheden, Olsson, Pinto, Svensson, WACV 2021, arXiv 2007.08702); DAFormer (Hoyer,
+Dai, Van Gool, CVPR 2022, arXiv 2111.14887) uses it too. Two differences: q is computed for each
+image and not for the batch, so that an update does not depend on how its pairs are split into
+batches; and the mixed images get no colour jitter and no blur.
 """
 
 from typing import NamedTuple
@@ -30,14 +31,14 @@ from .ops import upsample_cross_entropy
 
 
 class Mixed(NamedTuple):
-    """Target images with classes of the source pasted over them, and what is taken for true."""
+    """Target images with source classes pasted over them, and the labels to train on."""
 
     image: Tensor
     """float [N, 3, H, W] in [-1, 1]."""
     pasted: Tensor
-    """bool [N, H, W]: which pixels are the source's."""
+    """bool [N, H, W]: M, the pixels that come from the source."""
     labels: Tensor
-    """uint8 [N, H, W] train ids: the source's labels where pasted, the teacher's elsewhere."""
+    """uint8 [N, H, W] train ids: source labels where pasted, the teacher's labels elsewhere."""
     confidence: Tensor
     """float32 [N]: q."""
 
@@ -46,19 +47,19 @@ class Mixed(NamedTuple):
 def class_mix(
     x_s: Tensor, y_s: Tensor, x_t: Tensor, noise: Tensor, teacher: TaskNet, threshold: float
 ) -> Mixed:
-    """Paste half of each source image's classes over the target image of its pair.
+    """Paste half of the classes of each source image over the target image of its pair.
 
     Args:
         x_s: [N, 3, H, W] source images in [-1, 1].
-        y_s: uint8 [N, H, W] their labels; ignored pixels are never pasted.
+        y_s: uint8 [N, H, W] labels of the source; ignored pixels are never pasted.
         x_t: [N, 3, H, W] target images in [-1, 1].
-        noise: float32 [N, C] a random number for each class: of the classes in an image, the half
-            with the smallest ones is pasted, rounded up.
-        teacher: labels the target images as they are, without what is pasted.
-        threshold: of the probability that makes a pixel of the target a confident one.
+        noise: float32 [N, C] a random number for each class. Of the k classes in an image, the
+            ceil(k / 2) with the smallest numbers are pasted.
+        teacher: predicts labels for the target images before anything is pasted.
+        threshold: probability above which a prediction counts as confident.
 
     Returns:
-        Everything without a gradient.
+        The mixed images and their labels, without gradients.
     """
     logits, _ = teacher(x_t)
     probability, y_t = upsample(logits.float(), y_s.shape[1:]).softmax(1).max(1)
@@ -72,7 +73,7 @@ def class_mix(
 
 
 def _half_of_the_classes(labels: Tensor, noise: Tensor) -> Tensor:
-    """Bool [N, H, W]: pixels of the classes that are chosen. Nothing waits for the device."""
+    """Bool [N, H, W]: pixels of the chosen classes, computed without a host synchronisation."""
     classes = torch.arange(noise.shape[1], device=labels.device).view(-1, 1, 1)
     is_class = labels.unsqueeze(1) == classes
     present = is_class.flatten(2).any(2)
@@ -82,20 +83,20 @@ def _half_of_the_classes(labels: Tensor, noise: Tensor) -> Tensor:
 
 
 def self_training_loss(logits: Tensor, mixed: Mixed, weight: Tensor | None = None) -> Tensor:
-    """L_self: the mean over the images.
+    """L_self, mean over the images.
 
     Args:
-        logits: [N, C, h, w] of G_task for ``mixed.image``.
-        mixed: what ``class_mix`` made.
+        logits: [N, C, h, w] output of G_task for ``mixed.image``.
+        mixed: result of ``class_mix``.
         weight: [C] class weights of the cross-entropy, or None.
     """
     pasted = torch.where(mixed.pasted, mixed.labels, IGNORE)
     pseudo = torch.where(mixed.pasted, IGNORE, mixed.labels)
-    share = mixed.pasted.flatten(1).mean(1, dtype=torch.float32)
-    # the fused loss is a mean over its valid pixels, and has no weight for each image
+    m = mixed.pasted.flatten(1).mean(1, dtype=torch.float32)
+    # one call for each image: the fused loss averages over all valid pixels of a batch
     images = zip(*(x.split(1) for x in (logits, pasted, pseudo)), strict=True)
     losses = [
         torch.stack([upsample_cross_entropy(z, y, weight=weight) for y in ys]) for z, *ys in images
     ]
     source, target = torch.stack(losses, dim=1)
-    return (share * source + (1 - share) * mixed.confidence * target).mean()
+    return (m * source + (1 - m) * mixed.confidence * target).mean()

@@ -1,8 +1,8 @@
 """Translate: ``python -m gioada_fast.translate runs/NAME --output FOLDER``.
 
-Writes the source set of a run as its translation network makes it look: images/ with the labels/
-(train ids, 255 ignored) and depth/ (16-bit centimetres, 0 is none) that belong to them, fit for
-training with any other program.
+Translates the source images of a run with its translation network. Writes images/, and for each
+image its labels/ (train ids, 255 is ignored) and depth/ (16-bit PNG in centimetres, 0 is no depth),
+so that any other program can train on them.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     console = Console(stderr=True)
     indices = range(len(source))
     for index in track(indices, description="translate", console=console, transient=True):
-        # copies: those of a pack cannot be written to, of which PyTorch warns
+        # copies, because PyTorch warns about the read-only arrays of a pack
         frame = LabelledFrame(*map(np.array, source[index]))
         depth, _ = encode_depth(
             torch.from_numpy(frame.depth)[None, None], metadata["depth_encoding"]

@@ -1,4 +1,4 @@
-"""Command lines, run by tests."""
+"""Runs command lines in tests."""
 
 import contextlib
 import importlib
@@ -13,9 +13,9 @@ from gioada_fast import cli
 
 
 def command(module: str, *arguments: object, cwd: Path) -> SimpleNamespace:
-    """``python -m gioada_fast.<module> <arguments>`` in a folder, but in this process.
+    """Run ``python -m gioada_fast.<module> <arguments>`` in a folder, but inside this process.
 
-    It saves the seconds of importing torch. What needs a process of its own to kill is in
+    This saves the seconds of importing torch. Tests that kill a run start a process for it, see
     ``engine/test_trainer.py``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Shared by the whole suite: what runs without a GPU, and the count of op cases."""
+"""Shared by all tests: skips GPU tests without a GPU, and counts the cases of the ops."""
 
 import os
 from pathlib import Path
@@ -8,13 +8,13 @@ import torch
 
 HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
-    # Must be set before triton is imported: its kernels then run in the interpreter, on CPU.
+    # Makes Triton run its kernels in an interpreter on the CPU; must be set before the import.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Every test draws the same numbers, alone or after others."""
+    """Every test draws the same random numbers, alone or after other tests."""
     torch.manual_seed(0)
 
 
@@ -26,7 +26,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of real frames and weights that lies beside the repository where there is one."""
+    """Folder with real frames and weights beside the repository; skips the test without it."""
     if not SHARED.is_dir():
         pytest.skip("no folder shared/ with real frames and weights beside the repository")
     return SHARED

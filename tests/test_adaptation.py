@@ -88,8 +88,7 @@ def test_every_term_reaches_the_translation_network(term):
     assert float(first.grad.abs().sum()) > 0
 
 
-def test_the_adversarial_output_loss_pulls_both_sides():
-    """The gradient with respect to the target's output is there, and not the source's alone."""
+def test_the_output_loss_has_a_gradient_for_source_and_target():
     adaptation = make("none", "joint")
     seen = []
     adaptation.output_discriminator.register_forward_pre_hook(
@@ -100,8 +99,8 @@ def test_the_adversarial_output_loss_pulls_both_sides():
     assert float(source.abs().sum()) > 0 and float(target.abs().sum()) > 0
 
 
-def test_adversarial_losses_of_a_side_are_one_call(monkeypatch):
-    """Four maps at most; each term is the mean of its maps against what they shall be."""
+def test_one_call_computes_all_gan_losses_of_a_side(monkeypatch):
+    """Each term is the mean over its maps of the loss against real or fake."""
     adaptation, calls = make(), []
 
     def spy(maps, real, kind, generator):
@@ -120,7 +119,7 @@ def test_adversarial_losses_of_a_side_are_one_call(monkeypatch):
     means = [((x - int(r)) ** 2).mean() for x, r in zip(d_maps, d_real, strict=True)]
     torch.testing.assert_close(losses["d_img"], sum(means[:2]) / 2)
     torch.testing.assert_close(losses["d_out"], sum(means[2:]) / 2)
-    # real is the target for D_img, and the translated source's output for D_out
+    # D_img should call the target real, D_out the output for the source
     with torch.no_grad():
         translated, target = generated.images
         torch.testing.assert_close(d_maps[0], adaptation.image_discriminator(target))
@@ -132,8 +131,11 @@ def test_adversarial_losses_of_a_side_are_one_call(monkeypatch):
 
 @pytest.mark.parametrize("pairs", [1, 2, 3, 4])
 @pytest.mark.parametrize("input_level", ["image", "geometry"])
-def test_every_other_source_image_stays_as_rendered(input_level, pairs):
-    """By what the task network and the discriminators see; a batch of one is translated."""
+def test_every_other_source_image_stays_untranslated(input_level, pairs):
+    """Looks at the inputs of the task network and of the discriminators.
+
+    A batch of one image is translated.
+    """
     adaptation, batch = make(input_level, "joint"), make_batch(pairs=pairs)
     torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
     seen = []
@@ -166,7 +168,7 @@ def test_without_a_target_both_levels_are_off():
     assert generated.images is None and generated.outputs is None
 
 
-def test_source_and_target_in_one_pass_give_what_two_passes_give():
+def test_one_pass_over_source_and_target_equals_two_passes():
     adaptation, batch = make("none", "joint").double(), make_batch()
     task = adaptation.task
     x_s, x_t = normalise(batch.source_image).double(), normalise(batch.target_image).double()
@@ -176,7 +178,7 @@ def test_source_and_target_in_one_pass_give_what_two_passes_give():
 
 
 @pytest.mark.parametrize("kind", ["lsgan", "bce", "hinge"])
-def test_discriminators_learn_to_tell_apart(kind):
+def test_discriminators_learn_to_separate_real_from_fake(kind):
     adaptation = make(gan_loss=kind)
     networks = (adaptation.image_discriminator, adaptation.output_discriminator)
     optimiser = torch.optim.Adam([p for n in networks for p in n.parameters()], lr=2e-3)
@@ -193,30 +195,25 @@ def test_discriminators_learn_to_tell_apart(kind):
 
 
 def entropy_loss(t, config):
-    """Entropy of the target's predictions, as in ADVENT."""
+    """Mean entropy of the predictions for the target, as in ADVENT."""
     log_p = t.target.logits.log_softmax(1)
     return -(log_p.exp() * log_p).sum(1).mean()
 
 
-ENTROPY = Term(
-    "entropy",
-    "L_ent",
-    lambda c: 0.5 * c.lambda_out,
-    "pairs",
-    entropy_loss,
-    on=lambda t: t.target is not None,
-)
+ENTROPY = Term("entropy", "L_ent", lambda c: 0.5 * c.lambda_out, "pairs", entropy_loss, "target")
 
 
 @pytest.fixture
 def entropy_term():
-    """A new term is one function and one row: here they are, in this file alone."""
+    """Add a term, which takes one function and one row, both in this file."""
     TERMS.append(ENTROPY)
     yield
     TERMS.remove(ENTROPY)
 
 
-def test_a_toy_term_trains_three_updates_and_counts_with_its_weight(entropy_term, tmp_path):
+def test_a_new_term_is_trained_and_logged_and_enters_the_total_with_its_weight(
+    entropy_term, tmp_path
+):
     write_street_scenes(tmp_path / "scenes")
     settings = {
         "schedule.source_only_steps": 1,
@@ -237,14 +234,14 @@ def test_a_toy_term_trains_three_updates_and_counts_with_its_weight(entropy_term
         assert 0 < record["loss/entropy"] <= math.log(11) + 1e-5
 
 
-def test_a_toy_term_is_scaled_when_batches_are_accumulated(entropy_term):
+def test_a_new_term_is_scaled_when_batches_are_accumulated(entropy_term):
     adaptation, batch = make("none", "joint"), make_batch(pairs=4)
     whole = Step(adaptation, {}, "fp32").gradients([batch])["entropy"]
     halves = [Batch(*tensors) for tensors in zip(*(x.split(2) for x in batch), strict=True)]
     torch.testing.assert_close(Step(adaptation, {}, "fp32").gradients(halves)["entropy"], whole)
 
 
-def test_the_terms_have_names_of_their_own_and_stand_in_the_formula():
+def test_names_of_terms_are_unique_and_their_symbols_are_in_the_formula():
     names = [term.name for term in TERMS]
     assert len({*names, "total", "d_img", "d_out"}) == len(names) + 3
     formula, _, _ = gioada_fast.adaptation.__doc__.partition("Source:")

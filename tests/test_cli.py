@@ -1,4 +1,4 @@
-"""The command lines as a user meets them."""
+"""The command lines as a user calls them."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from .miniature import flags, write_camvid, write_street_scenes
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Miniature data and one finished run on it."""
+    """Miniature data and one finished run."""
     folder = tmp_path_factory.mktemp("world")
     write_street_scenes(folder / "scenes")
     write_camvid(folder / "camvid")
@@ -35,7 +35,7 @@ def refused(result, *words):
         assert word in result.stderr, result.stderr
 
 
-def test_a_run_leaves_everything_behind(world):
+def test_a_run_writes_all_files(world):
     run = world / "runs" / "mini"
     log = (world / "train.log").read_text()
     assert "source only" in log and "adapted" in log and "mIoU" in log
@@ -102,7 +102,7 @@ def test_evaluate_on_another_data_set_and_split(world):
         (["--resume", "nowhere", "--seed=3"], ["leave out"]),
     ],
 )
-def test_bad_input_is_told_and_leaves_nothing(world, tmp_path, arguments, words):
+def test_bad_input_is_reported_and_leaves_no_files(world, tmp_path, arguments, words):
     base = flags(world / "scenes", tmp_path / "runs")
     if arguments[0] == "--config":
         base = [f for f in base if not f.startswith("--data.target.root")]
@@ -113,7 +113,7 @@ def test_bad_input_is_told_and_leaves_nothing(world, tmp_path, arguments, words)
     assert not list(tmp_path.glob("runs/*"))
 
 
-def test_unknown_key_in_a_yaml_file(world, tmp_path):
+def test_unknown_key_in_a_yaml_file_is_refused(world, tmp_path):
     (tmp_path / "mine.yaml").write_text("data: {colour: red}\n")
     refused(command("train", "--config", tmp_path / "mine.yaml", cwd=tmp_path), "colour")
 
@@ -125,13 +125,13 @@ def test_a_run_folder_is_never_overwritten(world):
     assert {p: p.stat().st_mtime_ns for p in (world / "runs" / "mini").rglob("*")} == before
 
 
-def test_unwritable_run_folder(world, tmp_path):
+def test_unwritable_run_folder_is_reported(world, tmp_path):
     (tmp_path / "file").write_text("")
     done = command("train", *flags(world / "scenes", tmp_path / "file"), cwd=world)
     refused(done, str(tmp_path / "file"))
 
 
-def test_labels_with_more_classes_than_the_data_set_has(world, tmp_path):
+def test_labels_with_too_many_classes_are_refused(world, tmp_path):
     write_camvid(tmp_path / "camvid")
     cv2.imwrite(
         str(tmp_path / "camvid" / "valannot" / "val_001.png"), np.full((96, 128), 33, np.uint8)
@@ -148,7 +148,7 @@ def test_another_data_set_needs_its_own_root(world):
     refused(done, "data.target.root is not set")
 
 
-def test_wrong_class_count(world):
+def test_label_space_that_does_not_fit_is_refused(world):
     done = command(
         "train",
         *flags(world / "scenes", world / "runs", **{
@@ -167,14 +167,14 @@ def copy_of_run(world, name):
     return target
 
 
-def test_resuming_from_a_corrupt_checkpoint(world):
+def test_resuming_from_a_damaged_checkpoint_is_refused(world):
     run = copy_of_run(world, "corrupt")
     path = run / "checkpoints" / "last.pt"
     path.write_bytes(path.read_bytes()[:1000])
     refused(command("train", "--resume", run, cwd=world), "last.pt", "damaged")
 
 
-def test_resuming_from_a_checkpoint_of_another_architecture(world):
+def test_resuming_from_another_architecture_is_refused(world):
     run = copy_of_run(world, "architecture")
     path = run / "checkpoints" / "last.pt"
     state = torch.load(path, weights_only=True)
@@ -184,7 +184,7 @@ def test_resuming_from_a_checkpoint_of_another_architecture(world):
     refused(command("train", "--resume", run, cwd=world), "last.pt", "another architecture", key)
 
 
-def test_training_on_camvid(world):
+def test_camvid_is_trained_on_and_scored(world):
     done = command(
         "train",
         *flags(world / "scenes", world / "runs", **{
@@ -200,7 +200,7 @@ def test_training_on_camvid(world):
 
 
 def test_training_never_reads_target_labels(world, tmp_path):
-    """Broken label files of the target's training split, and other ones of its evaluation split."""
+    """Garbage training labels and other evaluation labels do not change the weights."""
     weights = []
     for name in ("clean", "garbage"):
         root = tmp_path / name
@@ -266,7 +266,7 @@ def test_translate_writes_the_source_set(world):
     refused(command("translate", world / "runs" / "mini", "--output", out, cwd=world), "translated")
 
 
-def test_info_names_versions_and_back_ends(world, monkeypatch):
+def test_info_prints_versions_and_back_ends(world, monkeypatch):
     monkeypatch.delenv("GIOADA_BACKEND", raising=False)
     done = command("info", cwd=world)
     assert done.returncode == 0, done.stderr
@@ -286,12 +286,12 @@ def test_info_names_versions_and_back_ends(world, monkeypatch):
         assert named == {*op.kernels, "reference"}
 
 
-def test_info_tells_a_forced_back_end(world, monkeypatch):
+def test_info_prints_a_forced_back_end(world, monkeypatch):
     monkeypatch.setenv("GIOADA_BACKEND", "reference")
     assert "GIOADA_BACKEND=reference" in command("info", cwd=world).stdout
 
 
-def test_help_of_every_command(world):
+def test_every_command_has_help(world):
     for module in ("train", "ablate", "evaluate", "predict", "translate", "info"):
         done = command(module, "--help", cwd=world)
         assert done.returncode == 0 and "usage" in done.stdout, (module, done.stderr)

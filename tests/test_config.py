@@ -1,4 +1,4 @@
-"""The choices that the settings offer are those that the code knows."""
+"""The settings offer exactly the choices that the code implements."""
 
 import typing
 

@@ -1,4 +1,4 @@
-"""Depth: its loss, and its encodings."""
+"""The depth loss and the encodings of depth."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from gioada_fast.depth import ENCODINGS, FAR, NEAR, decode_depth, encode_depth
 
 
 def depth_loss(depth, target, valid, kind):
-    """The term of the objective, from no more than the tensors that it needs."""
+    """L_depth of the objective, called with only the tensors that it needs."""
     tensors = dict.fromkeys(StepTensors._fields)
     tensors |= {"source": TaskOutput(None, depth), "d_s": target, "valid": valid}
     return depth_term(StepTensors(**tensors), AdaptationConfig(depth_loss=kind))
@@ -27,7 +27,7 @@ def test_depth_loss_is_the_mean_over_valid_pixels():
 
 
 @pytest.mark.parametrize("kind", ["l1", "berhu"])
-def test_depth_loss_without_a_valid_pixel_is_zero_with_zero_gradient(kind):
+def test_depth_loss_and_its_gradient_are_zero_without_a_valid_pixel(kind):
     depth = torch.randn(1, 1, 3, 3, requires_grad=True)
     target = torch.full((1, 1, 9, 9), float("nan"))
     loss = depth_loss(depth, target, torch.zeros(1, 1, 9, 9, dtype=torch.bool), kind)
@@ -37,7 +37,7 @@ def test_depth_loss_without_a_valid_pixel_is_zero_with_zero_gradient(kind):
 
 
 @pytest.mark.parametrize("kind", ["l1", "berhu"])
-def test_depth_loss_gradient(kind):
+def test_depth_loss_gradient_equals_finite_differences(kind):
     depth = torch.randn(2, 1, 3, 4, requires_grad=True)
     target, valid = torch.randn(2, 1, 7, 8), torch.rand(2, 1, 7, 8) > 0.3
     loss = depth_loss(depth, target, valid, kind)
@@ -52,7 +52,7 @@ def test_depth_loss_gradient(kind):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_depth_encodings_fall_from_1_to_0_and_come_back(encoding):
+def test_depth_encodings_decrease_from_1_to_0_and_can_be_decoded(encoding):
     metres = torch.tensor([NEAR, 5.0, 40.0, 300.0, FAR])
     encoded, valid = encode_depth(metres, encoding)
     assert valid.all() and float(encoded[0]) == pytest.approx(1)
@@ -61,7 +61,7 @@ def test_depth_encodings_fall_from_1_to_0_and_come_back(encoding):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_no_depth_is_not_valid_and_encoded_as_0(encoding):
+def test_missing_depth_is_invalid_and_encoded_as_0(encoding):
     encoded, valid = encode_depth(torch.tensor([0.0, 655.35, 1000.0, 1.0]), encoding)
     assert valid.tolist() == [False, False, False, True]
     assert encoded.tolist()[:3] == [0, 0, 0] and float(encoded[3]) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Self-training: against its formula in plain PyTorch, and what its gradient reaches."""
+"""Self-training: the formula in plain PyTorch, and where the gradient goes."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ THRESHOLD = 0.3
 
 
 def make_trained(*levels, **settings):
-    """Networks that are sure of some pixels, with a teacher that is not the task network."""
+    """Networks whose teacher differs from the task network and is confident of some pixels."""
     adaptation = make(*levels, self_training=True, confidence=THRESHOLD, **settings)
     torch.manual_seed(3)
     if adaptation.translation is not None:
@@ -33,7 +33,7 @@ def mix(adaptation, batch, x_s=None):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_loss_is_that_of_the_formula(weighted):
+def test_the_loss_follows_the_formula(weighted):
     adaptation, batch = make_trained("none", "none"), unequal_batch()
     mixed = mix(adaptation, batch)
     logits = torch.randn(2, CLASSES, 9, 13, requires_grad=True)
@@ -64,7 +64,7 @@ def test_the_loss_is_that_of_the_formula(weighted):
     torch.testing.assert_close(*grads)
 
 
-def test_half_of_the_classes_of_each_image_are_pasted_and_ignored_pixels_never():
+def test_half_of_the_classes_of_each_image_are_pasted_but_no_ignored_pixels():
     adaptation, batch = make_trained("none", "none"), make_batch()
     batch.source_labels[0] = 255
     batch.source_labels[1, :32], batch.source_labels[1, 32:60] = 0, 3
@@ -78,7 +78,7 @@ def test_half_of_the_classes_of_each_image_are_pasted_and_ignored_pixels_never()
 
 
 @pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
-def test_no_gradient_for_the_teacher_or_through_the_mixed_image(levels):
+def test_neither_the_teacher_nor_the_mixed_image_gets_a_gradient(levels):
     adaptation = make_trained(*levels, lambda_depth=0.1, lambda_out=0.05)
     with frozen(adaptation.image_discriminator, adaptation.output_discriminator):
         losses = adaptation.generators_loss(make_batch()).losses
@@ -90,11 +90,11 @@ def test_no_gradient_for_the_teacher_or_through_the_mixed_image(levels):
     trunk = next(adaptation.task.trunk.parameters())
     assert float(trunk.grad.abs().sum()) > 0
     if adaptation.translation is not None:
-        # zeros: source and mixed image go through the task network in one batch
+        # not None but zero, because source and mixed image share a batch of the task network
         assert all(not p.grad.any() for p in adaptation.translation.parameters())
 
 
-def test_the_mixed_image_is_learned_with_the_class_weights_of_the_source():
+def test_the_loss_on_the_mixed_image_uses_the_class_weights():
     adaptation, batch = make_trained("none", "none"), make_batch()
     equal = adaptation.generators_loss(batch).losses["self"]
     adaptation.class_weights = torch.linspace(0.5, 1.5, CLASSES)
@@ -105,7 +105,7 @@ def test_the_mixed_image_is_learned_with_the_class_weights_of_the_source():
     torch.testing.assert_close(weighted, expected)
 
 
-def test_the_mixed_image_has_the_translated_source(monkeypatch):
+def test_the_mixed_image_contains_the_translated_source(monkeypatch):
     adaptation, seen = make_trained(), []
     adaptation.task.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     batch = make_batch()
@@ -145,7 +145,7 @@ def test_without_a_target_there_is_no_self_training():
 
 @pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
-    """Though the images have different numbers of pasted pixels and of confident ones."""
+    """The images differ in their numbers of pasted and of confident pixels."""
     adaptation, batch = make_trained(*levels), unequal_batch(pairs=4)
     whole = gradients(adaptation, [batch])
     halves = [Batch(*tensors) for tensors in zip(*(x.split(2) for x in batch), strict=True)]
@@ -153,7 +153,7 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
 
 
 @pytest.mark.slow
-def test_compiled_it_has_no_graph_break_and_the_same_gradient():
+def test_the_compiled_step_has_no_graph_break_and_the_same_gradient():
     adaptation, batch = make_trained("none", "joint"), make_batch()
     plain = gradients(adaptation, [batch])
     torch.compiler.reset()

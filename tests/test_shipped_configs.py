@@ -1,4 +1,4 @@
-"""Every configuration that comes with the package, on miniatures of its data sets."""
+"""Every configuration shipped with the package, on miniatures of its data sets."""
 
 import json
 
@@ -27,7 +27,7 @@ def test_every_configuration_is_tested():
 
 @pytest.fixture(params=WRITERS)
 def config(request, tmp_path):
-    """(name, flags for three short updates) with miniatures of the data sets in place."""
+    """(name, flags for three updates), with miniatures of the data sets on disk."""
     name = request.param
     for side, write in zip(("source", "target"), WRITERS[name], strict=True):
         write(tmp_path / side)
@@ -45,7 +45,7 @@ def config(request, tmp_path):
         **{f"model.{key}": value for key, value in SMALL_MODEL.items()},
     }
     for side in ("source", "target"):
-        if "height" in settings["data"][side]:  # crops of it
+        if "height" in settings["data"][side]:  # it is cropped
             values |= {f"data.{side}.height": 70, f"data.{side}.width": 110}
     if "street" in name:
         values |= {"data.source.frames": 6, "data.target.frames": 5}
@@ -53,7 +53,7 @@ def config(request, tmp_path):
     return name, [f"--{key}={value}" for key, value in values.items()]
 
 
-def test_three_updates(config, tmp_path):
+def test_three_updates_run(config, tmp_path):
     name, flags = config
     done = command("train", "--config", name, *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -66,7 +66,7 @@ def test_three_updates(config, tmp_path):
     assert (run / "report.html").is_file() and cv2.imread(str(run / "comparison.jpg")) is not None
 
 
-# street scenes are rendered: nothing has to be there
+# street scenes are rendered, so they need no files
 NEEDED = [
     *((name, side) for name in WRITERS if "street" not in name for side in ("source", "target")),
     ("street_to_camvid", "target"),
@@ -74,7 +74,7 @@ NEEDED = [
 
 
 @pytest.mark.parametrize(("config", "side"), NEEDED, indirect=["config"])
-def test_a_missing_root_says_what_is_expected(config, side, tmp_path):
+def test_a_missing_root_is_reported_with_what_is_expected(config, side, tmp_path):
     name, flags = config
     flags = [flag for flag in flags if not flag.startswith(f"--data.{side}.root")]
     for extra, words in (
@@ -87,8 +87,8 @@ def test_a_missing_root_says_what_is_expected(config, side, tmp_path):
         assert not list(tmp_path.glob("runs/*"))
 
 
-def test_a_run_goes_on_without_a_file_it_cannot_read(config, tmp_path):
-    """Up to the limit, with a word for each; beyond it the run ends and names the file."""
+def test_a_run_continues_without_an_unreadable_file(config, tmp_path):
+    """It warns about each file up to the limit; the next one ends the run and is named."""
     name, flags = config
     kind = "_image.png" if "street" in name else "rgb" if "vkitti" in name else "RGB"
     images = sorted(
@@ -99,8 +99,8 @@ def test_a_run_goes_on_without_a_file_it_cannot_read(config, tmp_path):
     steps = ["--schedule.source_only_steps=8", "--schedule.adaptation_steps=0"]
     done = command("train", "--config", name, *flags, *steps, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = [line for line in done.stdout.splitlines() if "warning:" in line]
-    assert len(told) == 1 and broken[0].name in told[0], done.stdout
+    warnings = [line for line in done.stdout.splitlines() if "warning:" in line]
+    assert len(warnings) == 1 and broken[0].name in warnings[0], done.stdout
     steps += ["--name=strict", "--data.max_unreadable=0"]
     done = command("train", "--config", name, *flags, *steps, cwd=tmp_path)
     assert done.returncode == 2 and broken[0].name in done.stderr

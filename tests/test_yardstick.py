@@ -1,4 +1,4 @@
-"""The yardstick of the step computes what our step computes, or its time would say nothing."""
+"""The yardstick must compute what our step computes, or its time would mean nothing."""
 
 import itertools
 from dataclasses import replace
@@ -16,15 +16,16 @@ from .miniature import SMALL_MODEL
 CLASSES = 4
 ROWS = list(itertools.product(("none", "image", "geometry"), ("none", "semantics", "joint")))
 
-# Of a weight's gradient. Rounding alone makes 1e-5; but where the two sides of a ReLU or the two
-# largest values under a pooling are closer than that, it decides which way the gradient goes, and
-# in networks as narrow as these one such pixel has been seen to make 1e-2. In float64, where none
-# is that close, the same networks agree to 1e-6, the precision of the target depth.
+# Tolerance relative to the norm of a weight's gradient. Rounding alone makes differences of 1e-5.
+# But where an input of a ReLU is that close to 0, or two values in a pooling window are that close
+# to each other, rounding decides where the gradient goes. In networks as narrow as these, one such
+# pixel has made a difference of 1e-2. In float64, where no values are that close, the same networks
+# agree to 1e-6, the precision of the target depth.
 RTOL = 3e-2
 
 
 def make(input_level="geometry", output_level="joint", model=None, **settings):
-    """Networks and batch; the objective's weights are such that no term is small beside others."""
+    """Networks and a batch, with weights that make all terms of similar size."""
     torch.manual_seed(0)
     levels = {"lambda_depth": 1.0, "lambda_img": 1.0, "lambda_out": 1.0}
     levels |= {"keep_half_untranslated": False, **settings}
@@ -34,9 +35,9 @@ def make(input_level="geometry", output_level="joint", model=None, **settings):
     )
     adaptation = TwoLevelAdaptation(CLASSES, config.adaptation, config.model)
     adaptation.class_weights = torch.tensor([1.0, 2.0, 0.5, 0.8])
-    if adaptation.translation is not None:  # it starts at zero, and would pass no gradient on
+    if adaptation.translation is not None:  # it starts at zero, which stops the gradient
         torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.02)
-    for name, buffer in adaptation.named_buffers():  # batch norm that does something
+    for name, buffer in adaptation.named_buffers():  # make batch norm differ from the identity
         if name.endswith(("weight", "bias", "running_mean", "running_var")):
             buffer.add_(0.1 * torch.rand_like(buffer))
     images = torch.randint(0, 256, (2, 2, 3, 64, 96), dtype=torch.uint8)
@@ -54,7 +55,7 @@ def assert_losses_agree(ours, theirs, rtol=1e-5):
 
 
 @pytest.mark.parametrize(("input_level", "output_level"), ROWS)
-def test_losses_and_gradients_are_those_of_our_step(input_level, output_level):
+def test_losses_and_gradients_agree_with_our_step(input_level, output_level):
     config, adaptation, batch = make(input_level, output_level)
     yardstick = Yardstick(adaptation, config)
     present = {name for name in NETWORKS if getattr(adaptation, name) is not None}
@@ -65,7 +66,7 @@ def test_losses_and_gradients_are_those_of_our_step(input_level, output_level):
 
 
 @pytest.mark.parametrize("term", ["lambda_depth", "lambda_img", "lambda_out"])
-def test_the_tolerance_sees_a_term_that_counts_twice(term):
+def test_the_tolerance_detects_a_doubled_term(term):
     config, adaptation, batch = make()
     other = replace(config, adaptation=replace(config.adaptation, **{term: 2.0}))
     yardstick = Yardstick(adaptation, other)
@@ -78,7 +79,7 @@ def test_the_tolerance_sees_a_term_that_counts_twice(term):
 @pytest.mark.parametrize("norm", ["group", "none"])
 @pytest.mark.parametrize("backbone", ["vgg16", "resnet101"])
 def test_losses_agree_for_every_trunk(backbone, norm):
-    """Losses alone: in a hundred narrow layers of random weights one pixel's turn grows to 1e-1."""
+    """Compares losses only: over a hundred narrow layers, one pixel's difference grows to 1e-1."""
     config, adaptation, batch = make(model={"backbone": backbone, "norm": norm})
     yardstick = Yardstick(adaptation, config)
     ours = Step(adaptation, {}, "fp32").gradients([batch])
@@ -98,20 +99,20 @@ def test_an_update_moves_every_network_and_lowers_the_loss():
     yardstick = Yardstick(adaptation, config)
     before = {n: [p.clone() for p in m.parameters()] for n, m in yardstick.networks.items()}
     loaded = yardstick.load(batch)
-    losses = [yardstick.step(loaded)["seg"] for _ in range(4)]
+    losses = [yardstick.update(loaded)["seg"] for _ in range(4)]
     assert losses[-1] < losses[0]
     for name, network in yardstick.networks.items():
         assert not any(map(torch.equal, before[name], network.parameters())), name
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "found"),
+    ("name", "value", "message"),
     [
         ("gan_loss", "hinge", "hinge"),
         ("keep_half_untranslated", True, "keep_half_untranslated"),
     ],
 )
-def test_what_it_does_not_have_is_refused(name, value, found):
+def test_unsupported_settings_are_refused(name, value, message):
     config, adaptation, _ = make(**{name: value})
-    with pytest.raises(NotImplementedError, match=found):
+    with pytest.raises(NotImplementedError, match=message):
         Yardstick(adaptation, config)

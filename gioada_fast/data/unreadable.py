@@ -1,8 +1,11 @@
 """Files that cannot be read: how many a run tolerates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from ..errors import InputError
+
+Frame = TypeVar("Frame", covariant=True)
 
 
 class Unreadable:
@@ -29,9 +32,17 @@ class Unreadable:
         self.report(f"{message}: left out ({len(self._messages)} of at most {self.limit})")
 
 
-def first_readable(frames: Sequence, count: int) -> list:
+class Frames(Protocol[Frame]):
+    """Frames that are read by their index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Frame: ...
+
+
+def first_readable(frames: Frames[Frame], count: int) -> list[Frame]:
     """The first ``count`` frames, without those that cannot be read."""
-    readable: list = []
+    readable: list[Frame] = []
     for index in range(len(frames)):
         if len(readable) == count:
             break

@@ -1,12 +1,11 @@
-"""The ablation: each row a run of the trainer, all from the same start and on the same pairs.
+"""The ablation: each row is a training run, all from the same weights and on the same pairs.
 
-    <runs_dir>/<name>/seed<k>/<row>/    a run's folder for each row and seed
-    <runs_dir>/<name>/ablation.json     all figures
+    <runs_dir>/<name>/seed<k>/<row>/    the folder of a row's run with seed k
+    <runs_dir>/<name>/ablation.json     all scores
     <runs_dir>/<name>/report.html       the same for people, with pictures
 
-The row ``source_only`` is trained first; every other row starts from its weights, takes as many
-updates as the others, and at each update sees the pairs that the others see. Which rows are
-finished is read from their folders.
+The row ``source_only`` is trained first. All other rows start from its weights, take the same
+number of updates and see the same pairs at each update. The folders show which rows are finished.
 """
 
 import gc
@@ -33,7 +32,7 @@ from .run_folder import TASK_SOURCE_ONLY, RunFolder
 
 @dataclass(frozen=True)
 class Row:
-    """What a row trains with."""
+    """A row's caption and the levels that it trains with."""
 
     caption: str
     input_level: Literal["none", "image", "geometry"] = "none"
@@ -54,22 +53,22 @@ ROWS = {
     "self_training": Row("both levels and self-training", "geometry", "joint", True),
     ORACLE: Row("oracle: supervised on the target"),
 }
-"""By the name of a row's folder, in the order of the table."""
+"""The rows by name, which is also their folder's name, in the order of the table."""
 
 
 def run_folder(folder: Path, name: str, seed: int) -> RunFolder:
-    """The folder of a row's run with one seed, in the folder of the ablation."""
+    """The folder of a row's run with one seed, inside the ablation's folder."""
     return RunFolder(folder / f"seed{seed}" / name)
 
 
 def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
-    """All settings of a row's run.
+    """Make the settings of a row's run.
 
     Args:
         config: settings of the ablation.
         name: key of ``ROWS``.
-        seed: of the weights and the data order.
-        folder: of the ablation.
+        seed: seed of the weights and the data order.
+        folder: the ablation's folder.
     """
     row = ROWS[name]
     data, model, schedule = config.data, config.model, config.schedule
@@ -100,22 +99,22 @@ def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
 
 
 def ablate(config: Config, seeds: Sequence[int], rows: Collection[str], command: str) -> Path:
-    """Run the rows that are not finished, and show all that are.
+    """Run the unfinished rows and show all finished ones.
 
     Args:
-        config: settings of the ablation, ``name`` among them; levels, self-training and seed are
-            the rows' own.
-        seeds: one run of each row for each.
-        rows: names out of ``ROWS``.
-        command: what was typed.
+        config: settings of the ablation, including ``name``; each row sets its own levels,
+            self-training and seed.
+        seeds: seeds of each row's runs.
+        rows: names from ``ROWS``.
+        command: the command line that the user typed.
 
     Returns:
         The ablation's folder.
 
     Raises:
-        InputError: settings are not usable or not those of the rows that are kept, or a row's start
-            is missing.
-        RunStopped: a run was stopped or failed; the rows before are kept.
+        InputError: the settings are not usable or differ from those of the finished rows, or the
+            weights that a row starts from are missing.
+        RunStopped: a run was stopped or failed; the rows before it are kept.
     """
     assert config.name is not None
     folder = Path(config.runs_dir).expanduser() / config.name
@@ -153,11 +152,10 @@ def _train_row(config: Config, name: str, seed: int, folder: Path, command: str)
         else:
             start(settings, name, command)
     except Interrupted as stopped:
-        raise Interrupted(f"stopped, {run} is kept; go on with the same command: {command}") from (
-            stopped
-        )
+        message = f"stopped, {run} is kept; continue with the same command: {command}"
+        raise Interrupted(message) from stopped
     finally:
-        # a row's networks and what was compiled for them are of no use to the next
+        # the next row cannot use this row's networks or the code compiled for them
         gc.collect()
         torch.cuda.empty_cache()
         if config.compile:
@@ -166,14 +164,14 @@ def _train_row(config: Config, name: str, seed: int, folder: Path, command: str)
 
 def _check_steps(config: Config) -> None:
     if torch.distributed.is_torchelastic_launched():
-        raise InputError("the ablation runs in one process: start it without torchrun")
+        raise InputError("the ablation runs in a single process: start it without torchrun")
     for name in ("source_only_steps", "adaptation_steps"):
         if not getattr(config.schedule, name):
-            raise InputError(f"schedule.{name} is 0: the ablation needs updates of both phases")
+            raise InputError(f"schedule.{name} is 0: the ablation needs updates in both phases")
 
 
 def _check_kept(config: Config, folder: Path) -> None:
-    """Refuse settings that are not those of the rows that are there."""
+    """Refuse settings that differ from those of the rows that were run before."""
     for seed, name in itertools.product(_seeds(folder), ROWS):
         run = run_folder(folder, name, seed)
         if not run.config.is_file():
@@ -183,35 +181,35 @@ def _check_kept(config: Config, folder: Path) -> None:
         if changed is not None:
             setting, kept, now = changed
             raise InputError(
-                f"{run.config} has {setting} = {kept}, now it is {now}: the rows of an ablation "
-                "have the same settings; give another --name to change them"
+                f"{run.config} has {setting} = {kept}, now it is {now}: all rows of an ablation "
+                "need the same settings; to change them, give another --name"
             )
 
 
 def _check_pending(config: Config, pending: Sequence[tuple[int, str]], folder: Path) -> None:
-    """Tell before the first run what would stop a later one."""
+    """Report problems of later runs before the first one starts."""
     starts = {seed for seed, name in pending if name == SOURCE_ONLY}
     for seed, name in pending:
         if seed not in starts and not _is_finished(config, SOURCE_ONLY, seed, folder):
             raise InputError(
-                f"{name} starts from {SOURCE_ONLY}, which has not been trained with seed {seed}: "
-                f"add {SOURCE_ONLY} to --rows"
+                f"{name} starts from the weights of {SOURCE_ONLY}, which has not been trained with "
+                f"seed {seed}: add {SOURCE_ONLY} to --rows"
             )
     if pending and not len(evaluation_frames(config.data)):
-        raise InputError(f"{describe_target(config.data)}: there are no labels to score with")
+        raise InputError(f"{describe_target(config.data)}: there are no labels to score on")
     if any(name == ORACLE for _, name in pending):
         missing = source_set(supervised(config.data)).missing()
         if missing:
             raise InputError(
-                f"the oracle trains on labels of the target's training images, of which "
-                f"{len(missing)} are missing, first {missing[0]}: name the other rows by --rows"
+                f"the oracle trains on labels of the target's training images, but {len(missing)} "
+                f"files are missing, first {missing[0]}: name the other rows with --rows"
             )
 
 
 def _result(config: Config, name: str, seed: int, folder: Path) -> dict[str, Any] | None:
-    """The result of a row, or None where it is not finished."""
+    """Read the result of a row; None if it is not finished."""
     run = run_folder(folder, name, seed)
-    if not run.report.is_file():  # a run's last file
+    if not run.report.is_file():  # a run writes its report last
         return None
     result = run.read_result()
     if result is None:
@@ -226,7 +224,7 @@ def _is_finished(config: Config, name: str, seed: int, folder: Path) -> bool:
 
 
 def write_summary(config: Config, folder: Path, command: str) -> dict[str, Any]:
-    """Write ``ablation.json`` and ``report.html`` of what is finished; returns the former."""
+    """Write ``ablation.json`` and ``report.html`` from the finished rows; returns the former."""
     summary = summarise(config, folder, command)
     text = json.dumps(summary, indent=1)
     path = folder / "ablation.json"
@@ -238,7 +236,7 @@ def write_summary(config: Config, folder: Path, command: str) -> dict[str, Any]:
 
 
 def _pictures(summary: Mapping[str, Any], folder: Path) -> dict[str, RowPictures]:
-    """Pictures of each row's first seed, by row."""
+    """Pictures of each row's first seed, by row name."""
     pictures = {}
     for row in summary["rows"]:
         run = run_folder(folder, row["name"], row["seeds"][0]["seed"])
@@ -249,21 +247,22 @@ def _pictures(summary: Mapping[str, Any], folder: Path) -> dict[str, RowPictures
 
 
 def _seeds(folder: Path) -> list[int]:
-    """The seeds that an ablation's folder has runs of."""
+    """The seeds that have runs in an ablation's folder."""
     numbers = [path.name.removeprefix("seed") for path in folder.glob("seed*")]
     return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def summarise(config: Config, folder: Path, command: str) -> dict[str, Any]:
-    """All figures of the finished rows, of every seed that is in the folder; shares from 0 to 1.
+    """Collect the scores of all finished rows and seeds in the folder, as fractions.
 
-    ``difference`` is a row's mIoU less that of the control of the same seed, ``gap_closed`` that
-    over the oracle's: means over the seeds that have both, or all three. Standard deviations are
-    those of a sample, None for a single seed.
+    ``difference`` is the mIoU of a row minus that of the control with the same seed. ``gap_closed``
+    is this difference divided by the oracle's difference to the control. Both are computed over the
+    seeds for which all the rows involved are finished. Standard deviations are those of a sample,
+    and None for a single seed.
     """
     seeds = _seeds(folder)
     results = {
-        name: {seed: found for seed in seeds if (found := _result(config, name, seed, folder))}
+        name: {seed: result for seed in seeds if (result := _result(config, name, seed, folder))}
         for name in ROWS
     }
     scores = {
@@ -329,7 +328,7 @@ def _less(a: float | None, b: float | None) -> float | None:
 
 
 def _fraction(part: float | None, whole: float | None) -> float | None:
-    """None where there is no gap to close."""
+    """``part / whole``; None without a positive whole."""
     return part / whole if part is not None and whole is not None and whole > 0 else None
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints and weights on disk: written whole or not at all, read without running any code.
+"""Checkpoints and weights on disk: written completely or not at all, read without running code.
 
-A checkpoint (``.pt``) holds a run's state and is read with ``weights_only=True``. Weights
-(``.safetensors``) hold one network and, in their header, how to build it.
+A checkpoint (``.pt``) holds the state of a run and is read with ``weights_only=True``. A weights
+file (``.safetensors``) holds one network; its header has the metadata from which to build it.
 """
 
 import json
@@ -22,12 +22,12 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings, and lists and dicts of them."""
+    """Write a state of tensors, numbers, strings, and lists and dicts of them."""
     write_atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
 
 
 def load_checkpoint(path: Path, keys: Set[str] = frozenset()) -> dict[str, Any]:
-    """Read what ``save_checkpoint`` wrote, onto the CPU; it must have ``keys``."""
+    """Load a file that ``save_checkpoint`` wrote to the CPU; it must have ``keys``."""
     state = load_pickle_free(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= keys:
         raise InputError(f"{path}: not a checkpoint of gioada_fast (format {FORMAT})")
@@ -35,17 +35,17 @@ def load_checkpoint(path: Path, keys: Set[str] = frozenset()) -> dict[str, Any]:
 
 
 def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, Any]) -> None:
-    """Write a network's weights; ``metadata`` says how to build it and must be fit for JSON."""
+    """Write a network's weights and the metadata from which to build it, which must fit JSON."""
     tensors = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
     header = {"gioada_fast": json.dumps({"format": FORMAT, **metadata}, sort_keys=True)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(state dict, metadata) of a file that ``save_weights`` wrote."""
+    """Load (state dict, metadata) from a file that ``save_weights`` wrote."""
     tensors, header = load_safetensors(path)
     if "gioada_fast" not in header:
-        raise InputError(f"{path}: weights without a description of their network")
+        raise InputError(f"{path}: weights without metadata of their network")
     metadata = json.loads(header["gioada_fast"])
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: format {metadata.get('format')}, expected {FORMAT}")
@@ -53,10 +53,16 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: Path, name: str) -> None:
-    """Load a state dict that must fit exactly.
+    """Load a state dict that must fit the network exactly.
+
+    Args:
+        network: receives the weights.
+        state: the state dict.
+        origin: file of the state dict, for the message.
+        name: the network's name, for the message.
 
     Raises:
-        InputError: another architecture, with the first keys that are missing, unknown or of
+        InputError: the architectures differ; names the first keys that are missing, unknown or of
             another shape.
     """
     own = network.state_dict()
@@ -69,32 +75,32 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: Path, na
     ]
     if problems:
         raise InputError(
-            f"{origin}: made by another architecture of the {name} network: "
-            f"{first_of(problems)}; the settings of the model must be those it was trained with"
+            f"{origin}: comes from another architecture of the {name} network: "
+            f"{first_of(problems)}; use the model settings that it was trained with"
         )
     network.load_state_dict(state)
 
 
 def load_pickle_free(path: Path) -> Any:
-    """What ``torch.save`` wrote, onto the CPU; a file that would run code is refused."""
+    """Load a file of ``torch.save`` to the CPU; a file that would run code is refused."""
     _check_file(path)
     try:
-        # torch does not look at the checksums that the archive holds
+        # torch does not verify the archive's checksums
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 broken = archive.testzip()
             if broken is not None:
                 raise ValueError(f"checksum of {broken} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises anything at bytes that are no pickle
+    except Exception as error:  # the unpickler can raise any exception on invalid bytes
         raise InputError(
-            f"{path}: not a file of plain tensors and numbers: it is damaged, or holds objects "
-            "that would run code, which are not loaded"
+            f"{path}: not a file of plain tensors and numbers: it is damaged, or it contains "
+            "objects that would run code and are not loaded"
         ) from error
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, header) of any safetensors file."""
+    """Load (tensors, header) from any safetensors file."""
     _check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -109,6 +115,6 @@ def _check_file(path: Path) -> None:
 
 
 def first_of(items: list[str], count: int = 3) -> str:
-    """The first few items, and how many more there are."""
+    """List the first items and the number of further ones."""
     more = f" and {len(items) - count} more" if len(items) > count else ""
     return ", ".join(items[:count]) + more

@@ -1,4 +1,4 @@
-"""Where the networks run, and in which precision."""
+"""The device and the precision that networks run with."""
 
 import platform
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,11 @@ from ..errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto``, or a device by name; refused where it is not there."""
+    """The device of a name, or the best one for ``auto``.
+
+    Raises:
+        InputError: the name is unknown, or this machine has no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -21,12 +25,14 @@ def choose_device(name: str) -> torch.device:
     if device.type not in {"cpu", "cuda"}:
         raise InputError(f"device is {name!r}: expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device is {name!r}: {torch.cuda.device_count()} CUDA devices are there")
+        raise InputError(
+            f"device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices"
+        )
     return device
 
 
 def device_name(device: torch.device) -> str:
-    """As its maker calls it."""
+    """Product name of a GPU or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -37,14 +43,14 @@ def device_name(device: torch.device) -> str:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 in hardware."""
+    """Whether the device has hardware for bfloat16 multiplication."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Autocast of the networks: ``fp32``, ``bf16``, or ``auto``: bf16 where it is fast."""
+    """Context for the networks' precision: ``fp32``, ``bf16``, or ``auto``: bf16 if it is fast."""
     if precision == "fp32" or (precision == "auto" and not has_fast_bf16(device)):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
@@ -53,11 +59,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 def to_device(
     batches: Iterable[dict[str, Tensor]], device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches on the device; on a GPU, each is copied while the one before is computed on.
+    """Move batches to the device; on a GPU, copying a batch overlaps with computing on the last.
 
     Args:
-        batches: tensors by name, in pinned memory where the device is a GPU.
-        device: where they go.
+        batches: tensors by name, for a GPU in pinned memory.
+        device: the destination.
     """
     if device.type != "cuda":
         for batch in batches:

@@ -1,7 +1,7 @@
-"""Several processes, one for each device, as ``torchrun`` starts them; one process without it.
+"""Training in several processes, one per device, started by ``torchrun``; otherwise in one.
 
-What differs among them is the pairs they see. One, the writer, owns the run's folder and the
-terminal; the others compute, and wait where they need what it writes.
+The processes do the same work on different pairs. One of them, the writer, writes the run's folder
+and prints; the others wait where they need files that it writes.
 """
 
 import gc
@@ -18,11 +18,11 @@ from .device import choose_device
 
 @contextmanager
 def joined(device: str) -> Iterator[torch.device]:
-    """Be one of ``torchrun``'s processes inside; yields this process's device.
+    """Join the process group of ``torchrun`` inside the block; yields this process's device.
 
     Args:
-        device: as for ``choose_device``; of several processes, ``auto`` and ``cuda`` give each of a
-            machine its own GPU.
+        device: see ``choose_device``. With several processes, ``auto`` and ``cuda`` give each
+            process of a machine its own GPU.
     """
     if not dist.is_torchelastic_launched():
         yield choose_device(device)
@@ -32,20 +32,20 @@ def joined(device: str) -> Iterator[torch.device]:
     chosen = choose_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    # gloo beside NCCL: what the host decides needs no device
+    # gloo in addition to NCCL, so that decisions on the host need no device
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield chosen
-        dist.barrier()  # nobody takes connections down that another still uses
+        dist.barrier()  # no process may close connections that another one still uses
     finally:
-        # what still holds the group would keep its threads to the end of the process, which they
-        # abort; networks wrapped for it are cycles
+        # objects that still refer to the group would keep its threads alive until the process ends,
+        # and these threads then abort it; networks wrapped for the group are reference cycles
         gc.collect()
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """Number of this process among all."""
+    """Number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -55,13 +55,13 @@ def world_size() -> int:
 
 
 def is_writer() -> bool:
-    """Whether this process writes files and to the terminal; one does."""
+    """Whether this is the one process that writes files and prints."""
     return rank() == 0
 
 
 @contextmanager
 def writer_first() -> Iterator[None]:
-    """Let the writer go through the block before the others: they find what it has written."""
+    """Run the block in the writer first, so that the others find the files that it writes."""
     if world_size() > 1 and not is_writer():
         dist.barrier()
     yield
@@ -70,7 +70,7 @@ def writer_first() -> Iterator[None]:
 
 
 def from_writer(value: str) -> str:
-    """The writer's value, in every process."""
+    """Return the writer's value in every process."""
     values = [value]
     if world_size() > 1:
         dist.broadcast_object_list(values, src=0)
@@ -78,27 +78,27 @@ def from_writer(value: str) -> str:
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The sum of all processes' tensors, in place."""
+    """Sum the tensors of all processes, in place."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 class AnyProcess:
-    """Tells all processes, at the same call, that one of them has raised a flag.
+    """Whether any process has set a flag; all processes get the same answer at the same call.
 
-    With several processes the answer is that of the call before: the flags travel while the step
-    runs, and nobody waits.
+    With several processes the answer is that of the call before: the flags are exchanged while the
+    update runs, so that no process waits.
     """
 
     def __init__(self):
-        self._under_way: tuple[Tensor, dist.Work] | None = None
+        self._pending: tuple[Tensor, dist.Work] | None = None
 
     def __call__(self, flag: bool) -> bool:
         if world_size() == 1:
             return flag
-        before, flags = self._under_way, torch.tensor(int(flag))
-        self._under_way = flags, dist.all_reduce(flags, dist.ReduceOp.MAX, async_op=True)
+        before, flags = self._pending, torch.tensor(int(flag))
+        self._pending = flags, dist.all_reduce(flags, dist.ReduceOp.MAX, async_op=True)
         if before is None:
             return False
         flags, work = before

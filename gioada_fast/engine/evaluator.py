@@ -1,4 +1,4 @@
-"""Scores on labelled frames: IoU of each class, mean IoU, pixel accuracy; errors of depth."""
+"""Scores on labelled frames: IoU of each class, mean IoU, pixel accuracy and depth errors."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,20 +16,20 @@ from ..ops import upsample_confusion_matrix
 from . import distributed
 from .device import autocast
 
-FARTHEST_SCORED = 80.0
-"""Metres. Depth is scored up to there, as is usual in driving (Eigen et al., NIPS 2014)."""
+MAX_SCORED_DEPTH = 80.0
+"""Metres. Larger depths are not scored, as is usual for driving (Eigen et al., NIPS 2014)."""
 
 
 @dataclass(frozen=True)
 class DepthScores:
-    """Errors of depth in metres: each a mean over the frames of a frame's mean over its pixels."""
+    """Depth errors: means over frames of each frame's mean over its pixels."""
 
     abs_rel: float
-    """|d - d*| / d*."""
+    """Mean of |d - d*| / d*."""
     rmse: float
-    """Root of the mean of (d - d*)^2, in metres."""
+    """Square root of the mean of (d - d*)^2, in metres."""
     delta_1_25: float
-    """Share of the pixels where max(d / d*, d* / d) is below 1.25."""
+    """Fraction of pixels where max(d / d*, d* / d) is below 1.25."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,20 @@ class Scores:
     """Scores as fractions."""
 
     iou: dict[str, float | None]
-    """By class; None for a class that neither the labels nor the predictions have."""
+    """IoU by class; None for a class that occurs neither in labels nor in predictions."""
     miou: float | None
-    """Mean over the classes that have an IoU; None where no class has one."""
+    """Mean over the classes that have an IoU; None if there is none."""
     pixel_accuracy: float | None
     miou_of: dict[str, float | None] = field(default_factory=dict)
-    """Mean over the classes of another label space that are among these, by its name."""
+    """Mean over the classes of a smaller label space, by that label space's name."""
     depth: DepthScores | None = None
-    """None where the frames have no depth."""
+    """None if the frames have no depth."""
 
     @classmethod
     def from_confusion(
         cls, confusion: np.ndarray, space: LabelSpace, depth: DepthScores | None = None
     ) -> "Scores":
-        """Scores of int64 [C, C] counts, rows ground truth."""
+        """Compute scores from int64 [C, C] pixel counts with ground truth in rows."""
         hits = np.diag(confusion).astype(np.float64)
         union = confusion.sum(0) + confusion.sum(1) - hits
         iou = {
@@ -83,24 +83,24 @@ def evaluate(
     depth_encoding: str = "inverse",
     on_prediction: Callable[[int, np.ndarray], None] | None = None,
 ) -> Scores:
-    """Score a task network: predicted at the frames' size, compared at the labels' own size.
+    """Score a task network: it predicts at the frames' size and is compared at the labels' size.
 
-    Several processes share the frames, and get the scores on all of them.
+    Several processes divide the frames among them; each gets the scores on all frames.
 
     Args:
         task: the network.
-        frames: what is true.
-        space: classes of the network.
-        device: where the network is.
+        frames: frames with ground truth.
+        space: the network's classes.
+        device: the network's device.
         precision: see ``device.autocast``.
-        depth_encoding: what the network predicts as depth.
-        on_prediction: called with each frame's index and train ids uint8 [H', W'], the very ones
-            that are scored.
+        depth_encoding: encoding of the depth that the network predicts.
+        on_prediction: called with each frame's index and its scored segmentation, train ids uint8
+            [H', W'].
     """
     was_training = task.training
     task.eval()
     confusion = torch.zeros(space.num_classes, space.num_classes, dtype=torch.int64, device=device)
-    # sums over the frames of the three errors, and how many frames have depth
+    # sums of the three errors over the frames, and the number of frames with depth
     errors = torch.zeros(4, dtype=torch.float64, device=device)
     for index in range(distributed.rank(), len(frames), distributed.world_size()):
         frame = frames[index]
@@ -123,12 +123,12 @@ def evaluate(
 
 
 def _depth_errors(encoded: Tensor, true: Tensor, encoding: str) -> Tensor:
-    """Float64 [4]: abs_rel, rmse and delta of a frame, and 1; zeros where nothing is scored."""
-    scored = (true > 0) & (true <= FARTHEST_SCORED)
+    """Float64 [4]: abs_rel, rmse and delta of a frame, and 1; zeros if no pixel is scored."""
+    scored = (true > 0) & (true <= MAX_SCORED_DEPTH)
     if not scored.any():
         return true.new_zeros(4, dtype=torch.float64)
     full = upsample(encoded.float(), (true.shape[0], true.shape[1]))[0, 0]
-    d = decode_depth(full, encoding).clamp(max=FARTHEST_SCORED)[scored].double()
+    d = decode_depth(full, encoding).clamp(max=MAX_SCORED_DEPTH)[scored].double()
     true = true[scored].double()
     ratio = torch.maximum(d / true, true / d)
     return torch.stack(

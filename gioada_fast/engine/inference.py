@@ -1,4 +1,4 @@
-"""Trained networks on images: what they predict, as arrays for pictures and files."""
+"""Applies trained networks to images; the results are arrays for pictures and files."""
 
 import numpy as np
 import torch
@@ -16,13 +16,13 @@ def predict_maps(
     precision: str = "auto",
     size: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Segmentation and depth.
+    """Predict segmentation and depth.
 
     Args:
         task: the network, on its device.
         images: uint8 [N, 3, H, W].
         precision: see ``device.autocast``.
-        size: (H', W') of the result; unset, that of the images.
+        size: (H', W') of the result; None: that of the images.
 
     Returns:
         (train ids uint8 [N, H', W'], encoded depth float32 [N, H', W']).
@@ -43,17 +43,17 @@ def translate_images(
     labels: Tensor,
     precision: str = "auto",
 ) -> np.ndarray:
-    """Translated source images.
+    """Translate source images.
 
     Args:
         translation: the network, on its device.
         images: uint8 [N, 3, H, W].
-        depth: float32 [N, 1, H, W] encoded.
-        labels: uint8 [N, H, W] train ids.
+        depth: encoded depth, float32 [N, 1, H, W].
+        labels: train ids, uint8 [N, H, W].
         precision: see ``device.autocast``.
 
     Returns:
-        uint8 [N, H, W, 3] RGB.
+        RGB uint8 [N, H, W, 3].
     """
     device = next(translation.parameters()).device
     with autocast(device, precision):
@@ -63,5 +63,5 @@ def translate_images(
 
 
 def image_tensor(images: np.ndarray) -> Tensor:
-    """uint8 [N, H, W, 3] to uint8 [N, 3, H, W]."""
+    """Images uint8 [N, H, W, 3] as a tensor uint8 [N, 3, H, W]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Numbers of a run over time: ``metrics.jsonl`` for programs, TensorBoard for people."""
+"""Logs a run's metrics over time: ``metrics.jsonl`` for programs, TensorBoard for people."""
 
 import json
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from .run_folder import RunFolder
 
 
 class MetricsLog:
-    """Appends records to a run's ``metrics.jsonl`` and mirrors them to TensorBoard.
+    """Appends records to a run's ``metrics.jsonl`` and copies them to TensorBoard.
 
     Args:
         run: the run's folder.
-        resume_step: on resuming, the step of the checkpoint, 0 without one; later records are
-            dropped, since the steps that made them are run again.
+        resume_step: None for a new run. For a resumed one, the step of its checkpoint, or 0 without
+            a checkpoint: later records are dropped, because their steps are run again.
     """
 
     def __init__(self, run: RunFolder, resume_step: int | None = None):
@@ -30,7 +30,7 @@ class MetricsLog:
         self._board = SummaryWriter(str(run.tensorboard), purge_step=purge)
 
     def write(self, step: int, phase: str, values: dict[str, Any]) -> None:
-        """One record; nested values (IoU by class) become ``name/class`` in TensorBoard."""
+        """Write a record; nested values (IoU by class) become ``name/class`` in TensorBoard."""
         self._file.write(json.dumps({"step": step, "phase": phase, **values}) + "\n")
         for name, value in values.items():
             scalars = value.items() if isinstance(value, dict) else ((None, value),)
@@ -39,7 +39,7 @@ class MetricsLog:
                     self._board.add_scalar(name if key is None else f"{name}/{key}", scalar, step)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """RGB uint8 [H, W, 3] for TensorBoard."""
+        """Write a picture, RGB uint8 [H, W, 3], to TensorBoard alone."""
         self._board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
@@ -48,7 +48,7 @@ class MetricsLog:
 
 
 def _up_to(step: int, records: str) -> Iterator[str]:
-    """Lines of whole records up to ``step``; a kill can leave half a line behind."""
+    """Lines of complete records up to ``step``; a killed process can leave half a line."""
     for line in records.splitlines(keepends=True):
         try:
             if json.loads(line)["step"] <= step and line.endswith("\n"):

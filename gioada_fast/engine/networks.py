@@ -1,4 +1,4 @@
-"""Networks from settings, and from the weights files of a run."""
+"""Builds networks from settings, and saves and loads their weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,19 +19,19 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptation:
-    """The networks of a run with their first weights, which the seed decides.
+    """Build the networks of a run with initial weights that depend on the seed.
 
     Args:
         config: all settings.
-        from_files: whether to read ``model.init_from`` or ``model.pretrained``; not needed where a
-            checkpoint follows.
+        from_files: whether to read ``model.init_from`` or ``model.pretrained``; not needed if a
+            checkpoint is loaded afterwards.
     """
     torch.manual_seed(config.seed)
     space = label_space(config.data.label_space)
     adaptation = TwoLevelAdaptation(space.num_classes, config.adaptation, config.model)
     if from_files and config.model.init_from:
         path = Path(config.model.init_from).expanduser()
-        adaptation.task.load_state_dict(_load_start(path, config).state_dict())
+        adaptation.task.load_state_dict(_load_initial_task(path, config).state_dict())
     elif from_files and config.model.pretrained:
         trunk = adaptation.task.trunk
         load_pretrained(trunk, pretrained_file(config.model.pretrained, config.model.backbone))
@@ -39,16 +39,16 @@ def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptat
     return _channels_last(adaptation)
 
 
-def _load_start(path: Path, config: Config) -> TaskNet:
-    """The task network of a file, which must be built as the settings say."""
+def _load_initial_task(path: Path, config: Config) -> TaskNet:
+    """Load the task network of a file, which must have the architecture in the settings."""
     task, _, metadata = load_task(path)
-    wanted = _task_metadata(config)
+    expected = _task_metadata(config)
     for setting in ("data.label_space", "model.backbone", "model.width", "model.norm"):
         name = setting.partition(".")[2]
-        if metadata[name] != wanted[name]:
+        if metadata[name] != expected[name]:
             raise InputError(
                 f"model.init_from: {path} was trained with {setting} = {metadata[name]}, here it "
-                f"is {wanted[name]}: set it, or start from other weights"
+                f"is {expected[name]}: change it, or start from other weights"
             )
     return task
 
@@ -65,14 +65,16 @@ def _task_metadata(config: Config) -> dict[str, Any]:
 
 
 def save_task(path: Path, task: TaskNet, config: Config) -> None:
-    """Write the task network's weights and how to build it."""
+    """Write the task network's weights, with metadata from which it can be built."""
     save_weights(path, task, _task_metadata(config))
 
 
 def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
-    """(network in evaluation mode, its classes, metadata) of a file that ``save_task`` wrote.
+    """Load a file that ``save_task`` wrote.
 
-    The metadata holds ``size`` (H, W), ``depth_encoding`` and how the network was built.
+    Returns:
+        (network in evaluation mode, its classes, metadata). The metadata has the network's input
+        ``size`` (H, W), its ``depth_encoding`` and its architecture.
     """
     state, metadata = _load(path, "task")
     rename_old_settings({"model": metadata})
@@ -88,7 +90,7 @@ def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
 
 
 def save_translation(path: Path, translation: TranslationNet, config: Config) -> None:
-    """Write the translation network's weights and how to build it."""
+    """Write the translation network's weights, with metadata from which it can be built."""
     save_weights(
         path,
         translation,
@@ -104,7 +106,7 @@ def save_translation(path: Path, translation: TranslationNet, config: Config) ->
 
 
 def load_translation(path: Path) -> tuple[TranslationNet, dict[str, Any]]:
-    """(network in evaluation mode, metadata) of a file that ``save_translation`` wrote."""
+    """Load a file that ``save_translation`` wrote: (network in evaluation mode, metadata)."""
     state, metadata = _load(path, "translation")
     space = label_space(metadata["label_space"])
     translation = _build(
@@ -128,7 +130,7 @@ def _load(path: Path, network: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state, metadata = load_weights(path)
     if metadata.get("network") != network:
         raise InputError(
-            f"{path}: weights of the {metadata.get('network')} network, expected {network}"
+            f"{path}: has weights of the {metadata.get('network')} network, expected {network}"
         )
     return state, metadata
 
@@ -142,4 +144,4 @@ def _build(path: Path, build: Callable[[], Network]) -> Network:
     try:
         return build()
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: its description of the network is broken: {error}") from error
+        raise InputError(f"{path}: the metadata of the network is invalid: {error}") from error

@@ -1,4 +1,4 @@
-"""ImageNet weights for a trunk: from a file, or from a URL whose SHA-256 is checked."""
+"""Loads ImageNet weights of a trunk from a file, or from a URL whose SHA-256 is verified."""
 
 import hashlib
 import re
@@ -16,16 +16,16 @@ from ..models.trunks import Trunk, trunk_class
 from .checkpoint import first_of, load_pickle_free, load_safetensors
 
 CACHE = "~/.cache/gioada_fast/weights"
-"""Where downloads are kept."""
+"""Folder of downloaded files."""
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")
 
 
 def pretrained_file(pretrained: str, backbone: str) -> Path:
-    """The file that ``model.pretrained`` names, downloaded first where that is needed.
+    """The file that ``model.pretrained`` names, which is downloaded if necessary.
 
-    Processes that download at the same time do not disturb each other, but each downloads:
-    ``distributed.writer_first`` spares that.
+    Several processes may call it at the same time, but each then downloads the file; calling it
+    inside ``distributed.writer_first`` avoids that.
 
     Args:
         pretrained: a path; an https, http or file URL with the SHA-256 of its content, whole
@@ -52,17 +52,17 @@ def pretrained_file(pretrained: str, backbone: str) -> Path:
 
 
 def load_pretrained(trunk: Trunk, path: Path) -> None:
-    """Load ImageNet weights into a trunk; what the trunk has no use for (classifiers) is left out.
+    """Load ImageNet weights into a trunk; keys that it does not have (classifiers) are ignored.
 
     Args:
-        trunk: of width 1.
+        trunk: the trunk, of width 1.
         path: ``.pth`` or ``.safetensors`` with torchvision's key names, any floating dtype.
     """
     state = load_safetensors(path)[0] if path.suffix == ".safetensors" else load_pickle_free(path)
     if not isinstance(state, dict):
-        raise InputError(f"{path}: holds a {type(state).__name__}, expected a dict of weights")
+        raise InputError(f"{path}: has a {type(state).__name__}, expected a dict of weights")
     own, needed = trunk.state_dict(), trunk.pretrained_keys()
-    # in the trunk's order: the first layer's keys tell most
+    # in the trunk's order, because the first layer's keys say most about a wrong file
     keys = [key for key in own if key in needed]
     missing = [f"{key} is missing" for key in keys if key not in state]
     misfits = [
@@ -71,7 +71,7 @@ def load_pretrained(trunk: Trunk, path: Path) -> None:
         if key in state and (what := _misfit(state[key], own[key])) is not None
     ]
     if missing or misfits:
-        problems = "; ".join(first_of(found) for found in (missing, misfits) if found)
+        problems = "; ".join(first_of(listed) for listed in (missing, misfits) if listed)
         raise InputError(
             f"{path}: not weights of {type(trunk).__name__} with torchvision's key names: "
             f"{problems}; the file has {first_of([str(key) for key in state]) or 'no keys'}"
@@ -80,7 +80,7 @@ def load_pretrained(trunk: Trunk, path: Path) -> None:
 
 
 def _misfit(value: object, own: Tensor) -> str | None:
-    """What ``value`` is, if it cannot take the place of ``own``."""
+    """A description of ``value`` if it cannot replace ``own``, otherwise None."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     if not value.is_floating_point():
@@ -89,25 +89,26 @@ def _misfit(value: object, own: Tensor) -> str | None:
 
 
 def _download(url: str) -> Path:
-    """The file behind ``url`` in ``CACHE``; one that is damaged there is replaced."""
+    """Download ``url`` to ``CACHE`` unless an undamaged file is there; returns the file."""
     location, _, fragment = url.partition("#")
     if location.partition("://")[0].lower() not in ("https", "http", "file"):
         raise InputError(f"{url}: expected an https, http or file URL")
     name = PurePosixPath(unquote(location.partition("?")[0].rpartition("/")[2]))
     sha256 = _sha256_of_url(url, fragment, name.stem)
     stem = _HASH_IN_NAME.sub("", name.stem)
-    # the hash in the name keeps files of several URLs apart
+    # the hash in the name separates files of different URLs
     path = Path(CACHE).expanduser() / f"{stem}-{sha256[:8]}{name.suffix}"
-    by_hand = "download it by hand and give model.pretrained its path"
+    by_hand = "download it by hand and set model.pretrained to its path"
     try:
-        Request(location)  # refuses what torch.hub would refuse with its temporary file left behind
+        # refuses the URLs for which torch.hub would fail and leave its temporary file behind
+        Request(location)
         if not (path.is_file() and _sha256_of_file(path).startswith(sha256)):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(location, str(path), sha256, sys.stderr.isatty())
     except RuntimeError as error:
         raise InputError(
-            f"{url}: not the file that its SHA-256 stands for: {error}; try again, correct the "
-            f"hash if that is wrong, or {by_hand}"
+            f"{url}: the file does not have this SHA-256: {error}; try again, correct the hash if "
+            f"it is wrong, or {by_hand}"
         ) from error
     except (OSError, HTTPException, ValueError) as error:
         raise InputError(f"{url}: cannot be downloaded to {path}: {error}; {by_hand}") from error
@@ -115,7 +116,7 @@ def _download(url: str) -> Path:
 
 
 def _sha256_of_url(url: str, fragment: str, stem: str) -> str:
-    """The SHA-256 that a URL gives, or the start of it."""
+    """The SHA-256 in a URL, or its first digits."""
     if fragment:
         whole = re.fullmatch(r"sha256=([0-9a-f]{64})", fragment, re.IGNORECASE)
         if whole is None:
@@ -124,7 +125,7 @@ def _sha256_of_url(url: str, fragment: str, stem: str) -> str:
     prefix = _HASH_IN_NAME.search(stem)
     if prefix is None:
         raise InputError(
-            f"{url}: without a SHA-256 to check the download by: add #sha256=<64 hex digits> "
+            f"{url}: has no SHA-256 to verify the download: add #sha256=<64 hex digits> "
             "(sha256sum FILE prints them)"
         )
     return prefix[1]

@@ -1,4 +1,4 @@
-"""A run from its settings to its result: the folder, the data, the networks, the training."""
+"""Starts and resumes runs: prepares data and networks, trains, and writes the results."""
 
 import platform
 import shlex
@@ -52,17 +52,22 @@ from .trainer import Phase, Trainer, phases
 
 PANEL_PAIRS = 3
 _TASK_WEIGHTS = {"source_only": TASK_SOURCE_ONLY, "adaptation": TASK}
-"""The task network at the end of a phase."""
+"""Names of the task network's weights at the end of each phase."""
 
 
 def start(config: Config, default_name: str, command: str, profile: bool = False) -> Path:
     """Train a new run and return its folder, which must not exist yet.
 
-    In each of several processes where ``torchrun`` starts it. With ``profile``, a few updates of
-    the last phase are measured instead, see ``Trainer.profile``.
+    If ``torchrun`` starts several processes, each of them calls this.
+
+    Args:
+        config: all settings.
+        default_name: start of the run's name if the settings have none.
+        command: the command line that the user typed.
+        profile: measure a few updates of the last phase instead, see ``Trainer.profile``.
 
     Raises:
-        InputError: settings, data or folder are not usable; nothing is left behind then.
+        InputError: settings, data or folder are not usable; nothing is left behind.
     """
     with distributed.joined(config.device) as device:
         return _start(config, default_name, command, profile, device)
@@ -76,7 +81,7 @@ def _start(
         run = RunFolder(Path(config.runs_dir).expanduser() / distributed.from_writer(name))
         with distributed.writer_first(), run.claimed():
             held.enter_context(run.locked())
-            # first, so that a run that is killed while its frames are rendered can be resumed
+            # saved first, so that a run can be resumed if it is killed while rendering its frames
             if distributed.is_writer():
                 run.save_config(config)
             session = _Session(config, run, command, device)
@@ -88,7 +93,7 @@ def _start(
 
 
 def resume(config: Config, run: RunFolder, command: str) -> None:
-    """Go on with a run from its last checkpoint, or from the start if it has none."""
+    """Continue a run from its last checkpoint, or from the beginning if it has none."""
     with distributed.joined(config.device) as device:
         _resume(config, run, command, device)
 
@@ -109,7 +114,7 @@ def _resume(config: Config, run: RunFolder, command: str, device: torch.device) 
 
 
 class _Session:
-    """One process's work on a run; it is the trainer's observer, see ``TrainerObserver``."""
+    """One process's work on a run; also the trainer's observer, see ``TrainerObserver``."""
 
     def __init__(
         self,
@@ -127,14 +132,15 @@ class _Session:
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if config.cuda_graphs and (device.type != "cuda" or distributed.world_size() > 1):
             raise InputError(
-                f"cuda_graphs needs one process on a GPU, found {distributed.world_size()} on "
-                f"{device.type}: leave it out"
+                "cuda_graphs needs one process on a GPU, this run has "
+                f"{distributed.world_size()} on {device.type}: leave it out"
             )
         check_label_space(config.data)
         self.space = label_space(config.data.label_space)
         self.console = Console()
         self.unreadable = Unreadable(config.data.max_unreadable, self._warn)
-        # before the data, which may take minutes to render: a wrong weights file is told at once
+        # before the data, which may take minutes to render, so that a wrong weights file is
+        # reported immediately
         self.adaptation = build_adaptation(config, from_files=checkpoint is None)
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
         self.target = target_images(config.data)
@@ -173,16 +179,16 @@ class _Session:
         assert result is not None  # every phase has ended
         self.console.print(result_table(result))
         self.console.print(f"report: {report}", soft_wrap=True, highlight=False)
-        if self.trainer.stopping:  # since the last update: who asked does not want more than this
+        if self.trainer.stopping:  # a signal after the last update: start nothing after this run
             raise Interrupted(f"asked to stop after the last update; {self.run} is finished")
 
     def profile(self) -> None:
         trace = self.run.trace
-        found = self.trainer.profile(trace)
+        profile = self.trainer.profile(trace)
         if self.log is None:
             return
         self.log.close()
-        for table in found.tables():
+        for table in profile.tables():
             self.console.print(table)
         self.console.print(f"trace: {trace}", soft_wrap=True, highlight=False)
 
@@ -204,8 +210,8 @@ class _Session:
         for setting, needed in needs.items():
             if needed and not self.source.has_depth:
                 raise InputError(
-                    f"data.source.{self.config.data.source.name} has no depth, which {setting} "
-                    "needs: set data.source.depth where there are maps, or another level"
+                    f"data.source.{self.config.data.source.name} has no depth, but {setting} "
+                    "needs it: set data.source.depth if there are depth maps, or change the level"
                 )
 
     def _class_weights(self) -> Tensor | None:
@@ -237,7 +243,7 @@ class _Session:
         column = {"name": self._column_name(phase), "updates": phase.end, **asdict(scores)}
         before = self.run.read_result() or {}
         columns = before.get("columns", [])
-        # a run that is resumed right at the end of a phase scores it again
+        # a run that is resumed exactly at the end of a phase scores it again
         columns = [other for other in columns if other["name"] != column["name"]] + [column]
         result = {
             "target": describe_target(self.config.data),
@@ -245,7 +251,7 @@ class _Session:
             "colours": [list(colour) for colour in self.space.colours],
             "columns": columns,
             "seconds": self.trainer.seconds,
-            # the command that makes the run, not the one that resumes it
+            # the command that started the run, not the one that resumed it
             "command": before.get("command", self.command),
             "versions": {**versions(), "device": device_name(self.device)},
         }
@@ -255,7 +261,8 @@ class _Session:
         assert self.log is not None  # in the writer
         frames = first_readable(self.source, PANEL_PAIRS)
         images = first_readable(self.target, PANEL_PAIRS)
-        frames, images = (each[: min(len(frames), len(images))] for each in (frames, images))
+        count = min(len(frames), len(images))
+        frames, images = frames[:count], images[:count]
         sources, targets = np.stack([frame.image for frame in frames]), np.stack(images)
         metres = torch.from_numpy(np.stack([frame.depth for frame in frames])).unsqueeze(1)
         depth, valid = encode_depth(metres, self.config.adaptation.depth_encoding)
@@ -286,7 +293,7 @@ class _Session:
         self.log.picture(step, "panel", panel)
 
     def _write_comparison(self) -> None:
-        """Draw target frames, their labels where they have any, and every column's prediction."""
+        """Draw target frames, their labels if there are any, and the prediction of every column."""
         chosen = np.linspace(0, len(self.evaluation) - 1, min(4, len(self.evaluation))).astype(int)
         frames = [self.evaluation[int(i)] for i in chosen]
         images = [frame.image for frame in frames] or first_readable(self.target, 4)
@@ -302,13 +309,13 @@ class _Session:
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write ``report.html`` from what lies in the run's folder, finished or not.
+    """Write ``report.html`` from the files in the run's folder, whether it is finished or not.
 
     Returns:
         Path of the report.
 
     Raises:
-        InputError: the folder has no readable settings, an unreadable result, or cannot be written.
+        InputError: settings or result are not readable, or the folder cannot be written to.
     """
     metrics, unreadable_lines = run.read_metrics()
     records = RunRecords(
@@ -326,7 +333,7 @@ def write_report(run: RunFolder) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
+    """Versions and numbers of threads and processes, which results depend on."""
     return {
         "gioada_fast": __version__,
         "torch": torch.__version__,
@@ -338,22 +345,22 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command that was typed, as far as Python knows it."""
+    """The command line that the user typed, as far as Python knows it."""
     module = Path(sys.argv[0]).stem
     return shlex.join(["python", "-m", f"gioada_fast.{module}", *sys.argv[1:]])
 
 
 def _check_same_settings(checkpoint: dict[str, Any], config: Config, path: Path) -> None:
-    """Refuse to go on with settings other than those of the checkpoint."""
+    """Refuse to resume with settings that differ from those of the checkpoint."""
     if checkpoint["processes"] != distributed.world_size():
         raise InputError(
-            f"{path} was written by a run of {checkpoint['processes']} processes, now there are "
-            f"{distributed.world_size()}: each update would have other pairs; start as many as then"
+            f"{path} was written by {checkpoint['processes']} processes, now there are "
+            f"{distributed.world_size()}: the updates would see other pairs; start the same number"
         )
     changed = changed_setting(checkpoint["config"], asdict(config))
     if changed is not None:
         name, saved, now = changed
         raise InputError(
-            f"{path} was written with {name} = {saved}, config.yaml says {now}: a run keeps its "
+            f"{path} was written with {name} = {saved}, config.yaml has {now}: a run keeps its "
             "settings; start a new one to change them"
         )

@@ -10,7 +10,7 @@ What lies in it:
     *.safetensors            weights: task_source_only, task, translation
     result.json              scores, one column per finished phase
     comparison.jpg           evaluation frames with ground truth and every column's segmentation
-    report.html              all of this for people; the last file of a run
+    report.html              everything for people; a run writes it last
     trace.json.gz            timeline of a profiled run
 """
 
@@ -30,14 +30,14 @@ from ..errors import InputError
 from . import distributed
 
 TASK, TASK_SOURCE_ONLY, TRANSLATION = "task", "task_source_only", "translation"
-"""Names of a run's weights."""
+"""Names of a run's weights files."""
 
 
 class RunFolder:
     """A run's folder.
 
     Args:
-        path: of the folder, which need not exist yet.
+        path: the folder, which need not exist yet.
     """
 
     def __init__(self, path: Path):
@@ -57,15 +57,15 @@ class RunFolder:
         return str(self.path)
 
     def weights(self, name: str) -> Path:
-        """File of the weights that ``TASK``, ``TASK_SOURCE_ONLY`` or ``TRANSLATION`` names."""
+        """Weights file by name: ``TASK``, ``TASK_SOURCE_ONLY`` or ``TRANSLATION``."""
         return self.path / f"{name}.safetensors"
 
     def panel(self, step: int) -> Path:
-        """File of the panel that is drawn after an update."""
+        """File of the panel that is drawn at a step."""
         return self.panels / f"step_{step:06d}.jpg"
 
     def drawn_panels(self) -> dict[int, Path]:
-        """The panels that are there, by step in ascending order."""
+        """The existing panels by step, in ascending order."""
         steps = {
             int(match[1]): path
             for path in self.panels.glob("step_*.jpg")
@@ -75,10 +75,10 @@ class RunFolder:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Make the folder, which must not exist; remove it if the run cannot be set up inside.
+        """Create the folder; remove it again if the block fails to set up the run.
 
         Raises:
-            InputError: it exists, or cannot be made.
+            InputError: the folder exists already, or cannot be created.
         """
         if not distributed.is_writer():
             yield
@@ -91,7 +91,7 @@ class RunFolder:
                 "or give another --name"
             ) from error
         except OSError as error:
-            raise InputError(f"{self}: cannot be made: {error.strerror}") from error
+            raise InputError(f"{self}: cannot be created: {error.strerror}") from error
         try:
             yield
         except BaseException:
@@ -102,10 +102,10 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out; the lock ends with the writer's process at the latest.
+        """Lock the folder against other processes; the lock ends with the process at the latest.
 
         Raises:
-            InputError: another process trains the run, or the folder cannot be written to.
+            InputError: another process trains this run, or the folder cannot be written to.
         """
         if not distributed.is_writer():
             yield
@@ -118,19 +118,19 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise InputError(f"{self} is in use: another process trains it") from error
+                raise InputError(f"{self} is in use: another process trains this run") from error
             yield
 
     def make_subfolders(self) -> None:
-        """Make the folders for checkpoints and panels."""
+        """Create the folders for checkpoints and panels."""
         for folder in (self.checkpoints, self.panels):
             try:
                 folder.mkdir(exist_ok=True)
             except OSError as error:
-                raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+                raise InputError(f"{folder}: cannot be created: {error.strerror}") from error
 
     def remove_unfinished(self) -> None:
-        """Remove half-written files of a process that was killed."""
+        """Remove half-written files of a killed process."""
         for folder in (self.path, self.checkpoints, self.panels):
             remove_unfinished(folder)
 
@@ -139,10 +139,10 @@ class RunFolder:
         save_config(config, self.config)
 
     def read_settings(self) -> dict[str, Any]:
-        """The settings that were saved, nested by section, under their present names.
+        """Read the saved settings, nested by section; old names become the present ones.
 
         Raises:
-            InputError: there are none, or they are not readable.
+            InputError: the file is missing or not readable.
         """
         path = self.config
         try:
@@ -154,12 +154,12 @@ class RunFolder:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not readable as YAML: {error}") from error
         if not isinstance(settings, dict):
-            raise InputError(f"{path}: holds {type(settings).__name__}, expected settings by name")
+            raise InputError(f"{path}: has a {type(settings).__name__}, expected settings by name")
         rename_old_settings(settings)
         return settings
 
     def read_result(self) -> dict[str, Any] | None:
-        """The scores of the finished phases; None before the first one ends.
+        """Read the scores of the finished phases; None before the first phase ends.
 
         Raises:
             InputError: the file is not readable or has no columns.
@@ -177,16 +177,16 @@ class RunFolder:
         return result
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Replace the scores."""
+        """Write the scores of the finished phases."""
         text = json.dumps(result, indent=1)
         write_atomically(self.result, lambda temporary: temporary.write_text(text))
 
     def read_metrics(self) -> tuple[list[dict[str, Any]], int]:
-        """Records of ``metrics.jsonl`` by step, and the number of unreadable lines.
+        """Read the records of ``metrics.jsonl`` by step, and the number of unreadable lines.
 
-        A resumed run logs the steps after its checkpoint again: the later record counts. The last
-        line may be cut off, because the run may be writing it; it is not counted as unreadable.
-        Without the file there are no records.
+        If a step has several records, because the run was resumed, the last one counts. An
+        incomplete last line, which the run may still be writing, does not count as unreadable. A
+        missing file has no records.
         """
         if not self.metrics.is_file():
             return [], 0
@@ -205,15 +205,15 @@ class RunFolder:
 
 
 def find_weights(model: Path, name: str) -> Path:
-    """The weights ``name`` in a run's folder; a file is returned as it is."""
+    """Find weights: a file by its own path, or the weights ``name`` in a run's folder."""
     if model.is_file():
         return model
     if not model.is_dir():
-        raise InputError(f"{model}: no such run, and no such weights file")
+        raise InputError(f"{model}: neither the folder of a run nor a weights file")
     path = RunFolder(model).weights(name)
     if not path.is_file():
-        found = sorted(other.stem for other in model.glob("*.safetensors"))
+        existing = sorted(other.stem for other in model.glob("*.safetensors"))
         raise InputError(
-            f"{path}: no such weights; {model} has {', '.join(found) if found else 'none yet'}"
+            f"{path}: no such weights; {model} has {', '.join(existing) or 'none yet'}"
         )
     return path

@@ -1,8 +1,9 @@
-"""One update of all networks: the two sides of the game, and what makes their gradients fast.
+"""One update of all networks: first the generators, then the discriminators.
 
-The two sides are functions of a batch: the generators' loss with the discriminators frozen, then
-the discriminators' loss on what the generators made. Each is a module here, so that it can be
-compiled without a graph break and, on several devices, reduce its own networks' gradients.
+The generators' loss is computed with the discriminators frozen, then the discriminators' loss on
+the tensors that the generators made. Each of the two losses is wrapped in a module, so that
+``torch.compile`` can take it as one graph and DistributedDataParallel can reduce the gradients of
+the networks that it trains.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,17 +20,17 @@ from .device import autocast
 
 
 class Step:
-    """Gradients and update of the networks that a phase trains.
+    """Computes the gradients of the networks that a phase trains, and updates them.
 
     Args:
         adaptation: the networks, on their device.
-        optimisers: of the networks that are trained.
+        optimisers: optimisers of the networks that the phase trains, by name.
         precision: see ``device.autocast``.
-        compile: whether both sides go through ``torch.compile`` (fullgraph).
-        adapts: whether batches have a target; without, only the task network is trained.
+        compile: whether to compile both losses with ``torch.compile(fullgraph=True)``.
+        adapts: whether batches have a target. If not, only the task network is trained.
 
-    On several devices every process makes its own batches' gradients, and their mean over all
-    pixels and pairs of all processes is what the optimisers get, reduced once for each update.
+    With several processes, each rank computes gradients for its own batches. DDP averages them once
+    per update, weighted so that the result is the mean over all pixels and pairs of all ranks.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class Step:
             self._discriminators_loss = _loss_module(loss, discriminators, compile)
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Update every network once; the losses of this process stay on the device.
+        """Update every network once and return this process's losses, still on the device.
 
         Args:
-            batches: whose gradients are accumulated; a mean over all their pixels and pairs.
+            batches: batches whose gradients are accumulated into the mean over their pixels and
+                pairs.
         """
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
@@ -68,7 +70,7 @@ class Step:
         return losses
 
     def gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Add the gradients to the networks' weights; returns the losses, detached."""
+        """Add the gradients to those of the weights and return the losses, detached."""
         totals: dict[str, Tensor] = {}
         scales = self._scales(batches)
         for i, (batch, scale) in enumerate(zip(batches, scales, strict=True)):
@@ -101,21 +103,22 @@ class Step:
             return [None]
         weights = torch.stack([self.adaptation.pixel_weights(batch) for batch in batches])
         total = distributed.sum_over_processes(weights.sum(0))
-        # the gradients' reduction is a mean over the processes
+        # DDP divides the sum of the gradients by the number of processes
         parts = (weights / total.clamp(min=1e-12) * processes).float()
         return [LossScale(seg, depth, 1 / len(batches)) for seg, depth in parts]
 
 
 class GraphedStep:
-    """A step as one CUDA graph: the host sends one launch for all of an update's kernels.
+    """A step as one CUDA graph: the host launches all kernels of an update at once.
 
-    The first updates run one kernel after the other; then one is recorded, and all that follow
-    replay it on their own batches, which must have the first one's sizes. The optimisers' learning
-    rates have to be tensors, or the recorded ones would hold for ever.
+    The first ``warmup`` updates run eagerly. The next update is recorded, and all later updates
+    replay the recording on their own batches, which must have the sizes of the first. The learning
+    rates of the optimisers must be tensors: numbers would be frozen into the recording.
 
     Args:
-        step: of a single process, on a CUDA device.
-        warmup: updates before the recording, in which libraries choose kernels and workspaces.
+        step: step of a single process on a CUDA device.
+        warmup: eager updates before the recording, in which libraries choose kernels and allocate
+            workspaces.
     """
 
     def __init__(self, step: Step, warmup: int = 3):
@@ -124,10 +127,10 @@ class GraphedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """As ``Step``; the losses are valid until the next call."""
+        """Like ``Step``, but the next call overwrites the losses that this call returns."""
         if self.warmup > 0:
             self.warmup -= 1
-            # a stream of its own, as in the recording: gradients are tied to the stream
+            # on the stream of the recording: autograd ties gradients to their stream
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
                 losses = self.step(batches)
@@ -152,7 +155,7 @@ def _clone(batch: Batch) -> Batch:
 
 
 class LossModule(nn.Module):
-    """A side's loss as a module of the networks that it trains, and no others."""
+    """A loss as a module whose parameters are those that the loss trains."""
 
     def __init__(self, loss: Callable, networks: Sequence[nn.Module | None]):
         super().__init__()
@@ -173,6 +176,6 @@ def _loss_module(loss: Callable, networks: Sequence[nn.Module | None], compile: 
     return DistributedDataParallel(
         module,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # none that training changes
+        broadcast_buffers=False,  # training changes no buffer
         gradient_as_bucket_view=True,
     )

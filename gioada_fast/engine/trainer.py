@@ -1,4 +1,4 @@
-"""The training loop: phases, steps, and what happens at which step."""
+"""The training loop: phases, updates, and what happens after which update."""
 
 import itertools
 import signal
@@ -34,14 +34,14 @@ from .checkpoint import load_state, save_checkpoint
 from .device import to_device
 from .evaluator import Scores
 from .metrics_log import MetricsLog
-from .profiling import StepProfile, profile_steps
+from .profiling import UpdateProfile, profile_updates
 from .run_folder import RunFolder
 from .step import GraphedStep, Step
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Consecutive updates with the same levels and optimisers."""
+    """A sequence of updates with the same levels and optimisers."""
 
     name: str
     """``source_only`` or ``adaptation``."""
@@ -54,26 +54,27 @@ class Phase:
 
 
 def phases(config: Config) -> list[Phase]:
-    """Source only for its share, then the levels that the settings ask for."""
+    """The phases that have updates: training on the source only, then adaptation."""
     source_only, adaptation = config.schedule.source_only_steps, config.schedule.adaptation_steps
     both = [Phase("source_only", 0, source_only), Phase("adaptation", source_only, adaptation)]
     return [phase for phase in both if phase.steps]
 
 
 class TrainerObserver(Protocol):
-    """Scores and records what the trainer does.
+    """Scores the networks and writes what the trainer does not write itself.
 
-    It alone knows target labels: the trainer sees the scores that ``score`` returns, nothing else.
+    The observer alone can read target labels; all that the trainer learns of them are the scores
+    that ``score`` returns.
     """
 
     def score(self, task: TaskNet) -> Scores:
-        """Score a task network on the labelled target frames; called in every process."""
+        """Score a task network on the labelled target frames; runs in every process."""
 
     def draw_panel(self, step: int, phase: Phase) -> None:
-        """Draw pictures of the networks' present output; called in the writer alone."""
+        """Draw pictures of the networks' current output; runs in the writer only."""
 
     def finish_phase(self, phase: Phase, scores: Scores) -> None:
-        """Keep the weights and scores at the end of a phase; called in the writer alone."""
+        """Write the weights and scores at the end of a phase; runs in the writer only."""
 
 
 class Trainer:
@@ -86,9 +87,9 @@ class Trainer:
         source: labelled synthetic frames.
         target: unlabelled target images.
         observer: scores the networks, and is called when a panel is due and when a phase ends.
-        unreadable: files that cannot be read.
-        log: where numbers and pictures go; None in processes that do not write.
-        checkpoint: state to go on from, from ``load_checkpoint``.
+        unreadable: collects files that cannot be read.
+        log: receives losses and scores; None in processes that do not write.
+        checkpoint: state to resume from, as ``load_checkpoint`` returns it.
     """
 
     def __init__(
@@ -131,35 +132,35 @@ class Trainer:
 
     @property
     def stopping(self) -> bool:
-        """Whether Ctrl-C or SIGTERM came while it trained."""
+        """Whether Ctrl-C or SIGTERM arrived during training."""
         return self._stop
 
     @property
     def seconds(self) -> float:
-        """Time spent on the run, that before the last checkpoint included."""
+        """Time spent on the run, including the time before it was resumed."""
         return time.time() - self._started
 
     def train(self) -> None:
-        """Run what is left of every phase."""
+        """Run the remaining updates of every phase."""
         with self._stopping_on_signal(), self._progress() as self._bar:
             for phase in phases(self.config):
                 if self.step < phase.end:
                     self._train_phase(phase)
 
-    def profile(self, trace: Path, warmup: int = 3, updates: int = 5) -> StepProfile:
-        """Where the time of an update goes, measured on the first updates of the last phase.
+    def profile(self, trace: Path, warmup: int = 3, updates: int = 5) -> UpdateProfile:
+        """Measure where the time of an update goes, on the first updates of the last phase.
 
         Args:
-            trace: file for the timeline; see ``profile_steps``.
-            warmup: updates before.
-            updates: updates that are measured.
+            trace: file for the timeline; see ``profile_updates``.
+            warmup: number of updates before the measurement.
+            updates: number of measured updates.
         """
         phase = phases(self.config)[-1]
         self.step = phase.first
         self._build_step(phase)
         self._set_learning_rates(phase)
         loaded = list(itertools.islice(self._batches(phase), warmup + updates))
-        batches = itertools.cycle(loaded)  # of a phase that may be shorter
+        batches = itertools.cycle(loaded)  # because the phase may be shorter
         for _ in range(warmup):
             self._update(next(batches))
         networks = {
@@ -169,7 +170,7 @@ class Trainer:
             "teacher": self.adaptation.teacher,
             "D_out": self.adaptation.output_discriminator,
         }
-        return profile_steps(
+        return profile_updates(
             lambda: self._update(next(batches)),
             {name: network for name, network in networks.items() if network is not None},
             updates,
@@ -187,7 +188,7 @@ class Trainer:
             adapts=phase.name == "adaptation",
         )
         self._update = GraphedStep(step) if self.config.cuda_graphs else step
-        if self.step == phase.first:  # later, the checkpoint has it
+        if self.step == phase.first:  # otherwise the teacher comes from the checkpoint
             self.adaptation.start_teacher()
 
     def _train_phase(self, phase: Phase) -> None:
@@ -203,7 +204,7 @@ class Trainer:
             self.step += 1
             self._bar.advance(bar)
             done = self.step == phase.end
-            stops = self._any_stops(self._stop)  # a signal that comes later is for the next step
+            stops = self._any_stops(self._stop)  # a later signal counts for the next update
             saves = done or stops or self.step % schedule.checkpoint_every == 0
             if saves or self.step % schedule.log_every == 0:
                 self._log_losses(phase)
@@ -220,7 +221,7 @@ class Trainer:
                 self._save()
             if stops and self.step < phases(self.config)[-1].end:
                 raise Interrupted(
-                    f"stopped after update {self.step}, checkpoint written; go on with: "
+                    f"stopped after update {self.step}, checkpoint written; continue with: "
                     f"python -m gioada_fast.train --resume {self.run}"
                 )
 
@@ -230,7 +231,7 @@ class Trainer:
         return schedule.batch_size * schedule.accumulate * distributed.world_size()
 
     def _batches(self, phase: Phase) -> Iterator[list[Batch]]:
-        """For each update, the batches whose gradients it accumulates."""
+        """For each update of the phase, the batches whose gradients it accumulates."""
         adapts, schedule = phase.name == "adaptation", self.config.schedule
         data = self.config.data
         stream = PairStream(
@@ -298,7 +299,7 @@ class Trainer:
         return scores
 
     def _check_weights(self) -> None:
-        """What is saved is sound: the last update came after the losses that were checked."""
+        """Check what is saved: the last update came after the last losses that were checked."""
         for name, tensor in self.adaptation.state_dict().items():
             if not torch.isfinite(tensor).all():
                 raise NonFiniteLoss(
@@ -308,7 +309,7 @@ class Trainer:
 
     def _last_checkpoint(self) -> str:
         if self.run.checkpoint.exists():
-            return f"the last checkpoint, {self.run.checkpoint}, is from before"
+            return f"the last checkpoint, {self.run.checkpoint}, is from an earlier update"
         return "there is no checkpoint yet"
 
     def _save(self) -> None:
@@ -333,13 +334,13 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         if self._on_cuda and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-        # a checkpoint from the end of the phase before has that phase's optimisers
+        # a checkpoint from the end of the previous phase has the optimisers of that phase
         if any(self.step == phase.first for phase in phases(self.config)):
             return
         for name, optimiser in self.optimisers.items():
             rates = [group["lr"] for group in optimiser.param_groups]
             optimiser.load_state_dict(state["optimisers"][name])
-            # the rates of every update are set anew; they stay the tensors that a graph may need
+            # every update sets its rates; they must stay the same tensors for a CUDA graph
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate
 
@@ -356,14 +357,15 @@ class Trainer:
 
     @contextmanager
     def _stopping_on_signal(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the loop after the step under way, a second one at once.
+        """Let Ctrl-C and SIGTERM end the loop after the current update, a second one immediately.
 
-        Several processes end it together, one step later.
+        Several processes end it together, one update later.
         """
 
         def stop(signum, frame):
             self._stop = True
-            if distributed.world_size() == 1:  # torchrun passes on what the terminal sent already
+            # torchrun forwards a signal that its processes have already received from the terminal
+            if distributed.world_size() == 1:
                 signal.signal(signum, signal.default_int_handler)
 
         numbers = (signal.SIGINT, signal.SIGTERM)
@@ -381,7 +383,7 @@ def _as_batch(tensors: dict[str, Tensor]) -> Batch:
 
 
 class LossWindow:
-    """Losses since the last log point, kept on the device; fetched in one transfer."""
+    """Losses since the last log point; they stay on the device and are fetched in one transfer."""
 
     def __init__(self):
         self._names: tuple[str, ...] = ()
@@ -394,15 +396,19 @@ class LossWindow:
         self._rows.append(torch.stack([losses[name].float() for name in self._names]))
 
     def fetch(self, step: int) -> tuple[dict[str, float], float, int]:
-        """(mean of each loss, seconds, steps) since the last call; waits for the device.
+        """Fetch the means since the last call; waits for the device.
 
-        The mean is over all processes too, so that all find the same loss not to be finite.
+        The means are taken over all processes, too, so that all processes see the same loss become
+        infinite or NaN.
 
         Args:
             step: number of updates so far.
 
+        Returns:
+            (mean of each loss, seconds, updates) since the last call.
+
         Raises:
-            NonFiniteLoss: names the first loss that is not finite, and its update.
+            NonFiniteLoss: a loss is infinite or NaN; names the first one and its update.
         """
         rows = distributed.sum_over_processes(torch.stack(self._rows)).cpu()
         rows /= distributed.world_size()
@@ -421,7 +427,7 @@ class LossWindow:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time spent inside does not count."""
+        """Do not count the time spent inside the block."""
         start = time.perf_counter()
         yield
         self._since += time.perf_counter() - start
@@ -430,7 +436,7 @@ class LossWindow:
 def build_optimisers(
     config: Config, adaptation: TwoLevelAdaptation, phase: Phase
 ) -> dict[str, torch.optim.Optimizer]:
-    """One optimiser for each network that the phase trains."""
+    """Make one optimiser for each network that the phase trains."""
     settings, task, graphs = config.optimiser, adaptation.task, config.cuda_graphs
     adapts = phase.name == "adaptation"
     lr = config.adaptation_lr if adapts else settings.task_lr

@@ -1,4 +1,4 @@
-"""The four networks of GIO-Ada, in the names that the code uses everywhere."""
+"""The four networks of GIO-Ada, and the trunks of the task network."""
 
 from .discriminators import OutputDiscriminator, PatchDiscriminator
 from .task import TaskNet

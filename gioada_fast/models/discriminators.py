@@ -1,4 +1,4 @@
-"""The two discriminators: D_img on images, D_out on segmentation and depth together."""
+"""The two discriminators: D_img for images, D_out for segmentation and depth."""
 
 from itertools import pairwise
 
@@ -10,8 +10,8 @@ from .layers import InstanceNormAct, channels
 class PatchDiscriminator(nn.Sequential):
     """D_img, the 70x70 PatchGAN: image [N, 3, H, W] in [-1, 1] to patch logits [N, 1, h, w].
 
-    4x4 convolutions of 64, 128, 256 (stride 2), 512 and 1 (stride 1) channels times ``width``,
-    instance norm on the inner three, leaky ReLU 0.2.
+    Five 4x4 convolutions with 64, 128, 256 (stride 2), 512 and 1 (stride 1) channels, instance norm
+    after the second to the fourth, leaky ReLU 0.2. ``width`` is a factor on the channels.
 
     Source: Isola et al. (arXiv 1611.07004), as in CycleGAN.
     """
@@ -31,13 +31,14 @@ class PatchDiscriminator(nn.Sequential):
 class OutputDiscriminator(nn.Sequential):
     """D_out: output map [N, in_channels, H, W] to patch logits [N, 1, H/32, W/32].
 
-    4x4 convolutions of stride 2 with 64, 128, 256, 512 and 1 channels, leaky ReLU 0.2, no norm.
+    Five 4x4 convolutions of stride 2 with 64, 128, 256, 512 and 1 channels, leaky ReLU 0.2 and no
+    norm.
 
     Args:
-        in_channels: C + 1 for segmentation and depth jointly, C for segmentation alone.
+        in_channels: C + 1 for segmentation and depth, C for segmentation only.
         width: factor on the channels.
 
-    Source: AdaptSegNet (arXiv 1802.10349); the joint input is GIO-Ada's (arXiv 1812.05040).
+    Source: AdaptSegNet (arXiv 1802.10349); the joint input comes from GIO-Ada (arXiv 1812.05040).
     """
 
     def __init__(self, in_channels: int, width: float = 1.0):

@@ -1,4 +1,4 @@
-"""Small pieces shared by the networks."""
+"""Layers and helpers shared by the networks."""
 
 from collections.abc import Sequence
 
@@ -9,30 +9,32 @@ from torch import Tensor, nn
 from ..ops import instance_norm_act
 
 GROUP_SIZE = 8
+"""Channels in a group of group norm; numbers of channels are multiples of it."""
 
 
 def channels(base: int, width: float) -> int:
-    """``base`` channels times the width factor, at least one group of eight."""
+    """``base * width``, rounded to a multiple of ``GROUP_SIZE`` and at least one group."""
     return max(GROUP_SIZE, round(base * width / GROUP_SIZE) * GROUP_SIZE)
 
 
 def group_norm(num_channels: int) -> nn.GroupNorm:
-    """Group norm with eight channels a group: no batch statistics, the same for any batch size."""
+    """Group norm with ``GROUP_SIZE`` channels per group, which does not depend on the batch."""
     return nn.GroupNorm(num_channels // GROUP_SIZE, num_channels)
 
 
 def normalise(image: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to float32 in [-1, 1], channels-last, on the image's device."""
+    """Convert uint8 [N, 3, H, W] to float32 in [-1, 1], channels-last, on the same device."""
     x = image.to(torch.float32, memory_format=torch.channels_last, copy=True)
     return x.div_(127.5).sub_(1)
 
 
 class GroupNormReLU(nn.Module):
-    """Group norm of eight channels a group, and ReLU; the same for any batch size.
+    """Group norm with ``GROUP_SIZE`` channels per group, followed by ReLU.
 
-    Of G groups, group g has channels g, g + G, ...: a channels-last image then is one of G channels
-    and eight times as many pixels, and its instance norm is the group norm. There is no affine
-    part: each channel's scale and shift within its group are those of the convolution before it.
+    With G groups, group g consists of channels g, g + G, and so on. A channels-last image can then
+    be read as G channels with ``GROUP_SIZE`` times as many pixels, whose instance norm is the group
+    norm. There is no affine part: the convolution before it scales and shifts the channels of a
+    group relative to each other.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,10 +46,10 @@ class GroupNormReLU(nn.Module):
 
 
 class InstanceNormAct(nn.Module):
-    """act(instance norm(x)) + residual, with the reflection padding of the convolution after it.
+    """act(instance norm(x)) + residual, padded by reflection for the next convolution.
 
     Args:
-        activation: "none", "relu", or "leaky_relu" of slope 0.2.
+        activation: "none", "relu", or "leaky_relu" with slope 0.2.
         pad: pixels of padding on each side.
     """
 
@@ -64,14 +66,15 @@ class InstanceNormAct(nn.Module):
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """[N, C, h, w] to [N, C, *size], bilinear with align_corners=True as in the whole field."""
+    """Upsample [N, C, h, w] to [N, C, *size], bilinear with align_corners=True."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def interior(x: Tensor, border: int) -> Tensor:
-    """A view of [N, C, H, W] without ``border`` pixels on each side.
+    """View of [N, C, H, W] without ``border`` pixels on each side.
 
-    The gradient of a slice would be NCHW, and slow to add to one that is channels-last.
+    Unlike that of a slice, its gradient is channels-last, which is fast to add to the gradient of
+    the other branch.
     """
     return _Interior.apply(x, border)
 

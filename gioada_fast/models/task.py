@@ -1,4 +1,4 @@
-"""The task network G_task: image to segmentation and depth."""
+"""The task network G_task, which predicts segmentation and depth from an image."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TaskNet(nn.Module):
-    """DeepLab-v2: one trunk of output stride 8, two heads.
+    """DeepLab-v2 with two heads on one trunk of output stride 8.
 
     Args:
         num_classes: C.
@@ -46,13 +46,13 @@ class TaskNet(nn.Module):
         self.register_buffer("input_shift", (0.5 - mean) / std, persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment and estimate depth.
+        """Predict segmentation and depth.
 
         Args:
             image: [N, 3, H, W] in [-1, 1].
 
         Returns:
-            (logits [N, C, h, w], depth [N, 1, h, w]) at about H / 8 x W / 8; depth is encoded.
+            (logits [N, C, h, w], encoded depth [N, 1, h, w]), h and w about H / 8 and W / 8.
         """
         x = image * self.input_scale + self.input_shift
         features = self.trunk(x.contiguous(memory_format=torch.channels_last))
@@ -78,21 +78,21 @@ class AtrousHead(nn.Module):
 
 
 def atrous_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
-    """Each head's output, with one multiplication for all taps of all heads' branches.
+    """Outputs of all heads, from one 1x1 convolution that computes all taps of all branches.
 
-    A tap of a dilated convolution is a 1x1 convolution whose result is shifted. All of them at once
-    have enough output channels to be fast, which a head of a few channels has not; and PyTorch's
-    gradients of a convolution of large dilation are slow on CPUs. The shifted sum is taken in
-    float32. Taps that lie outside of the whole image are left out.
+    Each tap of a dilated convolution is a 1x1 convolution whose result is shifted. One convolution
+    for all taps has enough output channels to be fast, while a head with few channels does not;
+    PyTorch's gradients of convolutions with a large dilation are also slow on CPUs. The shifted
+    results are added in float32. Taps that lie outside the image for every pixel are skipped.
 
     Args:
         x: [N, c_in, h, w].
-        heads: of the same dilations.
+        heads: heads with the same dilations.
     """
     h, w = x.shape[2:]
     channels = [head.branches[0].out_channels for head in heads]
     branches = list(zip(*(head.branches for head in heads), strict=True))
-    weights: dict[tuple[int, int], Tensor] = {}  # by shift: the middle taps of all branches add up
+    weights: dict[tuple[int, int], Tensor] = {}  # by shift; all branches share the centre tap
     for convs in branches:
         weight = torch.cat([conv.weight for conv in convs])
         dilation = convs[0].dilation[0]
@@ -103,8 +103,8 @@ def atrous_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
                 weights[shift] = weights[shift] + tap if shift in weights else tap
     taps = F.conv2d(x, torch.cat(list(weights.values()))[:, :, None, None])
     biases = torch.stack([torch.cat([conv.bias for conv in convs]) for convs in branches])
-    # not a sum, whose gradient all branches would share: one tensor, to which gradients of further
-    # batches would be added once for each branch
+    # mean, not sum: the gradient of a sum is one tensor for all branches, and the gradients of
+    # further batches would be added to it once per branch
     bias = biases.mean(0) * len(branches)
     out = bias.float().view(-1, 1, 1)
     for (dy, dx), tap in zip(weights, taps.split(sum(channels), 1), strict=True):

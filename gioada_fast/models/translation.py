@@ -1,4 +1,4 @@
-"""The translation network G_img: synthetic image, depth and semantics to a real-looking image."""
+"""The translation network G_img, which makes a synthetic image look real."""
 
 import torch
 import torch.nn.functional as F
@@ -10,24 +10,24 @@ from .layers import InstanceNormAct, channels, interior, normalise
 
 
 class TranslationNet(nn.Module):
-    """ResNet generator of CycleGAN, guided by geometry.
+    """ResNet generator of CycleGAN, guided by depth and semantics.
 
-    7x7 convolution, two of stride 2, residual blocks, two upsamplings, 7x7, tanh; instance norm and
-    reflection padding throughout. The result is ``tanh(f(input) + atanh(x_s))`` and the last
-    convolution starts at zero: an untrained network translates nothing, so that a task network
-    trained on the source goes on where it was, and what is learned is the change from source to
-    target.
+    A 7x7 convolution, two convolutions of stride 2, residual blocks, two upsamplings, a 7x7
+    convolution and tanh, with instance norm and reflection padding. The output is
+    ``tanh(f(input) + atanh(x_s))``, so that f learns the change from source to target. Its last
+    convolution starts at zero: an untrained network returns its input, and a task network that was
+    trained on the source sees no sudden change when the adaptation begins.
 
     Args:
-        num_classes: C, the channels of the one-hot labels.
-        geometry: whether depth and semantics are seen; without them the input is the image alone.
+        num_classes: C, the number of channels of the one-hot labels.
+        geometry: whether the input has depth and semantics beside the image.
         width: factor on the 64 base channels.
-        blocks: residual blocks.
+        blocks: number of residual blocks.
         checkpointing: keep only the input of each residual block for the backward pass, which
             computes the block again.
 
-    Source: Johnson et al. (arXiv 1603.08155), Zhu et al. (arXiv 1703.10593); the input of depth and
-    semantics is GIO-Ada's (arXiv 1812.05040), section on input-level adaptation.
+    Source: Johnson et al. (arXiv 1603.08155), Zhu et al. (arXiv 1703.10593). Depth and semantics in
+    the input come from GIO-Ada (arXiv 1812.05040), section on input-level adaptation.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TranslationNet(nn.Module):
         self.geometry = geometry
         c1, c2, c4 = (channels(base, width) for base in (64, 128, 256))
         in_channels = 3 + (1 + num_classes if geometry else 0)
-        # every norm pads for the convolution that follows it
+        # each norm adds the padding of the next convolution
         self.encoder = nn.Sequential(
             nn.ReflectionPad2d(3),
             *_conv_norm_relu(nn.Conv2d(in_channels, c1, 7)),
@@ -68,13 +68,13 @@ class TranslationNet(nn.Module):
         labels: Tensor | None = None,
         x_s: Tensor | None = None,
     ) -> Tensor:
-        """Translate.
+        """Translate source images.
 
         Args:
             image: uint8 [N, 3, H, W].
-            depth: [N, 1, H, W] encoded; needed with ``geometry``.
-            labels: [N, H, W] train ids, uint8 or int64; ignored pixels have no class.
-            x_s: ``normalise(image)``, where the caller has it already.
+            depth: [N, 1, H, W] encoded; required with ``geometry``.
+            labels: [N, H, W] train ids, uint8 or int64, 255 ignored; required with ``geometry``.
+            x_s: ``normalise(image)`` if the caller has computed it already.
 
         Returns:
             [N, 3, H, W] float32 in (-1, 1).
@@ -82,7 +82,7 @@ class TranslationNet(nn.Module):
         x = x_s = normalise(image) if x_s is None else x_s
         if self.geometry:
             if depth is None or labels is None:
-                raise ValueError("depth, labels: None, but the network was built with geometry")
+                raise ValueError("depth or labels is None: a network with geometry needs both")
             dtype = _compute_dtype(image.device)
             x = translation_input(image, depth, labels, self.num_classes, dtype)
         half = (image.shape[2] + 1) // 2, (image.shape[3] + 1) // 2
@@ -92,18 +92,18 @@ class TranslationNet(nn.Module):
                 x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(x)
-        # nearest upsampling to the encoder's own sizes, so that odd sizes come back as they were
+        # nearest upsampling to the sizes in the encoder, which may be odd
         x = self.up1(F.interpolate(x, size=half, mode="nearest"))
         x = self.up2(F.interpolate(x, size=image.shape[2:], mode="nearest"))
         change = self.to_image(x).float()
-        # 0.999 keeps atanh and its gradient finite where the image is black or white
+        # 0.999 keeps atanh finite where the image is black or white
         return torch.tanh(change + torch.atanh(x_s * 0.999))
 
 
 class ResidualBlock(nn.Module):
-    """x + norm(conv(relu(norm(conv(x))))), each 3x3 with reflection padding.
+    """x + norm(conv(relu(norm(conv(x))))) with 3x3 convolutions and reflection padding.
 
-    The input is x padded by 1, the output padded by ``pad``: 1 for another block.
+    The input is x padded by 1 pixel. The output is padded by ``pad``: 1 if another block follows.
     """
 
     def __init__(self, c: int, pad: int):
@@ -119,7 +119,7 @@ class ResidualBlock(nn.Module):
 
 
 def _compute_dtype(device: torch.device) -> torch.dtype:
-    """What the first convolution computes in."""
+    """Dtype in which the first convolution computes."""
     if torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
     return torch.float32

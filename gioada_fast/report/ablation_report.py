@@ -17,17 +17,17 @@ from .page import embed, render, unreadable_notes
 
 @dataclass(frozen=True)
 class RowPictures:
-    """Pictures of one run of a row; None where there is no file."""
+    """Pictures of one run of a row; None if there is no file."""
 
     comparison: Path | None
     panel: Path | None
 
 
 def tables(summary: Mapping[str, Any], control: str) -> list[Table]:
-    """The rows' mIoU, and their IoU by class with the rows as numbered columns.
+    """One table of each row's mIoU, and one of IoU by class whose columns are the numbered rows.
 
     Args:
-        summary: all figures.
+        summary: all scores.
         control: caption of the row that the others are compared with.
     """
     rows = summary["rows"]
@@ -35,7 +35,8 @@ def tables(summary: Mapping[str, Any], control: str) -> list[Table]:
     rows_table = Table(
         caption=Text(
             f"mIoU in % on {summary['target']}; seeds {seeds}, ± standard deviation over them. "
-            f"Difference to '{control}' in points; gap: share of the way from there to the oracle."
+            f"Difference to '{control}' in points; gap: this difference as a fraction of the "
+            "oracle's difference."
         ),
         caption_justify="left",
     )
@@ -66,14 +67,14 @@ def ablation_page(
     row_count: int,
     pictures: Mapping[str, RowPictures],
 ) -> str:
-    """HTML that needs nothing beside it.
+    """HTML page in a single file, with embedded pictures and no scripts.
 
     Args:
-        summary: all figures.
+        summary: all scores.
         control: caption of the row that the others are compared with.
-        row_count: number of rows that an ablation can have.
-        pictures: by row name, those of the first seed; panels are shown where the source is
-            translated.
+        row_count: number of rows in a complete ablation.
+        pictures: pictures of each row's first seed, by row name. Panels are shown for rows that
+            translate the source.
     """
     captions = {
         row["name"]: f"{row['caption'].capitalize()}, seed {row['seeds'][0]['seed']}"
@@ -126,7 +127,9 @@ def _verdict(summary: Mapping[str, Any], row_count: int) -> str:
     rows = summary["rows"]
     scored = [row for row in rows if _adapts(row) and row["difference"]["mean"] is not None]
     if not scored:
-        return f"{len(rows)} of {row_count} rows are there; none to compare with the control yet."
+        return (
+            f"{len(rows)} of {row_count} rows are finished, none to compare with the control yet."
+        )
     best = max(scored, key=lambda row: row["difference"]["mean"])
     change = with_spread(best["difference"], points)
     return f"The largest difference to the control: {change} points, {best['caption']}."

@@ -16,9 +16,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from .formatting import spaced
 
 _MAX_POINTS = 400
-"""Of a curve; longer ones are averaged over neighbours."""
+"""Number of points of a curve; longer curves are averaged over neighbours."""
 
-# Matplotlib writes literal colours; these are replaced by what follows the reader's colour scheme.
+# Matplotlib writes literal colours, which are replaced by CSS names that follow the reader's colour
+# scheme.
 _INK = "#000001"
 _LINES = tuple(f"#00000{n}" for n in range(2, 8))
 _STYLESHEET_COLOURS = {
@@ -38,7 +39,7 @@ class _Curve:
 def charts(
     records: Sequence[Mapping[str, Any]], phases: Mapping[str, int]
 ) -> list[dict[str, str | Markup]]:
-    """Title, description and inline SVG of every quantity that the run has logged."""
+    """Title, description and inline SVG of a chart for every logged quantity."""
     keys = list(dict.fromkeys(key for record in records for key in record))
     pairs = {
         "Adversarial losses, input level": {
@@ -74,7 +75,7 @@ def charts(
         curves = [curve for curve in curves if curve.steps]
         if not curves:
             continue
-        # an evaluation scores the weights that the next phase starts from: one line through all
+        # one line through all phases, because a phase starts from weights that were just scored
         svg = _svg(curves, phases, prefix=f"chart{len(drawn)}", unbroken=evaluation)
         ends = "; ".join(
             f"{curve.label} from {curve.values[0]:.3g} at step {curve.steps[0]} "
@@ -96,7 +97,7 @@ def _curve(records: Iterable[Mapping[str, Any]], key: str, label: str, scale: fl
 
 
 def _thin(steps: list[int], values: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Means over equal numbers of neighbours, so that no more than ``_MAX_POINTS`` are left."""
+    """Average equal numbers of neighbours, so that at most ``_MAX_POINTS`` points are left."""
     size = math.ceil(len(steps) / _MAX_POINTS)
     starts = np.arange(0, len(steps), size)
     counts = np.diff([*starts, len(steps)])
@@ -106,7 +107,7 @@ def _thin(steps: list[int], values: list[float]) -> tuple[np.ndarray, np.ndarray
 def _svg(
     curves: Sequence[_Curve], phases: Mapping[str, int], prefix: str, unbroken: bool
 ) -> Markup:
-    """A chart over steps, with a mark at each change of phase, as an element for HTML."""
+    """A chart over steps as an HTML element, with a line at each change of phase."""
     settings: Any = {  # matplotlib's stubs spell out every key
         "svg.fonttype": "none",
         "svg.hashsalt": prefix,
@@ -136,7 +137,7 @@ def _svg(
         if len(curves) > 1:
             axes.legend(frameon=False, fontsize=8, handlelength=1.4)
         text = StringIO()
-        # a missing entry would be filled in, and the block of metadata names addresses
+        # matplotlib fills in missing entries, and its metadata block contains URLs
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
     return _inline(text.getvalue(), prefix)
@@ -155,7 +156,7 @@ def _draw(axes: Any, curve: _Curve, colour: str, unbroken: bool) -> None:
 
 
 def _mark_phases(axes: Any, phases: Mapping[str, int]) -> None:
-    """A line where a phase ends and the next begins, and the phases' names above the axes."""
+    """Draw a line between phases, and the phases' names above the axes."""
     start, right = 0, axes.get_xlim()[1]
     for number, (phase, end) in enumerate(phases.items(), start=1):
         if number < len(phases):
@@ -176,7 +177,7 @@ def _mark_phases(axes: Any, phases: Mapping[str, int]) -> None:
 
 
 def _inline(svg: str, prefix: str) -> Markup:
-    """Fit a stand-alone SVG of matplotlib's for an HTML page that holds several of them."""
+    """Adapt a stand-alone SVG file of matplotlib for an HTML page with several of them."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)

@@ -1,4 +1,4 @@
-"""What ``data.check`` has found, for people and programs: tables, a contact sheet, JSON."""
+"""Reports on data sets from the findings of ``data.check``: tables, a contact sheet, JSON."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,19 +16,19 @@ from .formatting import NO_VALUE, percent
 from .panels import colour_depth, grid
 
 SHEET_ROWS = 4
-"""Frames of each set on a contact sheet."""
+"""Maximum number of frames of each set on a contact sheet."""
 SHEET_WIDTH = 256
-"""Pixels of each picture on it."""
+"""Width of each picture on a contact sheet, in pixels."""
 
-_SIZES_SHOWN = 3
+_MAX_SIZES = 3
 _PAPER = 255
 
 
 def tables(reports: Mapping[str, SetReport], space: LabelSpace) -> Iterator[Table]:
-    """A column for each set: what it holds, and, where there are labels, of which classes.
+    """One table of all sets' contents, and one of their classes if any set has labels.
 
     Args:
-        reports: by the set's name, at least one.
+        reports: reports by the set's name, at least one.
         space: classes of the label maps' train ids.
     """
     summary = Table("", *reports, show_edge=False)
@@ -57,7 +57,7 @@ def tables(reports: Mapping[str, SetReport], space: LabelSpace) -> Iterator[Tabl
 
 
 def as_dict(report: SetReport, space: LabelSpace) -> dict[str, Any]:
-    """A set as JSON has it; all errors, shares from 0 to 1, depth in metres."""
+    """A report as JSON with all errors; shares are fractions, depth is in metres."""
     labels, depth = report.labels, report.depth
     return {
         "data_set": report.data.name,
@@ -95,21 +95,20 @@ def as_dict(report: SetReport, space: LabelSpace) -> dict[str, Any]:
 
 
 def contact_sheet(reports: Mapping[str, SetReport], space: LabelSpace) -> np.ndarray | None:
-    """A few sound frames of each set, evenly spaced, below each other; the sets side by side.
+    """A picture of a few sound frames of each set, evenly spaced, with the sets side by side.
 
-    Of each frame the image, the labels in their colours and the depth, where the set has them.
-    Ignored pixels, and those without depth, are black; pictures of another shape have white
-    margins.
+    Each frame is shown as its image, and as coloured labels and depth if the set has them. Pixels
+    that are ignored or have no depth are black; pictures of another aspect ratio get white margins.
 
     Args:
-        reports: by the set's name, which is the caption.
+        reports: reports by the set's name, which is the caption.
         space: classes of the label maps' train ids.
 
     Returns:
-        RGB uint8 [height, width, 3], or None where no frame is sound.
+        RGB uint8 [height, width, 3], or None if no frame is sound.
 
     Raises:
-        InputError: a file has become unreadable since.
+        InputError: a file has become unreadable since the check.
     """
     reports = {name: report for name, report in reports.items() if report.sound}
     if not reports:
@@ -140,7 +139,7 @@ def contact_sheet(reports: Mapping[str, SetReport], space: LabelSpace) -> np.nda
 def _pictures(
     report: SetReport, index: int, size: tuple[int, int], space: LabelSpace
 ) -> Iterator[np.ndarray]:
-    """Image, labels and depth of a frame, as far as its set has them, RGB uint8 [*size, 3]."""
+    """Pictures RGB uint8 [*size, 3] of a frame: image, and labels and depth if the set has them."""
     data, files = report.data, report.data.frames[index]
     image = read_image(files.image)
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
@@ -155,7 +154,7 @@ def _pictures(
 
 
 def _on_paper(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """In the middle of white of a size that is no smaller."""
+    """The picture centred on white of at least the same size."""
     paper = np.full((*size, 3), _PAPER, np.uint8)
     h, w = picture.shape[:2]
     top, left = (size[0] - h) // 2, (size[1] - w) // 2
@@ -167,8 +166,8 @@ def _summary(report: SetReport) -> dict[str, str]:
     kinds = [error.kind for error in report.errors]
     labels, depth = report.labels, report.depth
     sizes = [f"{w}x{h} ({count})" for (h, w), count in report.sizes.items()]
-    if len(sizes) > _SIZES_SHOWN:
-        sizes[_SIZES_SHOWN:] = [f"{len(sizes) - _SIZES_SHOWN} more"]
+    if len(sizes) > _MAX_SIZES:
+        sizes[_MAX_SIZES:] = [f"{len(sizes) - _MAX_SIZES} more"]
     rows = {
         "data set": report.data.name,
         "folder": str(report.data.root),
@@ -187,7 +186,7 @@ def _summary(report: SetReport) -> dict[str, str]:
 
 
 def _share(share: float | None) -> str:
-    """Percent, with what is little but not nothing told apart from nothing."""
+    """Percent; a small fraction that would round to 0.0 becomes ``< 0.1``."""
     return "< 0.1" if share is not None and 0 < share < 5e-4 else percent(share)
 
 

@@ -1,4 +1,4 @@
-"""Pictures for people: coloured depth, overlays, and panels of captioned columns."""
+"""Pictures for people: coloured depth, overlays, and panels with captioned columns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from ..atomic_files import write_atomically
 from ..data.files import LabelledFrame
-from ..data.sets import resize_image, resize_nearest
+from ..data.transforms import resize_image, resize_nearest
 from ..errors import InputError
 from ..labels import LabelSpace
 
@@ -31,7 +31,7 @@ COMPARISON_COLUMNS = {
     "adapted": "adapted",
     "supervised": "supervised",
 }
-"""Column's key in a row of pictures, and the caption above it."""
+"""Key of each column in a row of pictures, and the caption above the column."""
 
 _GUTTER, _GROUP_GUTTER, _CAPTION = 3, 15, 24
 _PAPER, _INK = 255, (40, 40, 40)
@@ -42,12 +42,12 @@ _JPEG_QUALITY = 90
 def colour_depth(depth_encoded: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """Encoded depth in the colours of ``plasma``: near is bright yellow, far is dark blue.
 
-    The square root spreads the far range, where inverse depth has next to no contrast.
+    The square root stretches the far range, where inverse depth has hardly any contrast.
 
     Args:
-        depth_encoded: [H, W] float, 1 near to 0 far (``depth.encode_depth``); values beyond are
-            clamped.
-        valid: bool [H, W], or None for everywhere. Invalid pixels and NaN become black.
+        depth_encoded: [H, W] float from 1 (near) to 0 (far), see ``depth.encode_depth``; other
+            values are clamped.
+        valid: bool [H, W], or None if all pixels are valid. Invalid pixels and NaN become black.
 
     Returns:
         RGB uint8 [H, W, 3].
@@ -65,8 +65,8 @@ def overlay(image: np.ndarray, colours: np.ndarray, alpha: float = 0.5) -> np.nd
 
     Args:
         image: RGB uint8 [H, W, 3].
-        colours: RGB uint8 [H, W, 3], such as ``LabelSpace.colourise`` gives.
-        alpha: share of ``colours``, 0 to 1.
+        colours: RGB uint8 [H, W, 3], for example from ``LabelSpace.colourise``.
+        alpha: weight of ``colours``, 0 to 1.
 
     Returns:
         RGB uint8 [H, W, 3].
@@ -120,12 +120,12 @@ def training_pictures(
 
 
 def training_panel(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-    """One row a pair: the source with its truth on the left, the target's prediction on the right.
+    """One row per pair: source with ground truth on the left, target with prediction on the right.
 
     Args:
-        rows: for each pair, pictures by the keys of ``SOURCE_COLUMNS`` and ``TARGET_COLUMNS``; a
-            key that no row has (``translated`` while training on the source only) is left out.
-            See ``grid`` for the pictures.
+        rows: for each pair, pictures by the keys of ``SOURCE_COLUMNS`` and ``TARGET_COLUMNS``.
+            Columns that no row has are left out (``translated`` in the source-only phase). See
+            ``grid`` for the pictures.
 
     Returns:
         RGB uint8 [height, width, 3].
@@ -143,7 +143,7 @@ def comparison_pictures(
 
     Args:
         images: target images, RGB uint8 [H, W, 3].
-        labels: their ground truth of any size, train ids; None without.
+        labels: their ground truth as train ids, of any size; None if there is none.
         segmentations: predicted train ids [N, H, W] by the name of a result's column.
         space: classes of the train ids.
     """
@@ -161,11 +161,11 @@ def comparison_pictures(
 
 
 def comparison_panel(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-    """One row an evaluation frame: target, ground truth, and segmentation before and after.
+    """One row per evaluation frame: target, ground truth, and segmentation before and after.
 
     Args:
-        rows: for each frame, pictures by the keys of ``COMPARISON_COLUMNS``; a key that no row has
-            is left out. See ``grid`` for the pictures.
+        rows: for each frame, pictures by the keys of ``COMPARISON_COLUMNS``. Columns that no row
+            has are left out. See ``grid`` for the pictures.
 
     Returns:
         RGB uint8 [height, width, 3].
@@ -177,23 +177,23 @@ def grid(rows: Sequence[Mapping[str, np.ndarray]], *groups: Mapping[str, str]) -
     """Captioned columns on white, in groups with a wider gutter between them.
 
     Args:
-        rows: pictures by key, RGB uint8 [H, W, 3], all of one size.
-        groups: for each group, its columns' keys and captions (ASCII) in order.
+        rows: pictures by key, RGB uint8 [H, W, 3], all of the same size.
+        groups: for each group, keys and captions (ASCII) of its columns in order.
 
     Returns:
         RGB uint8 [height, width, 3].
 
     Raises:
-        ValueError: no row, a key that only some rows have or that no group names, or pictures of
-            different shape or dtype.
+        ValueError: there is no row, a key is missing in some rows or in all groups, or pictures
+            differ in shape or dtype.
     """
     if not rows:
         raise ValueError("a panel needs at least one row")
     keys, named = set(rows[0]), {key for group in groups for key in group}
     if any(set(row) != keys for row in rows) or not keys or not keys <= named:
         raise ValueError(
-            f"rows have {[sorted(row) for row in rows]}, expected the same keys in every row, "
-            f"out of {sorted(named)}"
+            f"rows have {[sorted(row) for row in rows]}, expected the same keys in every row, all "
+            f"from {sorted(named)}"
         )
     shape = next(iter(rows[0].values())).shape
     for row in rows:
@@ -201,7 +201,7 @@ def grid(rows: Sequence[Mapping[str, np.ndarray]], *groups: Mapping[str, str]) -
             if picture.shape != shape or picture.dtype != np.uint8 or shape[2:] != (3,):
                 raise ValueError(
                     f"{key} is {picture.dtype} {list(picture.shape)}, expected uint8 [H, W, 3] "
-                    f"of one size, the first is {list(shape)}"
+                    f"of the same size as the first, {list(shape)}"
                 )
 
     height, width = shape[:2]
@@ -227,10 +227,10 @@ def grid(rows: Sequence[Mapping[str, np.ndarray]], *groups: Mapping[str, str]) -
 
 
 def save_image(path: Path, image: np.ndarray) -> None:
-    """Write an image as JPEG or PNG by the path's suffix, whole or not at all.
+    """Write an image as JPEG or PNG, depending on the path's suffix, completely or not at all.
 
     Args:
-        path: file in a folder that exists; an older one is replaced.
+        path: file in an existing folder; an existing file is replaced.
         image: RGB uint8 [H, W, 3], or one channel [H, W] (ids uint8; as PNG also uint16).
 
     Raises:
@@ -245,7 +245,7 @@ def save_image(path: Path, image: np.ndarray) -> None:
 
 
 def encode_image(image: np.ndarray, suffix: str = ".jpg") -> bytes:
-    """The bytes of the file that ``save_image`` writes."""
+    """The content of the file that ``save_image`` writes."""
     png = suffix == ".png"
     colour = image.ndim == 3 and image.shape[2] == 3
     dtypes = (np.uint8, np.uint16) if png and not colour else (np.uint8,)
@@ -260,13 +260,13 @@ def encode_image(image: np.ndarray, suffix: str = ".jpg") -> bytes:
 
 
 def _write_caption(strip: np.ndarray, caption: str) -> None:
-    """Draw ``caption`` centred in a white strip [h, w, 3]; shrunk where it is wider than that."""
+    """Draw ``caption`` centred in a white strip [h, w, 3], in smaller letters if it is too long."""
     scale = 0.5
     (width, _), _ = cv2.getTextSize(caption, _FONT, scale, 1)
     scale *= min(1, (strip.shape[1] - 2) / width)
     (width, height), _ = cv2.getTextSize(caption, _FONT, scale, 1)
     corner = (strip.shape[1] - width) // 2, (strip.shape[0] + height) // 2
-    # putText wants contiguous pixels, the strip is a window into the panel
+    # putText needs contiguous pixels, but the strip is a view of the panel
     drawn = np.ascontiguousarray(strip)
     cv2.putText(drawn, caption, corner, _FONT, scale, _INK, 1, cv2.LINE_AA)
     strip[:] = drawn

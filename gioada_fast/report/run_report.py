@@ -13,22 +13,23 @@ from .charts import charts
 from .formatting import NO_VALUE, percent, points, settings_by_section, spaced
 from .page import embed, render, unreadable_notes
 
-_PANELS_BETWEEN = 4
+_MAX_OTHER_PANELS = 4
+"""Number of panels shown besides the last one of each phase."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result: a class, or the mean over the classes."""
+    """A row of the result's table: a class, or the mean over the classes."""
 
     name: str
     scores: list[float | None]
-    """IoU in [0, 1], one for each column of the result; None where it is undefined."""
+    """IoU in [0, 1] for each column of the result; None if it is undefined."""
     colour: tuple[int, int, int] | None = None
-    """RGB of the class."""
+    """RGB colour of the class."""
 
     @property
     def difference(self) -> float | None:
-        """Last column minus first, or None where either is undefined or there is one column."""
+        """Last column minus first; None if either is undefined or there is one column only."""
         first, last = self.scores[0], self.scores[-1]
         if len(self.scores) < 2 or first is None or last is None:
             return None
@@ -36,7 +37,7 @@ class Row:
 
 
 def result_rows(result: Mapping[str, Any]) -> list[Row]:
-    """The classes of a ``result.json`` in their order, and the mIoU last."""
+    """Rows for the classes of a ``result.json`` in their order, then one for the mIoU."""
     columns = result["columns"]
     classes = zip(result["classes"], result["colours"], strict=True)
     rows = [
@@ -47,7 +48,7 @@ def result_rows(result: Mapping[str, Any]) -> list[Row]:
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
-    """The result for the terminal: class, one or two columns of IoU, their difference; mIoU last.
+    """Table for the terminal: one or two columns of IoU by class and their difference; mIoU last.
 
     Args:
         result: the content of ``result.json``.
@@ -76,7 +77,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 @dataclass(frozen=True)
 class RunRecords:
-    """What a run has left behind so far, finished or not."""
+    """What a run has written so far, whether it is finished or not."""
 
     name: str
     settings: Mapping[str, Any]
@@ -86,7 +87,7 @@ class RunRecords:
     metrics: Sequence[Mapping[str, Any]]
     """Records of ``metrics.jsonl`` by step."""
     unreadable_lines: int
-    """Lines of it that were left out."""
+    """Number of lines of ``metrics.jsonl`` that were left out."""
     panels: Mapping[int, Path]
     """JPEG files by step."""
     comparison: Path | None
@@ -94,7 +95,7 @@ class RunRecords:
 
 
 def run_page(run: RunRecords) -> str:
-    """HTML that needs nothing beside it: pictures and curves are inside, there are no scripts."""
+    """HTML page in a single file: pictures and curves are embedded, there are no scripts."""
     phases = _phase_ends(run.metrics)
     unreadable: list[str] = []
     panels = [
@@ -103,15 +104,13 @@ def run_page(run: RunRecords) -> str:
     ]
     comparison = []
     if run.comparison is not None:
-        comparison = [(run.comparison, "The target, its ground truth and its segmentations")]
+        comparison = [(run.comparison, "Target images, ground truth and segmentations")]
     pictures = {"panels": embed(panels, unreadable), "comparison": embed(comparison, unreadable)}
     notes = unreadable_notes(unreadable)
     if run.unreadable_lines:
-        notes.append(
-            f"Unreadable lines of metrics.jsonl that are left out: {run.unreadable_lines}."
-        )
+        notes.append(f"Unreadable lines of metrics.jsonl, left out: {run.unreadable_lines}.")
     rows = [] if run.result is None else result_rows(run.result)
-    largest = max((abs(row.difference) for row in rows if row.difference is not None), default=0)
+    differences = [abs(row.difference) for row in rows if row.difference is not None]
     return render(
         "run_report.html",
         name=run.name,
@@ -119,7 +118,7 @@ def run_page(run: RunRecords) -> str:
         result=run.result,
         rows=rows,
         updates="" if run.result is None else _updates(run.result["columns"]),
-        largest=largest or 1,
+        max_difference=max(differences, default=0) or 1,
         charts=charts(run.metrics, phases),
         settings=settings_by_section(run.settings),
         notes=notes,
@@ -128,7 +127,7 @@ def run_page(run: RunRecords) -> str:
 
 
 def _phase_ends(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Last step of each phase that has a record, in the order in which the phases ran."""
+    """Last recorded step of each phase, in the order in which the phases ran."""
     ends: dict[str, int] = {}
     for record in records:
         ends[spaced(record["phase"])] = record["step"]
@@ -136,7 +135,7 @@ def _phase_ends(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _phase_of(step: int, phases: Mapping[str, int]) -> str | None:
-    """The phase that ``step`` belongs to; the last one for steps without a record yet."""
+    """The phase of a step; the last phase if the step has no record yet."""
     last = list(phases)[-1] if phases else None
     return next((phase for phase, end in phases.items() if step <= end), last)
 
@@ -147,13 +146,13 @@ def _score(share: float | None) -> str:
 
 def _updates(columns: Sequence[Mapping[str, Any]]) -> str:
     each = ", ".join(f"{column['name']} {column['updates']}" for column in columns)
-    caution = "; the columns differ in the length of training, too"
+    caution = "; note that the columns also differ in the length of training"
     differ = len({column["updates"] for column in columns}) > 1
     return f"Updates of the task network: {each}{caution if differ else ''}."
 
 
 def _verdict(run: RunRecords, phases: Mapping[str, int]) -> str:
-    """The outcome in one or two sentences."""
+    """The result in one or two sentences."""
     result, metrics = run.result, run.metrics
     schedule = run.settings.get("schedule") or {}
     steps = [schedule.get(key, 0) for key in ("source_only_steps", "adaptation_steps")]
@@ -164,13 +163,13 @@ def _verdict(run: RunRecords, phases: Mapping[str, int]) -> str:
         if len(result["columns"]) == 1:
             return (
                 f"{last['name'].capitalize()} reaches {_score(last['miou'])} mIoU. "
-                "The run has one phase, so there is nothing to compare it with."
+                "The run has a single phase, so there is nothing to compare with."
             )
         change = points(result_rows(result)[-1].difference)
         scores = f"from {percent(first['miou'])} to {_score(last['miou'])}"
         subject = "Adaptation" if last["name"] == "adapted" else "Longer training"
         if change == "0.0":
-            return f"{subject} left the mIoU where it was, {scores}."
+            return f"{subject} did not change the mIoU, {scores}."
         verb = "gained" if change[0] == "+" else "lost"
         return f"{subject} {verb} {change[1:]} points of mIoU, {scores}."
 
@@ -180,14 +179,14 @@ def _verdict(run: RunRecords, phases: Mapping[str, int]) -> str:
     scored = [record for record in metrics if "eval/miou" in record]
     if scored:
         score, when = _score(scored[-1]["eval/miou"]), scored[-1]["step"]
-        verdict += f" At its last evaluation, step {when}, the mIoU was {score}."
+        verdict += f" At the last evaluation, step {when}, the mIoU was {score}."
     return verdict
 
 
 def _choose_panels(panels: Mapping[int, Path], phases: Mapping[str, int]) -> list[tuple[int, Path]]:
-    """The last panel of each phase and a few spaced between, by step."""
+    """The last panel of each phase and a few evenly spaced others, by step."""
     last = {_phase_of(step, phases): step for step in sorted(panels)}
     others = sorted(set(panels) - set(last.values()))
-    between = np.linspace(0, len(others) - 1, min(len(others), _PANELS_BETWEEN))
+    between = np.linspace(0, len(others) - 1, min(len(others), _MAX_OTHER_PANELS))
     chosen = {others[round(index)] for index in between}.union(last.values())
     return [(step, panels[step]) for step in sorted(chosen)]

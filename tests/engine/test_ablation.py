@@ -1,4 +1,4 @@
-"""The ablation as a user meets it, on a miniature: two and two updates a row."""
+"""The ablation on miniature data, run by its command line: two updates per row."""
 
 import hashlib
 import json
@@ -55,7 +55,7 @@ def hashed(tensor):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Miniature data, all nine rows on it, and what each update saw."""
+    """Miniature data, all nine rows trained on it, and what each update saw."""
     folder = tmp_path_factory.mktemp("ablation")
     write_street_scenes(folder / "street_scenes")
     write_camvid(folder / "camvid")
@@ -79,7 +79,7 @@ def world(tmp_path_factory):
     return folder, updates
 
 
-def test_a_row_each_with_all_figures(world):
+def test_every_row_has_all_scores(world):
     folder, _ = world
     ablation = folder / "runs" / "ablation"
     summary = json.loads((ablation / "ablation.json").read_text())
@@ -132,7 +132,7 @@ def test_all_rows_start_from_the_same_weights_and_see_the_same_pairs(world):
     assert len(set(ends)) == len(ROWS)
 
 
-def test_a_second_call_runs_nothing_and_shows_the_same(world):
+def test_a_second_call_trains_nothing_and_prints_the_same(world):
     folder, _ = world
     before = {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("seed0/**/*") if p.is_file()}
     with mock.patch.object(Trainer, "train", side_effect=AssertionError("it trains")):
@@ -145,7 +145,7 @@ def test_a_second_call_runs_nothing_and_shows_the_same(world):
     }
 
 
-def test_garbage_labels_of_the_target_change_the_oracle_alone(world, tmp_path):
+def test_garbage_target_labels_change_only_the_oracle(world, tmp_path):
     folder, _ = world
     shutil.copytree(folder / "street_scenes", tmp_path / "street_scenes")
     shutil.copytree(folder / "camvid", tmp_path / "camvid")
@@ -158,7 +158,7 @@ def test_garbage_labels_of_the_target_change_the_oracle_alone(world, tmp_path):
         assert same == (name != "oracle"), name
 
 
-def test_an_interrupted_row_goes_on_and_a_rerun_has_the_same_score(world, tmp_path, monkeypatch):
+def test_an_interrupted_row_resumes_and_reaches_the_same_score(world, tmp_path, monkeypatch):
     folder, _ = world
     rows = ("source_only", "self_training")
     original = Trainer._set_learning_rates
@@ -172,12 +172,12 @@ def test_an_interrupted_row_goes_on_and_a_rerun_has_the_same_score(world, tmp_pa
         patch.setattr(Trainer, "_set_learning_rates", interrupted)
         typed = arguments(folder, tmp_path, *rows)
         done = command("ablate", *typed, cwd=folder)
-    assert done.returncode == 130 and "go on with the same command" in done.stderr, done.stderr
+    assert done.returncode == 130 and "continue with the same command" in done.stderr, done.stderr
     run = tmp_path / "ablation" / "seed0" / "self_training"
     assert (run / "checkpoints" / "last.pt").is_file() and not (run / "result.json").exists()
     kept = json.loads((tmp_path / "ablation" / "ablation.json").read_text())
     assert [row["name"] for row in kept["rows"]] == ["source_only"]
-    # of no use to a run that has a checkpoint
+    # a run that has a checkpoint does not need it
     (tmp_path / "ablation" / "seed0" / "source_only" / "task_source_only.safetensors").unlink()
 
     ablate(folder, tmp_path, *rows)
@@ -193,7 +193,7 @@ def test_an_interrupted_row_goes_on_and_a_rerun_has_the_same_score(world, tmp_pa
     assert weights(tmp_path, "self_training") == weights(folder / "runs", "self_training")
 
 
-def test_ctrl_c_in_the_last_evaluation_of_a_row_starts_no_other(world, tmp_path, monkeypatch):
+def test_ctrl_c_in_the_last_evaluation_of_a_row_starts_no_further_row(world, tmp_path, monkeypatch):
     folder, _ = world
     original = Trainer._evaluate
 
@@ -207,7 +207,7 @@ def test_ctrl_c_in_the_last_evaluation_of_a_row_starts_no_other(world, tmp_path,
     assert [path.name for path in (tmp_path / "ablation" / "seed0").iterdir()] == ["source_only"]
 
 
-def test_street_scenes_as_their_own_oracle(world, tmp_path):
+def test_the_oracle_of_street_scenes_trains_on_the_target_look(world, tmp_path):
     folder, _ = world
     settings = {"target": "street_scenes", "data.source.frames": 4}
     ablate(folder, tmp_path, "source_only", "oracle", **settings)
@@ -220,7 +220,7 @@ def test_street_scenes_as_their_own_oracle(world, tmp_path):
     assert data.source.look == "overcast" and data.target == config.data.target
 
 
-def test_the_oracle_has_labels_and_no_depth(world):
+def test_the_oracle_has_labels_but_no_depth(world):
     folder, _ = world
     config = Config()
     config.data.target.name, config.data.target.root = "camvid", str(folder / "camvid")
@@ -241,7 +241,7 @@ def test_the_oracle_has_labels_and_no_depth(world):
         (["--schedule.adaptation_steps=0", "--name=new"], ["adaptation_steps is 0"]),
     ],
 )
-def test_bad_input_is_told_before_anything_runs(world, extra, words):
+def test_bad_input_is_reported_before_anything_runs(world, extra, words):
     folder, _ = world
     done = command("ablate", *arguments(folder, folder / "runs"), *extra, cwd=folder)
     assert done.returncode == 2, (done.stdout, done.stderr)
@@ -250,17 +250,17 @@ def test_bad_input_is_told_before_anything_runs(world, extra, words):
     assert not (folder / "runs" / "new").exists()
 
 
-def test_an_oracle_without_labels_is_told_before_anything_runs(world, tmp_path):
+def test_an_oracle_without_labels_is_reported_before_anything_runs(world, tmp_path):
     folder, _ = world
     shutil.copytree(folder / "street_scenes", tmp_path / "street_scenes")
     shutil.copytree(folder / "camvid", tmp_path / "camvid")
     shutil.rmtree(tmp_path / "camvid" / "trainannot")
     done = command("ablate", *arguments(tmp_path, tmp_path / "runs"), cwd=tmp_path)
-    assert done.returncode == 2 and "name the other rows by --rows" in done.stderr
+    assert done.returncode == 2 and "name the other rows with --rows" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_start_of_another_model_is_refused(world):
+def test_initial_weights_of_another_model_are_refused(world):
     folder, _ = world
     start = folder / "runs" / "ablation" / "seed0" / "source_only" / "task_source_only.safetensors"
     for setting, words in (
@@ -275,16 +275,16 @@ def test_a_start_of_another_model_is_refused(world):
         assert not (folder / "other").exists()
 
 
-def test_levels_that_need_depth_are_refused_without(world):
+def test_levels_that_need_depth_are_refused_without_depth(world):
     folder, _ = world
     values = {"data.source.name": "camvid", "data.source.root": folder / "camvid", "name": "flat"}
     done = command("train", *flags(folder / "street_scenes", folder, **values), cwd=folder)
     assert done.returncode == 2 and "camvid has no depth" in done.stderr, done.stderr
 
 
-def test_figures_over_seeds(tmp_path):
-    """Mean, standard deviation of a sample, differences within a seed, share of the gap."""
-    scores = {  # row: mIoU of the seeds
+def test_statistics_over_seeds(tmp_path):
+    """Mean, sample standard deviation, differences within a seed, fraction of the gap."""
+    scores = {  # mIoU of each seed, by row
         "source_only": (0.20, 0.30),
         "control": (0.30, 0.40),
         "both": (0.40, 0.42),

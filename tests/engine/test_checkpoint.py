@@ -33,7 +33,7 @@ def small_config():
     return config
 
 
-def test_checkpoint_comes_back_as_it_was(tmp_path):
+def test_a_checkpoint_is_loaded_as_it_was_saved(tmp_path):
     state = {"step": 7, "tensors": {"a": torch.randn(3), "b": torch.zeros(0)}, "names": ["x", None]}
     save_checkpoint(tmp_path / "c.pt", state)
     back = load_checkpoint(tmp_path / "c.pt")
@@ -43,7 +43,7 @@ def test_checkpoint_comes_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("writer", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
-def test_a_pickle_bomb_does_not_go_off(tmp_path, writer):
+def test_malicious_pickle_code_is_not_run(tmp_path, writer):
     trigger = tmp_path / "exploded"
     writer({"format": 1, "networks": Bomb(trigger)}, tmp_path / "c.pt")
     with pytest.raises(InputError, match=r"c\.pt.*not loaded"):
@@ -63,7 +63,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, keep):
         load_checkpoint(path)
 
 
-def test_one_flipped_bit_is_noticed(tmp_path):
+def test_one_flipped_bit_is_detected(tmp_path):
     path = tmp_path / "c.pt"
     save_checkpoint(path, {"weights": torch.zeros(1000)})
     data = bytearray(path.read_bytes())
@@ -73,7 +73,7 @@ def test_one_flipped_bit_is_noticed(tmp_path):
         load_checkpoint(path)
 
 
-def test_a_foreign_file_is_no_checkpoint(tmp_path):
+def test_another_file_is_refused_as_a_checkpoint(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "c.pt")
     with pytest.raises(InputError, match="not a checkpoint of gioada_fast"):
         load_checkpoint(tmp_path / "c.pt")
@@ -94,13 +94,13 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     assert load_checkpoint(path)["step"] == 1 and os.listdir(tmp_path) == ["c.pt"]
 
 
-def test_an_unwritable_place_is_named(tmp_path):
+def test_an_unwritable_path_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file/c"):
         save_checkpoint(tmp_path / "file" / "c.pt", {})
 
 
-def test_task_weights_know_how_to_build_their_network(tmp_path):
+def test_task_weights_have_the_metadata_of_their_network(tmp_path):
     config = small_config()
     task = TaskNet(11, width=0.125)
     save_task(tmp_path / "task.safetensors", task, config)
@@ -113,7 +113,7 @@ def test_task_weights_know_how_to_build_their_network(tmp_path):
         load_translation(tmp_path / "task.safetensors")
 
 
-def test_weights_of_another_architecture_are_refused_by_key(tmp_path):
+def test_weights_of_another_architecture_are_refused_naming_keys(tmp_path):
     config = small_config()
     config.model.width = 0.25
     save_task(tmp_path / "w.safetensors", TaskNet(11, width=0.125), config)
@@ -123,7 +123,7 @@ def test_weights_of_another_architecture_are_refused_by_key(tmp_path):
 
 def test_foreign_safetensors_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
-    with pytest.raises(InputError, match="without a description"):
+    with pytest.raises(InputError, match="without metadata"):
         load_weights(tmp_path / "w.safetensors")
     (tmp_path / "w.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(InputError, match="not a readable safetensors"):

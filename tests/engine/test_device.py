@@ -1,4 +1,4 @@
-"""Batches reach the device whole and in order."""
+"""Batches reach the device complete and in order."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def numbered(count, pin=False):
         yield {name: tensor.pin_memory() if pin else tensor for name, tensor in batch.items()}
 
 
-def test_on_cpu_nothing_is_read_ahead():
+def test_on_the_cpu_no_batch_is_read_ahead():
     batches = numbered(3)
     first = next(to_device(batches, torch.device("cpu")))
     assert int(first["k"]) == 0 and int(next(batches)["k"]) == 1
@@ -20,10 +20,10 @@ def test_on_cpu_nothing_is_read_ahead():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("count", [0, 1, 5])
-def test_on_a_gpu_every_batch_is_copied_ahead_and_used_whole(count):
+def test_on_a_gpu_batches_are_copied_ahead_and_complete(count):
     device, found = torch.device("cuda"), []
     for batch in to_device(numbered(count, pin=True), device):
-        torch.cuda._sleep(1_000_000)  # the next copy is under way meanwhile
+        torch.cuda._sleep(1_000_000)  # during this time the next batch is copied
         found.append((batch["image"].float().mean(), batch["k"]))
     torch.cuda.synchronize()
     assert [int(k) for _, k in found] == list(range(count))

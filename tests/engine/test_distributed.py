@@ -1,4 +1,4 @@
-"""Two processes on one machine (gloo), as ``torchrun`` starts them."""
+"""Two processes on one machine (gloo), started by ``torchrun``."""
 
 import json
 import os
@@ -42,8 +42,8 @@ def finish(process: subprocess.Popen) -> str:
 
 
 @pytest.mark.parametrize("how", ["plain", "accumulate"])
-def test_two_processes_have_the_gradient_of_one_with_both_batches(tmp_path, how):
-    """Though the frames have different numbers of labelled pixels and of pixels with depth."""
+def test_two_processes_get_the_gradient_of_one_process_with_both_batches(tmp_path, how):
+    """Even if the frames differ in the number of labelled pixels and of pixels with depth."""
     finish(torchrun("-m", "tests.engine.two_processes", tmp_path / "found.pt", how))
     found = torch.load(tmp_path / "found.pt")
     batch = unequal_batch()
@@ -70,7 +70,7 @@ def trained(tmp_path_factory) -> Path:
     write_street_scenes(root / "scenes")
     command_line = flags(root / "scenes", root / "runs", **STEPS)
     output = finish(torchrun("-m", "gioada_fast.train", *command_line))
-    assert output.count("report: ") == 1  # one of them writes
+    assert output.count("report: ") == 1  # only one of them writes
     return root
 
 
@@ -79,8 +79,8 @@ def records(run: Path, kind: str) -> list[dict]:
     return [line for line in lines if f"{kind}" in " ".join(line)]
 
 
-def test_a_run_of_two_processes_is_that_of_one_that_accumulates(trained):
-    """The same pairs in each update: the losses of the first updates agree."""
+def test_two_processes_train_like_one_that_accumulates(trained):
+    """Both see the same pairs in each update, so the losses of the first updates agree."""
     settings = {**STEPS, "name": "one", "schedule.accumulate": 2}
     done = command("train", *flags(trained / "scenes", trained / "runs", **settings), cwd=trained)
     assert done.returncode == 0, done.stderr
@@ -92,7 +92,7 @@ def test_a_run_of_two_processes_is_that_of_one_that_accumulates(trained):
     assert scores[0]["eval/miou"] == pytest.approx(scores[1]["eval/miou"], abs=0.02)
 
 
-def test_stopped_together_and_resumed_to_the_same_weights(trained):
+def test_two_processes_stop_together_and_resume_to_the_same_weights(trained):
     settings = {**STEPS, "name": "stopped", "schedule.adaptation_steps": 4}
     run = trained / "runs" / "stopped"
     process = torchrun(
@@ -102,7 +102,7 @@ def test_stopped_together_and_resumed_to_the_same_weights(trained):
     while not (run / "metrics.jsonl").exists() or not records(run, "loss/"):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as the terminal sends it: to every process
+    os.killpg(process.pid, signal.SIGINT)  # to every process, as a terminal does
     output = process.communicate(timeout=120)[0]
     step = load_checkpoint(run / "checkpoints" / "last.pt")["step"]
     assert step < 8 and f"stopped after update {step}" in output, output
@@ -111,7 +111,7 @@ def test_stopped_together_and_resumed_to_the_same_weights(trained):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_as_many_processes_as_before_are_needed_to_resume(trained):
+def test_resuming_needs_the_same_number_of_processes(trained):
     done = command("train", "--resume", trained / "runs" / "mini", cwd=trained)
     assert done.returncode == 2
     assert "2 processes, now there are 1" in done.stderr

@@ -13,7 +13,7 @@ SPACE = label_space("camvid11")
 
 
 class Fixed(torch.nn.Module):
-    """Predicts the same small map for any image."""
+    """Predicts the same small map for every image."""
 
     def __init__(self, classes: np.ndarray):
         super().__init__()
@@ -39,8 +39,8 @@ def test_scores_from_counts():
     assert scores.pixel_accuracy == pytest.approx(9 / 12)
 
 
-def test_evaluate_adds_up_frames_of_any_size():
-    """Left half class 0, right half class 1 is predicted; what is ignored counts nowhere."""
+def test_evaluate_sums_over_frames_of_any_size():
+    """The prediction is class 0 on the left and 1 on the right; ignored pixels do not count."""
     first = np.zeros((10, 20), np.uint8)
     first[:, 10:] = 1
     second = np.full((4, 6), 2, np.uint8)
@@ -56,8 +56,8 @@ def test_evaluate_adds_up_frames_of_any_size():
     assert scores.miou == pytest.approx((100 / 109 * 2 + 0) / 3)
 
 
-def test_errors_of_depth_are_those_of_valid_pixels_up_to_80_metres():
-    """Predicted 10 m everywhere; of the truth, 8 and 20 m count, none and 100 m do not."""
+def test_depth_errors_count_valid_pixels_up_to_80_metres():
+    """10 m is predicted everywhere; true depths of 8 and 20 m count, none and 100 m do not."""
     task = Fixed(np.array([[0, 1]]))
     task.depth = torch.full((1, 1, 4, 4), NEAR / 10)
     truth = np.array([[8, 20], [0, 100]], np.float32)

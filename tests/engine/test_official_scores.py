@@ -1,4 +1,4 @@
-"""Our scores are those of ``cityscapesscripts``, run on the files that we write."""
+"""Our scores equal those that ``cityscapesscripts`` computes from the files that we write."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ official = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSeman
 
 
 class RandomLogits(torch.nn.Module):
-    """Predicts noise, coarser than the image."""
+    """Predicts noise at a lower resolution than the image."""
 
     def __init__(self, classes: int):
         super().__init__()
@@ -37,7 +37,7 @@ class RandomLogits(torch.nn.Module):
 
 
 def official_scores(folder: Path, root: Path, scored: tuple[str, ...], monkeypatch) -> dict:
-    """What the official tool finds in a folder of predictions; classes not scored are ignored."""
+    """Scores of the official tool for a folder of predictions; it ignores the other classes."""
     truth = sorted(map(str, root.glob("gtFine/val/*/*_gtFine_labelIds.png")))
     args = official.args
     args.evalInstLevelScore = args.evalPixelAccuracy = args.JSONOutput = args.colorized = False
@@ -62,7 +62,7 @@ def assert_agree(scores: dict, found: dict, classes: tuple[str, ...]) -> None:
 
 @pytest.fixture(params=["random", "sample"])
 def cityscapes(request, tmp_path) -> Path:
-    """A root of the official layout: miniatures with all ids, or the real frame."""
+    """A folder in the official layout: miniatures with all ids, or the real frame."""
     if request.param == "sample":
         return request.getfixturevalue("shared") / "data" / "cityscapes_sample"
     formats.write_cityscapes(tmp_path / "cityscapes", frames=2)
@@ -70,7 +70,7 @@ def cityscapes(request, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["cityscapes19", "cityscapes16", "kitti10"])
-def test_random_predictions(cityscapes, name, tmp_path, monkeypatch):
+def test_random_predictions_get_the_official_scores(cityscapes, name, tmp_path, monkeypatch):
     space = label_space(name)
     data = DataConfig(
         target=TargetConfig(name="cityscapes", root=str(cityscapes)),
@@ -89,7 +89,7 @@ def test_random_predictions(cityscapes, name, tmp_path, monkeypatch):
     found = official_scores(folder, cityscapes, space.classes, monkeypatch)
     assert_agree(dataclasses.asdict(scores), found, space.classes)
     assert 0 < scores.miou < 0.2
-    # the kernel, which keeps nothing of full size, counts the same
+    # the kernel, which never builds the full-size map, gets the same counts
     task.generator.manual_seed(0)
     again = evaluate(task, frames, space, torch.device("cpu"), "fp32")
     assert again.miou == pytest.approx(scores.miou, abs=1e-3)
@@ -99,13 +99,13 @@ def test_random_predictions(cityscapes, name, tmp_path, monkeypatch):
         assert scores.miou_of == {"cityscapes13": pytest.approx(np.mean(ious), abs=1e-12)}
 
 
-def test_what_the_command_line_writes(cityscapes, tmp_path, monkeypatch):
+def test_saved_predictions_get_the_official_scores(cityscapes, tmp_path, monkeypatch):
     config = Config(
         data=DataConfig(label_space="cityscapes19", height=64, width=128),
         model=ModelConfig(**SMALL_MODEL),
     )
     task = build_adaptation(config).task
-    # some of every class: a fresh network's logits hardly differ
+    # so that every class is predicted: an untrained network's logits hardly differ
     for parameter in task.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     save_task(tmp_path / "task.safetensors", task, config)

@@ -22,7 +22,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
-    """The folder of downloads, in a home of the test's own."""
+    """The folder of downloads, inside a temporary home directory."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return tmp_path / "home" / ".cache" / "gioada_fast" / "weights"
 
@@ -57,7 +57,7 @@ def small_trunk() -> VGG16:
         (f"vgg-{SHA256}.pth", ""),
     ],
 )
-def test_a_url_with_the_right_hash(tmp_path, cache, name, fragment):
+def test_a_url_with_the_right_hash_is_downloaded(tmp_path, cache, name, fragment):
     original, url = served(tmp_path, name)
     path = pretrained_file(url + fragment, "vgg16")
     assert path.parent == cache and os.listdir(cache) == [path.name]
@@ -65,7 +65,7 @@ def test_a_url_with_the_right_hash(tmp_path, cache, name, fragment):
     assert path.read_bytes() == CONTENT
 
 
-def test_files_of_one_name_are_kept_apart(tmp_path, cache):
+def test_files_of_the_same_name_are_kept_apart(tmp_path, cache):
     (tmp_path / "other").mkdir()
     _, first = served(tmp_path, "vgg.pth")
     _, second = served(tmp_path / "other", "vgg.pth", b"others")
@@ -78,7 +78,7 @@ def test_files_of_one_name_are_kept_apart(tmp_path, cache):
     ("name", "fragment"),
     [("vgg.pth", f"#sha256={'0' * 64}"), ("vgg-0123abcd.pth", ""), (f"v-{SHA256[:8]}0.pth", "")],
 )
-def test_a_url_with_a_wrong_hash(tmp_path, cache, name, fragment):
+def test_a_url_with_a_wrong_hash_is_refused(tmp_path, cache, name, fragment):
     _, url = served(tmp_path, name)
     refused(url + fragment, SHA256, "correct the hash", "by hand")
     assert os.listdir(cache) == []
@@ -88,27 +88,27 @@ def test_a_url_with_a_wrong_hash(tmp_path, cache, name, fragment):
     "end",
     ["vgg16.pth", "vgg16-397923.pth", "vgg16.pth#sha256=397923af", f"vgg16.pth#md5={SHA256}", ""],
 )
-def test_a_url_without_a_hash(cache, end):
+def test_a_url_without_a_hash_is_refused(cache, end):
     refused(f"https://example.invalid/{end}", "#sha256=<64 hex digits>")
     assert not cache.exists()
 
 
-def test_a_url_of_another_kind():
+def test_a_url_of_another_scheme_is_refused():
     refused(f"ftp://example.invalid/vgg.pth#sha256={SHA256}", "https, http or file")
 
 
-def test_a_url_with_nothing_behind_it(tmp_path, cache):
+def test_a_url_of_a_missing_file_is_reported(tmp_path, cache):
     refused(f"{(tmp_path / 'none.pth').as_uri()}#sha256={SHA256}", "none.pth", "by hand")
     assert os.listdir(cache) == []
 
 
-def test_a_url_that_is_none(cache):
+def test_an_invalid_url_is_reported(cache):
     refused("https://[/vgg16-397923af.pth", "Invalid IPv6", "by hand")
     refused("http://exam ple/vgg16-397923af.pth", "by hand")
     assert not list(cache.glob("*"))
 
 
-def test_a_cache_that_cannot_be_written(tmp_path, cache):
+def test_an_unwritable_cache_is_reported(tmp_path, cache):
     _, url = served(tmp_path, "vgg.pth")
     cache.parent.mkdir(parents=True)
     cache.touch()
@@ -128,12 +128,12 @@ def test_an_interrupted_download_leaves_nothing(tmp_path, cache, monkeypatch):
     assert os.listdir(cache) == []
 
 
-def test_a_download_is_used_again(tmp_path):
+def test_a_download_is_reused(tmp_path):
     original, url = served(tmp_path, f"vgg-{SHA256[:8]}.pth")
     path = pretrained_file(url, "vgg16")
     original.unlink()
     assert pretrained_file(url, "vgg16") == path
-    # the whole hash finds the same file
+    # the complete hash leads to the same file
     assert pretrained_file(f"{url}#sha256={SHA256}", "vgg16") == path
 
 
@@ -154,7 +154,7 @@ def test_a_damaged_download_is_replaced(tmp_path):
         ("resnet101", "https://download.pytorch.org/models/resnet101-63fe2227.pth"),
     ],
 )
-def test_imagenet_is_the_file_of_the_backbone(cache, monkeypatch, backbone, url):
+def test_imagenet_names_the_file_of_the_backbone(cache, monkeypatch, backbone, url):
     asked = []
 
     def offline(*arguments):
@@ -168,7 +168,7 @@ def test_imagenet_is_the_file_of_the_backbone(cache, monkeypatch, backbone, url)
     assert asked == [(url, str(cache / name), name[-12:-4])]
 
 
-def test_a_path_is_taken_as_it_is(cache):
+def test_a_path_is_returned_unchanged(cache):
     cache.mkdir(parents=True)
     (cache / "vgg.pth").touch()
     assert pretrained_file("~/.cache/gioada_fast/weights/vgg.pth", "vgg16") == cache / "vgg.pth"
@@ -178,7 +178,7 @@ def test_a_path_is_taken_as_it_is(cache):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_vgg_by_torchvision_keys(tmp_path, suffix, dtype):
+def test_vgg_loads_torchvision_keys(tmp_path, suffix, dtype):
     donor, trunk = VGG16(width=1, norm="none"), VGG16(width=1, norm="none")
     state = {key: donor.state_dict()[key].to(dtype) for key in donor.pretrained_keys()}
     state["classifier.0.weight"] = torch.zeros(2, 2)
@@ -191,7 +191,7 @@ def test_vgg_by_torchvision_keys(tmp_path, suffix, dtype):
     assert torch.equal(trunk.fc[0].weight, fc_before)
 
 
-def test_resnet_by_torchvision_keys_from_a_url(tmp_path):
+def test_resnet_loads_torchvision_keys_from_a_url(tmp_path):
     donor, trunk = (ResNet101(width=0.125, norm="none") for _ in range(2))
     state = donor.state_dict()
     state["bn1.num_batches_tracked"] = torch.tensor(7)
@@ -229,7 +229,7 @@ def test_keys_that_do_not_fit_are_named(tmp_path):
     )
 
 
-def test_weights_of_the_other_backbone(tmp_path):
+def test_weights_of_the_other_backbone_are_refused(tmp_path):
     vgg, resnet = small_trunk(), ResNet101(width=0.125, norm="none")
     torch.save(vgg.state_dict(), tmp_path / "v.pth")
     save_file(resnet.state_dict(), tmp_path / "r.safetensors")
@@ -237,14 +237,14 @@ def test_weights_of_the_other_backbone(tmp_path):
     unfit(tmp_path / "r.safetensors", vgg, "VGG16", "features.0.weight is missing", "the file has")
 
 
-def test_a_file_that_holds_something_else(tmp_path):
+def test_a_file_without_weights_is_refused(tmp_path):
     path = tmp_path / "v.pth"
     torch.save({"state_dict": small_trunk().state_dict()}, path)
     unfit(path, small_trunk(), "features.0.weight is missing", "the file has state_dict")
     torch.save({}, path)
     unfit(path, small_trunk(), "the file has no keys")
     torch.save([torch.zeros(1)], path)
-    unfit(path, small_trunk(), "holds a list")
+    unfit(path, small_trunk(), "has a list")
 
 
 @pytest.mark.parametrize(
@@ -252,14 +252,14 @@ def test_a_file_that_holds_something_else(tmp_path):
     [b"", b"<!DOCTYPE html>\n<html>", b"\x89PNG\r\n\x1a\n", b"abc\n", bytes(99), b"\x80\x02a"],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_file_that_is_no_weights_file(tmp_path, content, suffix):
+def test_a_file_of_another_format_is_refused(tmp_path, content, suffix):
     path = tmp_path / f"v{suffix}"
     path.write_bytes(content)
     unfit(path, small_trunk(), "not a")
 
 
 @pytest.mark.parametrize("writer", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
-def test_a_pickle_bomb_does_not_go_off(tmp_path, writer):
+def test_malicious_pickle_code_is_not_run(tmp_path, writer):
     trigger = tmp_path / "exploded"
     writer({"features.0.weight": Bomb(trigger)}, tmp_path / "v.pth")
     unfit(tmp_path / "v.pth", small_trunk(), "not loaded")

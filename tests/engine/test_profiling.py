@@ -1,4 +1,4 @@
-"""The profile of a step: every network has its time, and the command line shows it."""
+"""The profile of an update: each network gets its time, and the command line prints it."""
 
 import gzip
 import json
@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from gioada_fast.engine.profiling import OTHER, profile_steps
+from gioada_fast.engine.profiling import OTHER, profile_updates
 from gioada_fast.engine.step import Step
 
 from ..commands import command
@@ -15,8 +15,8 @@ from ..test_adaptation import make_batch
 from .test_step import make_trained
 
 
-def test_time_is_that_of_the_network_that_takes_it(tmp_path):
-    """A network made slow in its forward pass, another in its backward pass."""
+def test_time_is_assigned_to_the_network_that_takes_it(tmp_path):
+    """One network is slowed down in its forward pass, another one in its backward pass."""
     adaptation, batch = make_trained(), make_batch()
     work = torch.randn(700, 700)
 
@@ -45,7 +45,7 @@ def test_time_is_that_of_the_network_that_takes_it(tmp_path):
     step.gradients([batch])
 
     def profiled():
-        return profile_steps(lambda: step.gradients([batch]), networks, 2, None).networks
+        return profile_updates(lambda: step.gradients([batch]), networks, 2, None).networks
 
     before = profiled()
     assert list(before) == [*networks, "optimisers", OTHER]
@@ -69,8 +69,8 @@ def scenes(tmp_path_factory):
     return root
 
 
-def test_the_command_line_shows_tables_and_writes_a_trace(scenes, tmp_path):
-    short = {"schedule.adaptation_steps": 1}  # fewer updates than are measured
+def test_the_command_line_prints_tables_and_writes_a_trace(scenes, tmp_path):
+    short = {"schedule.adaptation_steps": 1}  # fewer updates than the profile measures
     done = command("train", "--profile", *flags(scenes, tmp_path, **short), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for text in ("G_img", "D_out", "optimisers", "aten::convolution_backward", "trace: "):

@@ -1,4 +1,4 @@
-"""The step: accumulated, compiled and with checkpoints it has the gradients of the plain one."""
+"""The step has the same gradients accumulated, compiled and with activation checkpointing."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def gradients(adaptation, batches, **settings):
 
 
 def make_trained(*levels, **settings):
-    """Networks whose translation changes the image, so that all of its weights get gradients."""
+    """Networks whose translation network changes its input, so that all weights get gradients."""
     adaptation = make(*levels, **settings)
     if adaptation.translation is not None:
         torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
@@ -31,9 +31,9 @@ def make_trained(*levels, **settings):
 
 
 def assert_same(found, expected, rtol=1e-4):
-    """Losses and gradients agree, each gradient relative to the largest of its network.
+    """Assert that losses and gradients agree, relative to the largest gradient of each network.
 
-    The bias of a convolution before an instance norm has no effect: its gradient is rounding.
+    A bias before an instance norm has no effect: its gradient is nothing but rounding error.
     """
     losses, grads = expected
     torch.testing.assert_close(found[0], losses, rtol=rtol, atol=1e-6)
@@ -47,7 +47,7 @@ def assert_same(found, expected, rtol=1e-4):
 
 
 def unequal_batch(pairs=2):
-    """Frames with different numbers of labelled pixels and of pixels with depth."""
+    """Frames that differ in their numbers of labelled pixels and of pixels with depth."""
     batch = make_batch(pairs=pairs)
     batch.source_labels[0, 8:40] = 255
     batch.source_depth[1, :, 8:24] = 0
@@ -63,7 +63,7 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
     assert_same(gradients(adaptation, halves), whole)
 
 
-def test_batches_without_a_label_or_depth_count_for_nothing():
+def test_batches_without_labels_and_depth_change_nothing():
     adaptation, batch = make_trained("none", "none"), make_batch()
     blank = make_batch()
     blank.source_labels.fill_(255)
@@ -75,7 +75,7 @@ def test_batches_without_a_label_or_depth_count_for_nothing():
     assert all(float(grad.abs().max()) == 0 for grad in grads.values())
 
 
-def test_checkpointing_has_the_same_gradient_and_keeps_less():
+def test_checkpointing_has_the_same_gradient_and_saves_memory():
     adaptation, batch = make_trained(), make_batch()
     found = {}
     for adaptation.translation.checkpointing in (False, True):
@@ -97,17 +97,17 @@ def test_checkpointing_has_the_same_gradient_and_keeps_less():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_it_has_no_graph_break_and_the_same_gradient(checkpointing):
-    """``fullgraph=True`` raises at a graph break; each side is one graph, compiled once."""
+def test_the_compiled_step_has_no_graph_break_and_the_same_gradient(checkpointing):
+    """``fullgraph=True`` raises at a graph break; each of the two losses is compiled once."""
     adaptation, batch = make_trained(), make_batch()
     plain = gradients(adaptation, [batch])
     adaptation.translation.checkpointing = checkpointing
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
-    step = Step(adaptation, {}, "fp32", compile=True)
+    update = Step(adaptation, {}, "fp32", compile=True)
     for _ in range(2):
         adaptation.zero_grad()
-        losses = step.gradients([batch])
+        losses = update.gradients([batch])
     counters = torch._dynamo.utils.counters
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] == 2
@@ -117,8 +117,8 @@ def test_compiled_it_has_no_graph_break_and_the_same_gradient(checkpointing):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_a_graph_of_the_whole_update_trains_as_the_plain_one(optimiser):
-    """Other batches and other learning rates at every replay."""
+def test_a_cuda_graph_of_the_update_trains_like_the_eager_update(optimiser):
+    """Batches and learning rates differ at every replay."""
     settings = OptimiserConfig(task=optimiser, adaptation_lr=1e-2)
     trained = {}
     for graphs in (False, True):

@@ -1,4 +1,4 @@
-"""Resuming, stopping and failing; what is killed runs in a process of its own."""
+"""Resuming, stopping and failing runs; runs that are killed have their own process."""
 
 import importlib
 import json
@@ -45,7 +45,7 @@ def finish(*arguments):
 
 
 def wait_for_step(run, step, process):
-    """Until the run has logged ``step``; says what went wrong otherwise."""
+    """Wait until the run has logged ``step``; fails with the output of a run that ends before."""
     log, deadline = run / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline:
         if log.exists() and any(
@@ -60,7 +60,7 @@ def wait_for_step(run, step, process):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """Data, and a run from start to end."""
+    """Data, and a run that was never interrupted."""
     folder = tmp_path_factory.mktemp("unbroken")
     write_street_scenes(folder / "scenes")
     finish(*flags(folder / "scenes", folder / "runs", **STEPS, **{"data.workers": 1}))
@@ -95,7 +95,7 @@ def assert_equal(a, b, where):
 
 
 @pytest.mark.parametrize("step", [2, 18])
-def test_killed_and_resumed_is_the_unbroken_run_to_the_bit(unbroken, tmp_path, step):
+def test_a_killed_and_resumed_run_equals_the_unbroken_run_bit_by_bit(unbroken, tmp_path, step):
     process = start(*flags(unbroken / "scenes", tmp_path, **STEPS))
     run = tmp_path / "mini"
     wait_for_step(run, step, process)
@@ -108,8 +108,8 @@ def test_killed_and_resumed_is_the_unbroken_run_to_the_bit(unbroken, tmp_path, s
     assert steps == sorted(steps) and steps.count(12) == 2 and steps[-1] == 24
 
 
-def test_self_training_resumes_to_the_bit(unbroken, tmp_path, monkeypatch):
-    """The teacher is in the checkpoint, and what is mixed depends on the pair alone."""
+def test_self_training_resumes_bit_by_bit(unbroken, tmp_path, monkeypatch):
+    """The teacher is in the checkpoint, and the mixed classes depend on the pair only."""
     settings = {"adaptation.self_training": "true", "schedule.checkpoint_every": 1000}
     original = Trainer._log_losses
 
@@ -135,7 +135,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(unbroken, tmp_path):
     process = start(*flags(unbroken / "scenes", tmp_path, **settings))
     run = tmp_path / "mini"
     wait_for_step(run, 14, process)
-    # to the whole group, as a terminal does: the loader's processes get it, too
+    # to the whole group, as a terminal does, including the loader's processes
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -147,8 +147,8 @@ def test_ctrl_c_saves_and_says_how_to_resume(unbroken, tmp_path):
 
 
 @pytest.mark.parametrize("when", ["evaluation", "end of the phase", "panel"])
-def test_a_signal_at_any_time_leaves_a_run_that_resumes(unbroken, tmp_path, monkeypatch, when):
-    """In the midst of what follows an update; the stop comes after the next one, with a save."""
+def test_a_run_resumes_after_a_signal_at_any_time(unbroken, tmp_path, monkeypatch, when):
+    """The signal comes after an update; the run stops after the next one and saves."""
     names = {
         "evaluation": "_evaluate",
         "end of the phase": "_check_weights",
@@ -196,7 +196,7 @@ def test_a_broken_image_is_named(unbroken, tmp_path, workers):
 
 
 @pytest.mark.gpu
-def test_a_run_on_the_gpu_resumes_and_never_waits_in_a_step(unbroken, tmp_path):
+def test_a_run_on_the_gpu_resumes_and_never_waits_in_an_update(unbroken, tmp_path):
     settings = {**STEPS, "device": "cuda", "precision": "bf16", "data.workers": 1}
     finish(*flags(unbroken / "scenes", tmp_path, **settings))
     process = start(*flags(unbroken / "scenes", tmp_path, **settings, name="killed"))
@@ -223,7 +223,7 @@ def test_resuming_a_finished_run_changes_no_weight(unbroken):
     assert (run / "task.safetensors").read_bytes() == before
 
 
-def test_the_same_seed_gives_the_same_run_and_another_does_not(unbroken, tmp_path):
+def test_the_same_seed_gives_the_same_run_and_another_seed_does_not(unbroken, tmp_path):
     finish(*flags(unbroken / "scenes", tmp_path, **STEPS))
     assert_same_run(tmp_path / "mini", unbroken / "runs" / "mini")
     finish(*flags(unbroken / "scenes", tmp_path, **STEPS, name="other", seed=1))
@@ -244,7 +244,7 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(unbroken, tmp_pat
         {"adaptation.self_training": "true", "schedule.accumulate": 2},
     ],
 )
-def test_settings_train(unbroken, tmp_path, settings):
+def test_these_settings_train(unbroken, tmp_path, settings):
     few = {"schedule.source_only_steps": 1, "schedule.adaptation_steps": 2}
     output = finish(*flags(unbroken / "scenes", tmp_path, **{**few, **settings}))
     assert "mIoU" in output and "report.html" in output
@@ -262,7 +262,7 @@ def test_a_run_that_diverges_names_loss_and_update(unbroken, tmp_path):
     assert all(torch.isfinite(value).all() for value in checkpoint["networks"].values())
 
 
-def test_weights_that_the_last_update_ruined_are_not_saved(unbroken, tmp_path):
+def test_non_finite_weights_are_not_saved(unbroken, tmp_path):
     settings = {
         "optimiser.task_lr": 1e39,
         "optimiser.warmup_steps": 0,
@@ -274,7 +274,7 @@ def test_weights_that_the_last_update_ruined_are_not_saved(unbroken, tmp_path):
     assert not list((tmp_path / "mini" / "checkpoints").iterdir())
 
 
-def test_the_first_bad_loss_is_named_with_its_update():
+def test_the_first_non_finite_loss_is_named_with_its_update():
     window = LossWindow()
     for value in (1.0, 2.0, float("nan"), float("inf")):
         window.add({"seg": torch.tensor(3.0), "out": torch.tensor(value)})
@@ -293,14 +293,14 @@ def test_losses_are_averaged_between_log_points():
 
 
 def test_nothing_waits_for_the_device_between_log_points(monkeypatch):
-    """``item`` and ``cpu`` of a tensor inside the step would be a host sync on a GPU."""
+    """Calling ``item`` or ``cpu`` on a tensor would synchronise host and GPU."""
     adaptation = TwoLevelAdaptation(CLASSES, AdaptationConfig(), ModelConfig(**SMALL_MODEL))
     window = LossWindow()
 
     def refuse(self, *args, **kwargs):
-        raise AssertionError("a host sync inside the step")
+        raise AssertionError("the host waits for the device inside an update")
 
-    # looks at labels on CPU alone
+    # this check reads labels, but only on the CPU
     checks = importlib.import_module("gioada_fast.ops.upsample_cross_entropy")
     monkeypatch.setattr(checks, "check_label_values", lambda *_: None)
     for name in ("item", "cpu", "tolist", "__float__", "__bool__", "__int__"):
@@ -308,7 +308,7 @@ def test_nothing_waits_for_the_device_between_log_points(monkeypatch):
     window.add(Step(adaptation, {}).gradients([make_batch()]))
 
 
-def test_a_graph_of_the_step_is_refused_on_cpu(unbroken, tmp_path):
+def test_cuda_graphs_are_refused_on_the_cpu(unbroken, tmp_path):
     done = command(
         "train",
         *flags(unbroken / "scenes", tmp_path, device="cpu", cuda_graphs="true"),

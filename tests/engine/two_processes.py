@@ -1,4 +1,4 @@
-"""Run by ``torchrun``: each process makes gradients of its own frame; the writer saves them."""
+"""Run by ``torchrun``: each process computes gradients for one frame; the writer saves them."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A new trunk is one class and its name in ``TRUNKS``: here is one, in this file alone."""
+"""Adds a trunk, which takes one class and its name in ``TRUNKS``, both in this file."""
 
 import json
 
@@ -21,7 +21,7 @@ from ..test_yardstick import RTOL, assert_losses_agree, make
 
 
 class ToyTrunk(Trunk):
-    """Three convolutions of stride 2 and a residual one."""
+    """Three convolutions of stride 2 and a residual convolution."""
 
     NORMS = ("group",)
 
@@ -46,7 +46,7 @@ def toy_trunk(monkeypatch):
     monkeypatch.setitem(TRUNKS, "toy", ToyTrunk)
 
 
-def test_a_toy_trunk_trains_three_updates_and_its_weights_load(tmp_path):
+def test_a_new_trunk_trains_three_updates_and_its_weights_can_be_loaded(tmp_path):
     write_street_scenes(tmp_path / "scenes")
     settings = {
         "model.backbone": "toy",
@@ -64,7 +64,7 @@ def test_a_toy_trunk_trains_three_updates_and_its_weights_load(tmp_path):
     assert isinstance(task.trunk, ToyTrunk) and metadata["backbone"] == "toy"
 
 
-def test_the_yardstick_builds_a_toy_trunk_by_itself():
+def test_the_yardstick_can_rebuild_a_new_trunk():
     config, adaptation, batch = make(model={"backbone": "toy"})
     yardstick = Yardstick(adaptation, config)
     ours = Step(adaptation, {}, "fp32").gradients([batch])
@@ -73,12 +73,12 @@ def test_the_yardstick_builds_a_toy_trunk_by_itself():
     assert not any(isinstance(m, GroupNormReLU) for m in yardstick.networks["task"].modules())
 
 
-def test_a_toy_trunk_has_no_imagenet_weights():
+def test_a_new_trunk_without_imagenet_weights_says_so():
     with pytest.raises(InputError, match=r"model\.pretrained is imagenet, but toy"):
         pretrained_file("imagenet", "toy")
 
 
-def test_an_unknown_trunk_is_refused_before_anything_is_read(tmp_path):
+def test_an_unknown_trunk_is_refused_before_data_are_read(tmp_path):
     arguments = flags(tmp_path / "scenes", tmp_path / "runs", **{"model.backbone": "vgg"})
     done = command("train", *arguments, cwd=tmp_path)
     assert done.returncode == 2

@@ -37,7 +37,7 @@ def test_task_net_has_output_stride_8_and_two_heads(backbone, norm):
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 91), (90, 121)])
 @pytest.mark.parametrize("geometry", [True, False])
-def test_untrained_translation_changes_nothing(size, geometry):
+def test_an_untrained_translation_network_returns_its_input(size, geometry):
     net = TranslationNet(4, geometry, width=0.125, blocks=1)
     x = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     depth = torch.rand(2, 1, *size)
@@ -60,7 +60,7 @@ def test_translation_uses_geometry_only_when_asked():
 
 
 class PlainTranslationNet(nn.Module):
-    """As CycleGAN publishes it, from PyTorch's own modules, on the weights of a TranslationNet."""
+    """CycleGAN's generator from PyTorch's own modules, with the weights of a TranslationNet."""
 
     def __init__(self, net):
         super().__init__()
@@ -96,7 +96,7 @@ class PlainTranslationNet(nn.Module):
 
 
 def plain_patch_discriminator(net):
-    """As pix2pix publishes it, on the weights of a PatchDiscriminator."""
+    """The discriminator of pix2pix with the weights of a PatchDiscriminator."""
     first, *inner, last = (m for m in net.modules() if isinstance(m, nn.Conv2d))
     norms = [(conv, nn.InstanceNorm2d(conv.out_channels), nn.LeakyReLU(0.2)) for conv in inner]
     return nn.Sequential(first, nn.LeakyReLU(0.2), *(m for group in norms for m in group), last)
@@ -117,7 +117,7 @@ def geometry(height, width):
 
 
 def results(net, inputs, weights):
-    """The network's output, and gradients of the weights and of an input that has one."""
+    """The network's output, and the gradients of the weights and of a float input."""
     inputs = [x.detach() for x in inputs]
     leaves = [*weights, *(x.requires_grad_() for x in inputs[:1] if x.is_floating_point())]
     out = net(*inputs)
@@ -126,7 +126,10 @@ def results(net, inputs, weights):
 
 
 def assert_close(found, expected, tolerance):
-    """Relative to each one's norm; a bias before a norm has a gradient of rounding errors alone."""
+    """Assert equality relative to the norm of each tensor.
+
+    The gradient of a bias before an instance norm is nothing but rounding error.
+    """
     largest = max(float(e.norm()) for e in expected)
     for f, e in zip(found, expected, strict=True):
         assert float((f - e).norm()) <= tolerance * max(float(e.norm()), 0.01 * largest)
@@ -149,7 +152,7 @@ def test_patch_discriminator_equals_plain_pytorch():
 
 
 @pytest.mark.parametrize("network", ["translation", "discriminator"])
-def test_under_autocast_as_good_as_plain_pytorch(network):
+def test_autocast_is_as_accurate_as_in_plain_pytorch(network):
     if network == "translation":
         net, inputs = translation(), geometry(36, 44)
         plain = PlainTranslationNet(net)
@@ -180,7 +183,7 @@ def test_networks_compile_in_one_graph(bfloat16):
         assert_close(found, expected, 0.05 if bfloat16 else 1e-4)
 
 
-def test_discriminators_see_the_receptive_field_of_the_papers():
+def test_discriminators_have_the_receptive_fields_of_the_papers():
     patch = PatchDiscriminator(width=0.125)
     assert patch(image(1, 3, 256, 256)).shape == (1, 1, 30, 30)
     x = image(1, 3, 256, 256).requires_grad_()
@@ -211,7 +214,7 @@ def test_resnet_has_the_key_names_and_shapes_of_torchvision():
     assert state["conv1.weight"].shape == (64, 3, 7, 7)
     assert state["layer3.22.conv2.weight"].shape == (256, 256, 3, 3)
     assert state["layer4.0.downsample.1.running_var"].shape == (2048,)
-    # torchvision's file has these, the classifier, and a batch counter for each norm
+    # torchvision's file also has the classifier and a batch counter for each norm
     assert sum("num_batches" not in key for key in state) == 104 * 5
 
 
@@ -239,8 +242,8 @@ def test_unit_variance_keeps_the_function_up_to_a_factor():
 
 
 @pytest.mark.parametrize(("h", "w"), [(30, 40), (9, 20), (5, 4), (1, 1)])
-def test_heads_at_once_are_the_sums_of_their_branches(h, w):
-    """The output and all gradients; where the image is small, taps lie outside of all of it."""
+def test_atrous_heads_equal_the_sums_of_their_branches(h, w):
+    """Compares outputs and all gradients; in small images, some taps are always outside."""
     heads = AtrousHead(6, 5).double(), AtrousHead(6, 1).double()
     for head in heads:
         for branch in head.branches:
@@ -262,7 +265,7 @@ def test_heads_at_once_are_the_sums_of_their_branches(h, w):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_group_norm_is_pytorchs_on_channels_in_another_order(layout):
+def test_group_norm_equals_that_of_pytorch_on_reordered_channels(layout):
     x = torch.randn(2, 24, 5, 7).to(memory_format=layout).requires_grad_()
     order = torch.arange(24).view(8, 3).t().flatten()  # channels of one group side by side
     found = GroupNormReLU()(x)[:, order]

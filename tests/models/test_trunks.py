@@ -1,4 +1,4 @@
-"""The trunks against their architecture as public code writes it, in plain PyTorch."""
+"""The trunks against the published architectures in plain PyTorch."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from gioada_fast.models.trunks import trunk_class
 
 
 class PublishedVGG16(nn.Sequential):
-    """AdaptSegNet's ``DeeplabVGG`` without its classifier."""
+    """``DeeplabVGG`` of AdaptSegNet without its classifier."""
 
     def __init__(self, width: float):
         layers: list[nn.Module] = []
@@ -38,7 +38,7 @@ class PublishedVGG16(nn.Sequential):
 
 
 class PublishedResNet101(nn.Sequential):
-    """ResNet-101 of output stride 8; without group norm, batch norm as pretrained and fixed."""
+    """ResNet-101 of output stride 8, with group norm or fixed batch norm."""
 
     def __init__(self, width: float, norm: str):
         c_in = channels(64, width)
@@ -59,7 +59,7 @@ class PublishedResNet101(nn.Sequential):
 
 
 class PublishedBottleneck(nn.Module):
-    """torchvision's, with dilation."""
+    """``Bottleneck`` of torchvision with dilation."""
 
     def __init__(self, c_in: int, c: int, stride: int, dilation: int, norm: str):
         super().__init__()
@@ -98,7 +98,7 @@ def published(backbone, norm):
     [("vgg16", "none"), ("resnet101", "group"), ("resnet101", "frozen_batch")],
 )
 def test_a_trunk_computes_what_the_published_architecture_does(backbone, norm):
-    """Features and gradients in float64; with its group norm VGG-16 is in ``test_yardstick.py``."""
+    """Compares in float64. ``test_yardstick.py`` has VGG-16 with group norm."""
     ours, theirs = TRUNKS[backbone](0.125, norm).double(), published(backbone, norm).double()
     for buffer in ours.buffers():
         buffer.add_(0.1 * torch.rand_like(buffer))
@@ -122,8 +122,8 @@ def test_the_older_name_of_frozen_batch_norm_builds_the_same_network():
     assert [(k, v.shape) for k, v in new.items()] == [(k, v.shape) for k, v in old.items()]
 
 
-def test_an_unknown_trunk_or_norm_is_an_error_that_names_what_there_is():
+def test_the_error_for_an_unknown_trunk_or_norm_lists_the_choices():
     with pytest.raises(InputError, match=r"model\.backbone is 'vgg19'.*vgg16, resnet101"):
         trunk_class("vgg19")
-    with pytest.raises(InputError, match=r"model\.norm is 'batch', VGG16 has group, none"):
+    with pytest.raises(InputError, match=r"model\.norm is 'batch', but VGG16 has group, none"):
         TaskNet(4, "vgg16", 0.125, norm="batch")

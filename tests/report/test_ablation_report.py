@@ -70,7 +70,7 @@ def test_verdict_names_the_largest_difference_of_a_row_that_adapts():
     best = "The largest difference to the control: +3.0 points, input level with geometry."
     assert best in page(SUMMARY)
     alone = {**SUMMARY, "rows": SUMMARY["rows"][:1]}
-    assert "1 of 9 rows are there; none to compare with the control yet." in page(alone)
+    assert "1 of 9 rows are finished, none to compare with the control yet." in page(alone)
 
 
 @pytest.mark.parametrize("level", ["none", "geometry"])

@@ -30,7 +30,7 @@ def row(*left_out, start=10):
 
 
 def columns_at(panel, y):
-    """(value, first x, last x) of each run of one picture's grey in a line of the panel."""
+    """(grey value, first x, last x) of each picture in a line of the panel."""
     line = panel[y, :, 0].astype(int)
     edges = [0, *(np.flatnonzero(np.diff(line)) + 1), len(line)]
     runs = [(line[a], a, b - 1) for a, b in pairwise(edges)]
@@ -68,12 +68,12 @@ def test_overlay_mixes(alpha, expected):
     assert mixed.dtype == np.uint8 and (mixed == expected).all()
 
 
-def test_overlay_of_other_size_names_both():
+def test_overlay_of_different_sizes_names_both():
     with pytest.raises(ValueError, match=r"\[24, 90, 3\].*\[2, 2, 3\]"):
         overlay(picture(0), np.zeros((2, 2, 3), np.uint8))
 
 
-def test_panel_has_each_picture_whole_and_in_order():
+def test_panel_has_every_picture_completely_and_in_order():
     panel = training_panel([row(), row(start=110)])
     height = panel.shape[0]
     for y, start in ((height - HEIGHT - 10, 10), (height - 10, 110)):
@@ -101,7 +101,7 @@ def test_translated_is_left_out_while_training_on_the_source_only():
     ]
 
 
-def test_panel_of_target_columns_alone_has_no_gap_on_the_left():
+def test_panel_of_target_columns_only_has_no_gap_on_the_left():
     panel = training_panel([row(*SOURCE_COLUMNS)])
     found = columns_at(panel, panel.shape[0] - 10)
     assert len(found) == 3
@@ -143,7 +143,7 @@ def test_image_is_written_in_the_format_of_its_suffix(tmp_path, name):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_one_channel_is_written_exactly(tmp_path, dtype):
+def test_single_channel_image_is_written_exactly(tmp_path, dtype):
     ids = np.arange(12, dtype=dtype).reshape(3, 4) * (np.iinfo(dtype).max // 12)
     save_image(tmp_path / "ids.png", ids)
     read = cv2.imread(str(tmp_path / "ids.png"), cv2.IMREAD_UNCHANGED)
@@ -159,7 +159,7 @@ def test_one_channel_is_written_exactly(tmp_path, dtype):
         ("a.png", np.zeros((3, 2, 2), np.uint8)),
     ],
 )
-def test_image_that_the_file_cannot_hold_is_refused(tmp_path, name, image):
+def test_image_that_does_not_fit_the_format_is_refused(tmp_path, name, image):
     with pytest.raises(ValueError, match=re.escape(f"{image.dtype} {list(image.shape)}")):
         save_image(tmp_path / name, image)
     assert not list(tmp_path.iterdir())

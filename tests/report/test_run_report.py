@@ -51,7 +51,7 @@ CELLS = {
 
 
 class Page(HTMLParser):
-    """What a reader of the page gets: text, table rows by their header, images, attributes."""
+    """Content of a page: text, table rows by their header, images, attributes."""
 
     VOID = ("meta", "img", "br", "link", "input")
 
@@ -172,7 +172,7 @@ def test_references_inside_the_page_are_unique_and_found(run):
     assert used <= set(ids)
 
 
-def test_table_says_what_the_result_says(run):
+def test_table_shows_the_result(run):
     page = build(run)
     assert page.scores() == CELLS
     assert list(page.rows)[: len(CELLS)] == list(CELLS), "classes in order, mIoU last"
@@ -189,11 +189,11 @@ def test_table_says_what_the_result_says(run):
     [
         (0.57057, 0.5937, "Adaptation gained 2.3 points of mIoU, from 57.1 to 59.4\xa0%."),
         (0.5937, 0.57057, "Adaptation lost 2.3 points of mIoU, from 59.4 to 57.1\xa0%."),
-        (0.5, 0.4998, "Adaptation left the mIoU where it was, from 50.0 to 50.0\xa0%."),
+        (0.5, 0.4998, "Adaptation did not change the mIoU, from 50.0 to 50.0\xa0%."),
         (0.5, None, "The mIoU is undefined: no class was scored."),
     ],
 )
-def test_verdict_is_the_truth(run, before, after, verdict):
+def test_verdict_states_the_result(run, before, after, verdict):
     result = copy.deepcopy(RESULT)
     result["columns"][0]["miou"], result["columns"][1]["miou"] = before, after
     write_result(run, result)
@@ -217,7 +217,7 @@ def test_points_have_their_sign(difference, text):
     assert points(difference) == text
 
 
-def test_pictures_are_inside_with_alternative_texts(run):
+def test_pictures_are_embedded_with_alternative_texts(run):
     page = build(run)
     assert len(page.images) == 7
     for picture in page.images:
@@ -225,7 +225,7 @@ def test_pictures_are_inside_with_alternative_texts(run):
         data = base64.b64decode(picture["src"].split(",", 1)[1])
         shape = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape
         assert shape[:2] == (int(picture["height"]), int(picture["width"])) == (40, 120)
-    # the last of each phase, and four between
+    # the last one of each phase, and four others
     steps = [int(step) for step in re.findall(r"Step (\d+), (?:source only|adaptation)", page.text)]
     assert {500, 900} <= set(steps) and len(steps) == 6 and steps == sorted(steps)
     assert "Step 500, source only" in page.text and "Step 900, adaptation" in page.text
@@ -251,7 +251,7 @@ def test_settings_and_versions_are_listed(run):
     assert page.rows["torch"] == ["2.11.0"]
 
 
-def test_hostile_names_stay_text(run):
+def test_markup_in_names_stays_text(run):
     evil = '<script>alert("x")</script>'
     result = copy.deepcopy(RESULT)
     result["classes"][0] = evil
@@ -270,7 +270,7 @@ def test_hostile_names_stay_text(run):
     assert "<b>$" in page.text
 
 
-def test_unfinished_run_says_so(run):
+def test_unfinished_run_is_called_unfinished(run):
     (run / "result.json").unlink()
     (run / "comparison.jpg").unlink()
     write_metrics(run, [record for record in records() if record["step"] <= 560])
@@ -280,7 +280,7 @@ def test_unfinished_run_says_so(run):
     assert "mIoU" not in page.rows
 
 
-def test_run_between_its_phases_is_unfinished_and_shows_what_it_has(run):
+def test_run_between_its_phases_is_unfinished_and_shows_its_scores(run):
     write_result(run, {**RESULT, "columns": RESULT["columns"][:1]})
     write_metrics(run, [record for record in records() if record["step"] <= 560])
     page = build(run)
@@ -288,20 +288,20 @@ def test_run_between_its_phases_is_unfinished_and_shows_what_it_has(run):
     assert page.rows["mIoU"] == ["57.1"]
 
 
-def test_run_that_has_only_just_begun(tmp_path):
+def test_run_without_records(tmp_path):
     save_config(Config(schedule=SCHEDULE), tmp_path / "config.yaml")
     page = build(tmp_path)
     assert "not finished: step 0 of 900." in page.text
     assert page.images == [] and "Curves" not in page.text
 
 
-def test_broken_last_line_is_ignored_and_others_are_told(run):
+def test_broken_last_line_is_ignored_and_others_are_reported(run):
     complete = write_report(RunFolder(run)).read_text(encoding="utf-8")
     write_metrics(run, records(), end='\n{"step": 920, "phase": "adap')
     assert write_report(RunFolder(run)).read_text(encoding="utf-8") == complete
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("\n".join([lines[0][:-9], "17", *lines[1:]]))
-    assert "Unreadable lines of metrics.jsonl that are left out: 2." in build(run).text
+    assert "Unreadable lines of metrics.jsonl, left out: 2." in build(run).text
 
 
 def test_steps_logged_again_by_a_resumed_run_count_once(run):
@@ -314,7 +314,7 @@ def test_steps_logged_again_by_a_resumed_run_count_once(run):
     assert len(found) == 5 and unreadable == 0
 
 
-def test_broken_picture_is_left_out_and_told(run):
+def test_broken_picture_is_left_out_and_reported(run):
     (run / "panels" / "step_000900.jpg").write_bytes(b"\xff\xd8 half a file")
     page = build(run)
     assert "step_000900.jpg could not be read" in page.text
@@ -342,7 +342,7 @@ def test_long_run_with_large_pictures_stays_below_5_mb(run):
     [
         ("config.yaml", None, "not the folder of a run"),
         ("config.yaml", "a: [", r"config\.yaml: not readable as YAML"),
-        ("config.yaml", "- a", r"config\.yaml: holds list"),
+        ("config.yaml", "- a", r"config\.yaml: has a list"),
         ("result.json", "{", r"result\.json: not readable as JSON"),
         ("result.json", '{"columns": []}', r"result\.json: has 0 columns"),
     ],
@@ -362,7 +362,7 @@ def shown(result):
     return console.export_text()
 
 
-def test_table_for_the_terminal_says_what_the_result_says():
+def test_table_for_the_terminal_shows_the_result():
     text = shown(RESULT)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
     assert [row for row in rows if row] == [[name, *cells] for name, cells in CELLS.items()]
@@ -376,7 +376,7 @@ def test_table_for_the_terminal_with_one_column():
     assert re.search(r"mIoU\s+│\s+59\.4 │", text)
 
 
-def test_terminal_markup_in_names_is_shown_as_it_is():
+def test_terminal_markup_in_names_is_printed_as_text():
     result = copy.deepcopy(RESULT)
     result["classes"][0] = "[red]sky[/nope]"
     for column in result["columns"]:

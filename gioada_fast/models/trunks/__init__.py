@@ -1,7 +1,7 @@
-"""Trunks of the task network, by the name that ``model.backbone`` gives them.
+"""Trunks of the task network; ``model.backbone`` is a key of ``TRUNKS``.
 
-To add one, write its class in a file of this folder and its name in ``TRUNKS``; a program that uses
-the package can add its own trunk to ``TRUNKS`` before it builds a network.
+To add a trunk, write its class in a file of this folder and its name in ``TRUNKS``. A program that
+uses the package can also add its own trunk to ``TRUNKS`` before it builds a network.
 """
 
 from ...errors import InputError
@@ -13,7 +13,7 @@ TRUNKS: dict[str, type[Trunk]] = {"vgg16": VGG16, "resnet101": ResNet101}
 
 
 def trunk_class(backbone: str) -> type[Trunk]:
-    """The trunk that ``model.backbone`` names."""
+    """Class of the trunk with this name, or an error that lists the names there are."""
     if backbone not in TRUNKS:
         raise InputError(f"model.backbone is {backbone!r}, expected one of {', '.join(TRUNKS)}")
     return TRUNKS[backbone]

@@ -1,4 +1,4 @@
-"""What the task network, the pretrained weights and the optimisers need of a trunk."""
+"""The protocol of a trunk: what the rest of the package uses of it."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -9,17 +9,17 @@ from ...errors import InputError
 
 
 class Trunk(nn.Module):
-    """The protocol of a trunk: a network from an image to features of output stride 8.
+    """Computes features of output stride 8 from an image; ``TaskNet`` puts its heads on them.
 
-    A trunk is one class in a file of ``models/trunks`` and its name in ``TRUNKS``. It sets
-    ``NORMS`` and ``out_channels`` and defines ``__init__(width, norm)`` and ``forward``; the other
-    members have defaults. ``TaskNet`` puts its heads on the features. The trunk's parameters form
-    one group of the task network's optimiser, with a learning rate of their own. The keys of
-    ``state_dict`` are those of the published weights, so that their files can be loaded.
+    To add a trunk, write a subclass in a file of ``models/trunks`` and its name in ``TRUNKS``. The
+    subclass sets ``NORMS`` and ``out_channels`` and defines ``__init__(width, norm)`` and
+    ``forward``. The other members have defaults. Its ``state_dict`` should have the key names of
+    published weights, so that their files can be loaded. Its parameters form one group of the task
+    network's optimiser, which has its own learning rate.
 
-    A base class and not a ``typing.Protocol``: a trunk is an ``nn.Module``, and members that are
-    added here later, such as features at several scales, can have a default for the trunks that
-    exist.
+    This is a base class and not a ``typing.Protocol`` because a trunk must be an ``nn.Module``, and
+    because a member that is added later, such as features at several scales, can have a default
+    that works for existing trunks.
 
     Args:
         width: factor on the numbers of channels; 1 for pretrained weights.
@@ -27,44 +27,43 @@ class Trunk(nn.Module):
     """
 
     NORMS: ClassVar[Sequence[str]]
-    """Kinds of normalisation that the trunk can be built with. ``model.norm`` offers the names
-    ``group`` (group norm, for training from scratch) and ``none`` (no normalisation that is
-    trained, for pretrained weights)."""
+    """Values of ``model.norm`` that the trunk accepts. ``group`` is the default without pretrained
+    weights, ``none`` with them (ResNet: ``frozen_batch``)."""
 
     IMAGENET_URL: ClassVar[str | None] = None
-    """What ``model.pretrained: imagenet`` downloads, with the first digits of the SHA-256 in the
-    file's name. None: there is no such file, and ``model.pretrained`` is a path or another URL."""
+    """File that ``model.pretrained: imagenet`` downloads. Its name ends in the first 8 or more
+    digits of its SHA-256. None if there is no such file: users then give a path or a URL."""
 
     out_channels: int
-    """Channels of the features."""
+    """Number of channels of the features."""
 
     def __init__(self, width: float = 1.0, norm: str = "group"):
         super().__init__()
         if norm not in self.NORMS:
             raise InputError(
-                f"model.norm is {norm!r}, {type(self).__name__} has {', '.join(self.NORMS)}"
+                f"model.norm is {norm!r}, but {type(self).__name__} has {', '.join(self.NORMS)}"
             )
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the features.
 
         Args:
-            x: [N, 3, H, W] RGB with ImageNet's mean and standard deviation removed, float32,
-                channels-last; under autocast, the trunk's layers choose their dtype.
+            x: float32 [N, 3, H, W] RGB, channels-last, normalised with ImageNet's mean and
+                standard deviation. Autocast may be on.
 
         Returns:
-            [N, out_channels, h, w], channels-last, where h and w are about H / 8 and W / 8; the
-            losses upsample them to the labels' size with corners aligned.
+            [N, out_channels, h, w], channels-last, with h and w about H / 8 and W / 8. The losses
+            upsample the heads' outputs to H x W with align_corners=True.
         """
         raise NotImplementedError
 
     def pretrained_keys(self) -> set[str]:
-        """Keys of ``state_dict`` that a file of ImageNet weights must have; by default all."""
+        """Keys of ``state_dict`` that a file of ImageNet weights must contain; by default all."""
         return set(self.state_dict())
 
     def scale_to_unit_variance(self) -> None:
         """Rescale pretrained weights so that features have about unit variance.
 
-        Called once, after the weights have been loaded. The function may change by a constant
-        factor. By default nothing is done, which is right where layers are normalised.
+        Called once after the weights have been loaded. Features may change by a constant factor.
+        The default does nothing, which is right for trunks with normalisation.
         """

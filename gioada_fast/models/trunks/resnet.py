@@ -1,4 +1,4 @@
-"""ResNet-101 as DeepLab-v2 uses it: torchvision's key names, output stride 8."""
+"""ResNet-101 with output stride 8 as in DeepLab-v2, with the key names of torchvision."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,10 @@ _EXPANSION = 4
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with fixed statistics and affine part: for pretrained weights, small batches."""
+    """Batch norm with fixed statistics and a fixed affine part.
+
+    Meant for pretrained weights, because statistics of small batches are too noisy to train with.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -39,7 +42,7 @@ def _norm(kind: str, num_channels: int) -> nn.Module:
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (dilated), 1x1 with a shortcut; torchvision's names."""
+    """1x1, dilated 3x3 and 1x1 convolution with a shortcut, with the key names of torchvision."""
 
     def __init__(self, c_in: int, c: int, stride: int, dilation: int, norm: str):
         super().__init__()
@@ -66,12 +69,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet101(Trunk):
-    """The trunk.
+    """ResNet-101 without its classifier; layer3 and layer4 are dilated instead of strided.
 
     Args:
         width: factor on the channels; 1 for pretrained weights.
-        norm: ``group`` (from scratch) or ``frozen_batch``: batch norm with the statistics of the
-            pretrained weights; ``none`` is its older name.
+        norm: ``group`` to train from scratch, ``frozen_batch`` for the batch norm of pretrained
+            weights; ``none`` is the older name of ``frozen_batch``.
 
     Source: He et al. (arXiv 1512.03385); DeepLab-v2 (arXiv 1606.00915).
     """
@@ -99,7 +102,7 @@ class ResNet101(Trunk):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] with ImageNet's mean and deviation to [N, out_channels, ~H/8, ~W/8]."""
+        """See ``Trunk.forward``."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))

@@ -1,4 +1,4 @@
-"""VGG-16 as DeepLab-v2 uses it: torchvision's key names, output stride 8."""
+"""VGG-16 with output stride 8 as in DeepLab-v2, with the key names of torchvision."""
 
 from collections import OrderedDict
 
@@ -9,7 +9,7 @@ from ..layers import GroupNormReLU, channels
 from .base import Trunk
 
 # (index in torchvision's vgg16().features, output channels, dilation); None is a pooling layer.
-# The last two poolings are left out and the last stage is dilated instead: output stride 8.
+# For output stride 8, the last two pooling layers are left out and the last stage is dilated.
 _LAYERS = (
     (0, 64, 1), (2, 64, 1), None, (5, 128, 1), (7, 128, 1), None,
     (10, 256, 1), (12, 256, 1), (14, 256, 1), None,
@@ -18,11 +18,11 @@ _LAYERS = (
 
 
 class VGG16(Trunk):
-    """The trunk: thirteen convolutions and the two dilated ones that stand for fc6 and fc7.
+    """VGG-16: thirteen convolutions, and two dilated convolutions in place of fc6 and fc7.
 
     Args:
         width: factor on the channels; 1 for pretrained weights.
-        norm: ``group`` (from scratch) or ``none`` (as published).
+        norm: ``group`` to train from scratch, ``none`` as published.
 
     Source: Simonyan and Zisserman (arXiv 1409.1556); DeepLab-v2 (arXiv 1606.00915), in the form of
     AdaptSegNet's ``DeeplabVGG``.
@@ -55,22 +55,21 @@ class VGG16(Trunk):
         self.fc = nn.Sequential(*fc)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] with ImageNet's mean and deviation to [N, out_channels, H // 8, W // 8]."""
+        """See ``Trunk.forward``; h is H // 8 and w is W // 8."""
         return self.fc(self.features(x))
 
     def pretrained_keys(self) -> set[str]:
-        """Keys that a file of ImageNet weights must have: the convolutions, not fc6 and fc7."""
+        """The thirteen convolutions; the two in place of fc6 and fc7 start from random weights."""
         return {f"features.{key}" for key in self.features.state_dict()}
 
     @torch.no_grad()
     def scale_to_unit_variance(self) -> None:
         """Scale every convolution so that its output has about unit variance.
 
-        VGG's activations are hundreds and more, which makes one learning rate for all layers hard
-        to find. ReLU and pooling are positively homogeneous: scaling a layer's weight by 1/s, and
-        the biases after it accordingly, multiplies its output by 1/s and changes nothing else. The
-        scales are measured on fixed noise with the spectrum of photographs. With a norm in between
-        there is nothing to do.
+        Activations of the pretrained VGG-16 are in the hundreds, so that no learning rate suits all
+        layers. ReLU and pooling are positively homogeneous: dividing a layer's weight and the
+        biases from there on by s divides its output by s and changes nothing else. The scales are
+        measured on fixed noise with the spectrum of photographs. With group norm nothing is scaled.
         """
         if self.norm != "none":
             return
@@ -100,7 +99,7 @@ def _conv(c_in: int, c_out: int, dilation: int) -> nn.Conv2d:
 
 
 def _photograph_like_noise(size: int = 128) -> Tensor:
-    """[4, 3, size, size] with a 1/f spectrum and unit variance, the same every time."""
+    """Noise [4, 3, size, size] with a 1/f spectrum and unit variance, the same in each call."""
     generator = torch.Generator().manual_seed(0)
     spectrum = torch.fft.rfft2(torch.randn(4, 3, size, size, generator=generator))
     frequency = torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None, :])
