@@ -16,22 +16,6 @@ constexpr int64_t kChunk = 4096;
 constexpr int kSums = 4;                    // one sum alone would wait for every addition to finish
 constexpr int64_t kParallelFrom = 1 << 16;  // logits; fewer take less time than waking a thread
 
-template <typename T>
-Floats read(const T* p, int count) {
-  float values[kLanes] = {};
-  for (int lane = 0; lane < count; ++lane) values[lane] = to_float(p[lane]);
-  Floats result;
-  std::memcpy(&result, values, sizeof result);
-  return result;
-}
-
-template <typename T>
-void write(T* p, Floats value, int count) {
-  float values[kLanes];
-  std::memcpy(values, &value, sizeof value);
-  for (int lane = 0; lane < count; ++lane) convert(values[lane], p + lane);
-}
-
 // log(1 + e) for 0 <= e <= 1, relative to its own size: 2 atanh(e / (2 + e)) by its power series.
 Floats log1p_of_exp(Floats e) {
   const Floats z = e / (2.f + e);
@@ -87,13 +71,13 @@ double sum_of_losses(const T* x, int64_t count, bool real) {
   for (; i + kSums * kLanes <= count; i += kSums * kLanes) {
 #pragma GCC unroll 4
     for (int k = 0; k < kSums; ++k) {
-      sums[k] += loss_of<kKind>(read(x + i + k * kLanes, kLanes), real);
+      sums[k] += loss_of<kKind>(load_unaligned(x + i + k * kLanes), real);
     }
   }
   double total = 0.;
   for (; i < count; i += kLanes) {
     const int rest = count - i < kLanes ? static_cast<int>(count - i) : kLanes;
-    const Floats loss = loss_of<kKind>(read(x + i, rest), real);
+    const Floats loss = loss_of<kKind>(load_unaligned(x + i, rest), real);
     for (int lane = 0; lane < rest; ++lane) total += loss[lane];
   }
   const Floats sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
@@ -105,10 +89,10 @@ template <GanKind kKind, typename T>
 void gradients(const T* x, int64_t count, bool real, float scale, T* grad) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    write(grad + i, scale * gradient_of<kKind>(read(x + i, kLanes), real), kLanes);
+    store_unaligned(grad + i, scale * gradient_of<kKind>(load_unaligned(x + i), real));
   }
   const int rest = static_cast<int>(count - i);
-  write(grad + i, scale * gradient_of<kKind>(read(x + i, rest), real), rest);
+  store_unaligned(grad + i, scale * gradient_of<kKind>(load_unaligned(x + i, rest), real), rest);
 }
 
 template <GanKind kKind>

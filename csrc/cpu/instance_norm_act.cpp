@@ -10,14 +10,15 @@
 
 #include "instance_norm_act.h"
 
-#include "cpu/parallel.h"
+#include <type_traits>
+
+#include "cpu/bands.h"
 #include "cpu/simd.h"
 
 namespace gioada {
 inline namespace GIOADA_ISA {
 namespace {
 
-constexpr int64_t kBands = 32;         // wanted number of bands, enough to keep many cores busy
 constexpr int64_t kPeriodVectors = 8;  // at least: sums in memory then do not wait for each other
 constexpr int64_t kChunk = 32;         // periods whose moments are summed in float
 
@@ -28,82 +29,18 @@ int64_t period_of(int64_t channels) {
   return (shortest + period - 1) / period * period;
 }
 
-// How images are cut. A thread has one range of bands, whose second walk goes backwards: what the
-// first read last may still be in its cache. Neighbouring bands being one thread's, no two threads
-// fault in the same huge page.
-struct Bands {
-  int64_t rows;      // of a band
-  int64_t in_image;  // bands of one image
-  int64_t total;     // bands of the batch
-  int64_t height;
-
-  template <typename Arguments>
-  explicit Bands(const Arguments& op) : height(op.height()) {
-    const int64_t wanted = (kBands + op.batch() - 1) / op.batch();
-    rows = (height + wanted - 1) / wanted;
-    in_image = (height + rows - 1) / rows;
-    total = op.batch() * in_image;
-  }
-  int64_t image(int64_t band) const { return band / in_image; }
-  int64_t begin(int64_t band) const { return band % in_image * rows; }
-  int64_t end(int64_t band) const {
-    return begin(band) + rows < height ? begin(band) + rows : height;
-  }
-
-  // body(band, thread)
-  template <typename Body>
-  void walk(int threads, const Body& body) const {
-    parallel_ranges(total, threads, [&](int64_t first, int64_t last, int thread) {
-      for (int64_t band = first; band < last; ++band) body(band, thread);
-    });
-  }
-  template <typename Body>
-  void walk_back(int threads, const Body& body) const {
-    parallel_ranges(total, threads, [&](int64_t first, int64_t last, int thread) {
-      for (int64_t band = last - 1; band >= first; --band) body(band, thread);
-    });
-  }
-};
-
-// Access to whole vectors, and to what is left of one at the end of a row.
-struct Whole {
-  template <typename T>
-  Floats load(const T* p) const {
-    return load_unaligned(p);
-  }
-  template <typename T>
-  void store(T* p, Floats value) const {
-    store_unaligned(p, value);
-  }
-};
-
-struct Part {
-  int64_t count;
-
-  template <typename T>
-  Floats load(const T* p) const {
-    T elements[kLanes] = {};
-    std::memcpy(elements, p, count * sizeof(T));
-    return load_unaligned(elements);
-  }
-  template <typename T>
-  void store(T* p, Floats value) const {
-    T elements[kLanes];
-    store_unaligned(elements, value);
-    std::memcpy(p, elements, count * sizeof(T));
-  }
-};
-
-// body(index, index in the period, Whole or Part) for all vectors of a row.
+// body(index, index in the period, number of elements) for all vectors of a row. The number is a
+// constant but for the last vector.
 template <typename Body>
 inline void for_each_vector(int64_t elements, int64_t period, const Body& body) {
+  const std::integral_constant<int64_t, kLanes> whole;
   int64_t i = 0;
   for (; i + period <= elements; i += period) {
-    for (int64_t lane = 0; lane < period; lane += kLanes) body(i + lane, lane, Whole{});
+    for (int64_t lane = 0; lane < period; lane += kLanes) body(i + lane, lane, whole);
   }
   int64_t lane = 0;
-  for (; i + lane + kLanes <= elements; lane += kLanes) body(i + lane, lane, Whole{});
-  if (i + lane < elements) body(i + lane, lane, Part{elements - i - lane});
+  for (; i + lane + kLanes <= elements; lane += kLanes) body(i + lane, lane, whole);
+  if (i + lane < elements) body(i + lane, lane, elements - i - lane);
 }
 
 // Values of channels for each element of a period.
@@ -182,18 +119,20 @@ void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period, 
   T* row = image + (y + pad) * out_row;
   T* out = row + pad * c;
   const float negative_slope = op.negative_slope;
-  const auto normalized = [&](int64_t i, int64_t lane, auto width) {
-    return activate((width.load(x + i) - load(mean + lane)) * load(rstd + lane), negative_slope);
+  const auto normalized = [&](int64_t i, int64_t lane, auto count) {
+    return activate((load_unaligned(x + i, count) - load(mean + lane)) * load(rstd + lane),
+                    negative_slope);
   };
   if (op.residual) {
     const T* residual =
         op.residual.as<const T>() + n * op.residual.strides[0] + y * op.residual.strides[2];
-    for_each_vector(op.width() * c, period, [&](int64_t i, int64_t lane, auto width) {
-      width.store(out + i, normalized(i, lane, width) + width.load(residual + i));
+    for_each_vector(op.width() * c, period, [&](int64_t i, int64_t lane, auto count) {
+      store_unaligned(out + i, normalized(i, lane, count) + load_unaligned(residual + i, count),
+                      count);
     });
   } else {
-    for_each_vector(op.width() * c, period, [&](int64_t i, int64_t lane, auto width) {
-      width.store(out + i, normalized(i, lane, width));
+    for_each_vector(op.width() * c, period, [&](int64_t i, int64_t lane, auto count) {
+      store_unaligned(out + i, normalized(i, lane, count), count);
     });
   }
   for (int64_t i = 1; i <= pad; ++i) {
@@ -210,8 +149,8 @@ void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period, 
 template <typename T>
 void forward(const InstanceNormAct& op, int threads) {
   const int64_t c = op.channels(), period = period_of(c);
-  const Bands bands(op);
-  const int workers = threads < bands.total ? threads : static_cast<int>(bands.total);
+  const Bands bands(op.batch(), op.height());
+  const int workers = worker_count(threads, bands.total);
   const int64_t out_pixels = op.batch() * (op.height() + 2 * op.pad) * (op.width() + 2 * op.pad);
   prefer_huge_pages(op.out.data, out_pixels * c * sizeof(T));
 
@@ -317,16 +256,17 @@ void band_sums(const InstanceNormActBackward& op, int64_t n, int64_t begin, int6
     std::memset(gz_lanes, 0, 2 * period * sizeof(float));
     for_each_piece<T>(op, n, y, folded, [&](int64_t first, int64_t pixels, const auto* grad) {
       const T* x = op.x.as<const T>() + (row + first) * c;
-      for_each_vector(pixels * c, period, [&](int64_t i, int64_t lane, auto width) {
-        const Floats centred = width.load(x + i) - load(mean + lane);
-        const Floats gz = activation_gradient(centred, width.load(grad + i), negative_slope);
+      for_each_vector(pixels * c, period, [&](int64_t i, int64_t lane, auto count) {
+        const Floats centred = load_unaligned(x + i, count) - load(mean + lane);
+        const Floats gz =
+            activation_gradient(centred, load_unaligned(grad + i, count), negative_slope);
         store(gz_lanes + lane, load(gz_lanes + lane) + gz);
         store(gzx_lanes + lane, load(gzx_lanes + lane) + gz * centred);
       });
       if (op.grad_residual) {
         T* out = op.grad_residual.as<T>() + (row + first) * c;
-        for_each_vector(pixels * c, period, [&](int64_t i, int64_t, auto width) {
-          width.store(out + i, width.load(grad + i));
+        for_each_vector(pixels * c, period, [&](int64_t i, int64_t, auto count) {
+          store_unaligned(out + i, load_unaligned(grad + i, count), count);
         });
       }
     });
@@ -348,8 +288,8 @@ template <typename T>
 void backward(const InstanceNormActBackward& op, int threads) {
   const int64_t c = op.channels(), period = period_of(c);
   const int64_t pixels = op.height() * op.width();
-  const Bands bands(op);
-  const int workers = threads < bands.total ? threads : static_cast<int>(bands.total);
+  const Bands bands(op.batch(), op.height());
+  const int workers = worker_count(threads, bands.total);
   prefer_huge_pages(op.grad_x.data, op.batch() * pixels * c * sizeof(T));
   if (op.grad_residual) {
     prefer_huge_pages(op.grad_residual.data, op.batch() * pixels * c * sizeof(T));
@@ -389,14 +329,17 @@ void backward(const InstanceNormActBackward& op, int threads) {
     repeat(slope.get() + n * c, c, period, factor);
     for (int64_t y = bands.end(band) - 1; y >= bands.begin(band); --y) {
       const int64_t row = (n * op.height() + y) * op.width();
-      for_each_piece<T>(op, n, y, folded, [&](int64_t first, int64_t count, const auto* grad) {
+      for_each_piece<T>(op, n, y, folded, [&](int64_t first, int64_t pixels, const auto* grad) {
         const T* x = op.x.as<const T>() + (row + first) * c;
         T* out = op.grad_x.as<T>() + (row + first) * c;
-        for_each_vector(count * c, period, [&](int64_t i, int64_t lane, auto width) {
-          const Floats centred = width.load(x + i) - load(mean + lane);
-          const Floats gz = activation_gradient(centred, width.load(grad + i), negative_slope);
-          width.store(out + i, norm_gradient(gz, centred, load(rstd + lane), load(offset + lane),
-                                             load(factor + lane)));
+        for_each_vector(pixels * c, period, [&](int64_t i, int64_t lane, auto count) {
+          const Floats centred = load_unaligned(x + i, count) - load(mean + lane);
+          const Floats gz =
+              activation_gradient(centred, load_unaligned(grad + i, count), negative_slope);
+          store_unaligned(out + i,
+                          norm_gradient(gz, centred, load(rstd + lane), load(offset + lane),
+                                        load(factor + lane)),
+                          count);
         });
       });
     }

@@ -81,6 +81,11 @@ static void parallel_ranges(int64_t count, int threads, const Body& body) {
   body(int64_t(0), count, 0);
 }
 
+// Threads that have a task.
+static inline int worker_count(int threads, int64_t tasks) {
+  return threads < tasks ? threads : static_cast<int>(tasks);
+}
+
 static inline int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 
+#include "cpu/bands.h"
 #include "cpu/bilinear.h"
 #include "cpu/transpose.h"
 
@@ -23,7 +24,6 @@ namespace {
 
 constexpr int64_t kTaskRows = 8;  // pixel rows of a forward task
 constexpr int64_t kStrips = 4;    // walked side by side in the forward: longer runs of stores
-constexpr int64_t kBands = 32;    // wanted number of bands, enough to keep many cores busy
 
 // A strip between two input rows, interpolated to its pixel columns.
 struct Cell {
@@ -111,7 +111,7 @@ void run(const SemanticDepthConcat& op, int threads) {
   const int64_t channels = op.channels();
   const int64_t parts = (op.height() + kTaskRows - 1) / kTaskRows;  // of one image
   const int64_t tasks = op.batch() * parts;
-  const int workers = static_cast<int>(std::min<int64_t>(threads, tasks));
+  const int workers = worker_count(threads, tasks);
   const int64_t scratch_size = (3 * kStrips + 3) * round_up(channels, kLanes) * kLanes;
   const Strips strips(op.in_width(), op.width());
   const Buffer<float> memory(workers * scratch_size);
@@ -216,21 +216,17 @@ void run(const SemanticDepthConcatBackward& op, int threads) {
   const int64_t h = op.in_height(), w = op.in_width(), row_stride = w + kLanes;
   const int64_t classes = op.grad_logits ? op.classes() : 0;
   const int64_t channels = op.channels() - op.classes() + classes;
-  const int64_t cells = cell_count(h);
-  const int64_t bands_wanted = (kBands + op.batch() - 1) / op.batch();
-  const int64_t band_cells = (cells + bands_wanted - 1) / bands_wanted;
-  const int64_t bands = (cells + band_cells - 1) / band_cells;  // of one image
+  const Bands bands(op.batch(), cell_count(h));
   const int64_t row_size = channels * row_stride;
-  const int64_t band_size = (band_cells + 1) * row_size;
+  const int64_t band_size = (bands.band_rows + 1) * row_size;
 
   const int64_t tile = round_up(channels, kLanes) * kLanes;
   const int64_t scratch_size = 9 * tile;
-  const int64_t tasks = op.batch() * bands;
-  const int workers = static_cast<int>(std::min<int64_t>(threads, tasks));
+  const int workers = worker_count(threads, bands.total);
   const Strips strips(op.in_width(), op.width());
   const Buffer<float> memory(workers * scratch_size);
-  const Buffer<float> rows(tasks * band_size);
-  parallel_for(tasks, workers, [&](int64_t task, int thread) {
+  const Buffer<float> rows(bands.total * band_size);
+  parallel_for(bands.total, workers, [&](int64_t band, int thread) {
     float* p = memory.get() + thread * scratch_size;
     const Scratch s = {{p, p + tile, p + 2 * tile},
                        p + 3 * tile,
@@ -238,17 +234,17 @@ void run(const SemanticDepthConcatBackward& op, int threads) {
                        p + 7 * tile,
                        p + 5 * tile,
                        p + 6 * tile};
-    const int64_t first = task % bands * band_cells, last = std::min(first + band_cells, cells);
-    backward_band<T>(op, strips, classes, channels, task / bands, first, last, s,
-                     rows.get() + task * band_size);
+    backward_band<T>(op, strips, classes, channels, bands.image(band), bands.begin(band),
+                     bands.end(band), s, rows.get() + band * band_size);
   });
 
   // Of each input row, what the band that begins with it or holds it gives, and the one before.
   parallel_for(op.batch() * h, threads, [&](int64_t task, int) {
     const int64_t n = task / h, y = task % h;
-    const int64_t band = std::min(y / band_cells, bands - 1), row = y - band * band_cells;
-    float* from = rows.get() + (n * bands + band) * band_size + row * row_size;
-    if (row == 0 && band > 0) {
+    const int64_t band = n * bands.in_image + std::min(y / bands.band_rows, bands.in_image - 1);
+    const int64_t row = y - bands.begin(band);
+    float* from = rows.get() + band * band_size + row * row_size;
+    if (row == 0 && y > 0) {
       const float* shared = from - row_size;
       for (int64_t i = 0; i < row_size; ++i) from[i] += shared[i];
     }

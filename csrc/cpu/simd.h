@@ -27,29 +27,52 @@ static inline Ints load(const int32_t* p) { return *reinterpret_cast<const Ints*
 static inline void store(float* p, Floats value) { *reinterpret_cast<Floats*>(p) = value; }
 
 typedef uint32_t Words __attribute__((vector_size(kLanes * sizeof(uint32_t))));
+typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
 typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t))));
 
-// At any address, of any element type.
-static inline Floats load_unaligned(const float* p) {
-  Floats value;
-  std::memcpy(&value, p, sizeof value);
+template <typename Vector>
+static inline Vector load_bytes(const void* p, int64_t bytes) {
+  Vector value = Vector{};
+  if (bytes == sizeof value) {
+    std::memcpy(&value, p, sizeof value);
+  } else {
+    std::memcpy(&value, p, bytes);
+  }
   return value;
 }
 
-static inline Floats load_unaligned(const bfloat16* p) {
-  Halves halves;
-  std::memcpy(&halves, p, sizeof halves);
+template <typename Vector>
+static inline void store_bytes(void* p, Vector value, int64_t bytes) {
+  if (bytes == sizeof value) {
+    std::memcpy(p, &value, sizeof value);
+  } else {
+    std::memcpy(p, &value, bytes);
+  }
+}
+
+// The first `count` lanes, at any address; lanes beyond them are 0.
+static inline Bytes load_unaligned(const uint8_t* p, int64_t count = kLanes) {
+  return load_bytes<Bytes>(p, count);
+}
+
+static inline Floats load_unaligned(const float* p, int64_t count = kLanes) {
+  return load_bytes<Floats>(p, count * sizeof *p);
+}
+
+static inline Floats load_unaligned(const bfloat16* p, int64_t count = kLanes) {
+  const Halves halves = load_bytes<Halves>(p, count * sizeof *p);
   return (Floats)(__builtin_convertvector(halves, Words) << 16);
 }
 
-static inline void store_unaligned(float* p, Floats value) { std::memcpy(p, &value, sizeof value); }
+static inline void store_unaligned(float* p, Floats value, int64_t count = kLanes) {
+  store_bytes(p, value, count * sizeof *p);
+}
 
-static inline void store_unaligned(bfloat16* p, Floats value) {  // rounds as to_bfloat16
-  const Words bits = (Words)value;
+static inline void store_unaligned(bfloat16* p, Floats value, int64_t count = kLanes) {
+  const Words bits = (Words)value;  // rounds as to_bfloat16
   const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const Words result = value == value ? rounded : (bits >> 16) | 0x40;
-  const Halves halves = __builtin_convertvector(result, Halves);
-  std::memcpy(p, &halves, sizeof halves);
+  store_bytes(p, __builtin_convertvector(result, Halves), count * sizeof *p);
 }
 
 static inline Floats broadcast(float value) { return value - Floats{}; }

@@ -199,7 +199,7 @@ template <typename T>
 int64_t run(const UpsampleConfusionMatrix& op, int threads) {
   const int64_t blocks = (op.height() + kBlockRows - 1) / kBlockRows;  // of one image
   const int64_t tasks = op.batch() * blocks;
-  const int workers = threads < tasks ? threads : static_cast<int>(tasks);
+  const int workers = worker_count(threads, tasks);
   const int64_t tile = op.classes() * kLanes, pitch = round_up(op.width(), kLanes);
   const int64_t scratch_size = round_up(5 * tile + (kBlockRows + 1) * pitch, 16);
   const int64_t matrix = op.classes() <= kMostCopied ? (op.classes() + 1) * op.classes() : 0;

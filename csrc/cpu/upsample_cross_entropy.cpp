@@ -10,6 +10,7 @@
 
 #include "upsample_cross_entropy.h"
 
+#include "cpu/bands.h"
 #include "cpu/bilinear.h"
 
 namespace gioada {
@@ -17,7 +18,6 @@ inline namespace GIOADA_ISA {
 namespace {
 
 constexpr int64_t kRowsAtOnce = 4;
-constexpr int64_t kBands = 32;  // wanted number of bands, enough to keep many cores busy
 
 // Working memory of one thread.
 struct Scratch {
@@ -131,8 +131,8 @@ int64_t read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, in
 // Cells [first, last) of image n. The gradient of input rows [first, last) goes to op.grad, that of
 // row `last`, which the next band continues, to `border`.
 template <typename T, bool kGrad>
-Sums band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64_t first,
-          int64_t last, Scratch s, float* border) {
+Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64_t first,
+               int64_t last, Scratch s, float* border) {
   const int64_t classes = op.classes(), h = op.in_height(), w = op.in_width();
   const int64_t padded_width = round_up(op.width(), kLanes);
   const int64_t row_stride = w + kLanes, row_size = classes * row_stride;
@@ -216,30 +216,18 @@ template <typename T>
 int64_t run(const UpsampleCrossEntropy& op, int threads) {
   const bool wants_grad(op.grad);
   const int64_t h = op.in_height(), row = op.in_width() * op.classes();
-  const int64_t cells = cell_count(h);
-  const int64_t bands_wanted = (kBands + op.batch() - 1) / op.batch();
-  const int64_t band_cells = (cells + bands_wanted - 1) / bands_wanted;
-  const int64_t bands = (cells + band_cells - 1) / band_cells;  // of one image
-
-  int64_t pixel_rows = 0;
-  for (int64_t b = 0; b < bands; ++b) {
-    const int64_t last = (b + 1) * band_cells < cells ? (b + 1) * band_cells : cells;
-    const int64_t rows =
-        cell_begin(last, h, op.height()) - cell_begin(b * band_cells, h, op.height());
-    if (rows > pixel_rows) pixel_rows = rows;
-  }
+  const CellBands bands(op.batch(), h, op.height());
   const int64_t tile = op.classes() * kLanes;
-  const int64_t pixels = round_up(pixel_rows * round_up(op.width(), kLanes), kLanes);
-  const int64_t grad_rows = wants_grad ? (band_cells + 1) * (row + op.classes() * kLanes) : 0;
+  const int64_t pixels = round_up(bands.max_pixel_rows * round_up(op.width(), kLanes), kLanes);
+  const int64_t grad_rows = wants_grad ? (bands.band_rows + 1) * (row + op.classes() * kLanes) : 0;
   const int64_t scratch_size = round_up((5 + kRowsAtOnce) * tile + 2 * pixels + grad_rows, 16);
-  const int64_t tasks = op.batch() * bands;
-  const int workers = threads < tasks ? threads : static_cast<int>(tasks);
+  const int workers = worker_count(threads, bands.total);
 
   const Strips strips(op.in_width(), op.width());
   const Buffer<float> memory(workers * scratch_size);
-  const Buffer<float> borders(wants_grad ? tasks * row : 0);
-  const Buffer<Sums> sums(tasks);
-  parallel_for(tasks, workers, [&](int64_t task, int thread) {
+  const Buffer<float> borders(wants_grad ? bands.total * row : 0);
+  const Buffer<Sums> sums(bands.total);
+  parallel_for(bands.total, workers, [&](int64_t band, int thread) {
     float* p = memory.get() + thread * scratch_size;
     Scratch s;
     s.above = p;
@@ -251,37 +239,36 @@ int64_t run(const UpsampleCrossEntropy& op, int threads) {
     s.weight = s.exps + kRowsAtOnce * tile;
     s.label = reinterpret_cast<int32_t*>(s.weight + pixels);
     s.grad_rows = s.weight + 2 * pixels;
-    const int64_t n = task / bands, first = task % bands * band_cells;
-    const int64_t last = first + band_cells < cells ? first + band_cells : cells;
-    float* border = borders.get() + task * row;
-    sums[task] = wants_grad ? band<T, true>(op, strips, n, first, last, s, border)
-                            : band<T, false>(op, strips, n, first, last, s, nullptr);
+    const int64_t n = bands.image(band), first = bands.begin(band), last = bands.end(band);
+    float* border = borders.get() + band * row;
+    sums[band] = wants_grad ? walk_band<T, true>(op, strips, n, first, last, s, border)
+                            : walk_band<T, false>(op, strips, n, first, last, s, nullptr);
   });
 
   Sums total = {0., 0., -1};
-  for (int64_t task = 0; task < tasks; ++task) {
-    if (total.wrong_label < 0) total.wrong_label = sums[task].wrong_label;
-    total.loss += sums[task].loss;
-    total.weight += sums[task].weight;
+  for (int64_t band = 0; band < bands.total; ++band) {
+    if (total.wrong_label < 0) total.wrong_label = sums[band].wrong_label;
+    total.loss += sums[band].loss;
+    total.weight += sums[band].weight;
   }
   const double scale = total.weight > 0. ? 1. / total.weight : 0.;
   *op.loss.as<float>() = static_cast<float>(total.loss * scale);
   if (!wants_grad) return total.wrong_label;
 
   // Rows that two bands share are completed, and all are divided by the sum of weights.
-  parallel_for(tasks, workers, [&](int64_t task, int) {
+  parallel_for(bands.total, workers, [&](int64_t band, int) {
     const float factor = static_cast<float>(scale);
-    const int64_t n = task / bands, first = task % bands * band_cells;
-    const bool is_last = first + band_cells >= cells;
+    const int64_t n = bands.image(band), first = bands.begin(band);
+    const bool is_last = bands.is_last(band);
     // With one input row, the only cell has it above and, with weight 0, below.
-    const int64_t rows = is_last ? h - first : band_cells;
+    const int64_t rows = is_last ? h - first : bands.band_rows;
     float* grad = op.grad.as<float>() + (n * h + first) * row;
     if (first > 0) {
-      const float* border = borders.get() + (task - 1) * row;
+      const float* border = borders.get() + (band - 1) * row;
       for (int64_t i = 0; i < row; ++i) grad[i] += border[i];
     }
     if (is_last && h > 1) {
-      std::memcpy(grad + (rows - 1) * row, borders.get() + task * row, row * sizeof(float));
+      std::memcpy(grad + (rows - 1) * row, borders.get() + band * row, row * sizeof(float));
     }
     for (int64_t i = 0; i < rows * row; ++i) grad[i] *= factor;
   });

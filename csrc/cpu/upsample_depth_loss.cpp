@@ -12,42 +12,14 @@
 
 #include <utility>
 
+#include "cpu/bands.h"
 #include "cpu/bilinear.h"
 
 namespace gioada {
 inline namespace GIOADA_ISA {
 namespace {
 
-constexpr int64_t kBands = 32;  // wanted number of bands, enough to keep many cores busy
-
-typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t))));
-typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
-
 enum class Pass { largest, loss, gradient };
-
-// How an image is cut into bands.
-struct Bands {
-  int64_t cells;       // rows of cells, of one image
-  int64_t band_cells;  // rows of cells, of one band
-  int64_t count;       // bands of one image
-  int64_t pixel_rows;  // of the highest band
-
-  explicit Bands(const UpsampleDepthLoss& op) : cells(cell_count(op.in_height())), pixel_rows(0) {
-    const int64_t wanted = (kBands + op.batch() - 1) / op.batch();
-    band_cells = (cells + wanted - 1) / wanted;
-    count = (cells + band_cells - 1) / band_cells;
-    for (int64_t b = 0; b < count; ++b) {
-      const int64_t rows = cell_begin(last(b), op.in_height(), op.height()) -
-                           cell_begin(first(b), op.in_height(), op.height());
-      if (rows > pixel_rows) pixel_rows = rows;
-    }
-  }
-
-  int64_t first(int64_t band) const { return band * band_cells; }
-  int64_t last(int64_t band) const {
-    return first(band) + band_cells < cells ? first(band) + band_cells : cells;
-  }
-};
 
 // Working memory of one thread.
 struct Scratch {
@@ -61,23 +33,6 @@ struct Sums {
   int64_t valid;
   float largest;
 };
-
-// The first `count` of kLanes elements; the others are 0.
-template <typename Vector, typename T>
-inline Vector read(const T* p, int64_t count) {
-  Vector values = Vector{};
-  if (count == kLanes) {
-    std::memcpy(&values, p, sizeof values);
-  } else {
-    std::memcpy(&values, p, count * sizeof *p);
-  }
-  return values;
-}
-
-inline Floats read_floats(const float* p, int64_t count) { return read<Floats>(p, count); }
-inline Floats read_floats(const bfloat16* p, int64_t count) {
-  return (Floats)(__builtin_convertvector(read<Halves>(p, count), Ints) << 16);
-}
 
 inline Ints lanes_below(int64_t count) {
   Ints lanes;
@@ -139,10 +94,11 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
         Ints valid = inside;
         if (op.valid) {
           valid = __builtin_convertvector(
-              read<Bytes>(op.valid.as<const uint8_t>() + pixel + r * op.width(), count) != 0, Ints);
+              load_unaligned(op.valid.as<const uint8_t>() + pixel + r * op.width(), count) != 0,
+              Ints);
         }
         const Floats z = (1.f - lower[r]) * above + lower[r] * below;
-        const Floats e = valid ? z - read_floats(target + r * op.width(), count) : Floats{};
+        const Floats e = valid ? z - load_unaligned(target + r * op.width(), count) : Floats{};
         if (kPass == Pass::largest) {
           largest = max(e, largest);
           largest = max(-e, largest);
@@ -186,31 +142,29 @@ template <typename T>
 void run(const UpsampleDepthLoss& op, int threads) {
   const bool wants_grad(op.grad);
   const Strips strips(op.in_width(), op.width());
-  const Bands bands(op);
+  const CellBands bands(op.batch(), op.in_height(), op.height());
   const int64_t padded_width = strips.count() * kLanes;
   const int64_t pitch = op.in_width() + kLanes;  // `spread` writes whole vectors
-  const int64_t band_grad = wants_grad ? (bands.band_cells + 1) * pitch : 0;
-  const int64_t scratch_size = 4 * padded_width + round_up(bands.pixel_rows, 16);
-  const int64_t tasks = op.batch() * bands.count;
-  const int workers = threads < tasks ? threads : static_cast<int>(tasks);
+  const int64_t band_grad = wants_grad ? (bands.band_rows + 1) * pitch : 0;
+  const int64_t scratch_size = 4 * padded_width + round_up(bands.max_pixel_rows, 16);
+  const int workers = worker_count(threads, bands.total);
   const Buffer<float> memory(workers * scratch_size);
-  const Buffer<float> grads(tasks * band_grad);
-  const Buffer<Sums> sums(tasks);
+  const Buffer<float> grads(bands.total * band_grad);
+  const Buffer<Sums> sums(bands.total);
 
   const auto walk_all = [&](auto walk_band, const Threshold& threshold) {
-    parallel_for(tasks, workers, [&](int64_t task, int thread) {
+    parallel_for(bands.total, workers, [&](int64_t band, int thread) {
       float* p = memory.get() + thread * scratch_size;
       const Scratch s = {p, p + padded_width, p + 2 * padded_width, p + 3 * padded_width,
                          p + 4 * padded_width};
-      const int64_t band = task % bands.count;
-      sums[task] = walk_band(op, strips, threshold, task / bands.count, bands.first(band),
-                             bands.last(band), s, grads.get() + task * band_grad, pitch);
+      sums[band] = walk_band(op, strips, threshold, bands.image(band), bands.begin(band),
+                             bands.end(band), s, grads.get() + band * band_grad, pitch);
     });
     Sums total = {0., 0, 0.f};
-    for (int64_t task = 0; task < tasks; ++task) {
-      total.loss += sums[task].loss;
-      total.valid += sums[task].valid;
-      if (sums[task].largest > total.largest) total.largest = sums[task].largest;
+    for (int64_t band = 0; band < bands.total; ++band) {
+      total.loss += sums[band].loss;
+      total.valid += sums[band].valid;
+      if (sums[band].largest > total.largest) total.largest = sums[band].largest;
     }
     return total;
   };
@@ -225,15 +179,15 @@ void run(const UpsampleDepthLoss& op, int threads) {
   if (!wants_grad) return;
 
   // The first row of a band is the last one of the band before.
-  parallel_for(tasks, workers, [&](int64_t task, int) {
-    const int64_t n = task / bands.count, band = task % bands.count, first = bands.first(band);
-    const int64_t end = band + 1 < bands.count ? bands.last(band) : op.in_height();
+  parallel_for(bands.total, workers, [&](int64_t band, int) {
+    const int64_t n = bands.image(band), first = bands.begin(band);
+    const int64_t end = bands.is_last(band) ? op.in_height() : bands.end(band);
     const float factor = static_cast<float>(scale);
-    const float* from = grads.get() + task * band_grad;
+    const float* from = grads.get() + band * band_grad;
     for (int64_t row = first; row < end; ++row, from += pitch) {
       float* grad = op.grad.as<float>() + (n * op.in_height() + row) * op.in_width();
-      const bool shared = band > 0 && row == first;
-      const float* before = shared ? from - band_grad + bands.band_cells * pitch : nullptr;
+      const bool shared = first > 0 && row == first;
+      const float* before = shared ? from - band_grad + bands.band_rows * pitch : nullptr;
       for (int64_t x = 0; x < op.in_width(); ++x) {
         grad[x] = (shared ? before[x] + from[x] : from[x]) * factor;
       }

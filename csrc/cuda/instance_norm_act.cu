@@ -45,7 +45,7 @@ Plan plan_of(const Arguments& op, int vector) {
   if (each < kFewestPixels) each = kFewestPixels;
   if (each > kMostPixels) each = kMostPixels;
   plan.chunk = each * plan.height;
-  plan.chunks = static_cast<unsigned>(divide_up(plan.pixels, plan.chunk));
+  plan.chunks = checked_grid("instance_norm_act: chunks", divide_up(plan.pixels, plan.chunk)).x;
   return plan;
 }
 
@@ -392,34 +392,36 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-dim3 reduction_grid(int64_t batch, const Plan& plan) {
-  return dim3(static_cast<unsigned>(batch * plan.chunks), plan.tiles);
+dim3 reduction_grid(const char* kernel, int64_t batch, const Plan& plan) {
+  return checked_grid(kernel, batch * plan.chunks, plan.tiles);
 }
 
-dim3 rows_grid(int64_t rows, int64_t width, const Plan& plan) {
-  return dim3(static_cast<unsigned>(rows), plan.tiles,
-              static_cast<unsigned>(divide_up(width, kPixelsAtOnce * plan.height)));
+dim3 rows_grid(const char* kernel, int64_t rows, int64_t width, const Plan& plan) {
+  return checked_grid(kernel, rows, plan.tiles, divide_up(width, kPixelsAtOnce * plan.height));
 }
 
-dim3 totals_grid(int64_t batch, int64_t channels) {
-  return dim3(static_cast<unsigned>(batch),
-              static_cast<unsigned>(divide_up(channels, kTotalChannels)));
+dim3 totals_grid(const char* kernel, int64_t batch, int64_t channels) {
+  return checked_grid(kernel, batch, divide_up(channels, kTotalChannels));
 }
 
 template <typename T, int kVector>
 void forward(const InstanceNormAct& op, float* partial, cudaStream_t stream) {
   const Plan plan = plan_of(op, kVector);
   const dim3 total_block(kTotalChannels, kTotalRows);
-  moments_kernel<T, kVector>
-      <<<reduction_grid(op.batch(), plan), plan.block(), 0, stream>>>(op, plan, partial);
-  check_launch("instance_norm_act: moments");
-  statistics_kernel<<<totals_grid(op.batch(), op.channels()), total_block, 0, stream>>>(op, plan,
-                                                                                        partial);
-  check_launch("instance_norm_act: statistics");
-  const dim3 grid =
-      rows_grid(op.batch() * (op.height() + 2 * op.pad), op.width() + 2 * op.pad, plan);
+  const char* kernel = "instance_norm_act: moments";
+  dim3 grid = reduction_grid(kernel, op.batch(), plan);
+  moments_kernel<T, kVector><<<grid, plan.block(), 0, stream>>>(op, plan, partial);
+  check_launch(kernel);
+
+  kernel = "instance_norm_act: statistics";
+  grid = totals_grid(kernel, op.batch(), op.channels());
+  statistics_kernel<<<grid, total_block, 0, stream>>>(op, plan, partial);
+  check_launch(kernel);
+
+  kernel = "instance_norm_act: normalize";
+  grid = rows_grid(kernel, op.batch() * op.out.shape[2], op.out.shape[3], plan);
   normalize_kernel<T, kVector><<<grid, plan.block(), 0, stream>>>(op, plan);
-  check_launch("instance_norm_act: normalize");
+  check_launch(kernel);
 }
 
 template <typename T, int kVector>
@@ -428,15 +430,20 @@ void backward(const InstanceNormActBackward& op, float* workspace, cudaStream_t 
   const dim3 total_block(kTotalChannels, kTotalRows);
   float* totals = workspace;
   float* partial = workspace + op.batch() * 2 * op.channels();
-  sums_kernel<T, kVector>
-      <<<reduction_grid(op.batch(), plan), plan.block(), 0, stream>>>(op, plan, partial);
-  check_launch("instance_norm_act_backward: sums");
-  totals_kernel<<<totals_grid(op.batch(), op.channels()), total_block, 0, stream>>>(
-      op, plan, partial, totals);
-  check_launch("instance_norm_act_backward: totals");
-  const dim3 grid = rows_grid(op.batch() * op.height(), op.width(), plan);
+  const char* kernel = "instance_norm_act_backward: sums";
+  dim3 grid = reduction_grid(kernel, op.batch(), plan);
+  sums_kernel<T, kVector><<<grid, plan.block(), 0, stream>>>(op, plan, partial);
+  check_launch(kernel);
+
+  kernel = "instance_norm_act_backward: totals";
+  grid = totals_grid(kernel, op.batch(), op.channels());
+  totals_kernel<<<grid, total_block, 0, stream>>>(op, plan, partial, totals);
+  check_launch(kernel);
+
+  kernel = "instance_norm_act_backward: gradient";
+  grid = rows_grid(kernel, op.batch() * op.height(), op.width(), plan);
   gradient_kernel<T, kVector><<<grid, plan.block(), 0, stream>>>(op, plan, totals);
-  check_launch("instance_norm_act_backward: gradient");
+  check_launch(kernel);
 }
 
 }  // namespace

@@ -18,5 +18,18 @@ inline void check_launch(const char* kernel) {
 
 inline int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
+// The grid of a kernel, whose name is for the message of the error if it has too many blocks.
+inline dim3 checked_grid(const char* kernel, int64_t x, int64_t y = 1, int64_t z = 1) {
+  constexpr int64_t kMaxX = 0x7fffffff, kMaxYZ = 0xffff;
+  if (x > kMaxX || y > kMaxYZ || z > kMaxYZ) {
+    const auto size = [](int64_t a, int64_t b, int64_t c) {
+      return std::to_string(a) + " x " + std::to_string(b) + " x " + std::to_string(c);
+    };
+    throw std::runtime_error(std::string(kernel) + ": the tensors need a grid of " + size(x, y, z) +
+                             " blocks, CUDA launches at most " + size(kMaxX, kMaxYZ, kMaxYZ));
+  }
+  return dim3(static_cast<unsigned>(x), static_cast<unsigned>(y), static_cast<unsigned>(z));
+}
+
 }  // namespace cuda
 }  // namespace gioada

@@ -10,7 +10,7 @@
 // as partial sums for the strip's input points. A second kernel completes the gradient. No atomics:
 // the same bits every run.
 
-#include "cuda/bilinear.h"
+#include "cuda/gradient.h"
 #include "semantic_depth_concat.h"
 
 namespace gioada {
@@ -127,11 +127,6 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
       });
     }
   }
-}
-
-// Channels of the gradients that are wanted: of the logits, of depth or of both.
-__host__ __device__ __forceinline__ int64_t wanted_channels(const SemanticDepthConcatBackward& op) {
-  return (op.grad_logits ? op.classes() : 0) + (op.grad_depth ? 1 : 0);
 }
 
 // One block per strip. Where classes exceed one group, the sums that all share are computed again
@@ -255,18 +250,8 @@ __global__ void __launch_bounds__(kThreads)
         const int c = i % group_channels, point = i / group_channels % points;
         const int side = i / group_channels / points;
         const float* shares = tile + (side * kChannels + (c < members ? c : kClasses)) * kPitch;
-        const int64_t from = max(cell_begin(at.first + point - 1, op.in_width(), op.width()),
-                                 max(chunk, at.x_begin));
-        const int64_t middle = cell_begin(at.first + point, op.in_width(), op.width());
-        const int64_t to = point < points - 1
-                               ? cell_begin(at.first + point + 1, op.in_width(), op.width())
-                               : middle;
-        const int64_t stop = min(to, min(at.x_end, chunk + kThreads));
-        float sum = 0.f;
-        for (int64_t px = from; px < stop; ++px) {
-          const float upper = uppers[px - chunk];
-          sum += shares[px - chunk] * (px < middle ? upper : 1.f - upper);
-        }
+        const float sum =
+            gather_point(shares, uppers, at, chunk, point, points, op.in_width(), op.width());
         partial[((strip * 2 + side) * (strips.cells + 1) + point) * channels + group + c] += sum;
       }
       __syncthreads();
@@ -274,38 +259,11 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// One thread per element of the gradients: a point has up to two strips above and two below.
-__global__ void __launch_bounds__(kThreads)
-    gradient_kernel(const SemanticDepthConcatBackward op, const CellStrips strips,
-                    const float* __restrict__ partial) {  // [strips, 2, cells + 1, channels]
-  const int64_t classes = op.grad_logits ? op.classes() : 0;
-  const int64_t channels = wanted_channels(op);
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= op.batch() * op.in_height() * op.in_width() * channels) return;
-  const int64_t c = i % channels, point = i / channels;
-  const int64_t x = point % op.in_width(), y = point / op.in_width() % op.in_height();
-  const int64_t n = point / (op.in_width() * op.in_height());
-  float sum = 0.f;
-  for (int side = 1; side >= 0; --side) {
-    const int64_t cell_row = y - side;
-    if (cell_row < 0 || cell_row >= strips.cell_rows) continue;
-    for (int64_t s = max((x - 1) / strips.cells, int64_t(0)); s <= x / strips.cells; ++s) {
-      if (s >= strips.in_row) continue;
-      const int64_t strip = (n * strips.cell_rows + cell_row) * strips.in_row + s;
-      const int64_t at = x - s * strips.cells;
-      sum += partial[((strip * 2 + side) * (strips.cells + 1) + at) * channels + c];
-    }
-  }
-  float* out = c < classes ? op.grad_logits.as<float>() + point * classes + c
-                           : op.grad_depth.as<float>() + point;
-  *out = sum;
-}
-
 template <typename T>
 void launch(const SemanticDepthConcat& op, cudaStream_t stream) {
   const int64_t blocks =
       op.batch() * divide_up(op.height(), kRows) * divide_up(op.width(), kThreads);
-  const dim3 grid(static_cast<unsigned>(blocks));
+  const dim3 grid = checked_grid("semantic_depth_concat", blocks);
   if (op.classes() <= kFewClasses) {
     forward_kernel<T, kFewClasses><<<grid, kThreads, 0, stream>>>(op);
   } else {
@@ -317,7 +275,7 @@ void launch(const SemanticDepthConcat& op, cudaStream_t stream) {
 template <typename T>
 void launch(const SemanticDepthConcatBackward& op, const CellStrips& strips, float* partial,
             cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(strips.total));
+  const dim3 grid = checked_grid("semantic_depth_concat_backward: strips", strips.total);
   if (op.classes() <= kFewClasses) {
     backward_kernel<T, kFewClasses><<<grid, kThreads, 0, stream>>>(op, strips, partial);
   } else {
@@ -339,7 +297,7 @@ void semantic_depth_concat(const SemanticDepthConcat& op, float*, void* stream_)
 int64_t semantic_depth_concat_backward_workspace(const SemanticDepthConcatBackward& op) {
   const CellStrips strips =
       cell_strips(op.batch(), op.in_height(), op.in_width(), op.width(), kThreads);
-  return strips.total * 2 * (strips.cells + 1) * wanted_channels(op);
+  return strips.total * 2 * (strips.cells + 1) * channels_of(op.grad_logits, op.grad_depth);
 }
 
 // Expects at least one pixel; `workspace` has semantic_depth_concat_backward_workspace(op) floats.
@@ -350,10 +308,8 @@ void semantic_depth_concat_backward(const SemanticDepthConcatBackward& op, float
       cell_strips(op.batch(), op.in_height(), op.in_width(), op.width(), kThreads);
   with_float_type(op.logits.type,
                   [&](auto logit) { launch<decltype(logit)>(op, strips, workspace, stream); });
-  const int64_t elements = op.batch() * op.in_height() * op.in_width() * wanted_channels(op);
-  gradient_kernel<<<static_cast<unsigned>(divide_up(elements, kThreads)), kThreads, 0, stream>>>(
-      op, strips, workspace);
-  check_launch("semantic_depth_concat_backward: gradient");
+  launch_gradient("semantic_depth_concat_backward: gradient", strips, workspace, nullptr,
+                  op.grad_logits, op.grad_depth, stream);
 }
 
 }  // namespace cuda

@@ -5,6 +5,7 @@
 // equal pixels down a column as one addition. Blocks take tile after tile, so that few of them have
 // counts to hand over. Additions are of integers: their order changes nothing.
 
+#include <algorithm>
 #include <cmath>
 
 #include "cuda/bilinear.h"
@@ -134,7 +135,7 @@ void upsample_confusion_matrix(const UpsampleConfusionMatrix& op, float*, void* 
   const int64_t matrix = op.classes() * op.classes() * sizeof(unsigned);
   int copies = matrix <= kMostShared ? kMostCopies : 0;  // 0: straight to op.counts
   while (copies > 1 && copies * matrix > kSharedForCopies) copies /= 2;
-  const unsigned blocks = static_cast<unsigned>(tiles.total < kBlocks ? tiles.total : kBlocks);
+  const dim3 blocks = checked_grid("upsample_confusion_matrix", std::min(tiles.total, kBlocks));
   with_float_type(op.logits.type, [&](auto logit) {
     count_kernel<decltype(logit)><<<blocks, kThreads, copies * matrix, stream>>>(op, tiles, copies);
   });

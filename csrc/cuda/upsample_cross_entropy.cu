@@ -6,7 +6,8 @@
 // leave as partial sums for the strip's input points. A second kernel sums losses and weights, a
 // third completes and scales the gradient. No atomics: the same bits every run.
 
-#include "cuda/bilinear.h"
+#include "cuda/gradient.h"
+#include "cuda/reduce.h"
 #include "upsample_cross_entropy.h"
 
 namespace gioada {
@@ -26,17 +27,6 @@ CellStrips strips_of(const UpsampleCrossEntropy& op) {
 // Floats of the gradient's partial sums: [strips, 2 (row above, below), cells + 1, classes].
 int64_t partial_size(const UpsampleCrossEntropy& op, const CellStrips& strips) {
   return op.grad ? strips.total * 2 * (strips.cells + 1) * op.classes() : 0;
-}
-
-__device__ __forceinline__ float block_sum(float value, float* shared) {
-  __syncthreads();
-  shared[threadIdx.x] = value;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-  }
-  __syncthreads();
-  return shared[0];
 }
 
 // One block per strip. Classes are taken kClasses at a time; where there are more, their common
@@ -141,26 +131,16 @@ __global__ void __launch_bounds__(kThreads)
         const int c = i % kClasses, point = i / kClasses % points, side = i / kClasses / points;
         if (group + c >= classes) continue;
         const float* row = tile + (side * kClasses + c) * kPitch;
-        const int64_t from =
-            max(cell_begin(at.first + point - 1, op.in_width(), op.width()), chunk);
-        const int64_t middle = cell_begin(at.first + point, op.in_width(), op.width());
-        const int64_t to = point < points - 1
-                               ? cell_begin(at.first + point + 1, op.in_width(), op.width())
-                               : middle;
-        const int64_t stop = min(to, min(at.x_end, chunk + kThreads));
-        float sum = 0.f;
-        for (int64_t px = max(from, at.x_begin); px < stop; ++px) {
-          const float upper = uppers[px - chunk];
-          sum += row[px - chunk] * (px < middle ? upper : 1.f - upper);
-        }
+        const float sum =
+            gather_point(row, uppers, at, chunk, point, points, op.in_width(), op.width());
         partial[((strip * 2 + side) * (strips.cells + 1) + point) * op.classes() + group + c] +=
             sum;
       }
       __syncthreads();
     }
   }
-  const float loss = block_sum(loss_sum, tile);
-  const float weight = block_sum(weight_sum, tile);
+  const float loss = block_reduce<kThreads>(loss_sum, tile, Sum());
+  const float weight = block_reduce<kThreads>(weight_sum, tile, Sum());
   if (threadIdx.x == 0) {
     sums[2 * strip] = loss;
     sums[2 * strip + 1] = weight;
@@ -173,57 +153,19 @@ __global__ void __launch_bounds__(kTotalThreads)
                  int64_t strips,
                  float* __restrict__ loss,     // [1]
                  float* __restrict__ scale) {  // [1]
-  __shared__ double losses[kTotalThreads], weights[kTotalThreads];
-  double loss_sum = 0., weight_sum = 0.;
-  for (int64_t i = threadIdx.x; i < strips; i += kTotalThreads) {
-    loss_sum += sums[2 * i];
-    weight_sum += sums[2 * i + 1];
-  }
-  losses[threadIdx.x] = loss_sum;
-  weights[threadIdx.x] = weight_sum;
-  for (int half = kTotalThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) {
-      losses[threadIdx.x] += losses[threadIdx.x + half];
-      weights[threadIdx.x] += weights[threadIdx.x + half];
-    }
-  }
+  __shared__ LossSums shared[kTotalThreads];
+  const LossSums total = total_of<kTotalThreads>(sums, strips, shared);
   if (threadIdx.x == 0) {
-    const double factor = weights[0] > 0. ? 1. / weights[0] : 0.;
-    *loss = static_cast<float>(losses[0] * factor);
+    const double factor = total.weight > 0. ? 1. / total.weight : 0.;
+    *loss = static_cast<float>(total.loss * factor);
     *scale = static_cast<float>(factor);
   }
-}
-
-// One thread per element of the gradient: a point has up to two strips above and two below.
-__global__ void __launch_bounds__(kThreads)
-    gradient_kernel(const UpsampleCrossEntropy op, const CellStrips strips,
-                    const float* __restrict__ partial,  // [strips, 2, cells + 1, classes]
-                    const float* __restrict__ scale) {  // [1]
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= op.batch() * op.in_height() * op.in_width() * op.classes()) return;
-  const int64_t c = i % op.classes();
-  const int64_t x = i / op.classes() % op.in_width();
-  const int64_t y = i / (op.classes() * op.in_width()) % op.in_height();
-  const int64_t n = i / (op.classes() * op.in_width() * op.in_height());
-  float sum = 0.f;
-  for (int side = 1; side >= 0; --side) {
-    const int64_t cell_row = y - side;
-    if (cell_row < 0 || cell_row >= strips.cell_rows) continue;
-    for (int64_t s = max((x - 1) / strips.cells, int64_t(0)); s <= x / strips.cells; ++s) {
-      if (s >= strips.in_row) continue;
-      const int64_t strip = (n * strips.cell_rows + cell_row) * strips.in_row + s;
-      const int64_t point = x - s * strips.cells;
-      sum += partial[((strip * 2 + side) * (strips.cells + 1) + point) * op.classes() + c];
-    }
-  }
-  op.grad.as<float>()[i] = sum * *scale;
 }
 
 template <typename T, int kClasses>
 void launch_strips(const UpsampleCrossEntropy& op, const CellStrips& strips, float* partial,
                    float* sums, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(strips.total));
+  const dim3 grid = checked_grid("upsample_cross_entropy: strips", strips.total);
   if (op.grad) {
     strip_kernel<T, kClasses, true><<<grid, kThreads, 0, stream>>>(op, strips, partial, sums);
   } else {
@@ -262,10 +204,8 @@ void upsample_cross_entropy(const UpsampleCrossEntropy& op, float* workspace, vo
   total_kernel<<<1, kTotalThreads, 0, stream>>>(sums, strips.total, op.loss.as<float>(), scale);
   check_launch("upsample_cross_entropy: total");
   if (!op.grad) return;
-  const int64_t elements = op.batch() * op.in_height() * op.in_width() * op.classes();
-  gradient_kernel<<<static_cast<unsigned>(divide_up(elements, kThreads)), kThreads, 0, stream>>>(
-      op, strips, partial, scale);
-  check_launch("upsample_cross_entropy: gradient");
+  launch_gradient("upsample_cross_entropy: gradient", strips, partial, scale, op.grad, TensorView{},
+                  stream);
 }
 
 }  // namespace cuda

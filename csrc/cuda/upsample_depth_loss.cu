@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "cuda/launch.h"
+#include "cuda/reduce.h"
 #include "upsample_depth_loss.h"
 
 namespace gioada {
@@ -67,28 +68,6 @@ int64_t partial_size(const UpsampleDepthLoss& op, const Grid& grid) {
   return op.grad ? grid.rows * grid.strips * 2 * (grid.cells + 1) : 0;
 }
 
-template <typename V, typename Combine>
-__device__ __forceinline__ V block_reduce(V value, V* shared, const Combine& combine) {
-  shared[threadIdx.x] = value;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) {
-      shared[threadIdx.x] = combine(shared[threadIdx.x], shared[threadIdx.x + half]);
-    }
-  }
-  __syncthreads();
-  value = shared[0];
-  __syncthreads();  // before `shared` is written again
-  return value;
-}
-
-struct Sum {
-  __device__ double operator()(double a, double b) const { return a + b; }
-};
-struct Largest {
-  __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
-};
-
 // Depth in an input row, between a point and the next one to the right.
 __device__ __forceinline__ float depth_at(const UpsampleDepthLoss& op, int64_t left, int64_t right,
                                           float upper) {
@@ -110,7 +89,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ float lowers[kThreads];           // of pixel rows: weight of the input row below
   __shared__ float uppers[kThreads];           // of pixel columns: weight of the right input point
   __shared__ float tile[2][kThreads];          // gradients of the row above, and below
-  __shared__ double reduced[kThreads];
+  __shared__ LossSums reduced[kThreads];
   constexpr bool kGrad = kPass == Pass::gradient;
   const int thread = threadIdx.x;
   const int block = blockIdx.y * grid.strips + blockIdx.x;
@@ -123,7 +102,7 @@ __global__ void __launch_bounds__(kThreads)
     float error = 0.f;
     if (op.berhu()) {
       for (int i = thread; i < grid.blocks(); i += kThreads) error = fmaxf(error, largest[i]);
-      error = block_reduce(error, uppers, Largest());
+      error = block_reduce<kThreads>(error, uppers, Max());
     }
     threshold = threshold_of(op.berhu(), error);
   }
@@ -219,14 +198,14 @@ __global__ void __launch_bounds__(kThreads)
   }
 
   if (kPass == Pass::largest) {
-    error_max = block_reduce(error_max, uppers, Largest());
+    error_max = block_reduce<kThreads>(error_max, uppers, Max());
     if (thread == 0) largest[block] = error_max;
   } else {
-    const double loss = block_reduce(loss_sum, reduced, Sum());
-    const double valid = block_reduce(static_cast<double>(valid_sum), reduced, Sum());
+    const LossSums block_sums = {loss_sum, static_cast<double>(valid_sum)};
+    const LossSums total = block_reduce<kThreads>(block_sums, reduced, Sum());
     if (thread == 0) {
-      sums[2 * block] = loss;
-      sums[2 * block + 1] = valid;
+      sums[2 * block] = total.loss;
+      sums[2 * block + 1] = total.weight;
     }
   }
 }
@@ -237,16 +216,11 @@ __global__ void __launch_bounds__(kThreads)
     finish_kernel(const UpsampleDepthLoss op, const Grid grid,
                   const float* __restrict__ partial,  // [rows, strips, 2, cells + 1]
                   const double* __restrict__ sums) {  // [blocks, 2]
-  __shared__ double reduced[kThreads];
-  double loss = 0., valid = 0.;
-  for (int i = threadIdx.x; i < grid.blocks(); i += kThreads) {
-    loss += sums[2 * i];
-    valid += sums[2 * i + 1];
-  }
-  loss = block_reduce(loss, reduced, Sum());
-  valid = block_reduce(valid, reduced, Sum());
-  const double scale = valid > 0. ? 1. / valid : 0.;
-  if (blockIdx.x == 0 && threadIdx.x == 0) *op.loss.as<float>() = static_cast<float>(loss * scale);
+  __shared__ LossSums shared[kThreads];
+  const LossSums total = total_of<kThreads>(sums, grid.blocks(), shared);
+  const double scale = total.weight > 0. ? 1. / total.weight : 0.;
+  if (blockIdx.x == 0 && threadIdx.x == 0)
+    *op.loss.as<float>() = static_cast<float>(total.loss * scale);
   if (!op.grad) return;
 
   const int64_t elements = op.batch() * op.in_height() * op.in_width();
@@ -276,7 +250,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename T>
 void launch_strips(const UpsampleDepthLoss& op, const Grid& grid, float* largest, float* partial,
                    double* sums, cudaStream_t stream) {
-  const dim3 blocks(static_cast<unsigned>(grid.strips), static_cast<unsigned>(grid.chunks));
+  const dim3 blocks = checked_grid("upsample_depth_loss: strips", grid.strips, grid.chunks);
   if (op.berhu()) {
     strip_kernel<T, Pass::largest>
         <<<blocks, kThreads, 0, stream>>>(op, grid, largest, partial, sums);
@@ -315,7 +289,8 @@ void upsample_depth_loss(const UpsampleDepthLoss& op, float* workspace, void* st
     blocks = divide_up(op.batch() * op.in_height() * op.in_width(), kThreads);
     if (blocks > kFinishBlocks) blocks = kFinishBlocks;
   }
-  finish_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(op, grid, partial, sums);
+  const dim3 finish_grid = checked_grid("upsample_depth_loss: finish", blocks);
+  finish_kernel<<<finish_grid, kThreads, 0, stream>>>(op, grid, partial, sums);
   check_launch("upsample_depth_loss: finish");
 }
 

@@ -40,7 +40,7 @@ def run(kernel: str, backend: str, *arguments: object) -> int | None:
     if backend == "triton":
         return _triton_launcher(kernel)(*arguments)
     on = arguments[0]
-    size = getattr(native, f"{kernel}_workspace")(*arguments)
+    size = getattr(native, f"{kernel}_cuda_workspace")(*arguments)
     workspace = on.new_empty(size, dtype=torch.float32)
     with torch.cuda.device(on.device):
         stream = torch.cuda.current_stream().cuda_stream

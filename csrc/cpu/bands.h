@@ -1,0 +1,65 @@
+// Splits the images of a batch into bands of rows, the tasks of the CPU kernels. Bands depend on
+// the shape alone, and so do the sums over them: the bits are the same for any number of threads.
+#pragma once
+
+#include "cpu/parallel.h"
+
+namespace gioada {
+inline namespace GIOADA_ISA {
+
+constexpr int64_t kTargetBands = 32;  // of a batch: enough to keep many cores busy
+
+// Rows are pixel rows or rows of cells.
+struct Bands {
+  int64_t rows;       // of an image
+  int64_t band_rows;  // of a band; the last band of an image may have fewer
+  int64_t in_image;   // bands of an image
+  int64_t total;      // bands of the batch
+
+  Bands(int64_t batch, int64_t image_rows) : rows(image_rows) {
+    const int64_t target = (kTargetBands + batch - 1) / batch;
+    band_rows = (rows + target - 1) / target;
+    in_image = (rows + band_rows - 1) / band_rows;
+    total = batch * in_image;
+  }
+  int64_t image(int64_t band) const { return band / in_image; }
+  int64_t begin(int64_t band) const { return band % in_image * band_rows; }
+  int64_t end(int64_t band) const {
+    return begin(band) + band_rows < rows ? begin(band) + band_rows : rows;
+  }
+  bool is_last(int64_t band) const { return end(band) == rows; }
+
+  // Calls body(band, thread) for all bands. Each thread owns a contiguous range, which also keeps
+  // two threads from faulting in one huge page.
+  template <typename Body>
+  void walk(int threads, const Body& body) const {
+    parallel_ranges(total, threads, [&](int64_t first, int64_t last, int thread) {
+      for (int64_t band = first; band < last; ++band) body(band, thread);
+    });
+  }
+
+  // As walk, each range backwards: what the thread read last may still be in its cache.
+  template <typename Body>
+  void walk_back(int threads, const Body& body) const {
+    parallel_ranges(total, threads, [&](int64_t first, int64_t last, int thread) {
+      for (int64_t band = last - 1; band >= first; --band) body(band, thread);
+    });
+  }
+};
+
+// Bands of rows of cells, for an input of in_height rows that is resized to height pixel rows.
+struct CellBands : Bands {
+  int64_t max_pixel_rows;  // of a band
+
+  CellBands(int64_t batch, int64_t in_height, int64_t height)
+      : Bands(batch, cell_count(in_height)), max_pixel_rows(0) {
+    for (int64_t band = 0; band < in_image; ++band) {
+      const int64_t pixel_rows =
+          cell_begin(end(band), in_height, height) - cell_begin(begin(band), in_height, height);
+      if (pixel_rows > max_pixel_rows) max_pixel_rows = pixel_rows;
+    }
+  }
+};
+
+}  // namespace GIOADA_ISA
+}  // namespace gioada

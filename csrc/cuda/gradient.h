@@ -1,0 +1,86 @@
+// How pixels' gradients reach the input of a bilinear resize. Each strip sums those of its pixels
+// for its input points; a last kernel adds up what the strips around a point have for it. Both sums
+// run in a fixed order.
+#pragma once
+
+#include "cuda/bilinear.h"
+
+namespace gioada {
+namespace cuda {
+
+// Gradient of a strip's input point, from one chunk of blockDim.x pixel columns: the sum of the
+// columns' gradients, weighted as the point weighs in them.
+__device__ __forceinline__ float gather_point(const float* grads,   // [columns of the chunk]
+                                              const float* uppers,  // [columns of the chunk]
+                                              const StripCells& at, int64_t chunk, int point,
+                                              int points, int64_t in_width, int64_t width) {
+  const int64_t from =
+      max(cell_begin(at.first + point - 1, in_width, width), max(chunk, at.x_begin));
+  const int64_t middle = cell_begin(at.first + point, in_width, width);
+  const int64_t to =
+      point < points - 1 ? cell_begin(at.first + point + 1, in_width, width) : middle;
+  const int64_t stop = min(to, min(at.x_end, chunk + blockDim.x));
+  float sum = 0.f;
+  for (int64_t px = from; px < stop; ++px) {
+    const float upper = uppers[px - chunk];
+    sum += grads[px - chunk] * (px < middle ? upper : 1.f - upper);
+  }
+  return sum;
+}
+
+constexpr int kGradientThreads = 128;
+
+// One thread per element of the gradients, from the sums that strips left for their input points: a
+// point has up to two strips above and two below.
+static __global__ void __launch_bounds__(kGradientThreads)
+    gradient_kernel(const CellStrips strips,
+                    const float* __restrict__ partial,  // [strips, 2, cells + 1, channels]
+                    const float* __restrict__ scale,    // [1], or null
+                    const TensorView logits,            // [N, C, h, w] gradient, or none
+                    const TensorView depth,             // [N, 1, h, w] gradient, or none
+                    int64_t elements, int64_t channels, int64_t in_height, int64_t in_width) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kGradientThreads + threadIdx.x;
+  if (i >= elements) return;
+  const int64_t classes = logits ? logits.shape[1] : 0;
+  const int64_t c = i % channels, point = i / channels;
+  const int64_t x = point % in_width, y = point / in_width % in_height;
+  const int64_t n = point / (in_width * in_height);
+  float sum = 0.f;
+  for (int side = 1; side >= 0; --side) {
+    const int64_t cell_row = y - side;
+    if (cell_row < 0 || cell_row >= strips.cell_rows) continue;
+    for (int64_t s = max((x - 1) / strips.cells, int64_t(0)); s <= x / strips.cells; ++s) {
+      if (s >= strips.in_row) continue;
+      const int64_t strip = (n * strips.cell_rows + cell_row) * strips.in_row + s;
+      const int64_t at = x - s * strips.cells;
+      sum += partial[((strip * 2 + side) * (strips.cells + 1) + at) * channels + c];
+    }
+  }
+  if (scale != nullptr) sum *= *scale;
+  float* out = c < classes ? logits.as<float>() + point * classes + c : depth.as<float>() + point;
+  *out = sum;
+}
+
+// Channels of the gradients that are wanted: of the logits, of depth or of both.
+__host__ __device__ __forceinline__ int64_t channels_of(const TensorView& logits,
+                                                        const TensorView& depth) {
+  return (logits ? logits.shape[1] : 0) + (depth ? 1 : 0);
+}
+
+// Fills the gradients that exist; `partial` [strips, 2, cells + 1, channels of both] is as
+// described at gradient_kernel.
+inline void launch_gradient(const char* kernel, const CellStrips& strips, const float* partial,
+                            const float* scale, const TensorView& logits, const TensorView& depth,
+                            cudaStream_t stream) {
+  const TensorView& either = logits ? logits : depth;
+  const int64_t in_height = either.shape[2], in_width = either.shape[3];
+  const int64_t channels = channels_of(logits, depth);
+  const int64_t elements = either.shape[0] * in_height * in_width * channels;
+  const dim3 grid = checked_grid(kernel, divide_up(elements, kGradientThreads));
+  gradient_kernel<<<grid, kGradientThreads, 0, stream>>>(strips, partial, scale, logits, depth,
+                                                         elements, channels, in_height, in_width);
+  check_launch(kernel);
+}
+
+}  // namespace cuda
+}  // namespace gioada
