@@ -16,14 +16,15 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 SECONDS = 6.0  # of measurement per case
+CALLS = {"cpu": 1, "cuda": 20}  # per measured time; on a GPU many, so that launches overlap
 
 records: list[dict] = []
 """One record per case that this session has measured."""
 
 
 def clock(function: Callable, device: str, calls: int | None = None) -> float:
-    """Milliseconds per call; on a GPU the mean of many calls, so that launches overlap."""
-    calls = calls or (20 if device == "cuda" else 1)
+    """Milliseconds per call, the mean of ``calls`` calls, by default ``CALLS``."""
+    calls = calls or CALLS[device]
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -164,7 +165,8 @@ def race(
     for name, rival in rivals.items():  # times are only comparable if the results agree
         _assert_agree(name, rival(), expected)
     once = {name: min(clock(f, device) for _ in range(2)) for name, f in rivals.items()}
-    rounds = max(5, min(200, int(SECONDS * 1e3 / (sum(once.values()) + 1e-3))))
+    milliseconds = CALLS[device] * (sum(once.values()) + 1e-3)
+    rounds = max(5, min(200, int(SECONDS * 1e3 / milliseconds)))
 
     times: dict[str, list[float]] = {name: [] for name in rivals}
     ours: list[float] = []
