@@ -26,8 +26,8 @@ from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp
 
 _NAME = "upsample_confusion_matrix"
-MOST_CLASSES = 46340  # their matrix, and one more row, is indexed with 32 bits
-LARGEST = 2.0**126  # an infinite logit counts as this; see limited() in the kernels' header
+MAX_CLASSES = 46340  # their matrix, and one more row, is indexed with 32 bits
+MAX_LOGIT = 2.0**126  # an infinite logit counts as this; see limited() in the kernels' header
 
 
 def reference(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
@@ -36,7 +36,7 @@ def reference(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor
     counts = torch.zeros((classes + 1) * classes, dtype=torch.int64, device=logits.device)
     if labels.numel():
         z = logits if logits.dtype == torch.float64 else logits.float()
-        z = z.clamp(-LARGEST, LARGEST)  # 0 times infinity would be NaN
+        z = z.clamp(-MAX_LOGIT, MAX_LOGIT)  # 0 times infinity would be NaN
         z = F.interpolate(z, size=labels.shape[1:], mode="bilinear", align_corners=True)
         y = labels.long()
         # Pixels that do not count get a row of their own, which is left out.
@@ -50,8 +50,8 @@ def _check(logits: Tensor, labels: Tensor) -> None:
     check_image("logits", logits)
     check_dtype("logits", logits)
     check_labels(labels, "logits", logits)
-    if logits.shape[1] > MOST_CLASSES:
-        raise ValueError(f"logits: {logits.shape[1]} classes, expected at most {MOST_CLASSES}")
+    if logits.shape[1] > MAX_CLASSES:
+        raise ValueError(f"logits: {logits.shape[1]} classes, expected at most {MAX_CLASSES}")
 
 
 def _fake(logits: Tensor, labels: Tensor, ignore_index: int, backend: str) -> Tensor:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from gioada_fast import ops
 from gioada_fast.ops.upsample_confusion_matrix import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     reference,
     upsample_confusion_matrix,
 )
@@ -56,7 +56,7 @@ BAD_INPUTS = {
     "logits 3-D": (lambda x, y, i: (x[0], y), ValueError, r"logits: \[4, 3, 4\]"),
     "no class": (lambda x, y, i: (x[:, :0], y), ValueError, r"logits: \[2, 0, 3, 4\]"),
     "too many classes": (
-        lambda x, y, i: (x[:, :1].expand(2, MOST_CLASSES + 1, 3, 4), y),
+        lambda x, y, i: (x[:, :1].expand(2, MAX_CLASSES + 1, 3, 4), y),
         ValueError,
         "46341 classes, expected at most 46340",
     ),

@@ -22,10 +22,10 @@ def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
 @triton.jit
 def cell_begin(cell, size_in, size_out):
     # First output index of a cell; see cell_begin in csrc/common.h.
-    spread = tl.maximum(size_in - 1, 1)
-    begin = (cell * (size_out - 1) + spread - 1) // spread
+    cells = tl.maximum(size_in - 1, 1)
+    begin = (cell * (size_out - 1) + cells - 1) // cells
     begin = tl.where(cell <= 0, 0, begin)
-    at_end = (cell >= spread) | ((size_out == 1) & (cell > 0))
+    at_end = (cell >= cells) | ((size_out == 1) & (cell > 0))
     return tl.where(at_end, size_out, begin)
 
 
@@ -37,11 +37,11 @@ def cell_of(index, size_in, size_out):
 
 
 @triton.jit
-def upper_weight(index, cell, size_in, size_out):
+def frac_of(index, cell, size_in, size_out):
     # Weight of point cell + 1; 0 where there is but one point on a side.
     rest = index * (size_in - 1) - cell * (size_out - 1)
-    upper = rest.to(tl.float32) / tl.maximum(size_out - 1, 1).to(tl.float32)
-    return tl.where((size_in == 1) | (size_out == 1), 0.0, upper)
+    frac = rest.to(tl.float32) / tl.maximum(size_out - 1, 1).to(tl.float32)
+    return tl.where((size_in == 1) | (size_out == 1), 0.0, frac)
 
 
 @triton.jit

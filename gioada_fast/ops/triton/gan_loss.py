@@ -17,7 +17,7 @@ WARPS = 16
 
 
 @triton.jit
-def of_map(map, values):
+def select(map, values):
     # values[map] of a tuple, chosen at run time.
     chosen = values[0]
     for k in tl.static_range(1, len(values)):
@@ -76,9 +76,9 @@ def loss_kernel(
 ):
     map = tl.program_id(0)
     part = tl.program_id(1).to(tl.int64)
-    x = of_map(map, logits)
-    count = of_map(map, elements)
-    is_real = of_map(map, real)
+    x = select(map, logits)
+    count = select(map, elements)
+    is_real = select(map, real)
     sums = tl.zeros([BLOCK], tl.float32)
     start = part * PART
     end = tl.minimum(start + PART, count)
@@ -102,10 +102,10 @@ def backward_kernel(
     BLOCK: tl.constexpr,
 ):
     map = tl.program_id(0)
-    x = of_map(map, logits)
-    g = of_map(map, grad)
-    count = of_map(map, elements)
-    is_real = of_map(map, real)
+    x = select(map, logits)
+    g = select(map, grad)
+    count = select(map, elements)
+    is_real = select(map, real)
     i = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     scale = tl.load(grad_loss + map) / tl.maximum(count, 1).to(tl.float32)
     value = tl.load(x + i, mask=i < count, other=0.0).to(tl.float32)

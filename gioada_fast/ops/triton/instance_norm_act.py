@@ -12,7 +12,7 @@ from torch import Tensor
 from gioada_fast.ops.triton._common import on_device_of
 
 ELEMENTS = 1024  # of a block [pixels, channels]
-MOST_CHANNELS = 64  # of a block
+MAX_CHANNELS = 64  # of a block
 BLOCKS_OF_CHUNK = 8  # of pixels, one after the other
 TOTAL_CHANNELS = 32  # of a block [chunks, channels] that completes sums,
 TOTAL_CHUNKS = 16  # and its chunks
@@ -124,9 +124,9 @@ def reflect(padded, size, PAD: tl.constexpr):
 def image_of(image, index, size, PAD: tl.constexpr):
     # A padded index with this source, or -1; see image_of in csrc/instance_norm_act.h.
     from_end = size - 1 - index
-    lower = tl.where((index >= 1) & (index <= PAD), PAD - index, -1)
-    upper = tl.where((from_end >= 1) & (from_end <= PAD), PAD + size - 1 + from_end, -1)
-    return tl.where(image == 0, PAD + index, tl.where(image == 1, lower, upper))
+    lo = tl.where((index >= 1) & (index <= PAD), PAD - index, -1)
+    hi = tl.where((from_end >= 1) & (from_end <= PAD), PAD + size - 1 + from_end, -1)
+    return tl.where(image == 0, PAD + index, tl.where(image == 1, lo, hi))
 
 
 @triton.jit
@@ -303,7 +303,7 @@ def gradient_kernel(
 
 def _block(channels: int) -> dict[str, int]:
     """Pixels and channels of a block."""
-    block_c = min(triton.next_power_of_2(channels), MOST_CHANNELS)
+    block_c = min(triton.next_power_of_2(channels), MAX_CHANNELS)
     return {"BLOCK_P": ELEMENTS // block_c, "BLOCK_C": block_c}
 
 

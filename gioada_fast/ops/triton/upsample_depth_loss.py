@@ -16,7 +16,7 @@ from gioada_fast.ops.triton._common import (
     launch_gradient,
     on_device_of,
     total_kernel,
-    upper_weight,
+    frac_of,
 )
 
 CELLS = 16  # of a program
@@ -92,11 +92,11 @@ def cells_kernel(
         if HAS_VALID:
             counts = counts & (tl.load(valid + at, mask=counts, other=0) != 0)
 
-        down_weight = upper_weight(y, cell_y, h, H)
-        right_weight = upper_weight(x, cell_x[:, None], w, W)
-        upper_row = z00 * (1.0 - right_weight) + z01 * right_weight
-        lower_row = z10 * (1.0 - right_weight) + z11 * right_weight
-        z = upper_row * (1.0 - down_weight) + lower_row * down_weight
+        frac_y = frac_of(y, cell_y, h, H)
+        frac_x = frac_of(x, cell_x[:, None], w, W)
+        row_above = z00 * (1.0 - frac_x) + z01 * frac_x
+        row_below = z10 * (1.0 - frac_x) + z11 * frac_x
+        z = row_above * (1.0 - frac_y) + row_below * frac_y
         e = tl.where(counts, z - t, 0.0)
         size = tl.abs(e)
         if FIND_LARGEST:
@@ -113,12 +113,12 @@ def cells_kernel(
             loss += tl.sum(f)
             count += tl.sum(counts.to(tl.int32))
             if WANTS_GRAD:
-                g_right = slope * right_weight
+                g_right = slope * frac_x
                 g_left = slope - g_right
-                g01 += tl.sum(g_right * (1.0 - down_weight), axis=1)
-                g11 += tl.sum(g_right * down_weight, axis=1)
-                g00 += tl.sum(g_left * (1.0 - down_weight), axis=1)
-                g10 += tl.sum(g_left * down_weight, axis=1)
+                g01 += tl.sum(g_right * (1.0 - frac_y), axis=1)
+                g11 += tl.sum(g_right * frac_y, axis=1)
+                g00 += tl.sum(g_left * (1.0 - frac_y), axis=1)
+                g10 += tl.sum(g_left * frac_y, axis=1)
         start += PIXELS
 
     if FIND_LARGEST:
