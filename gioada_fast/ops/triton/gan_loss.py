@@ -1,7 +1,7 @@
 """Triton kernels of ``gan_loss``: one launch for all maps, forward and backward.
 
-Maps are a tuple of pointers. The forward has one program for each part of a map, and one part
-where maps are as small as discriminators make them: then its sum is the result.
+Maps are a tuple of pointers. The forward has one program for each part of a map. Maps of usual
+discriminators have one part, whose sum is the result.
 """
 
 import torch
@@ -18,7 +18,7 @@ WARPS = 16
 
 @triton.jit
 def select(map, values):
-    # values[map] of a tuple, chosen at run time.
+    # values[map] of a tuple, for an index that is known at run time.
     chosen = values[0]
     for k in tl.static_range(1, len(values)):
         chosen = tl.where(map == k, values[k], chosen)
@@ -27,13 +27,13 @@ def select(map, values):
 
 @triton.jit
 def loss_of(x, real, KIND: tl.constexpr):
-    # Comparisons are such that NaN stays NaN.
+    # The comparisons keep NaN.
     if KIND == "lsgan":
         error = x - real
         return error * error
     v = x - 2.0 * real * x  # -s x
     if KIND == "bce":
-        # log(1 + e) for 0 <= e <= 1, relative to its own size: 2 atanh(e / (2 + e)) by its series
+        # log(1 + e) with a small relative error: the power series of 2 atanh(e / (2 + e))
         e = tl.exp(-tl.abs(v))
         z = e / (2.0 + e)
         q = z * z

@@ -13,9 +13,9 @@ from torch import Tensor
 from gioada_fast.ops.triton._common import (
     cell_begin,
     cell_of,
+    frac_of,
     launch_gradient,
     on_device_of,
-    frac_of,
 )
 
 FORWARD_ELEMENTS = 1024  # of a block [pixels, classes]
@@ -24,11 +24,11 @@ BACKWARD_ELEMENTS = 1024
 
 @triton.jit
 def interpolate(p, right, down, frac_x, frac_y, mask):
-    upper = tl.load(p, mask, 0.0).to(tl.float32) * (1.0 - frac_x)
-    upper += tl.load(p + right, mask, 0.0).to(tl.float32) * frac_x
-    lower = tl.load(p + down, mask, 0.0).to(tl.float32) * (1.0 - frac_x)
-    lower += tl.load(p + down + right, mask, 0.0).to(tl.float32) * frac_x
-    return upper * (1.0 - frac_y) + lower * frac_y
+    above = tl.load(p, mask, 0.0).to(tl.float32) * (1.0 - frac_x)
+    above += tl.load(p + right, mask, 0.0).to(tl.float32) * frac_x
+    below = tl.load(p + down, mask, 0.0).to(tl.float32) * (1.0 - frac_x)
+    below += tl.load(p + down + right, mask, 0.0).to(tl.float32) * frac_x
+    return above * (1.0 - frac_y) + below * frac_y
 
 
 @triton.jit
@@ -234,7 +234,7 @@ def launch(logits: Tensor, depth: Tensor | None, out: Tensor) -> None:
 
 
 def launch_backward(grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_depth: Tensor) -> None:
-    """Fill ``grad_logits`` [N, C, h, w] and ``grad_depth`` [N, 1, h, w], or either where not empty.
+    """Fill ``grad_logits`` [N, C, h, w] and ``grad_depth`` [N, 1, h, w], unless they are empty.
 
     Both are float32 and channels-last; ``grad`` [N, C (+ 1), H, W] has at least one pixel.
     """

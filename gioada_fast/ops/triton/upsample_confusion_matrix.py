@@ -1,15 +1,15 @@
 """Triton kernel of ``upsample_confusion_matrix``: a block of pixels in one row of cells at a time.
 
-The best class of each pixel so far stays in registers while the classes pass by, four logits each
-for a column of the block. Up to 32 classes, a program counts its pixels in a histogram of its own;
-above, every pixel goes to the result. Additions are of integers: their order changes nothing.
+A program loops over the classes, reads four logits per class and column, and keeps the best class
+of each pixel in registers. Up to 32 classes, it counts its pixels in its own histogram; above, it
+adds every pixel to the result. Additions are of integers, so their order does not matter.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from gioada_fast.ops.triton._common import cell_begin, cell_of, on_device_of, frac_of
+from gioada_fast.ops.triton._common import cell_begin, cell_of, frac_of, on_device_of
 
 ROWS, COLUMNS = 8, 64  # of a block of pixels; 128 columns would spill
 PROGRAMS = 1024  # enough for any GPU
@@ -76,7 +76,7 @@ def count_kernel(
                 above = (1.0 - x_upper) * z00 + x_upper * z01
                 below = (1.0 - x_upper) * z10 + x_upper * z11
                 z = (1.0 - y_upper) * above[None, :] + y_upper * below[None, :]
-                # As in torch.argmax: the first of equals, and of NaNs, which are the largest.
+                # As torch.argmax: the first of equals wins, NaN is largest, and the first NaN wins.
                 better = (z > best) | ((z != z) & (best == best))
                 best = tl.where(better, z, best)
                 predicted = tl.where(better, c, predicted)

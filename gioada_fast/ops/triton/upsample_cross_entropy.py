@@ -1,8 +1,8 @@
 """Triton kernels of ``upsample_cross_entropy``: one program for each cell of the logits' grid.
 
-All pixels of a cell depend on its four corners, and give their gradient to them. A program sums
-that over its pixels; a second kernel sums losses and weights; a third collects each point's
-gradient from the four cells around it. No atomics: the same bits every run.
+The pixels of a cell depend on its four corners. A program sums the corners' gradients over its
+pixels; a second kernel sums losses and weights; a third adds up the gradient of each point from the
+four cells around it. No atomics: every run gives the same bits.
 """
 
 import triton
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gioada_fast.ops.triton._common import (
     cell_begin,
+    frac_of,
     launch_gradient,
     on_device_of,
     total_kernel,
-    frac_of,
 )
 
 ELEMENTS = 1024  # of a block [pixels, classes]

@@ -1,9 +1,9 @@
-"""Triton kernels of ``upsample_depth_loss``: a program for some cells, side by side, of the grid.
+"""Triton kernels of ``upsample_depth_loss``: one program for several adjacent cells of the grid.
 
-All pixels of a cell depend on its four corners, and give their gradient to them. A program sums
-that over the pixels of each cell; then losses are summed, and each point's gradient is collected
-from the four cells around it. BerHu finds the largest error in a first pass. No atomics: the same
-bits every run.
+The pixels of a cell depend on its four corners. A program sums the corners' gradients over the
+pixels of each cell; further kernels sum the losses, and add up the gradient of each point from the
+four cells around it. BerHu first needs a pass for the largest error. No atomics: every run gives
+the same bits.
 """
 
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from gioada_fast.ops.triton._common import (
     cell_begin,
+    frac_of,
     launch_gradient,
     on_device_of,
     total_kernel,
-    frac_of,
 )
 
 CELLS = 16  # of a program
@@ -69,7 +69,7 @@ def cells_kernel(
     y_begin = cell_begin(cell_y, h, H)
     width = cell_begin(cell_x + 1, w, W) - x_begin
     pixels = width * (cell_begin(cell_y + 1, h, H) - y_begin)
-    most = tl.max(pixels)
+    max_pixels = tl.max(pixels)
     x_begin = x_begin[:, None]
     width = tl.maximum(width, 1)[:, None]
 
@@ -81,13 +81,13 @@ def cells_kernel(
     g10 = tl.zeros([CELLS], tl.float32)
     g11 = tl.zeros([CELLS], tl.float32)
     start = 0
-    while start < most:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
+    while start < max_pixels:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
         pixel = (start + tl.arange(0, PIXELS))[None, :]
         counts = pixel < pixels[:, None]
         y = y_begin + pixel // width
         x = x_begin + pixel % width
         at = (n * H + y) * W + x
-        # Read whether valid or not: so the two loads do not wait for each other.
+        # Reads the target of invalid pixels too, so that the two loads overlap.
         t = tl.load(target + at, mask=counts, other=0.0).to(tl.float32)
         if HAS_VALID:
             counts = counts & (tl.load(valid + at, mask=counts, other=0) != 0)
@@ -105,7 +105,7 @@ def cells_kernel(
             f = size
             slope = tl.where(e > 0, 1.0, tl.where(e < 0, -1.0, 0.0))
             if BERHU:
-                # Above c, berHu is |e| + (|e| - c)^2 / 2c; this way nothing overflows.
+                # Above c, berHu is computed as |e| + (|e| - c)^2 / 2c, which cannot overflow.
                 excess = tl.maximum(size - tl.load(threshold), 0.0)
                 ratio = excess * tl.load(threshold + 1)
                 f += excess * (0.5 * ratio)
