@@ -1,5 +1,4 @@
-// What all kernels share: host/device qualifier, element types, labels, positions of bilinear
-// resizing.
+// Shared by all kernels: host/device qualifier, bfloat16, labels, positions of bilinear resizing.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +10,8 @@
 #define GIOADA_HD inline
 #endif
 
-// CPU kernels are compiled once per instruction set. Everything that a header defines lives in a
-// namespace of that set, so that the linker cannot hand AVX-512 code to a processor without it.
+// CPU kernels are compiled once per instruction set. A header's functions live in a
+// namespace named after the set, so that the linker cannot give AVX-512 code to another processor.
 #ifndef GIOADA_ISA
 #define GIOADA_ISA host
 #endif
@@ -21,7 +20,7 @@ namespace gioada {
 
 inline namespace GIOADA_ISA {
 
-// bfloat16 as its bits: the upper half of a float32.
+// The bits of a bfloat16: the high half of a float32.
 struct bfloat16 {
   uint16_t bits;
 };
@@ -57,7 +56,7 @@ GIOADA_HD void convert(float value, bfloat16* out) { *out = to_bfloat16(value); 
 
 constexpr int kIgnored = -1, kOutOfRange = -2;
 
-// Class of a pixel, or one of the above, both negative.
+// Class of a pixel, or a negative code: kIgnored or kOutOfRange.
 GIOADA_HD int class_of(int64_t label, int64_t ignore_index, int64_t classes) {
   if (label == ignore_index) return kIgnored;
   return label >= 0 && label < classes ? static_cast<int>(label) : kOutOfRange;
@@ -75,18 +74,19 @@ GIOADA_HD int64_t cell_of(int64_t index, int64_t in, int64_t out) {
   return cell < in - 1 ? cell : in - 2;  // the last point closes the last cell
 }
 
-// Weight of input point cell + 1; cell gets the rest.
-GIOADA_HD float upper_weight(int64_t index, int64_t cell, int64_t in, int64_t out) {
+// Position of an output point in its cell, from 0 to 1: the weight of input point cell + 1. Input
+// point `cell` has weight 1 - frac.
+GIOADA_HD float frac_of(int64_t index, int64_t cell, int64_t in, int64_t out) {
   if (in == 1 || out == 1) return 0.f;
   const int64_t rest = index * (in - 1) - cell * (out - 1);
   return static_cast<float>(rest) / static_cast<float>(out - 1);
 }
 
-// First output point of a cell; that of cell_count(in) is `out`.
+// First output point of a cell. For cell = cell_count(in), this is `out`.
 GIOADA_HD int64_t cell_begin(int64_t cell, int64_t in, int64_t out) {
   if (cell <= 0) return 0;
   if (cell >= cell_count(in)) return out;
-  if (out == 1) return out;  // its one point is in cell 0
+  if (out == 1) return out;  // the only point lies in cell 0
   return (cell * (out - 1) + in - 2) / (in - 1);
 }
 

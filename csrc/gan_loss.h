@@ -1,4 +1,4 @@
-// Mean loss of every map of discriminator logits against a constant target.
+// Mean loss of discriminator logits against a constant target, one mean for each map.
 //
 //   t = 1 or 0, s = 1 or -1 for real or fake; l = mean of
 //   lsgan: (x - t)^2    bce: log(1 + exp(-s x))    hinge: max(0, 1 - s x)    linear: -s x

@@ -1,11 +1,11 @@
-// Instance norm, activation, residual and reflection padding: types and per-element maths of CPU
-// and CUDA.
+// Instance norm, activation, residual and reflection padding: arguments, and maths per
+// element for CPU and CUDA.
 //
 //   z   = (x - mean) rstd              statistics of each image and channel, biased variance
 //   y   = act(z) + residual            act(z) = z where z > 0, else negative_slope z
 //   out = y, padded by reflection
 //
-//   gy   = sum of grad over all that padding made of a pixel
+//   gy   = sum of grad over all copies that padding made of a pixel
 //   gz   = gy act'(z)
 //   gx   = rstd (gz - mean(gz) - z mean(gz z))
 #pragma once
@@ -50,7 +50,7 @@ struct InstanceNormActBackward {
 
 inline namespace GIOADA_ISA {
 
-// With eps 0, z of a channel that is constant to the last bit is 0, and not 0 / 0.
+// 1 / sqrt(variance + eps). 0 for a constant channel with eps = 0, so that z is 0 and not 0 / 0.
 GIOADA_HD float reciprocal_deviation(double variance, double eps) {
   return variance + eps == 0. ? 0.f : static_cast<float>(1. / sqrt(variance + eps));
 }
@@ -60,7 +60,7 @@ GIOADA_HD Real activate(Real z, float negative_slope) {
   return z > 0.f ? z : negative_slope * z;
 }
 
-// d act / d z times `grad`. Takes x - mean for z: only the sign counts.
+// grad times d act / d z. `z` may be x - mean: only its sign matters.
 template <typename Real>
 GIOADA_HD Real activation_gradient(Real z, Real grad, float negative_slope) {
   return z > 0.f ? grad : negative_slope * grad;
@@ -72,14 +72,14 @@ GIOADA_HD Real norm_gradient(Real gz, Real centred, Real rstd, Real mean_gz, Rea
   return rstd * ((gz - mean_gz) - centred * slope);
 }
 
-// The source of a padded index in [0, size + 2 pad).
+// The index in the image that reflection padding copies to a padded index in [0, size + 2 pad).
 GIOADA_HD int64_t reflect(int64_t padded, int64_t size, int64_t pad) {
   const int64_t index = padded < pad ? pad - padded : padded - pad;
   return index < size ? index : 2 * (size - 1) - index;
 }
 
-// Padded indices that have this index as source: image 0, and 1 and 2 where it is mirrored at the
-// lower and the upper end; -1 where it is not.
+// The inverse of reflect: up to three padded indices are copies of an index. Image 0 is the index
+// itself, images 1 and 2 are its reflections at the low and the high end, -1 if there is none.
 constexpr int kImages = 3;
 
 GIOADA_HD int64_t image_of(int image, int64_t index, int64_t size, int64_t pad) {
@@ -89,7 +89,7 @@ GIOADA_HD int64_t image_of(int image, int64_t index, int64_t size, int64_t pad) 
   return from_end >= 1 && from_end <= pad ? pad + size - 1 + from_end : -1;
 }
 
-// Mean and sum of squared deviations of `count` values, merged with those of others (Chan et al.).
+// Merges count, mean and sum of squared deviations of two sets of values (Chan et al.).
 GIOADA_HD void merge_moments(double count, double mean, double squares, double* total_count,
                              double* total_mean, double* total_squares) {
   const double both = *total_count + count;

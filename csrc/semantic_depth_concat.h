@@ -1,5 +1,5 @@
-// D_out's input, softmax of upsampled logits beside upsampled depth: types and per-element maths of
-// CPU and CUDA.
+// D_out's input, softmax of upsampled logits beside upsampled depth: arguments, and maths per
+// element for CPU and CUDA.
 //
 //   out[n,c,Y,X] = softmax_c bilinear(logits), out[n,classes,Y,X] = bilinear(depth)
 //   d/dz_c       = p_c (grad_c - sum_k p_k grad_k), with p = softmax(z), z = bilinear(logits)

@@ -1,4 +1,4 @@
-// Input of the translation network: types and per-element maths.
+// Input of the translation network: arguments, and maths per element.
 //
 //   out[n,Y,X,:3] = image / 127.5 - 1;  out[n,Y,X,3] = depth;  out[n,Y,X,4:] = one-hot label
 #pragma once

@@ -1,4 +1,5 @@
-// Confusion matrix of bilinearly upsampled logits: types and per-element maths of CPU and CUDA.
+// Confusion matrix of bilinearly upsampled logits: arguments, and maths per element for
+// CPU and CUDA.
 //
 //   z[n,c,Y,X]   = bilinear(logits, align_corners = True)
 //   counts[i, j] = number of pixels with label i and argmax_c z = j
@@ -24,31 +25,31 @@ struct UpsampleConfusionMatrix {
 
 inline namespace GIOADA_ISA {
 
-// Linear interpolation, exact at both ends however far apart they are.
+// Linear interpolation. Exact at both ends, however much they differ.
 template <typename Real>
-GIOADA_HD Real between(Real first, Real second, float weight_of_second) {
-  return (1.f - weight_of_second) * first + weight_of_second * second;
+GIOADA_HD Real lerp(Real first, Real second, float frac) {
+  return (1.f - frac) * first + frac * second;
 }
 
-// An infinity as a large number, which a weight of 0 takes to 0 and not to NaN: a class that was
+// Clamps infinities to a large finite number: 0 times infinity would be NaN. So a class that was
 // masked with -infinity never wins. NaN stays NaN.
-GIOADA_HD float limited(float logit) {
-  constexpr float kLargest = 0x1p126f;
-  return logit > kLargest ? kLargest : logit < -kLargest ? -kLargest : logit;
+GIOADA_HD float clamp_finite(float logit) {
+  constexpr float kMax = 0x1p126f;
+  return logit > kMax ? kMax : logit < -kMax ? -kMax : logit;
 }
 
-// One class at a pixel's column, in the input rows above and below it; the other corners of the
-// pixel's cell lie `right` and `down` of the first.
+// Interpolates one class to a pixel's column, in the input rows above and below the pixel. `corner`
+// is the top left corner of the pixel's cell; the others lie `right` and `down` of it.
 template <typename T>
-GIOADA_HD void at_column(const T* corner, int64_t right, int64_t down, float weight_of_right,
-                         float* above, float* below) {
-  *above = between(limited(to_float(corner[0])), limited(to_float(corner[right])), weight_of_right);
-  *below = between(limited(to_float(corner[down])), limited(to_float(corner[down + right])),
-                   weight_of_right);
+GIOADA_HD void at_column(const T* corner, int64_t right, int64_t down, float frac, float* above,
+                         float* below) {
+  *above = lerp(clamp_finite(to_float(corner[0])), clamp_finite(to_float(corner[right])), frac);
+  *below = lerp(clamp_finite(to_float(corner[down])), clamp_finite(to_float(corner[down + right])),
+                frac);
 }
 
-// Whether a class takes the place of the best one before it, as in torch.argmax: the first of
-// equals stays, and NaN is larger than all numbers.
+// Whether a class replaces the best one so far, as in torch.argmax: the first of equals wins, and
+// NaN is larger than any number.
 GIOADA_HD bool exceeds(float z, float best) { return z > best || (z != z && best == best); }
 
 }  // namespace GIOADA_ISA

@@ -1,4 +1,5 @@
-// Cross-entropy of bilinearly upsampled logits: types and per-element maths of CPU and CUDA.
+// Cross-entropy of bilinearly upsampled logits: arguments, and maths per element for
+// CPU and CUDA.
 //
 //   z[n,c,Y,X] = bilinear(logits, align_corners = True)
 //   loss       = sum_valid weight[y] (logsumexp_c z - z[y]) / sum_valid weight[y]
@@ -27,7 +28,7 @@ struct UpsampleCrossEntropy {
 
 inline namespace GIOADA_ISA {
 
-// d loss / d z_c before division by the sum of weights; `scaled` is weight[y] / sum_c exp.
+// d loss / d z_c, not yet divided by the sum of weights. `scaled` = weight[y] / sum_c exp(z_c).
 template <typename Real>
 GIOADA_HD Real logit_gradient(Real exponential, Real scaled, Real weight_if_label) {
   return exponential * scaled - weight_if_label;

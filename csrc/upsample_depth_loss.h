@@ -1,4 +1,5 @@
-// L1 or berHu loss of bilinearly upsampled depth: types and per-element maths of CPU and CUDA.
+// L1 or berHu loss of bilinearly upsampled depth: arguments, and maths per element for
+// CPU and CUDA.
 //
 //   e[n,Y,X] = bilinear(depth, align_corners = True) - target
 //   loss     = sum_valid f(e) / number of valid pixels
@@ -37,7 +38,7 @@ struct UpsampleDepthLoss {
 
 inline namespace GIOADA_ISA {
 
-// Threshold c of berHu, and its inverse. An infinite one makes berHu L1.
+// Threshold c of berHu and its inverse. With c = infinity, berHu is L1.
 struct Threshold {
   float c, inverse;
 };
@@ -48,8 +49,8 @@ GIOADA_HD Threshold threshold_of(bool berhu, float largest_error) {
   return {c, 1.f / c};
 }
 
-// f(e) and its derivative; Real is float or a vector of floats. Above c, berHu is
-// |e| + (|e| - c)^2 / 2c: nothing overflows that f(e) itself does not.
+// f(e) and its derivative; Real is float or a vector of floats. Above c, berHu is computed as
+// |e| + (|e| - c)^2 / 2c, which overflows only if f(e) does.
 template <typename Real>
 GIOADA_HD void depth_error(Real e, const Threshold& threshold, Real* loss, Real* slope) {
   const Real zero = Real{}, one = zero + 1.f;

@@ -1,9 +1,9 @@
-"""The roster that every fused op passes: subclass ``OpChecks`` in the op's test module.
+"""The tests that every fused op must pass: subclass ``OpChecks`` in the op's test module.
 
 Correctness, of results and of gradients:
 ``err(op, reference in float64) <= 2 * err(reference in the op's dtype, reference in float64)``,
-plus a few float32 roundings of the largest value. An op whose results are not numbers with an error
-states its own rule in ``assert_right``.
+plus a few float32 roundings of the largest value. An op with other results, such as counts, states
+its own rule in ``assert_right``.
 """
 
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def error(found: Tensor, exact: Tensor) -> float:
 
 
 def roundoff_of(target: tuple[str, str], dtype: torch.dtype) -> float:
-    """Relative rounding that a target adds to its kernels': Triton's interpreter cuts bfloat16."""
+    """Additional relative rounding error of a target: Triton's interpreter truncates bfloat16."""
     truncates = target == ("triton", "cpu") and dtype == torch.bfloat16
     return torch.finfo(dtype).eps / 2 if truncates else 0.0
 
@@ -96,12 +96,12 @@ def assert_as_good_as_eager(
 
 
 class OpChecks:
-    """What an op's test class states; the tests below come with it.
+    """Base class of an op's tests: the subclass states the attributes and inherits the tests.
 
     Attributes:
         name: of the operator in ``torch.ops.gioada_fast``.
         fused: the public function, of a single result; ``reference``: the same in plain PyTorch.
-        shapes: id of a case -> whatever ``inputs`` understands.
+        shapes: id of a case -> the argument of ``inputs``.
         interpreted: ids of the cases small enough for Triton's interpreter.
         bad_inputs: id -> (change of the inputs, exception, part of its message).
     """
@@ -261,7 +261,7 @@ class OpChecks:
         assert [r.dtype for r in reference] == [e.dtype for e in expected]
 
     def test_bad_input(self, bad_id):
-        """A message that names the value found, before any kernel sees it."""
+        """The op raises before it runs a kernel, and names the value found."""
         change, exception, message = self.bad_inputs[bad_id]
         with pytest.raises(exception, match=message):
             self.fused(*change(*self.small()))

@@ -1,4 +1,4 @@
-"""Wheels: with the extension where there is a compiler, without it where there is none."""
+"""A wheel contains the extension if there is a compiler, and works without it if there is none."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Of the package that was just built, and not of the checkout that may be installed as editable.
+# Uses the package that was just built, not a checkout that is installed as editable.
 USE = """
 import sys
 sys.meta_path = [f for f in sys.meta_path if "__editable__" not in getattr(f, "__module__", "")]
@@ -25,7 +25,7 @@ print(ops.backends()["cpp"].live, round(loss.item(), 3))
 
 
 def build_and_use(tmp_path: Path, **environment: str) -> tuple[list[str], str, str]:
-    """Files of the wheel, what the build said, and what ``USE`` printed with it."""
+    """Files of the wheel, output of the build, and output of ``USE`` with that wheel."""
     pytest.importorskip("pybind11")
     source = tmp_path / "source"
     source.mkdir()
@@ -35,7 +35,7 @@ def build_and_use(tmp_path: Path, **environment: str) -> tuple[list[str], str, s
     shutil.copytree(ROOT / "csrc", source / "csrc")
     ignored = shutil.ignore_patterns("_C*.so", "__pycache__")
     shutil.copytree(ROOT / "gioada_fast", source / "gioada_fast", ignore=ignored)
-    # The build must not need torch: one that cannot be imported comes first on the path.
+    # The build must not need torch: puts a torch that cannot be imported first on the path.
     broken = tmp_path / "broken" / "torch"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('the build imports torch')\n")
@@ -67,7 +67,7 @@ def build_and_use(tmp_path: Path, **environment: str) -> tuple[list[str], str, s
 
 
 def test_without_compiler(tmp_path):
-    """The wheel is whole, and the package runs on PyTorch with one warning."""
+    """The wheel is complete, and the package runs on plain PyTorch with one warning."""
     files, build, use = build_and_use(tmp_path, CXX="/nonexistent/c++", GIOADA_BUILD_CUDA="auto")
     assert not any("_C." in name for name in files)
     assert {"gioada_fast/ops/upsample_cross_entropy.py", "gioada_fast/py.typed"} <= set(files)
@@ -78,7 +78,7 @@ def test_without_compiler(tmp_path):
 
 @pytest.mark.skipif(not (shutil.which("c++") or os.environ.get("CXX")), reason="no C++ compiler")
 def test_with_compiler(tmp_path):
-    """The wheel has the extension, built without torch, and uses it without a word."""
+    """The wheel contains the extension, built without torch, and uses it without warnings."""
     files, _, use = build_and_use(tmp_path, GIOADA_BUILD_CUDA="0", GIOADA_REQUIRE_NATIVE="1")
     assert sum("gioada_fast/_C." in name for name in files) == 1
     assert not any(name.startswith(("tests", "benchmarks", "csrc")) for name in files)

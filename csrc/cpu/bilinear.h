@@ -1,5 +1,5 @@
-// Bilinear resizing (align_corners = True) of one input row to strips of kLanes pixel columns, and
-// its transpose. Between two interpolated rows, a pixel row is one fused multiply-add per class.
+// Bilinear resizing (align_corners = True) of an input row to strips of kLanes pixel columns, and
+// its transpose. A pixel row between two resized input rows costs one fused multiply-add per class.
 #pragma once
 
 #include "cpu/parallel.h"
@@ -16,7 +16,7 @@ struct Strip {
   float* to_inputs;  // [kLanes, round_up(span, kLanes)] the transpose
 };
 
-// Strips are the same for every row and image: built once per call.
+// All strips of a row. They are equal for every row and image, so a kernel builds them once.
 class Strips {
  public:
   Strips(int64_t in, int64_t out)
@@ -36,13 +36,13 @@ class Strips {
       for (int64_t x = begin; x < end; ++x) {
         const int64_t lane = x - begin;
         const int64_t cell = cell_of(x, in, out);
-        const float upper = upper_weight(x, cell, in, out);
+        const float frac_x = frac_of(x, cell, in, out);
         const int64_t column = cell - strip.first;
-        strip.to_pixels[column * kLanes + lane] = 1.f - upper;
-        strip.to_inputs[lane * padded + column] = 1.f - upper;
+        strip.to_pixels[column * kLanes + lane] = 1.f - frac_x;
+        strip.to_inputs[lane * padded + column] = 1.f - frac_x;
         if (column + 1 < strip.span) {
-          strip.to_pixels[(column + 1) * kLanes + lane] = upper;
-          strip.to_inputs[lane * padded + column + 1] = upper;
+          strip.to_pixels[(column + 1) * kLanes + lane] = frac_x;
+          strip.to_inputs[lane * padded + column + 1] = frac_x;
         }
       }
     }
@@ -72,7 +72,7 @@ class Strips {
   Buffer<float> weights_;
 };
 
-// One input row, interpolated to the columns of a strip: out[c, lane].
+// Interpolates one input row to the pixel columns of a strip: out[c, lane].
 template <typename T>
 static inline void interpolate(const T* row,  // of one image, at column 0
                                int64_t class_stride, int64_t column_stride, int64_t classes,
@@ -88,10 +88,11 @@ static inline void interpolate(const T* row,  // of one image, at column 0
   }
 }
 
-// The transpose of `interpolate`: adds grad[c, lane] to row[c * class_stride + column]. Writes
-// whole vectors: a row needs kLanes floats beyond its last column.
-static inline void spread(const float* grad, int64_t classes, const Strip& strip, float* row,
-                          int64_t class_stride) {
+// The transpose of `interpolate`: adds the gradient grad[c, lane] of pixel columns to input
+// columns, row[c * class_stride + column]. Writes whole vectors, so a row needs kLanes floats of
+// padding.
+static inline void scatter(const float* grad, int64_t classes, const Strip& strip, float* row,
+                           int64_t class_stride) {
   const int64_t padded = round_up(strip.span, kLanes);
   for (int64_t c = 0; c < classes; ++c) {
     float* out = row + c * class_stride + strip.first;

@@ -1,5 +1,5 @@
-// CPU kernels: the mean of every map, and the gradient of every logit. Maps are walked in chunks,
-// which, and so all sums, depend on the shapes alone: the same bits for any number of threads.
+// CPU kernels: the mean loss of each map, and the gradient of each logit. A map is processed in
+// chunks. These depend on the shapes alone, so the bits are the same for any number of threads.
 
 #include "gan_loss.h"
 
@@ -13,10 +13,10 @@ inline namespace GIOADA_ISA {
 namespace {
 
 constexpr int64_t kChunk = 4096;
-constexpr int kSums = 4;                    // one sum alone would wait for every addition to finish
-constexpr int64_t kParallelFrom = 1 << 16;  // logits; fewer take less time than waking a thread
+constexpr int kSums = 4;                    // independent sums hide the latency of additions
+constexpr int64_t kParallelFrom = 1 << 16;  // logits; below, waking a thread costs more
 
-// log(1 + e) for 0 <= e <= 1, relative to its own size: 2 atanh(e / (2 + e)) by its power series.
+// log(1 + e) for 0 <= e <= 1 with a small relative error: the power series of 2 atanh(e / (2 + e)).
 Floats log1p_of_exp(Floats e) {
   const Floats z = e / (2.f + e);
   const Floats q = z * z;
@@ -32,7 +32,7 @@ Floats log1p_of_exp(Floats e) {
 
 Floats absolute(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
 
-// Comparisons are such that NaN stays NaN.
+// The comparisons keep NaN.
 template <GanKind kKind>
 Floats loss_of(Floats x, bool real) {
   const float s = real ? 1.f : -1.f;
@@ -106,7 +106,7 @@ int64_t chunks_of(const std::vector<TensorView>& maps) {
   return chunks;
 }
 
-// body(index of the chunk, map, its first logit, number of its logits) for all chunks of all maps.
+// Calls body(index of the chunk, map, first logit, number of logits) for all chunks of all maps.
 template <typename Body>
 void for_each_chunk(const std::vector<TensorView>& maps, int threads, const Body& body) {
   int64_t first = 0;  // chunk
@@ -147,7 +147,7 @@ void run_backward(const GanLossBackward& op, int threads) {
   });
 }
 
-// function(type of the logits, kind), both as constants of the compiler.
+// Calls function(T{}, kind), so that type of the logits and kind are compile-time constants.
 template <typename Op, typename Function>
 void dispatch(const Op& op, const Function& function) {
   const auto with_type = [&](auto kind) {

@@ -1,12 +1,11 @@
-// CPU kernel: one walk for the statistics, one for the result, both on whole vectors whatever the
+// CPU kernels: pass 1 computes the statistics, pass 2 the result. Both use full vectors for any
 // number of channels.
 //
-// A row of pixels is a flat array in which channels repeat. A period is the smallest number of
-// elements that is whole pixels and whole vectors (some times that, where it is short): values of
-// channels and sums over pixels are kept for each element of a period, as if those were channels.
+// A row of pixels is a flat array in which the channels repeat. period = lcm(channels, kLanes),
+// rounded up to a minimum length. Values per channel and sums over pixels are stored for each
+// element of a period, as if a period were a pixel.
 //
-// A band is a few rows of an image and owned by one task. Bands, and so all sums, depend on the
-// shape alone: the result has the same bits for any number of threads.
+// Pass 2 traverses each thread's bands backwards, while their rows are still cached.
 
 #include "instance_norm_act.h"
 
@@ -19,8 +18,9 @@ namespace gioada {
 inline namespace GIOADA_ISA {
 namespace {
 
-constexpr int64_t kPeriodVectors = 8;  // at least: sums in memory then do not wait for each other
-constexpr int64_t kChunk = 32;         // periods whose moments are summed in float
+constexpr int64_t kPeriodVectors =
+    8;                          // minimum: a sum is not needed again at once, so additions overlap
+constexpr int64_t kChunk = 32;  // periods that are summed in float before they are merged in double
 
 int64_t period_of(int64_t channels) {
   int64_t period = channels;
@@ -29,8 +29,8 @@ int64_t period_of(int64_t channels) {
   return (shortest + period - 1) / period * period;
 }
 
-// body(index, index in the period, number of elements) for all vectors of a row. The number is a
-// constant but for the last vector.
+// Calls body(index, index in the period, number of elements) for all vectors of a row. The number
+// is a compile-time constant except for the last vector.
 template <typename Body>
 inline void for_each_vector(int64_t elements, int64_t period, const Body& body) {
   const std::integral_constant<int64_t, kLanes> whole;
@@ -43,16 +43,16 @@ inline void for_each_vector(int64_t elements, int64_t period, const Body& body) 
   if (i + lane < elements) body(i + lane, lane, elements - i - lane);
 }
 
-// Values of channels for each element of a period.
+// Repeats the values of the channels for a whole period.
 inline void repeat(const float* values, int64_t channels, int64_t period, float* out) {
   for (int64_t i = 0; i < period; i += channels) {
     std::memcpy(out + i, values, channels * sizeof(float));
   }
 }
 
-// Mean and sum of squared deviations of each channel over `pixels` pixels. Values are summed as
-// differences from the mean so far: an offset of the channel costs no precision, and where the
-// difference is large, so is the variance.
+// Mean and sum of squared deviations of each channel over `pixels` pixels. Sums are of differences
+// from the mean so far, so an offset of the channel costs no precision. Large differences imply a
+// large variance.
 template <typename T>
 void band_moments(const T* x, int64_t pixels, int64_t channels, int64_t period,
                   float* __restrict__ scratch,  // [3, period] and, in double, [2, period]
@@ -84,7 +84,7 @@ void band_moments(const T* x, int64_t pixels, int64_t channels, int64_t period,
         store(sum_squares + i, load(sum_squares + i) + difference * difference);
       }
     }
-    // merge_moments, vectorised: the counts are the same for all
+    // merge_moments, vectorised: all elements of a period have the same counts
     const double inverse = 1. / count, before = first, share = count / (before + count);
     for (int64_t i = 0; i < period; ++i) {
       const double excess = sum[i] * inverse, old = first == 0 ? shift[i] : lane_mean[i];
@@ -108,7 +108,7 @@ void band_moments(const T* x, int64_t pixels, int64_t channels, int64_t period,
   }
 }
 
-// One row of the padded result, and the rows that mirror it.
+// Writes one row of the padded result and its reflections.
 template <typename T>
 void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period, const float* mean,
                const float* rstd) {
@@ -187,7 +187,7 @@ void forward(const InstanceNormAct& op, int threads) {
   });
 }
 
-// Sums all that padding made of pixels [begin, end) of row y: out[x - begin, c].
+// out[x - begin, c]: the gradients of all copies that padding made of pixels [begin, end) of row y.
 template <typename T>
 void fold(const InstanceNormActBackward& op, int64_t n, int64_t y, int64_t begin, int64_t end,
           float* __restrict__ out) {
@@ -210,8 +210,8 @@ void fold(const InstanceNormActBackward& op, int64_t n, int64_t y, int64_t begin
   }
 }
 
-// body(first pixel, pixels, their gradient [pixels, channels]) for pieces of row y. Where padding
-// copied nothing, the gradient is read where it lies.
+// Calls body(first pixel, pixels, their gradient [pixels, channels]) for pieces of row y. Pixels
+// that padding did not copy need no sum: their gradient is read in place.
 template <typename T, typename Body>
 void for_each_piece(const InstanceNormActBackward& op, int64_t n, int64_t y,
                     float* folded,  // [width, channels]
@@ -237,7 +237,7 @@ void for_each_piece(const InstanceNormActBackward& op, int64_t n, int64_t y,
   }
 }
 
-// Sums over a band of gz and of gz (x - mean); writes the residual's gradient on the way.
+// Sums of gz and of gz (x - mean) over a band. Also writes the gradient of the residual.
 template <typename T>
 void band_sums(const InstanceNormActBackward& op, int64_t n, int64_t begin, int64_t end,
                int64_t period, float* __restrict__ scratch,  // see `backward`
@@ -295,7 +295,7 @@ void backward(const InstanceNormActBackward& op, int threads) {
     prefer_huge_pages(op.grad_residual.data, op.batch() * pixels * c * sizeof(T));
   }
 
-  // [3, period], in double [2, period], and a row whose gradient is folded
+  // float [3, period], double [2, period], then the folded gradient of a row
   const int64_t scratch_size = round_up(7 * period + op.width() * c, 16);
   const Buffer<float> scratch(workers * scratch_size);
   const Buffer<double> sums_gz(bands.total * c), sums_gzx(bands.total * c);

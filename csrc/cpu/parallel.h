@@ -34,13 +34,13 @@ class Buffer {
   T* data_;
 };
 
-// Asks for huge pages in a large result that nobody has touched yet: the faults of 4 KiB pages can
-// cost more than the kernel that fills them. What PyTorch's allocator does under
-// THP_MEM_ALLOC_ENABLE=1; advice only, and nothing changes where the system declines it.
+// Asks the system for huge pages in a large result that no one has touched yet: page faults of
+// 4 KiB pages can cost more than the kernel that fills them. PyTorch's allocator does the same
+// under THP_MEM_ALLOC_ENABLE=1. The system may decline.
 static inline void prefer_huge_pages(void* data, int64_t bytes) {
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t kPage = 4096;
-  constexpr int64_t kWorthwhile = 4 << 20;  // holds a whole huge page, wherever it begins
+  constexpr int64_t kWorthwhile = 4 << 20;  // contains a whole huge page at any alignment
   if (bytes < kWorthwhile) return;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(data) / kPage * kPage;
   const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
@@ -48,9 +48,9 @@ static inline void prefer_huge_pages(void* data, int64_t bytes) {
 #endif
 }
 
-// body(i, thread) for all i in [0, count) on at most `threads` threads. The number is passed, and
-// not taken from the runtime, so that torch.set_num_threads holds whichever runtime was loaded.
-// `body` must not throw, and must not let its result depend on `thread`.
+// Calls body(i, thread) for all i in [0, count) on at most `threads` threads. The caller passes the
+// number, so that torch.set_num_threads applies to any OpenMP runtime. `body` must not throw, and
+// its result must not depend on `thread`.
 template <typename Body>
 static void parallel_for(int64_t count, int threads, const Body& body) {
 #ifdef _OPENMP
@@ -63,9 +63,9 @@ static void parallel_for(int64_t count, int threads, const Body& body) {
   for (int64_t i = 0; i < count; ++i) body(i, 0);
 }
 
-// body(begin, end, thread) with [0, count) cut into one range for each thread, the same ranges for
-// the same count: what a thread has touched in one loop may still be in its cache in the next, and
-// threads fill different pages. For loops whose iterations all take about as long.
+// Splits [0, count) into one range per thread and calls body(begin, end, thread). Equal counts give
+// equal ranges: a thread finds in its cache what it touched in the previous loop, and threads write
+// to different pages. For iterations of about equal cost.
 template <typename Body>
 static void parallel_ranges(int64_t count, int threads, const Body& body) {
 #ifdef _OPENMP

@@ -1,14 +1,13 @@
-// CPU kernels: forward and backward walk down the image in strips of kLanes pixel columns, one
-// vector a channel. Logits and depth are interpolated horizontally once per input row; between two
-// input rows, every pixel row is one fused multiply-add per channel. Softmax runs over classes, so
-// lanes never mix. A transpose in registers turns planes of channels into channels-last pixels, and
-// back for the gradient.
+// CPU kernels: both directions process strips of kLanes pixel columns from top to bottom, with one
+// vector per channel. Each input row is interpolated horizontally once; a pixel row between two
+// input rows then costs one fused multiply-add per channel. Softmax runs over classes, so lanes
+// never mix. A transpose in registers converts planes of channels to channels-last pixels, and the
+// gradient back.
 //
-// Forward: a task owns a few pixel rows. Backward: a task owns a band, a few cells high. It
-// computes the probabilities again, gathers the gradient in two vectors per channel, for the input
-// rows above and below, and spreads those over input columns once per input row; rows that two
-// bands share are added in the end. Bands, and so all sums, depend on the shape alone: the result
-// has the same bits for any number of threads.
+// Forward: a task is a few pixel rows. Backward: a task is a band of cells. It recomputes the
+// probabilities, accumulates the gradient in two vectors per channel, for the input rows above and
+// below, and scatters them to input columns once per input row. At the end, rows that two bands
+// share are added.
 
 #include "semantic_depth_concat.h"
 
@@ -23,18 +22,18 @@ inline namespace GIOADA_ISA {
 namespace {
 
 constexpr int64_t kTaskRows = 8;  // pixel rows of a forward task
-constexpr int64_t kStrips = 4;    // walked side by side in the forward: longer runs of stores
+constexpr int64_t kStrips = 4;  // processed side by side in the forward, for longer runs of stores
 
 // A strip between two input rows, interpolated to its pixel columns.
 struct Cell {
-  float *above, *below, *step;  // [channels, kLanes]; lower minus upper row
+  float *above, *below, *step;  // [channels, kLanes]; step = below - above
 };
 
-// exps[c] = exp(z[c] - max z) in the pixel row with weight `lower`; returns their sum.
-inline Floats exponentials(int64_t classes, const Cell& cell, float lower, float* exps) {
-  Floats largest = load(cell.above) + lower * load(cell.step);
+// exps[c] = exp(z[c] - max z) in a pixel row; returns their sum.
+inline Floats exponentials(int64_t classes, const Cell& cell, float frac_y, float* exps) {
+  Floats largest = load(cell.above) + frac_y * load(cell.step);
   for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
-    const Floats z = load(cell.above + i) + lower * load(cell.step + i);
+    const Floats z = load(cell.above + i) + frac_y * load(cell.step + i);
     store(exps + i, z);
     largest = max(largest, z);
   }
@@ -82,7 +81,7 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
     for (int64_t y = begin; y < end; ++y) {
       const int64_t before = row;
       row = cell_of(y, h, op.height());
-      const float lower = upper_weight(y, row, h, op.height());
+      const float frac_y = frac_of(y, row, h, op.height());
       for (int64_t s = first; s < last; ++s) {
         Cell& cell = cells[s - first];
         if (row != before) {
@@ -91,11 +90,11 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
           interpolate_row(std::min(row + 1, h - 1), strips[s], cell.below);
           fill_step(channels, cell);
         }
-        const Floats scale = 1.f / exponentials(classes, cell, lower, planes);
+        const Floats scale = 1.f / exponentials(classes, cell, frac_y, planes);
         for (int64_t i = 0; i < depth_at; i += kLanes) store(planes + i, load(planes + i) * scale);
         if (op.depth) {
           store(planes + depth_at,
-                load(cell.above + depth_at) + lower * load(cell.step + depth_at));
+                load(cell.above + depth_at) + frac_y * load(cell.step + depth_at));
         }
         to_pixels(planes, channels, pixels);
         const int64_t x = s * kLanes, count = std::min<int64_t>(kLanes, op.width() - x);
@@ -116,7 +115,7 @@ void run(const SemanticDepthConcat& op, int threads) {
   const Strips strips(op.in_width(), op.width());
   const Buffer<float> memory(workers * scratch_size);
   prefer_huge_pages(op.out.data, op.batch() * op.height() * op.width() * channels * sizeof(T));
-  // Threads begin far apart: two at the same new page would both fill it with zeros.
+  // Threads start far apart: two that touch the same new page would both clear it.
   const int64_t apart = (tasks + workers - 1) / workers;
   parallel_for(apart * workers, workers, [&](int64_t i, int thread) {
     const int64_t task = i % workers * apart + i / workers;
@@ -127,7 +126,7 @@ void run(const SemanticDepthConcat& op, int threads) {
   });
 }
 
-// Working memory of one thread in the backward. Channels are all, or only depth.
+// Working memory of one thread in the backward. `channels` counts depth, and classes if wanted.
 struct Scratch {
   Cell cell;                       // [classes, kLanes]
   float* exps;                     // [classes, kLanes]
@@ -136,7 +135,7 @@ struct Scratch {
   float *grad_above, *grad_below;  // [channels, kLanes]
 };
 
-// Incoming gradient of `count` pixels, of which p is the first, to planes; 0 beyond.
+// Copies the incoming gradient of `count` pixels from p on to planes; other lanes get 0.
 template <typename T>
 inline void read_gradient(const T* p, int64_t channel_stride, int64_t pixel_stride,
                           int64_t channels, int64_t count, const Scratch& s) {
@@ -155,13 +154,13 @@ inline void read_gradient(const T* p, int64_t channel_stride, int64_t pixel_stri
 }
 
 // One pixel row of a strip: adds to the gradients of the input rows above and below.
-inline void pixel_row(int64_t classes, int64_t channels, float lower, const Scratch& s) {
+inline void pixel_row(int64_t classes, int64_t channels, float frac_y, const Scratch& s) {
   const auto add = [&](int64_t i, Floats g) {
-    store(s.grad_above + i, load(s.grad_above + i) + (1.f - lower) * g);
-    store(s.grad_below + i, load(s.grad_below + i) + lower * g);
+    store(s.grad_above + i, load(s.grad_above + i) + (1.f - frac_y) * g);
+    store(s.grad_below + i, load(s.grad_below + i) + frac_y * g);
   };
   if (classes > 0) {
-    const Floats scale = 1.f / exponentials(classes, s.cell, lower, s.exps);
+    const Floats scale = 1.f / exponentials(classes, s.cell, frac_y, s.exps);
     Floats mean = Floats{};
     for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
       mean += load(s.exps + i) * load(s.planes + i);
@@ -174,8 +173,8 @@ inline void pixel_row(int64_t classes, int64_t channels, float lower, const Scra
   for (int64_t i = classes * kLanes; i < channels * kLanes; i += kLanes) add(i, load(s.planes + i));
 }
 
-// Cells [first, last) of image n: the gradient of input rows first to last goes to `rows`
-// [last - first + 1, channels, padded input width].
+// Backward of cells [first, last) of image n. Writes the gradient of input rows [first, last] to
+// `rows` [last - first + 1, channels, padded input width].
 template <typename T>
 void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, int64_t classes,
                    int64_t channels, int64_t n, int64_t first, int64_t last, Scratch s,
@@ -201,13 +200,13 @@ void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, 
       const int64_t y_end = cell_begin(cell + 1, h, op.height());
       for (int64_t y = cell_begin(cell, h, op.height()); y < y_end; ++y) {
         read_gradient(grad + y * gs[2] + x * gs[3], gs[1], gs[3], channels, count, s);
-        pixel_row(classes, channels, upper_weight(y, cell, h, op.height()), s);
+        pixel_row(classes, channels, frac_of(y, cell, h, op.height()), s);
       }
-      spread(s.grad_above, channels, strip, rows + (cell - first) * row_size, row_stride);
+      scatter(s.grad_above, channels, strip, rows + (cell - first) * row_size, row_stride);
       std::swap(s.grad_above, s.grad_below);
       std::swap(s.cell.above, s.cell.below);
     }
-    spread(s.grad_above, channels, strip, rows + (last - first) * row_size, row_stride);
+    scatter(s.grad_above, channels, strip, rows + (last - first) * row_size, row_stride);
   }
 }
 
@@ -238,7 +237,8 @@ void run(const SemanticDepthConcatBackward& op, int threads) {
                      bands.end(band), s, rows.get() + band * band_size);
   });
 
-  // Of each input row, what the band that begins with it or holds it gives, and the one before.
+  // Copies the gradient of each input row. The first row of a band also gets a part from the band
+  // before it.
   parallel_for(op.batch() * h, threads, [&](int64_t task, int) {
     const int64_t n = task / h, y = task % h;
     const int64_t band = n * bands.in_image + std::min(y / bands.band_rows, bands.in_image - 1);

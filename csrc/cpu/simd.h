@@ -78,7 +78,7 @@ static inline void store_unaligned(bfloat16* p, Floats value, int64_t count = kL
 static inline Floats broadcast(float value) { return value - Floats{}; }
 static inline Ints broadcast(int32_t value) { return value - Ints{}; }
 
-// The larger one; `b` where either is NaN.
+// Maximum; `b` if either is NaN.
 static inline Floats max(Floats a, Floats b) {
 #if defined(__AVX512F__)
   return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
@@ -89,10 +89,10 @@ static inline Floats max(Floats a, Floats b) {
 #endif
 }
 
-// The smaller one; `b` where either is NaN.
+// Minimum; `b` if either is NaN.
 static inline Floats min(Floats a, Floats b) { return a < b ? a : b; }
 
-// Whether the comparison that gave this mask holds in any lane.
+// Whether any lane of a comparison's result is true.
 static inline bool any(Ints mask) {
 #if defined(__AVX512F__)
   return _mm512_movepi32_mask((__m512i)mask) != 0;

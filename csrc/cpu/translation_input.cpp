@@ -1,5 +1,5 @@
-// CPU kernel: a stretch of pixels is zeroed while it is in the cache, then each pixel gets its
-// image, its depth and the one of its class: five writes, whatever the number of classes.
+// CPU kernel: clears a stretch of pixels that fits into the cache, then writes image, depth and the
+// one of the class: five values per pixel for any number of classes.
 
 #include "translation_input.h"
 
@@ -36,7 +36,7 @@ void fill_row(const TranslationInput& op, int64_t n, int64_t y, const T* normali
       T* pixel = out + x * channels;
       const uint64_t label = static_cast<uint64_t>(static_cast<int64_t>(labels[x]));
       const bool has_class = label < classes;
-      // Without a branch: what has no class is written where the depth comes next.
+      // Branchless: a pixel without class writes to the depth channel, which is overwritten below.
       pixel[has_class ? kFirstClassChannel + label : kDepthChannel] = one;
       pixel[0] = normalised_values[red[x * image_step]];
       pixel[1] = normalised_values[green[x * image_step]];

@@ -1,5 +1,5 @@
-// Between planes, where a vector holds one channel of kLanes pixels, and pixels, where the channels
-// of each lie side by side as in channels-last tensors.
+// Transposes between planes, where a vector holds one channel of kLanes pixels, and pixels, whose
+// channels are adjacent as in channels-last tensors.
 #pragma once
 
 #include <utility>
@@ -9,20 +9,20 @@
 namespace gioada {
 inline namespace GIOADA_ISA {
 
-// One step of the transpose below: `a` keeps its lanes without bit kStep and gets those of `b`;
-// `b` the other way around.
+// One step of the transpose below. Exchanges the lanes of `a` that have bit kStep set with the
+// lanes of `b` that do not.
 template <int kStep, int... kLane>
 static inline void exchange(Floats& a, Floats& b, std::integer_sequence<int, kLane...>) {
 #if defined(__clang__)
-  const Floats lower =
+  const Floats lo =
       __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane - kStep : kLane)...);
   b = __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane : kLane + kStep)...);
 #else
-  const Floats lower =
+  const Floats lo =
       __builtin_shuffle(a, b, Ints{(kLane & kStep ? kLanes + kLane - kStep : kLane)...});
   b = __builtin_shuffle(a, b, Ints{(kLane & kStep ? kLanes + kLane : kLane + kStep)...});
 #endif
-  a = lower;
+  a = lo;
 }
 
 template <int kStep = 1>
@@ -37,10 +37,10 @@ static inline void transpose(Floats (&v)[kLanes]) {
   }
 }
 
-// So few channels beyond the last whole vector are copied one by one.
+// Up to this many channels beyond the last whole vector are copied one by one.
 constexpr int64_t kFewChannels = kLanes / 4;
 
-// Channels of `channels` to be transposed, the rest copied.
+// Number of channels that are transposed in vectors; the others are copied.
 static inline int64_t in_vectors(int64_t channels) {
   const int64_t rest = channels % kLanes;
   return rest <= kFewChannels ? channels - rest : channels - rest + kLanes;
@@ -50,8 +50,7 @@ static inline int64_t in_vectors(int64_t channels) {
 // round_up(channels, kLanes) channels.
 static inline void to_pixels(const float* planes, int64_t channels, float* pixels) {
   const int64_t whole = in_vectors(channels);
-  // What a pixel's last vector writes too much is the next pixel's first channels: those come
-  // later.
+  // The last store of a pixel spills into the next pixel, which is written afterwards.
   for (int64_t c = whole - kLanes; c >= 0; c -= kLanes) {
     Floats v[kLanes];
 #pragma GCC unroll 16
@@ -67,7 +66,7 @@ static inline void to_pixels(const float* planes, int64_t channels, float* pixel
   }
 }
 
-// The way back.
+// [kLanes, channels] to [channels, kLanes]: the inverse of to_pixels.
 static inline void to_planes(const float* pixels, int64_t channels, float* planes) {
   const int64_t whole = in_vectors(channels);
   for (int64_t c = 0; c < whole; c += kLanes) {

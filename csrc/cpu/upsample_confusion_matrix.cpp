@@ -1,10 +1,10 @@
-// CPU kernel: a block of pixel rows is predicted, strip by strip, then counted, row by row.
+// CPU kernel: predicts a block of pixel rows strip by strip, then counts it row by row.
 //
-// A strip of kLanes pixel columns is one vector. Between two input rows, a pixel row costs one
-// interpolation and one comparison for each class that can be largest there. Interpolation is
-// convex: a class that stays below what another one reaches everywhere drops out beforehand.
+// A strip is one vector of kLanes pixel columns. A pixel row between two input rows costs one
+// interpolation and one comparison for each candidate class. Interpolation is convex: a class whose
+// maximum lies below another class's minimum cannot win, so it is dropped in advance.
 //
-// Counts are integers: how pixels are spread over threads and copies does not change them.
+// Counts are integers, so the distribution of pixels over threads and copies does not change them.
 
 #include "upsample_confusion_matrix.h"
 
@@ -17,10 +17,10 @@ inline namespace GIOADA_ISA {
 namespace {
 
 constexpr int64_t kBlockRows = 32;
-// Neighbouring pixels are counted in different copies: an increment of a number waits for the last
-// one of the same number.
+// Several histogram copies avoid store-to-load stalls on one counter.
 constexpr int64_t kCopies = 4;
-constexpr int64_t kMostCopied = 256;  // classes up to which each thread has counts of its own
+constexpr int64_t kMaxCopiedClasses =
+    256;  // up to this many classes, each thread has its own counts
 
 // Working memory of one thread.
 struct Scratch {
@@ -29,13 +29,14 @@ struct Scratch {
   int32_t* candidates;                         // [classes] ascending
   int32_t* predicted;                          // [kBlockRows, padded width]
   int32_t* cells;                              // [padded width] of the matrix
-  int64_t* counts;  // [kCopies, classes + 1, classes] the last row for what does not count; or null
+  int64_t* counts;  // [kCopies, classes + 1, classes] last row: ignored pixels; or null
 };
 
-// Collects the classes that can be largest anywhere between `above` and `below`. Returns their
-// number, or 0 where a logit is NaN or infinite and nothing can be said.
+// Collects the candidates: classes that can be largest somewhere between `above` and `below`.
+// Returns their number, or 0 if a logit is NaN or infinite.
 int64_t find_candidates(int64_t classes, const Scratch& s) {
-  Floats reached = min(load(s.above), load(s.below));  // in every pixel, by one class at least
+  Floats reached =
+      min(load(s.above), load(s.below));  // in every pixel, at least one class reaches this value
   Floats zero = Floats{};
   for (int64_t c = 0; c < classes; ++c) {
     const Floats above = load(s.above + c * kLanes), below = load(s.below + c * kLanes);
@@ -54,16 +55,16 @@ int64_t find_candidates(int64_t classes, const Scratch& s) {
   return count;
 }
 
-// kRows consecutive rows of a strip within one cell. Several at once, since one alone would wait
-// for its comparisons to finish.
+// Predicts kRows consecutive rows of a strip within one cell. Several rows at once hide the latency
+// of comparisons.
 template <int kRows>
-inline void predict_rows(int64_t candidates, const float* lower, const Scratch& s,
+inline void predict_rows(int64_t candidates, const float* frac_y, const Scratch& s,
                          int32_t* predicted, int64_t pitch) {
   Floats best[kRows];
   Ints arg[kRows];
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
-    best[r] = between(load(s.candidates_above), load(s.candidates_below), lower[r]);
+    best[r] = lerp(load(s.candidates_above), load(s.candidates_below), frac_y[r]);
     arg[r] = broadcast(s.candidates[0]);
   }
   for (int64_t i = 1; i < candidates; ++i) {
@@ -72,7 +73,7 @@ inline void predict_rows(int64_t candidates, const float* lower, const Scratch& 
     const Ints c = broadcast(s.candidates[i]);
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      const Floats z = between(above, below, lower[r]);
+      const Floats z = lerp(above, below, frac_y[r]);
       arg[r] = z > best[r] ? c : arg[r];
       best[r] = max(best[r], z);
     }
@@ -83,13 +84,13 @@ inline void predict_rows(int64_t candidates, const float* lower, const Scratch& 
   }
 }
 
-// One pixel from all classes, whatever their values.
+// Predicts one pixel from all classes; works for NaN and infinities.
 template <typename T>
 int32_t predict_pixel(const UpsampleConfusionMatrix& op, const T* image, int64_t y, int64_t x) {
   const int64_t row = cell_of(y, op.in_height(), op.height());
   const int64_t column = cell_of(x, op.in_width(), op.width());
-  const float y_upper = upper_weight(y, row, op.in_height(), op.height());
-  const float x_upper = upper_weight(x, column, op.in_width(), op.width());
+  const float frac_y = frac_of(y, row, op.in_height(), op.height());
+  const float frac_x = frac_of(x, column, op.in_width(), op.width());
   const T* corner = image + row * op.logits.strides[2] + column * op.logits.strides[3];
   const int64_t right = op.in_width() > 1 ? op.logits.strides[3] : 0;
   const int64_t down = op.in_height() > 1 ? op.logits.strides[2] : 0;
@@ -97,8 +98,8 @@ int32_t predict_pixel(const UpsampleConfusionMatrix& op, const T* image, int64_t
   int32_t arg = 0;
   for (int64_t c = 0; c < op.classes(); ++c) {
     float above, below;
-    at_column(corner + c * op.logits.strides[1], right, down, x_upper, &above, &below);
-    const float z = between(above, below, y_upper);
+    at_column(corner + c * op.logits.strides[1], right, down, frac_x, &above, &below);
+    const float z = lerp(above, below, frac_y);
     if (exceeds(z, best)) {
       best = z;
       arg = static_cast<int32_t>(c);
@@ -107,14 +108,14 @@ int32_t predict_pixel(const UpsampleConfusionMatrix& op, const T* image, int64_t
   return arg;
 }
 
-// Pixel rows [begin, end) of an image, to s.predicted.
+// Predicts pixel rows [begin, end) of an image into s.predicted.
 template <typename T>
 void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* image, int64_t begin,
              int64_t end, Scratch s) {
   const int64_t h = op.in_height(), pitch = round_up(op.width(), kLanes);
-  float lower[kBlockRows];  // weight of the input row below
+  float frac_y[kBlockRows];  // weight of the input row below
   for (int64_t y = begin; y < end; ++y) {
-    lower[y - begin] = upper_weight(y, cell_of(y, h, op.height()), h, op.height());
+    frac_y[y - begin] = frac_of(y, cell_of(y, h, op.height()), h, op.height());
   }
   for (int64_t strip = 0; strip < strips.count(); ++strip) {
     const auto interpolate_row = [&](int64_t row, float* out) {
@@ -144,13 +145,13 @@ void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* i
           }
           y += 1;
         } else if (stop - y >= 4) {
-          predict_rows<4>(candidates, lower + (y - begin), s, predicted, pitch);
+          predict_rows<4>(candidates, frac_y + (y - begin), s, predicted, pitch);
           y += 4;
         } else if (stop - y >= 2) {
-          predict_rows<2>(candidates, lower + (y - begin), s, predicted, pitch);
+          predict_rows<2>(candidates, frac_y + (y - begin), s, predicted, pitch);
           y += 2;
         } else {
-          predict_rows<1>(candidates, lower + (y - begin), s, predicted, pitch);
+          predict_rows<1>(candidates, frac_y + (y - begin), s, predicted, pitch);
           y += 1;
         }
       }
@@ -202,7 +203,7 @@ int64_t run(const UpsampleConfusionMatrix& op, int threads) {
   const int workers = worker_count(threads, tasks);
   const int64_t tile = op.classes() * kLanes, pitch = round_up(op.width(), kLanes);
   const int64_t scratch_size = round_up(5 * tile + (kBlockRows + 1) * pitch, 16);
-  const int64_t matrix = op.classes() <= kMostCopied ? (op.classes() + 1) * op.classes() : 0;
+  const int64_t matrix = op.classes() <= kMaxCopiedClasses ? (op.classes() + 1) * op.classes() : 0;
   const int64_t copies = matrix > 0 ? workers * kCopies : 0;
 
   const Strips strips(op.in_width(), op.width());

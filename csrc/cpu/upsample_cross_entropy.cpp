@@ -1,12 +1,9 @@
-// CPU kernel: loss and gradient in one walk down the image, with nothing of full size.
+// CPU kernel: loss and gradient in one pass from top to bottom, without a full-size intermediate.
 //
-// A strip of kLanes pixel columns is one vector. Logits are interpolated horizontally once per
-// input row; between two input rows, every pixel row is one fused multiply-add per class. Softmax
-// runs over classes, so lanes never mix. Gradients gather in two vectors per class, for the input
-// rows above and below, and are spread over input columns once per input row.
-//
-// A band is a few cells high and owned by one task. Bands, and so all sums, depend on the shape
-// alone: the result has the same bits for any number of threads.
+// A strip is one vector of kLanes pixel columns. Each input row is interpolated horizontally once;
+// a pixel row between two input rows then costs one fused multiply-add per class. Softmax runs over
+// classes, so lanes never mix. Gradients accumulate in two vectors per class, for the input rows
+// above and below, and are scattered to input columns once per input row.
 
 #include "upsample_cross_entropy.h"
 
@@ -21,8 +18,8 @@ constexpr int64_t kRowsAtOnce = 4;
 
 // Working memory of one thread.
 struct Scratch {
-  float *above, *step;             // [classes, kLanes] upper input row; lower minus upper
-  float* below;                    // [classes, kLanes] lower input row
+  float *above, *step;             // [classes, kLanes] input row above; below - above
+  float* below;                    // [classes, kLanes] input row below
   float *grad_above, *grad_below;  // [classes, kLanes]
   float* exps;                     // [classes, kRowsAtOnce, kLanes] logits of pixels, then exps
   float* grad_rows;                // [rows of the band + 1, classes, padded input width]
@@ -35,10 +32,10 @@ struct Sums {
   int64_t wrong_label;  // index of the first, or -1
 };
 
-// kRows consecutive rows of a strip within one cell: returns their weighted losses, and adds to the
-// gradients. Several rows at once, since one alone would wait for its sums and exps to finish.
+// Returns the weighted losses of kRows consecutive rows of a strip within one cell, and adds to the
+// gradients. Several rows at once hide the latency of sums and exponentials.
 template <int kRows, bool kGrad>
-inline Floats pixel_rows(int64_t classes, const float* lower, const int32_t* labels,
+inline Floats pixel_rows(int64_t classes, const float* frac_y, const int32_t* labels,
                          const float* weights, int64_t pitch, const Scratch& s) {
   Ints label[kRows];
   Floats weight[kRows], largest[kRows], picked[kRows], sum[kRows];
@@ -46,14 +43,14 @@ inline Floats pixel_rows(int64_t classes, const float* lower, const int32_t* lab
   for (int r = 0; r < kRows; ++r) {
     label[r] = load(labels + r * pitch);
     weight[r] = load(weights + r * pitch);
-    largest[r] = load(s.above) + lower[r] * load(s.step);
+    largest[r] = load(s.above) + frac_y[r] * load(s.step);
     picked[r] = sum[r] = Floats{};
   }
   for (int64_t c = 0; c < classes; ++c) {
     const Floats above = load(s.above + c * kLanes), step = load(s.step + c * kLanes);
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      const Floats z = above + lower[r] * step;
+      const Floats z = above + frac_y[r] * step;
       store(s.exps + (c * kRows + r) * kLanes, z);
       largest[r] = max(largest[r], z);
       picked[r] = label[r] == static_cast<int32_t>(c) ? z : picked[r];
@@ -80,8 +77,8 @@ inline Floats pixel_rows(int64_t classes, const float* lower, const int32_t* lab
         const Floats e = load(s.exps + (c * kRows + r) * kLanes);
         const Floats if_label = label[r] == static_cast<int32_t>(c) ? weight[r] : Floats{};
         const Floats g = logit_gradient(e, scaled[r], if_label);
-        grad_above += (1.f - lower[r]) * g;
-        grad_below += lower[r] * g;
+        grad_above += (1.f - frac_y[r]) * g;
+        grad_below += frac_y[r] * g;
       }
       store(s.grad_above + c * kLanes, grad_above);
       store(s.grad_below + c * kLanes, grad_below);
@@ -128,8 +125,8 @@ int64_t read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, in
   return wrong;
 }
 
-// Cells [first, last) of image n. The gradient of input rows [first, last) goes to op.grad, that of
-// row `last`, which the next band continues, to `border`.
+// Processes cells [first, last) of image n. Writes the gradient of input rows [first, last) to
+// op.grad. The next band adds to that of row `last`, so it goes to `border`.
 template <typename T, bool kGrad>
 Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64_t first,
                int64_t last, Scratch s, float* border) {
@@ -168,26 +165,25 @@ Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, 
       const int64_t y_end = cell_begin(cell + 1, h, op.height());
       Floats loss = Floats{};
       for (int64_t y = cell_begin(cell, h, op.height()); y < y_end;) {
-        float lower[kRowsAtOnce];
-        for (int64_t r = 0; r < kRowsAtOnce; ++r)
-          lower[r] = upper_weight(y + r, cell, h, op.height());
+        float frac_y[kRowsAtOnce];
+        for (int64_t r = 0; r < kRowsAtOnce; ++r) frac_y[r] = frac_of(y + r, cell, h, op.height());
         const int64_t at = (y - begin) * padded_width + x * kLanes;
         const int32_t* labels = s.label + at;
         const float* weights = s.weight + at;
         if (y_end - y >= 4) {
-          loss += pixel_rows<4, kGrad>(classes, lower, labels, weights, padded_width, s);
+          loss += pixel_rows<4, kGrad>(classes, frac_y, labels, weights, padded_width, s);
           y += 4;
         } else if (y_end - y >= 2) {
-          loss += pixel_rows<2, kGrad>(classes, lower, labels, weights, padded_width, s);
+          loss += pixel_rows<2, kGrad>(classes, frac_y, labels, weights, padded_width, s);
           y += 2;
         } else {
-          loss += pixel_rows<1, kGrad>(classes, lower, labels, weights, padded_width, s);
+          loss += pixel_rows<1, kGrad>(classes, frac_y, labels, weights, padded_width, s);
           y += 1;
         }
       }
       for (int lane = 0; lane < kLanes; ++lane) sums.loss += loss[lane];
       if (kGrad) {
-        spread(s.grad_above, classes, strip, s.grad_rows + (cell - first) * row_size, row_stride);
+        scatter(s.grad_above, classes, strip, s.grad_rows + (cell - first) * row_size, row_stride);
         float* done = s.grad_above;
         s.grad_above = s.grad_below;
         s.grad_below = done;
@@ -197,7 +193,7 @@ Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, 
       s.below = passed;
     }
     if (kGrad)
-      spread(s.grad_above, classes, strip, s.grad_rows + (last - first) * row_size, row_stride);
+      scatter(s.grad_above, classes, strip, s.grad_rows + (last - first) * row_size, row_stride);
   }
   if (kGrad) {
     for (int64_t row = first; row <= last; ++row) {
@@ -255,12 +251,12 @@ int64_t run(const UpsampleCrossEntropy& op, int threads) {
   *op.loss.as<float>() = static_cast<float>(total.loss * scale);
   if (!wants_grad) return total.wrong_label;
 
-  // Rows that two bands share are completed, and all are divided by the sum of weights.
+  // Completes the rows that two bands share, and divides all by the sum of weights.
   parallel_for(bands.total, workers, [&](int64_t band, int) {
     const float factor = static_cast<float>(scale);
     const int64_t n = bands.image(band), first = bands.begin(band);
     const bool is_last = bands.is_last(band);
-    // With one input row, the only cell has it above and, with weight 0, below.
+    // A single input row is above the only cell and, with weight 0, below it.
     const int64_t rows = is_last ? h - first : bands.band_rows;
     float* grad = op.grad.as<float>() + (n * h + first) * row;
     if (first > 0) {

@@ -1,12 +1,9 @@
-// CPU kernel: loss and gradient in one walk over the target, with nothing of full size. BerHu walks
-// twice: its threshold is known once every error is.
+// CPU kernel: loss and gradient in one pass over the target, without a full-size intermediate.
+// BerHu takes two: its threshold needs all errors first.
 //
-// Depth is interpolated horizontally once per input row. Between two input rows, a vector of pixels
-// is one fused multiply-add, and gathers its gradient for the input rows above and below; that is
-// spread over input columns once per input row.
-//
-// A band is a few cells high and owned by one task. Bands, and so all sums, depend on the shape
-// alone: the result has the same bits for any number of threads.
+// Each input row is interpolated horizontally once. A vector of pixels between two input rows costs
+// one fused multiply-add. Its gradient accumulates for the input rows above and below, and is
+// scattered to input columns once per input row.
 
 #include "upsample_depth_loss.h"
 
@@ -25,7 +22,7 @@ enum class Pass { largest, loss, gradient };
 struct Scratch {
   float *above, *below;            // [padded width] input rows at pixel columns
   float *grad_above, *grad_below;  // [padded width]
-  float* lower;                    // [pixel rows of the band] weight of the input row below
+  float* frac_y;                   // [pixel rows of the band] weight of the input row below
 };
 
 struct Sums {
@@ -52,8 +49,8 @@ inline void interpolate_row(const UpsampleDepthLoss& op, int64_t n, int64_t row,
   }
 }
 
-// Cells [first, last) of image n. The gradient of input rows [first, last] goes to grad_rows, which
-// are `pitch` floats apart.
+// Processes cells [first, last) of image n. Writes the gradient of input rows [first, last] to
+// grad_rows, `pitch` floats apart.
 template <typename T, Pass kPass>
 Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& threshold, int64_t n,
           int64_t first, int64_t last, Scratch s, float* grad_rows, int64_t pitch) {
@@ -64,7 +61,7 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
   for (int64_t cell = first; cell < last; ++cell) {
     const int64_t y_end = cell_begin(cell + 1, h, op.height());
     for (int64_t y = cell_begin(cell, h, op.height()); y < y_end; ++y) {
-      s.lower[y - begin] = upper_weight(y, cell, h, op.height());
+      s.frac_y[y - begin] = frac_of(y, cell, h, op.height());
     }
   }
 
@@ -79,7 +76,7 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
     interpolate_row(op, n, cell + 1 < h ? cell + 1 : cell, strips, s.below);
     const int64_t y_begin = cell_begin(cell, h, op.height());
     const int64_t rows = cell_begin(cell + 1, h, op.height()) - y_begin;
-    const float* lower = s.lower + (y_begin - begin);
+    const float* frac_y = s.frac_y + (y_begin - begin);
     Floats row_loss = Floats{};
     Ints row_valid = Ints{};
     for (int64_t i = 0; i < strips.count(); ++i) {
@@ -97,7 +94,7 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
               load_unaligned(op.valid.as<const uint8_t>() + pixel + r * op.width(), count) != 0,
               Ints);
         }
-        const Floats z = (1.f - lower[r]) * above + lower[r] * below;
+        const Floats z = (1.f - frac_y[r]) * above + frac_y[r] * below;
         const Floats e = valid ? z - load_unaligned(target + r * op.width(), count) : Floats{};
         if (kPass == Pass::largest) {
           largest = max(e, largest);
@@ -109,15 +106,15 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
         loss += f;
         row_valid -= valid;
         if (kGrad) {
-          grad_above += (1.f - lower[r]) * slope;
-          grad_below += lower[r] * slope;
+          grad_above += (1.f - frac_y[r]) * slope;
+          grad_below += frac_y[r] * slope;
         }
       }
       row_loss += loss;
       if (kGrad) {
         store(s.grad_above + x, load(s.grad_above + x) + grad_above);
         store(s.grad_below + x, grad_below);
-        spread(s.grad_above + x, 1, strips[i], grad_rows + (cell - first) * pitch, 0);
+        scatter(s.grad_above + x, 1, strips[i], grad_rows + (cell - first) * pitch, 0);
       }
     }
     for (int lane = 0; lane < kLanes; ++lane) {
@@ -129,7 +126,7 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
   }
   if (kGrad) {
     for (int64_t i = 0; i < strips.count(); ++i) {
-      spread(s.grad_above + i * kLanes, 1, strips[i], grad_rows + (last - first) * pitch, 0);
+      scatter(s.grad_above + i * kLanes, 1, strips[i], grad_rows + (last - first) * pitch, 0);
     }
   }
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -144,7 +141,7 @@ void run(const UpsampleDepthLoss& op, int threads) {
   const Strips strips(op.in_width(), op.width());
   const CellBands bands(op.batch(), op.in_height(), op.height());
   const int64_t padded_width = strips.count() * kLanes;
-  const int64_t pitch = op.in_width() + kLanes;  // `spread` writes whole vectors
+  const int64_t pitch = op.in_width() + kLanes;  // `scatter` writes whole vectors
   const int64_t band_grad = wants_grad ? (bands.band_rows + 1) * pitch : 0;
   const int64_t scratch_size = 4 * padded_width + round_up(bands.max_pixel_rows, 16);
   const int workers = worker_count(threads, bands.total);
@@ -178,7 +175,7 @@ void run(const UpsampleDepthLoss& op, int threads) {
   *op.loss.as<float>() = static_cast<float>(total.loss * scale);
   if (!wants_grad) return;
 
-  // The first row of a band is the last one of the band before.
+  // The first row of a band is also the last row of the band before it: adds both parts.
   parallel_for(bands.total, workers, [&](int64_t band, int) {
     const int64_t n = bands.image(band), first = bands.begin(band);
     const int64_t end = bands.is_last(band) ? op.in_height() : bands.end(band);

@@ -1,4 +1,4 @@
-// What the CUDA kernels of the bilinear family share.
+// Shared by the CUDA kernels that resize bilinearly.
 #pragma once
 
 #include "cuda/launch.h"
@@ -7,7 +7,7 @@
 namespace gioada {
 namespace cuda {
 
-// Class of a pixel, or -1 where it does not count.
+// Class of a pixel, or a negative code: kIgnored or kOutOfRange.
 template <typename Op>
 __device__ __forceinline__ int read_class(const Op& op, int64_t pixel) {
   int64_t label = 0;
@@ -16,18 +16,19 @@ __device__ __forceinline__ int read_class(const Op& op, int64_t pixel) {
   return class_of(label, op.ignore_index, op.classes());
 }
 
-// The four corners of a cell in the logits, class by class.
+// The four corners of a cell in the logits; reads one class at a time.
 template <typename T>
 struct Corners {
-  const T* above;       // upper left
+  const T* above;       // top left
   int64_t right, down;  // offsets of the others
   int64_t class_stride;
 
-  __device__ __forceinline__ void interpolate(int64_t c, float upper, float* z, float* step) const {
+  __device__ __forceinline__ void interpolate(int64_t c, float frac_x, float* z,
+                                              float* step) const {
     const T* p = above + c * class_stride;
-    const float left = 1.f - upper;
-    *z = left * to_float(p[0]) + upper * to_float(p[right]);
-    *step = left * to_float(p[down]) + upper * to_float(p[down + right]) - *z;
+    const float left = 1.f - frac_x;
+    *z = left * to_float(p[0]) + frac_x * to_float(p[right]);
+    *step = left * to_float(p[down]) + frac_x * to_float(p[down + right]) - *z;
   }
 };
 
@@ -44,7 +45,7 @@ __device__ __forceinline__ Corners<T> corners_of(const TensorView& x, int64_t n,
   return corners;
 }
 
-// How an image is cut into strips: some cells of one row of cells, with all of their pixels.
+// Splits an image into strips: adjacent cells of one row of cells, with all their pixels.
 struct CellStrips {
   int64_t cells;      // cells of a strip
   int64_t in_row;     // strips in a row of cells
@@ -52,12 +53,12 @@ struct CellStrips {
   int64_t total;      // strips of the batch
 };
 
-// Strips of about as many pixel columns as a block has threads.
+// Chooses strips with about as many pixel columns as a block has threads.
 inline CellStrips cell_strips(int64_t batch, int64_t in_height, int64_t in_width, int64_t width,
                               int64_t threads) {
   const int64_t cells = cell_count(in_width);
   const bool one_cell = in_width == 1 || width == 1;
-  // The last cell has one pixel more: it holds both of its ends.
+  // The last cell has one more pixel column: it includes both of its ends.
   const int64_t widest = one_cell ? width : divide_up(width - 1, cells) + 1;
   CellStrips strips;
   strips.cells = widest < threads ? threads / widest : 1;
@@ -68,7 +69,7 @@ inline CellStrips cell_strips(int64_t batch, int64_t in_height, int64_t in_width
   return strips;
 }
 
-// Where a strip lies: cells [first, last) of a row of cells, and their pixels.
+// Position of a strip: cells [first, last) of a row of cells, and their pixels.
 struct StripCells {
   int64_t n, cell_row, first, last;
   int64_t x_begin, x_end, y_begin, y_end;

@@ -10,8 +10,8 @@ namespace cuda {
 
 // Gradient of a strip's input point, from one chunk of blockDim.x pixel columns: the sum of the
 // columns' gradients, weighted as the point weighs in them.
-__device__ __forceinline__ float gather_point(const float* grads,   // [columns of the chunk]
-                                              const float* uppers,  // [columns of the chunk]
+__device__ __forceinline__ float gather_point(const float* grads,    // [columns of the chunk]
+                                              const float* fracs_x,  // [columns of the chunk]
                                               const StripCells& at, int64_t chunk, int point,
                                               int points, int64_t in_width, int64_t width) {
   const int64_t from =
@@ -22,8 +22,8 @@ __device__ __forceinline__ float gather_point(const float* grads,   // [columns 
   const int64_t stop = min(to, min(at.x_end, chunk + blockDim.x));
   float sum = 0.f;
   for (int64_t px = from; px < stop; ++px) {
-    const float upper = uppers[px - chunk];
-    sum += grads[px - chunk] * (px < middle ? upper : 1.f - upper);
+    const float frac_x = fracs_x[px - chunk];
+    sum += grads[px - chunk] * (px < middle ? frac_x : 1.f - frac_x);
   }
   return sum;
 }

@@ -1,9 +1,9 @@
-// CUDA kernels: a reduction and an elementwise walk each way, bound by memory bandwidth.
+// CUDA kernels: a reduction and an elementwise pass in each direction, bound by memory bandwidth.
 //
-// A thread has a few neighbouring channels, one load of 16 bytes where C allows it, and several
-// pixels; threadIdx.x runs over channels, threadIdx.y over pixels. A reduction leaves partial
-// results for chunks of pixels, which depend on the shape alone; a small kernel completes them in
-// a fixed order. No atomics: the same bits every run.
+// A thread processes several pixels of a few adjacent channels, one 16-byte load if C allows it;
+// threadIdx.x runs over channels, threadIdx.y over pixels. A reduction writes partial results for
+// chunks of pixels, which depend on the shape alone; a small kernel combines them in a fixed order.
+// No atomics: every run gives the same bits.
 
 #include "cuda/launch.h"
 #include "instance_norm_act.h"
@@ -14,14 +14,16 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kLoadBytes = 16;
-constexpr int kFewestPixels = 4;     // of a thread in a reduction,
-constexpr int kMostPixels = 32;      // chosen so that there are
-constexpr int kBlocksWanted = 1024;  // about so many blocks
-constexpr int kPixelsAtOnce = 4;     // of a thread in an elementwise walk
-constexpr int kTotalChannels = 32;   // of a block that completes sums,
-constexpr int kTotalRows = 16;       // and its threads for each channel
+// A reduction gives each thread so many pixels that it launches about kTargetBlocks blocks.
+constexpr int kMinPixelsPerThread = 4;
+constexpr int kMaxPixelsPerThread = 32;
+constexpr int kTargetBlocks = 1024;
+constexpr int kPixelsAtOnce = 4;  // of a thread in an elementwise pass
+// A block that combines partial results has kTotalRows threads for each of kTotalChannels channels.
+constexpr int kTotalChannels = 32;
+constexpr int kTotalRows = 16;
 
-// Which threads and blocks have what; the same for both directions.
+// Assignment of channels and pixels to threads and blocks, the same in both directions.
 struct Plan {
   int width, height;  // of a block: groups of channels, pixels
   int groups;         // of channels, all
@@ -41,15 +43,14 @@ Plan plan_of(const Arguments& op, int vector) {
   plan.height = kThreads / plan.width;
   plan.tiles = static_cast<int>(divide_up(plan.groups, plan.width));
   plan.pixels = op.height() * op.width();
-  int64_t each = divide_up(op.batch() * plan.tiles * plan.pixels, plan.height * kBlocksWanted);
-  if (each < kFewestPixels) each = kFewestPixels;
-  if (each > kMostPixels) each = kMostPixels;
+  int64_t each = divide_up(op.batch() * plan.tiles * plan.pixels, plan.height * kTargetBlocks);
+  if (each < kMinPixelsPerThread) each = kMinPixelsPerThread;
+  if (each > kMaxPixelsPerThread) each = kMaxPixelsPerThread;
   plan.chunk = each * plan.height;
   plan.chunks = checked_grid("instance_norm_act: chunks", divide_up(plan.pixels, plan.chunk)).x;
   return plan;
 }
 
-// Elements of a load: 16 bytes where all rows allow it.
 bool aligned(const TensorView& x) { return reinterpret_cast<uintptr_t>(x.data) % kLoadBytes == 0; }
 
 int elements_of_load(ScalarType type) {
@@ -93,7 +94,7 @@ __device__ __forceinline__ void store(const float* values, T* p) {
   *reinterpret_cast<Pack<T, kVector>*>(p) = pack;
 }
 
-// Values of a thread's channels; their addresses may be aligned to one float only.
+// Loads one value for each channel of a thread; the address may be aligned to 4 bytes only.
 template <int kVector>
 __device__ __forceinline__ void load_channels(const float* p, float* out) {
 #pragma unroll
@@ -101,8 +102,8 @@ __device__ __forceinline__ void load_channels(const float* p, float* out) {
 }
 
 // Mean and sum of squared deviations of each channel in a chunk. A thread sums differences from its
-// first value: as that is one of few, what cancels is small against the variance. Means are
-// merged in double, and leave as two floats each: an offset of the channel costs no precision.
+// first value; it sums few, so cancellation is small relative to the variance. Means are merged in
+// double and stored as two floats each, so an offset of the channel costs no precision.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     moments_kernel(const InstanceNormAct op, const Plan plan,
@@ -158,7 +159,7 @@ __global__ void __launch_bounds__(kThreads)
         squares[at + i] += squares[from] + delta * delta * (counts[threadIdx.y] * share);
       }
     }
-    __syncthreads();  // all threads of a pixel have read its count
+    __syncthreads();  // all threads of a pixel have read its count by now
     if (threadIdx.x == 0 && both > 0.f) counts[threadIdx.y] = both;
   }
   if (threadIdx.y == 0 && group < plan.groups) {
@@ -173,8 +174,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Merges the chunks of an image: a block has some channels, in each of its rows every
-// kTotalRows-th chunk.
+// Merges the chunks of an image. Each row of a block's threads merges every kTotalRows-th chunk.
 __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
     statistics_kernel(const InstanceNormAct op, const Plan plan,
                       const float* __restrict__ partial) {  // [batch, chunks, 3, channels]
@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
   op.rstd.as<float>()[n * op.channels() + c] = reciprocal_deviation(sum / count, op.eps);
 }
 
-// A block has a piece of a padded row.
+// A block writes a piece of a padded row.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     normalize_kernel(const InstanceNormAct op, const Plan plan) {
@@ -240,7 +240,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The gradient of a pixel: the sum over all that padding made of it.
+// The gradient of a pixel: the sum over all copies that padding made of it.
 template <int kVector, typename T>
 __device__ __forceinline__ void fold(const InstanceNormActBackward& op,
                                      const T* grad,  // of one image and group
@@ -264,7 +264,8 @@ __device__ __forceinline__ void fold(const InstanceNormActBackward& op,
   }
 }
 
-// Sums of gz and gz (x - mean) of each channel in a chunk; the residual's gradient on the way.
+// Sums of gz and gz (x - mean) of each channel in a chunk. Also writes the gradient of the
+// residual.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     sums_kernel(const InstanceNormActBackward op, const Plan plan,
@@ -328,7 +329,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// mean(gz) and rstd mean(gz z) of each image and channel, from the sums of its chunks.
+// mean(gz) and rstd mean(gz z) of each image and channel, from the sums of the chunks.
 __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
     totals_kernel(const InstanceNormActBackward op, const Plan plan,
                   const float* __restrict__ partial,  // [batch, chunks, 2, channels]
@@ -356,7 +357,7 @@ __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
   totals[(n * 2 + 1) * op.channels() + c] = static_cast<float>(gzx / plan.pixels * rstd * rstd);
 }
 
-// A block has a piece of a row.
+// A block writes a piece of a row.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     gradient_kernel(const InstanceNormActBackward op, const Plan plan,
@@ -456,7 +457,7 @@ int64_t instance_norm_act_backward_workspace(const InstanceNormActBackward& op) 
   return op.batch() * (plan_of(op, vector_of(op)).chunks + 1) * 2 * op.channels();
 }
 
-// Both expect at least one pixel; `workspace` has as many floats as the functions above say.
+// Both expect at least one pixel and a workspace of the size that the functions above return.
 void instance_norm_act(const InstanceNormAct& op, float* workspace, void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
   with_float_type(op.x.type, [&](auto x) {

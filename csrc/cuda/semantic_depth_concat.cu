@@ -1,14 +1,14 @@
-// CUDA kernels: one thread for each pixel column, walking down pixel rows with the interpolated
-// logits of all classes in registers.
+// CUDA kernels: one thread per pixel column. It processes pixel rows from top to bottom and keeps
+// the interpolated logits of all classes in registers.
 //
-// A pixel's channels lie side by side, and a warp's pixels one after the other: shared memory turns
-// what each thread has of its pixel into long runs of the result, and back for the gradient.
+// The result is channels-last. Shared memory rearranges each thread's pixel so that a warp writes
+// long runs, and reads the gradient in long runs.
 //
-// Backward: a block owns a strip: some cells of one row of cells, with all of their pixels. Its
-// threads compute the probabilities again and keep the gradients of all classes in registers, too.
-// Then those are summed over the columns of each cell in shared memory, in a fixed order, and leave
-// as partial sums for the strip's input points. A second kernel completes the gradient. No atomics:
-// the same bits every run.
+// Backward: a block processes a strip, which is adjacent cells of one row of cells with all their
+// pixels. Its threads recompute the probabilities and keep the gradients of all classes in
+// registers. The block then sums these over the columns of each cell in shared memory, in a fixed
+// order, and writes partial sums for the strip's input points. A second kernel combines them. No
+// atomics: every run gives the same bits.
 
 #include "cuda/gradient.h"
 #include "semantic_depth_concat.h"
@@ -21,11 +21,12 @@ constexpr int kThreads = 128;
 constexpr int kWarp = 32;
 constexpr int kRows = 8;              // pixel rows of a block in the forward
 constexpr int kPitch = kThreads + 1;  // of a shared row: neighbouring channels in different banks
-constexpr int kFewClasses = 16;       // of a group: up to so many at once,
-constexpr int kManyClasses = 24;      // or so many a group
+// Classes are processed in groups: one of kFewClasses if all fit in, else several of kManyClasses.
+constexpr int kFewClasses = 16;
+constexpr int kManyClasses = 24;
 
-// Calls body(pixel, channel) for a warp's [kWarp, channels] elements, `stride` apart in one call's
-// lanes: side by side in memory. Without a division for each element.
+// Calls body(pixel, channel) for a warp's [kWarp, channels] elements. Adjacent lanes get elements
+// that are adjacent in memory. Needs no division per element.
 template <typename Body>
 __device__ __forceinline__ void for_each_element(int channels, const Body& body) {
   const int lane = threadIdx.x % kWarp;
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
   const int pixels = static_cast<int>(min(static_cast<int64_t>(kWarp), op.width() - warp_x));
   const int64_t x = min(warp_x + lane, op.width() - 1);
   const int64_t cell_x = cell_of(x, op.in_width(), op.width());
-  const float x_upper = upper_weight(x, cell_x, op.in_width(), op.width());
+  const float frac_x = frac_of(x, cell_x, op.in_width(), op.width());
   const int classes = static_cast<int>(op.classes());
   const int64_t channels = op.channels();
   float* tile = tiles[threadIdx.x / kWarp];
@@ -80,19 +81,19 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
         for (int c = 0; c < kClasses; ++c) {
           above[c] = -INFINITY;
           step[c] = 0.f;
-          if (c < members) corners.interpolate(group + c, x_upper, &above[c], &step[c]);
+          if (c < members) corners.interpolate(group + c, frac_x, &above[c], &step[c]);
         }
         if (with_depth) {
           corners_of<T>(op.depth, n, cell_y, cell_x)
-              .interpolate(0, x_upper, &depth_above, &depth_step);
+              .interpolate(0, frac_x, &depth_above, &depth_step);
         }
       }
-      const float y_upper = upper_weight(y, cell_y, op.in_height(), op.height());
+      const float frac_y = frac_of(y, cell_y, op.in_height(), op.height());
       float z[kClasses];
       float largest = -INFINITY;
 #pragma unroll
       for (int c = 0; c < kClasses; ++c) {
-        z[c] = above[c] + y_upper * step[c];
+        z[c] = above[c] + frac_y * step[c];
         largest = fmaxf(largest, z[c]);
       }
       float sum = 0.f;
@@ -101,8 +102,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
           if (c == group) c += members;  // added below
           if (c >= classes) break;
           float value, slope;
-          corners.interpolate(c, x_upper, &value, &slope);
-          value += y_upper * slope;
+          corners.interpolate(c, frac_x, &value, &slope);
+          value += frac_y * slope;
           const float larger = fmaxf(largest, value);
           sum = sum * __expf(largest - larger) + __expf(value - larger);
           largest = larger;
@@ -119,7 +120,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
       for (int c = 0; c < kClasses; ++c) {
         if (c < members) tile[lane * pitch + c] = z[c] * scale;
       }
-      if (with_depth) tile[lane * pitch + members] = depth_above + y_upper * depth_step;
+      if (with_depth) tile[lane * pitch + members] = depth_above + frac_y * depth_step;
       __syncwarp();
       T* out = op.out.as<T>() + ((n * op.height() + y) * op.width() + warp_x) * channels;
       for_each_element(group_channels, [&](int pixel, int c) {
@@ -129,8 +130,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
   }
 }
 
-// One block per strip. Where classes exceed one group, the sums that all share are computed again
-// for each group.
+// One block per strip. If there are several groups of classes, each recomputes the sums over all
+// classes.
 template <typename T, int kClasses>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(const SemanticDepthConcatBackward op, const CellStrips strips,
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(kThreads)
   static_assert(kChannels % 2 == 1, "lanes would share banks");
   static_assert(kThreads * kChannels <= 2 * kChannels * kPitch, "the tile has two uses");
   __shared__ float tile[2 * kChannels * kPitch];
-  __shared__ float uppers[kThreads];
+  __shared__ float fracs_x[kThreads];
   constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
   const int64_t strip = blockIdx.x;
   const StripCells at =
@@ -160,7 +161,7 @@ __global__ void __launch_bounds__(kThreads)
     const bool inside = x < at.x_end;
     const int inside_warp = static_cast<int>(min(int64_t(kWarp), at.x_end - warp_x));
     const int64_t cell = inside ? cell_of(x, op.in_width(), op.width()) : at.first;
-    const float x_upper = inside ? upper_weight(x, cell, op.in_width(), op.width()) : 0.f;
+    const float frac_x = inside ? frac_of(x, cell, op.in_width(), op.width()) : 0.f;
     const Corners<T> corners = corners_of<T>(op.logits, at.n, at.cell_row, cell);
 
     for (int group = 0; group == 0 || group < classes; group += kClasses) {
@@ -174,10 +175,10 @@ __global__ void __launch_bounds__(kThreads)
       for (int c = 0; c < kClasses; ++c) {
         above[c] = -INFINITY;
         step[c] = 0.f;
-        if (c < members) corners.interpolate(group + c, x_upper, &above[c], &step[c]);
+        if (c < members) corners.interpolate(group + c, frac_x, &above[c], &step[c]);
       }
       for (int64_t y = at.y_begin; y < at.y_end; ++y) {
-        const float y_upper = upper_weight(y, at.cell_row, op.in_height(), op.height());
+        const float frac_y = frac_of(y, at.cell_row, op.in_height(), op.height());
         const T* row = grad + y * gs[2] + warp_x * gs[3];
         const auto copy = [&](int pixel, int c) {
           const int64_t channel = c < members ? group + c : op.classes();
@@ -197,7 +198,7 @@ __global__ void __launch_bounds__(kThreads)
           float largest = -INFINITY;
 #pragma unroll
           for (int c = 0; c < kClasses; ++c) {
-            z[c] = above[c] + y_upper * step[c];
+            z[c] = above[c] + frac_y * step[c];
             largest = fmaxf(largest, z[c]);
           }
           float sum = 0.f, mean = 0.f;
@@ -206,8 +207,8 @@ __global__ void __launch_bounds__(kThreads)
               if (c == group) c += members;  // added below
               if (c >= classes) break;
               float value, slope;
-              corners.interpolate(c, x_upper, &value, &slope);
-              value += y_upper * slope;
+              corners.interpolate(c, frac_x, &value, &slope);
+              value += frac_y * slope;
               const float larger = fmaxf(largest, value);
               const float e = __expf(value - larger), shrink = __expf(largest - larger);
               const float other = inside ? to_float(row[lane * gs[3] + c * gs[1]]) : 0.f;
@@ -227,18 +228,18 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
           for (int c = 0; c < kClasses; ++c) {
             const float d = c < members ? softmax_gradient(z[c] * scale, g[c], mean) : 0.f;
-            grad_above[c] += (1.f - y_upper) * d;
-            grad_below[c] += y_upper * d;
+            grad_above[c] += (1.f - frac_y) * d;
+            grad_below[c] += frac_y * d;
           }
         }
         if (with_depth) {
-          grad_above[kClasses] += (1.f - y_upper) * g[kClasses];
-          grad_below[kClasses] += y_upper * g[kClasses];
+          grad_above[kClasses] += (1.f - frac_y) * g[kClasses];
+          grad_below[kClasses] += frac_y * g[kClasses];
         }
       }
 
       __syncthreads();
-      uppers[threadIdx.x] = x_upper;
+      fracs_x[threadIdx.x] = frac_x;
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
         tile[c * kPitch + threadIdx.x] = grad_above[c];
@@ -251,7 +252,7 @@ __global__ void __launch_bounds__(kThreads)
         const int side = i / group_channels / points;
         const float* shares = tile + (side * kChannels + (c < members ? c : kClasses)) * kPitch;
         const float sum =
-            gather_point(shares, uppers, at, chunk, point, points, op.in_width(), op.width());
+            gather_point(shares, fracs_x, at, chunk, point, points, op.in_width(), op.width());
         partial[((strip * 2 + side) * (strips.cells + 1) + point) * channels + group + c] += sum;
       }
       __syncthreads();

@@ -1,9 +1,9 @@
-// CUDA kernel: one thread for each pixel column, and some pixel rows of a cell at once.
+// CUDA kernel: one thread per pixel column predicts several pixel rows of a cell at once.
 //
-// A thread goes through the classes with the best one of each of its rows in registers: four logits
-// are read for each class, whatever the number of rows. Counts gather in shared memory, runs of
-// equal pixels down a column as one addition. Blocks take tile after tile, so that few of them have
-// counts to hand over. Additions are of integers: their order changes nothing.
+// A thread loops over the classes and keeps the best class of each row in registers; it reads four
+// logits per class for any number of rows. Counts accumulate in shared memory, with one addition
+// for a run of equal pixels in a column. Persistent blocks loop over tiles, so that few of them
+// flush to global memory. Additions are of integers, so their order does not matter.
 
 #include <algorithm>
 #include <cmath>
@@ -18,13 +18,13 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int64_t kBlocks = 1024;  // enough for any GPU
 constexpr int kRowsAtOnce = 8;
-// Neighbouring threads, which see equal pixels, count in different copies: additions to one address
-// wait for each other.
-constexpr int kMostCopies = 8;
+// Adjacent threads often see equal pixels. They count in different histogram copies, because atomic
+// additions to one address are serialised.
+constexpr int kMaxCopies = 8;
 constexpr int64_t kSharedForCopies = 16 << 10;
-constexpr int64_t kMostShared = 48 << 10;
+constexpr int64_t kMaxShared = 48 << 10;
 
-// How the images are cut into tiles: kThreads pixel columns of one row of cells.
+// Splits the images into tiles: kThreads pixel columns of one row of cells.
 struct Tiles {
   int64_t in_row;
   int64_t cell_rows;  // of one image
@@ -44,25 +44,25 @@ __device__ __forceinline__ void add(const UpsampleConfusionMatrix& op, unsigned*
 // Predicts and counts up to kRows pixels of one column within a cell, from row y on.
 template <typename T, int kRows>
 __device__ __forceinline__ void count_column(const UpsampleConfusionMatrix& op,
-                                             const Corners<T>& corners, float x_upper, int64_t cell,
+                                             const Corners<T>& corners, float frac_x, int64_t cell,
                                              int64_t y, int64_t y_end, int64_t pixel,
                                              unsigned* shared, int copies) {
   const int classes = static_cast<int>(op.classes());
-  float y_upper[kRows], best[kRows];
+  float frac_y[kRows], best[kRows];
   int arg[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    y_upper[r] = upper_weight(y + r, cell, op.in_height(), op.height());
+    frac_y[r] = frac_of(y + r, cell, op.in_height(), op.height());
     best[r] = -INFINITY;
     arg[r] = 0;
   }
   const T* corner = corners.above;
   for (int c = 0; c < classes; ++c, corner += corners.class_stride) {
     float above, below;
-    at_column(corner, corners.right, corners.down, x_upper, &above, &below);
+    at_column(corner, corners.right, corners.down, frac_x, &above, &below);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const float z = between(above, below, y_upper[r]);
+      const float z = lerp(above, below, frac_y[r]);
       if (exceeds(z, best[r])) {
         best[r] = z;
         arg[r] = c;
@@ -98,16 +98,16 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t row = tile / tiles.in_row % tiles.cell_rows;
     const int64_t n = tile / tiles.in_row / tiles.cell_rows;
     const int64_t column = cell_of(x, op.in_width(), op.width());
-    const float x_upper = upper_weight(x, column, op.in_width(), op.width());
+    const float frac_x = frac_of(x, column, op.in_width(), op.width());
     const Corners<T> corners = corners_of<T>(op.logits, n, row, column);
     const int64_t y_end = cell_begin(row + 1, op.in_height(), op.height());
     for (int64_t y = cell_begin(row, op.in_height(), op.height()); y < y_end;) {
       const int64_t pixel = (n * op.height() + y) * op.width() + x;
       if (y_end - y > 2) {
-        count_column<T, kRowsAtOnce>(op, corners, x_upper, row, y, y_end, pixel, shared, copies);
+        count_column<T, kRowsAtOnce>(op, corners, frac_x, row, y, y_end, pixel, shared, copies);
         y += kRowsAtOnce;
       } else {
-        count_column<T, 2>(op, corners, x_upper, row, y, y_end, pixel, shared, copies);
+        count_column<T, 2>(op, corners, frac_x, row, y, y_end, pixel, shared, copies);
         y += 2;
       }
     }
@@ -133,7 +133,7 @@ void upsample_confusion_matrix(const UpsampleConfusionMatrix& op, float*, void* 
   tiles.cell_rows = cell_count(op.in_height());
   tiles.total = op.batch() * tiles.cell_rows * tiles.in_row;
   const int64_t matrix = op.classes() * op.classes() * sizeof(unsigned);
-  int copies = matrix <= kMostShared ? kMostCopies : 0;  // 0: straight to op.counts
+  int copies = matrix <= kMaxShared ? kMaxCopies : 0;  // 0: straight to op.counts
   while (copies > 1 && copies * matrix > kSharedForCopies) copies /= 2;
   const dim3 blocks = checked_grid("upsample_confusion_matrix", std::min(tiles.total, kBlocks));
   with_float_type(op.logits.type, [&](auto logit) {

@@ -1,10 +1,11 @@
-// CUDA kernels: the walk of the CPU kernel, one thread for each pixel column.
+// CUDA kernels: one thread per pixel column, otherwise as the CPU kernel.
 //
-// A block owns a strip: some cells of one row of cells, with all of their pixels. Its threads walk
-// down the pixel rows with the interpolated logits and the gradients of all classes in registers.
-// Then gradients are summed over the columns of each cell in shared memory, in a fixed order, and
-// leave as partial sums for the strip's input points. A second kernel sums losses and weights, a
-// third completes and scales the gradient. No atomics: the same bits every run.
+// A block processes a strip, which is adjacent cells of one row of cells with all their pixels. Its
+// threads process pixel rows from top to bottom, with the interpolated logits and the gradients of
+// all classes in registers. The block then sums the gradients over the columns of each cell in
+// shared memory, in a fixed order, and writes partial sums for the strip's input points. A second
+// kernel sums losses and weights, a third combines and scales the gradient. No atomics: every run
+// gives the same bits.
 
 #include "cuda/gradient.h"
 #include "cuda/reduce.h"
@@ -16,8 +17,9 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kPitch = kThreads + 1;  // of a shared row: neighbouring classes in different banks
-constexpr int kFewClasses = 16;       // of a group: up to so many at once,
-constexpr int kManyClasses = 24;      // or so many a group; 32 would spill on sm_80
+// Classes are processed in groups: one of kFewClasses if all fit in, else several of kManyClasses.
+constexpr int kFewClasses = 16;
+constexpr int kManyClasses = 24;  // 32 would spill on sm_80
 constexpr int kTotalThreads = 1024;
 
 CellStrips strips_of(const UpsampleCrossEntropy& op) {
@@ -29,15 +31,15 @@ int64_t partial_size(const UpsampleCrossEntropy& op, const CellStrips& strips) {
   return op.grad ? strips.total * 2 * (strips.cells + 1) * op.classes() : 0;
 }
 
-// One block per strip. Classes are taken kClasses at a time; where there are more, their common
-// log-sum-exp is computed again for each group.
+// One block per strip. If there are several groups of classes, each recomputes the log-sum-exp over
+// all classes.
 template <typename T, int kClasses, bool kGrad>
 __global__ void __launch_bounds__(kThreads)
     strip_kernel(const UpsampleCrossEntropy op, const CellStrips strips,
                  float* __restrict__ partial,  // [strips, 2, cells + 1, classes]
                  float* __restrict__ sums) {   // [strips, 2] loss, weight
   __shared__ float tile[kGrad ? 2 * kClasses * kPitch : kThreads];
-  __shared__ float uppers[kThreads];
+  __shared__ float fracs_x[kThreads];
   constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
   const int64_t strip = blockIdx.x;
   const StripCells at =
@@ -53,7 +55,7 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t x = chunk + threadIdx.x;
     const bool inside = x < at.x_end;
     const int64_t cell = inside ? cell_of(x, op.in_width(), op.width()) : at.first;
-    const float x_upper = inside ? upper_weight(x, cell, op.in_width(), op.width()) : 0.f;
+    const float frac_x = inside ? frac_of(x, cell, op.in_width(), op.width()) : 0.f;
     const Corners<T> corners = corners_of<T>(op.logits, at.n, at.cell_row, cell);
 
     for (int group = 0; group < classes; group += kClasses) {
@@ -62,13 +64,13 @@ __global__ void __launch_bounds__(kThreads)
       for (int c = 0; c < kClasses; ++c) {
         above[c] = step[c] = grad_above[c] = grad_below[c] = 0.f;
         if (group + c < classes) {
-          corners.interpolate(group + c, x_upper, &above[c], &step[c]);
+          corners.interpolate(group + c, frac_x, &above[c], &step[c]);
         } else {
           above[c] = -INFINITY;
         }
       }
       for (int64_t y = at.y_begin; y < at.y_end; ++y) {
-        const float y_upper = upper_weight(y, at.cell_row, op.in_height(), op.height());
+        const float frac_y = frac_of(y, at.cell_row, op.in_height(), op.height());
         const int label =
             inside ? read_class(op, (at.n * op.height() + y) * op.width() + x) : kIgnored;
         float weight = label >= 0 ? 1.f : 0.f;
@@ -78,7 +80,7 @@ __global__ void __launch_bounds__(kThreads)
         float largest = -INFINITY, picked = 0.f;
 #pragma unroll
         for (int c = 0; c < kClasses; ++c) {
-          z[c] = above[c] + y_upper * step[c];
+          z[c] = above[c] + frac_y * step[c];
           largest = fmaxf(largest, z[c]);
           if (group + c == label) picked = z[c];
         }
@@ -86,8 +88,8 @@ __global__ void __launch_bounds__(kThreads)
         if (kGroups && classes > kClasses) {
           for (int c = 0; c < classes; ++c) {
             float value, slope;
-            corners.interpolate(c, x_upper, &value, &slope);
-            value += y_upper * slope;
+            corners.interpolate(c, frac_x, &value, &slope);
+            value += frac_y * slope;
             if (c == label) picked = value;
             const float larger = fmaxf(largest, value);
             // Members of this group are added below.
@@ -106,8 +108,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
           for (int c = 0; c < kClasses; ++c) {
             const float g = logit_gradient(z[c], scaled, group + c == label ? weight : 0.f);
-            grad_above[c] += (1.f - y_upper) * g;
-            grad_below[c] += y_upper * g;
+            grad_above[c] += (1.f - frac_y) * g;
+            grad_below[c] += frac_y * g;
           }
         }
         if (group == 0 && label == kOutOfRange) loss_sum = NAN;
@@ -119,7 +121,7 @@ __global__ void __launch_bounds__(kThreads)
       if (!kGrad) break;  // one group is enough for the loss
 
       __syncthreads();
-      uppers[threadIdx.x] = x_upper;
+      fracs_x[threadIdx.x] = frac_x;
 #pragma unroll
       for (int c = 0; c < kClasses; ++c) {
         tile[c * kPitch + threadIdx.x] = grad_above[c];
@@ -132,7 +134,7 @@ __global__ void __launch_bounds__(kThreads)
         if (group + c >= classes) continue;
         const float* row = tile + (side * kClasses + c) * kPitch;
         const float sum =
-            gather_point(row, uppers, at, chunk, point, points, op.in_width(), op.width());
+            gather_point(row, fracs_x, at, chunk, point, points, op.in_width(), op.width());
         partial[((strip * 2 + side) * (strips.cells + 1) + point) * op.classes() + group + c] +=
             sum;
       }
@@ -147,7 +149,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// One block: loss, and the factor of the gradient.
+// One block computes the loss and the factor of the gradient.
 __global__ void __launch_bounds__(kTotalThreads)
     total_kernel(const float* __restrict__ sums,  // [strips, 2]
                  int64_t strips,

@@ -1,11 +1,11 @@
-// CUDA kernels: the walk of the CPU kernel, one thread for each pixel column.
+// CUDA kernels: one thread per pixel column, otherwise as the CPU kernel.
 //
-// A strip is as many whole cells side by side as there are threads for their pixel columns, or a
-// piece of a cell that is wider. A block walks down some rows of cells of a strip. After each,
-// gradients are summed over the columns of each cell in shared memory, in a fixed order, and leave
-// as partial sums for the cells' input points. A last kernel sums what the blocks found, and
-// completes and scales the gradient. BerHu finds the largest error in a first walk. No atomics: the
-// same bits every run.
+// A strip is as many adjacent cells as a block has threads for their pixel columns, or a piece of a
+// wider cell. A block processes some rows of cells of a strip. After each row of cells, it sums the
+// gradients over the columns of each cell in shared memory, in a fixed order, and writes partial
+// sums for the cells' input points. A last kernel adds up the blocks' sums, and combines and scales
+// the gradient. BerHu first needs a pass for the largest error. No atomics: every run gives the
+// same bits.
 
 #include <algorithm>
 #include <limits>
@@ -19,13 +19,14 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kPoints = kThreads / 2;    // input points of a strip: a thread for each and side
-constexpr int64_t kBlocks = 2048;        // wanted at most; every block of the next kernel reads
-constexpr int64_t kFinishBlocks = 1024;  // what each of them found
+constexpr int kPoints = kThreads / 2;  // input points of a strip: a thread for each and side
+constexpr int64_t kMaxFinishBlocks = 1024;
+// Upper bound, because every block of finish_kernel re-reads all partial sums.
+constexpr int64_t kMaxBlocks = 2048;
 
 enum class Pass { largest, loss, gradient };
 
-// How the batch is cut into strips and blocks.
+// Splits the batch into strips and blocks.
 struct Grid {
   int cells;       // of a strip
   int pieces;      // strips that share a cell; 1 where a strip has more than one cell
@@ -41,18 +42,18 @@ struct Grid {
 Grid grid_of(const UpsampleDepthLoss& op) {
   const int64_t cells = cell_count(op.in_width());
   const bool one_cell = op.in_width() == 1 || op.width() == 1;
-  // The last cell has one pixel more: it holds both of its ends.
+  // The last cell has one more pixel column: it includes both of its ends.
   const int64_t widest = one_cell ? op.width() : divide_up(op.width() - 1, cells) + 1;
   const int64_t fitting = std::max<int64_t>(kThreads / widest, 1);
   const int64_t of_strip = std::min({fitting, cells, int64_t(kPoints - 1)});
   const int64_t pieces = divide_up(widest, kThreads);
   const int64_t strips = divide_up(cells, of_strip) * pieces;
   const int64_t rows = op.batch() * cell_count(op.in_height());
-  const int64_t block_rows = divide_up(rows * strips, kBlocks);
+  const int64_t block_rows = divide_up(rows * strips, kMaxBlocks);
   const int64_t chunks = divide_up(rows, block_rows);
   constexpr int64_t kInt = std::numeric_limits<int>::max();
   if (std::max({op.width(), op.height(), op.in_width(), op.in_height(), block_rows}) > kInt) {
-    throw std::runtime_error("upsample_depth_loss: a side is too long");
+    throw std::runtime_error("upsample_depth_loss: a side or a block is longer than 2147483647");
   }
   return {static_cast<int>(of_strip),
           static_cast<int>(pieces),
@@ -68,13 +69,13 @@ int64_t partial_size(const UpsampleDepthLoss& op, const Grid& grid) {
   return op.grad ? grid.rows * grid.strips * 2 * (grid.cells + 1) : 0;
 }
 
-// Depth in an input row, between a point and the next one to the right.
+// Depth in an input row, interpolated between a point and its right neighbour.
 __device__ __forceinline__ float depth_at(const UpsampleDepthLoss& op, int64_t left, int64_t right,
-                                          float upper) {
+                                          float frac_x) {
   float value = 0.f;
   with_float_type(op.depth.type, [&](auto type) {
     const auto* depth = op.depth.as<const decltype(type)>();
-    value = (1.f - upper) * to_float(depth[left]) + upper * to_float(depth[right]);
+    value = (1.f - frac_x) * to_float(depth[left]) + frac_x * to_float(depth[right]);
   });
   return value;
 }
@@ -86,8 +87,8 @@ __global__ void __launch_bounds__(kThreads)
                  float* __restrict__ largest,  // [blocks] largest error; read by berHu
                  float* __restrict__ partial,  // [rows, strips, 2, cells + 1]
                  double* __restrict__ sums) {  // [blocks, 2] loss, number of valid pixels
-  __shared__ float lowers[kThreads];           // of pixel rows: weight of the input row below
-  __shared__ float uppers[kThreads];           // of pixel columns: weight of the right input point
+  __shared__ float fracs_y[kThreads];          // of pixel rows: weight of the input row below
+  __shared__ float fracs_x[kThreads];          // of pixel columns: weight of the right input point
   __shared__ float tile[2][kThreads];          // gradients of the row above, and below
   __shared__ LossSums reduced[kThreads];
   constexpr bool kGrad = kPass == Pass::gradient;
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kThreads)
     float error = 0.f;
     if (op.berhu()) {
       for (int i = thread; i < grid.blocks(); i += kThreads) error = fmaxf(error, largest[i]);
-      error = block_reduce<kThreads>(error, uppers, Max());
+      error = block_reduce<kThreads>(error, fracs_x, Max());
     }
     threshold = threshold_of(op.berhu(), error);
   }
@@ -117,14 +118,14 @@ __global__ void __launch_bounds__(kThreads)
   const bool inside = x_begin + thread < x_end;
   const int x = inside ? x_begin + thread : x_end - 1;
   const int cell = static_cast<int>(cell_of(x, in_width, width));
-  const float x_upper = upper_weight(x, cell, in_width, width);
+  const float frac_x = frac_of(x, cell, in_width, width);
   const int64_t left = cell * op.depth.strides[3];
   const int64_t right = in_width > 1 ? left + op.depth.strides[3] : left;
-  // Half of the threads sum gradients for the row above, half for the row below.
+  // Half of the threads sum gradients for the input row above, half for the one below.
   const int side = thread / kPoints, point = thread % kPoints;
   int from = 0, middle = 0, to = 0;  // columns of the cells left and right of this thread's point
   if (kGrad) {
-    uppers[thread] = x_upper;
+    fracs_x[thread] = frac_x;
     const auto begin = [&](int of_cell) {
       const int column = column_of(min(max(of_cell, first), last));
       return max(min(column, x_end) - x_begin, 0);
@@ -147,25 +148,25 @@ __global__ void __launch_bounds__(kThreads)
     y_end = static_cast<int>(cell_begin(cell_row + 1, in_height, height));
     const int64_t above_row = n * op.depth.strides[0] + cell_row * op.depth.strides[2];
     const int64_t below_row = in_height > 1 ? above_row + op.depth.strides[2] : above_row;
-    const float above = depth_at(op, above_row + left, above_row + right, x_upper);
-    const float below = depth_at(op, below_row + left, below_row + right, x_upper);
+    const float above = depth_at(op, above_row + left, above_row + right, frac_x);
+    const float below = depth_at(op, below_row + left, below_row + right, frac_x);
     float loss = 0.f, grad_above = 0.f, grad_below = 0.f;
     for (int top = y_begin; top < y_end; top += kThreads) {
       const int rows = min(y_end - top, kThreads);
       __syncthreads();
-      if (thread < rows) lowers[thread] = upper_weight(top + thread, cell_row, in_height, height);
+      if (thread < rows) fracs_y[thread] = frac_of(top + thread, cell_row, in_height, height);
       __syncthreads();
       const int64_t pixel = (n * height + top) * width + x;
       const T* target = op.target.as<const T>() + pixel;
       const uint8_t* mask = op.valid.as<const uint8_t>() + pixel;
 #pragma unroll 4
       for (int r = 0; r < rows; ++r, target += width, mask += width) {
-        // Read whether valid or not: so the two loads do not wait for each other.
-        const float wanted = to_float(*target);
+        // Reads the target of invalid pixels too, so that the loads of target and mask overlap.
+        const float depth = to_float(*target);
         const bool valid = inside && (!op.valid || *mask != 0);
-        const float lower = lowers[r];
-        const float z = (1.f - lower) * above + lower * below;
-        const float e = valid ? z - wanted : 0.f;
+        const float frac_y = fracs_y[r];
+        const float z = (1.f - frac_y) * above + frac_y * below;
+        const float e = valid ? z - depth : 0.f;
         if (kPass == Pass::largest) {
           error_max = fmaxf(error_max, fabsf(e));
         } else {
@@ -173,8 +174,8 @@ __global__ void __launch_bounds__(kThreads)
           depth_error(e, threshold, &f, &slope);
           loss += f;
           valid_sum += valid;
-          grad_above += (1.f - lower) * slope;
-          grad_below += lower * slope;
+          grad_above += (1.f - frac_y) * slope;
+          grad_below += frac_y * slope;
         }
       }
     }
@@ -185,8 +186,8 @@ __global__ void __launch_bounds__(kThreads)
       __syncthreads();
       if (point <= last - first) {
         float sum = 0.f;
-        for (int i = from; i < middle; ++i) sum += uppers[i] * tile[side][i];
-        for (int i = middle; i < to; ++i) sum += (1.f - uppers[i]) * tile[side][i];
+        for (int i = from; i < middle; ++i) sum += fracs_x[i] * tile[side][i];
+        for (int i = middle; i < to; ++i) sum += (1.f - fracs_x[i]) * tile[side][i];
         partial[((row * grid.strips + strip) * 2 + side) * (grid.cells + 1) + point] = sum;
       }
       __syncthreads();
@@ -198,7 +199,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 
   if (kPass == Pass::largest) {
-    error_max = block_reduce<kThreads>(error_max, uppers, Max());
+    error_max = block_reduce<kThreads>(error_max, fracs_x, Max());
     if (thread == 0) largest[block] = error_max;
   } else {
     const LossSums block_sums = {loss_sum, static_cast<double>(valid_sum)};
@@ -210,8 +211,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Loss, and the gradient: a point has strips to the upper left, upper right, lower left and lower
-// right. Every block adds up all sums for itself, in the same order: cheaper than a launch for it.
+// Computes loss and gradient. A point gets partial sums from the strips to its top left, top right,
+// bottom left and bottom right. Every block adds up all losses itself, in the same order, which is
+// cheaper than a launch.
 __global__ void __launch_bounds__(kThreads)
     finish_kernel(const UpsampleDepthLoss op, const Grid grid,
                   const float* __restrict__ partial,  // [rows, strips, 2, cells + 1]
@@ -287,7 +289,7 @@ void upsample_depth_loss(const UpsampleDepthLoss& op, float* workspace, void* st
   int64_t blocks = 1;
   if (op.grad) {
     blocks = divide_up(op.batch() * op.in_height() * op.in_width(), kThreads);
-    if (blocks > kFinishBlocks) blocks = kFinishBlocks;
+    if (blocks > kMaxFinishBlocks) blocks = kMaxFinishBlocks;
   }
   const dim3 finish_grid = checked_grid("upsample_depth_loss: finish", blocks);
   finish_kernel<<<finish_grid, kThreads, 0, stream>>>(op, grid, partial, sums);

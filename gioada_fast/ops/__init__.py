@@ -1,7 +1,8 @@
-"""Fused ops: each computes what its ``reference`` does, in one pass, deterministically.
+"""Fused ops: each computes the same as its ``reference``, in one pass, deterministically.
 
-``backends()`` says what runs here and why not the rest; ``with backend("reference"):`` and the
-environment variable ``GIOADA_BACKEND`` override the automatic choice.
+``backends()`` lists which back ends run here, and why the others do not. The context
+``with backend("reference"):`` and the environment variable ``GIOADA_BACKEND`` override the
+automatic choice.
 """
 
 from gioada_fast.ops._registry import BACKENDS, Backend, backend, backends, registered

@@ -1,4 +1,4 @@
-"""Checks of arguments that several ops share; each names what was found and what was expected."""
+"""Argument checks shared by the ops. Each error names the value found and the value expected."""
 
 import torch
 from torch import Tensor
@@ -23,11 +23,11 @@ def check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> N
 
 def check_image(name: str, tensor: Tensor, channels: int | None = None) -> None:
     """Raise ValueError unless the tensor is [N, C, h, w] with C, h and w > 0."""
-    wanted = "C" if channels is None else str(channels)
+    expected = "C" if channels is None else str(channels)
     wrong = tensor.dim() != 4 or 0 in tensor.shape[1:]
     if wrong or (channels is not None and tensor.shape[1] != channels):
         raise ValueError(
-            f"{name}: {list(tensor.shape)}, expected [N, {wanted}, h, w] with all but N above 0"
+            f"{name}: {list(tensor.shape)}, expected [N, {expected}, h, w] with all but N above 0"
         )
 
 
@@ -45,8 +45,8 @@ def check_labels(labels: Tensor, name: str, image: Tensor) -> None:
 def check_label_values(labels: Tensor, num_classes: int, ignore_index: int) -> None:
     """Raise ValueError where a label is neither a class nor ``ignore_index``.
 
-    On CPU and outside ``torch.compile`` only: elsewhere the answer is not at hand. The C++ kernels
-    tell by themselves, see ``check_wrong_label``.
+    Eager CPU only: on CUDA or under ``torch.compile`` this would synchronise. The C++ kernels
+    report the index themselves, see ``check_wrong_label``.
     """
     if labels.device.type != "cpu" or torch.compiler.is_compiling():
         return

@@ -1,4 +1,4 @@
-"""The compiled module ``gioada_fast._C``, where it was built, and the one way to run a kernel."""
+"""The compiled module ``gioada_fast._C``, if it was built, and the function that runs a kernel."""
 
 import functools
 import importlib

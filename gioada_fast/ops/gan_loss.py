@@ -5,9 +5,9 @@
     bce:    mean log(1 + exp(-s x))
     hinge:  mean max(0, 1 - s x); for the generator, mean -s x
 
-A step computes up to four such maps a side, each of a few thousand logits: next to the work, what
-counts is the number of calls. The gradient needs no more than the logits, so nothing is saved
-beside them, and one pass in the backward writes it, already scaled.
+An update computes up to four such maps per side, each of a few thousand logits, so the number of
+calls matters more than the arithmetic. The gradient depends on the logits alone: the op saves
+nothing else, and one pass in the backward writes the scaled gradient.
 
 Sources: Mao et al. (arXiv 1611.04076), Goodfellow et al. (arXiv 1406.2661), Lim and Ye
 (arXiv 1705.02894).
@@ -34,7 +34,7 @@ def reference(
     kind: str = "lsgan",
     generator: bool = False,
 ) -> Tensor:
-    """The same in plain PyTorch; arguments as for ``gan_loss``."""
+    """The op in plain PyTorch; arguments as for ``gan_loss``."""
     maps, targets = _as_lists(logits, real)
     return torch.stack([_mean(x, t, kind, generator) for x, t in zip(maps, targets, strict=True)])
 
@@ -138,8 +138,8 @@ def gan_loss(
         logits: maps of any shape and memory format, float32 or bfloat16, all of one dtype on one
             device; or one such tensor. A map that is not contiguous is copied. float64 is computed
             by ``reference``.
-        real: what the discriminator is taught of each map, or what the generator wants it to say;
-            one bool for all maps, or one for each.
+        real: the target of each map: True for real, False for fake. One bool for all maps, or one
+            for each.
         kind: ``lsgan``, ``bce`` or ``hinge``.
         generator: whether this is the generator's side; only ``hinge`` makes a difference.
 
@@ -147,14 +147,14 @@ def gan_loss(
         [K] float32, the mean of each of the K maps (float64 for float64 maps). 0 for an empty map.
         Gradients have the maps' dtype.
 
-    Deterministic: the same bits every run, for any number of CPU threads. Logits that are not
-    finite make their map's loss so, too. Second derivatives are refused; ``reference`` has them.
+    Deterministic: every run gives the same bits, for any number of CPU threads. If a logit is not
+    finite, neither is the loss of its map. Second derivatives are refused; ``reference`` has them.
 
     Raises:
         ValueError: no map, one without a dimension, maps on several devices, a number of targets
             other than that of maps, or an unknown kind.
         TypeError: another dtype, maps of several dtypes, or a target that is no bool.
-        RuntimeError: the back end asked for does not run here.
+        RuntimeError: the requested back end does not run here.
     """
     maps, targets = _as_lists(logits, real)
     _check(maps, targets, kind)

@@ -1,14 +1,14 @@
-"""Instance norm with what follows it: activation, residual, the next layer's reflection padding.
+"""Instance norm fused with activation, residual and the next layer's reflection padding.
 
     z   = (x - mean) / sqrt(var + eps)           mean and var of each image and channel
     out = reflect(act(z) + residual, pad)
 
-    gz  = act'(z) fold(grad)                     fold: the sum over all that padding made of a pixel
+    gz  = act'(z) fold(grad)                     fold: sums over all copies of a pixel
     gx  = (gz - mean(gz) - z mean(gz z)) / sqrt(var + eps)
 
 The forward pass reads x twice and writes the result; the backward pass reads x and the gradient
-twice and writes the result. What is in between is computed again, not kept. Everything stays
-channels-last, which PyTorch's instance norm and reflection padding do not.
+twice and writes the result. Intermediate values are recomputed, not stored. All tensors stay
+channels-last; PyTorch's instance norm and reflection padding convert them.
 
 Sources: instance norm of Ulyanov et al. (arXiv 1607.08022) as ``nn.InstanceNorm2d`` has it by
 default; what follows it is that of the networks of Johnson et al. (arXiv 1603.08155) and CycleGAN
@@ -35,7 +35,7 @@ def reference(
     pad: int = 0,
     eps: float = 1e-5,
 ) -> Tensor:
-    """The same in plain PyTorch; arguments as for ``instance_norm_act``."""
+    """The op in plain PyTorch; arguments as for ``instance_norm_act``."""
     y = x if x.dtype == torch.float64 else x.float()
     # F.instance_norm calls it, and refuses images of one pixel. Flat, for on CPU (2.13) one image's
     # gradient is wrong where that of the result is channels-last.
@@ -115,7 +115,7 @@ def _backward_fake(
     wants_residual: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and of the residual, empty where not wanted; grad and x are channels-last."""
+    """Gradients of x and of the residual, empty if not needed; grad and x are channels-last."""
     return _empty_image(x), _empty_image(x) if wants_residual else x.new_empty(0)
 
 
@@ -192,7 +192,7 @@ def instance_norm_act(
         activation: "none", "relu" or "leaky_relu".
         negative_slope: of "leaky_relu".
         residual: [N, C, H, W], dtype and device of ``x``, or None. The interior of a padded
-            channels-last tensor, ``y[:, :, 1:-1, 1:-1]``, is read where it lies.
+            channels-last tensor, ``y[:, :, 1:-1, 1:-1]``, is read in place.
         pad: pixels added on each side; less than H and W.
         eps: added to the variance, which is biased; 0 or more.
 
@@ -203,14 +203,14 @@ def instance_norm_act(
     Statistics and sums are float32 or better. A channel that is constant, as in an image of one
     pixel, is normalised to about 0; its gradient is finite, and 0 for one pixel.
 
-    Deterministic: the same bits every run, for any number of CPU threads. Second derivatives are
-    refused; ``reference`` has them.
+    Deterministic: every run gives the same bits, for any number of CPU threads. Second derivatives
+    are refused; ``reference`` has them.
 
     Raises:
         ValueError: shapes or devices disagree, C, H or W is 0, ``pad`` or ``eps`` is out of range,
             or ``activation`` is none of the above.
         TypeError: a dtype other than the above.
-        RuntimeError: the back end asked for does not run here.
+        RuntimeError: the requested back end does not run here.
     """
     _check(x, activation, residual, pad, eps)
     backend = _op.choose(x)

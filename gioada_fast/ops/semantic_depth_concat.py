@@ -1,14 +1,14 @@
-"""The task network's output as D_out sees it: class probabilities and depth, side by side.
+"""The input of D_out: the task network's class probabilities and depth, concatenated.
 
     out[:, :C] = softmax_c(z),  z = bilinear(logits, size, align_corners=True)
     out[:, C]  = bilinear(depth, size, align_corners=True)
 
-Each pixel is computed and written once. The backward computes the probabilities p again from the
-small logits, which is cheaper than to keep or to read them, and pulls
+Each pixel is computed and written once. The backward recomputes the probabilities p from the small
+logits, which is cheaper than storing them, and accumulates
 
     dz_c = p_c (grad_c - sum_k p_k grad_k)
 
-back to the logits' grid as it goes: nothing of full size but ``out`` exists in either direction.
+on the logits' grid in the same pass. Only ``out`` and its gradient exist in full size.
 
 Sources: joint output space of GIO-Ada (arXiv 1812.05040), section on output-level adaptation;
 semantics alone, without depth, is AdaptSegNet's (arXiv 1802.10349).
@@ -26,7 +26,7 @@ _NAME = "semantic_depth_concat"
 
 
 def reference(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """The same in plain PyTorch; arguments as for ``semantic_depth_concat``."""
+    """The op in plain PyTorch; arguments as for ``semantic_depth_concat``."""
     maps = [F.softmax(F.interpolate(logits, size, mode="bilinear", align_corners=True), dim=1)]
     if depth is not None:
         maps.append(F.interpolate(depth, size, mode="bilinear", align_corners=True))
@@ -71,7 +71,7 @@ def _kernel(logits: Tensor, depth: Tensor | None, height: int, width: int, backe
 def _backward_fake(
     grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of logits and depth in float32, channels-last; empty where not wanted."""
+    """Gradients of logits and depth in float32, channels-last; empty if not needed."""
     return empty_gradient(logits, wants_logits), empty_gradient(logits[:, :1], wants_depth)
 
 
@@ -92,9 +92,9 @@ def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
 def _backward(ctx, grad: Tensor) -> tuple:
     refuse_second_derivative(_NAME)
     (logits,) = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[:2]
-    grads = _backward_op(grad, logits, *wanted, ctx.backend)
-    each = (g.to(logits.dtype) if w else None for g, w in zip(grads, wanted, strict=True))
+    needed = ctx.needs_input_grad[:2]
+    grads = _backward_op(grad, logits, *needed, ctx.backend)
+    each = (g.to(logits.dtype) if n else None for g, n in zip(grads, needed, strict=True))
     return *each, None, None, None
 
 
@@ -128,17 +128,17 @@ def semantic_depth_concat(logits: Tensor, depth: Tensor | None, size: tuple[int,
         [N, C + 1, H, W] in the dtype of ``logits``, channels-last: softmax over the classes of the
         upsampled logits, then the upsampled depth (bilinear, align_corners=True). [N, C, H, W]
         without depth. Gradients with respect to ``logits`` and ``depth`` are channels-last, summed
-        in float32 whatever the dtype.
+        in float32 for any dtype.
 
-    Logits that are not finite make the pixels around them NaN, in all classes.
+    A logit that is not finite makes all classes of the pixels around it NaN.
 
-    Deterministic: the same bits every run, for any number of CPU threads. Second derivatives are
-    refused; ``reference`` has them.
+    Deterministic: every run gives the same bits, for any number of CPU threads. Second derivatives
+    are refused; ``reference`` has them.
 
     Raises:
         ValueError: shapes or devices disagree, C, h or w is 0, or ``size`` is smaller than 1 pixel.
         TypeError: a dtype other than the above, or two different ones.
-        RuntimeError: the back end asked for does not run here.
+        RuntimeError: the requested back end does not run here.
     """
     _check(logits, depth, size)
     backend = _op.choose(logits)

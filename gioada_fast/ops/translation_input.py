@@ -1,10 +1,10 @@
-"""What the translation network sees of a synthetic frame, from the bytes as they are stored.
+"""The input of the translation network, from a synthetic frame as it is stored.
 
     out[:, :3] = image / 127.5 - 1
     out[:, 3]  = depth
     out[:, 4:] = one-hot labels; all zero where the label is no class
 
-Reads six bytes a pixel or so and writes the network's channels-last input once.
+Reads about six bytes per pixel and writes the network's channels-last input once.
 
 Source: input-level adaptation of GIO-Ada (arXiv 1812.05040): the generator gets image, depth and
 semantic labels concatenated.
@@ -33,7 +33,7 @@ def reference(
     num_classes: int,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """The same in plain PyTorch; arguments as for ``translation_input``."""
+    """The op in plain PyTorch; arguments as for ``translation_input``."""
     exact = torch.promote_types(dtype, torch.float32)
     classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
     one_hot = labels.unsqueeze(1) == classes
@@ -105,9 +105,9 @@ def translation_input(
     Args:
         image: [N, 3, H, W] uint8, any memory format.
         depth: [N, 1, H, W] encoded depth, float32, bfloat16 or float64, on the image's device.
-            Taken as it is, NaN included.
-        labels: [N, H, W] train ids, int64 or uint8. One that is not in [0, C), as 255, has no
-            class: all its channels are zero.
+            Copied unchanged, including NaN.
+        labels: [N, H, W] train ids, int64 or uint8. Labels outside [0, C), such as
+            255, have no class: all class channels are zero.
         num_classes: C.
         dtype: of the result: float32, bfloat16, or float64, which ``reference`` computes.
 
@@ -118,7 +118,7 @@ def translation_input(
         ValueError: shapes or devices disagree, H or W is 0, ``num_classes`` is below 1, or
             ``depth`` requires a gradient.
         TypeError: a dtype other than the above.
-        RuntimeError: the back end asked for does not run here.
+        RuntimeError: the requested back end does not run here.
     """
     _check(image, depth, labels, num_classes, dtype)
     backend = "reference" if dtype == torch.float64 else _op.choose(depth)

@@ -3,9 +3,9 @@
     z[c, p]    = bilinear(logits, size of labels, align_corners=True)    [N, C, H, W], never stored
     counts[i, j] = number of pixels p with label i and argmax_c z[c, p] = j
 
-Interpolation is convex: between four input points no class leaves the range of its four values,
-and where another's range lies above it, it cannot be the largest. So most pixels of a smooth map
-are decided by their cell, with hardly any arithmetic of their own.
+Interpolation is convex: within a cell, the values of a class stay in the range of its four corners.
+A class cannot win if the range of another class lies above its own. So in a smooth map, most cells
+have few candidates, and their pixels need little arithmetic.
 
 Source: evaluation of semantic segmentation as in the Cityscapes and CamVid benchmarks, on logits
 that are upsampled before the argmax (DeepLab-v2, arXiv 1606.00915).
@@ -26,20 +26,20 @@ from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp
 
 _NAME = "upsample_confusion_matrix"
-MOST_CLASSES = 46340  # their matrix, and one more row, is indexed with 32 bits
-LARGEST = 2.0**126  # an infinite logit counts as this; see limited() in the kernels' header
+MAX_CLASSES = 46340  # the matrix and an extra row are indexed with 32 bits
+MAX_LOGIT = 2.0**126  # an infinite logit counts as this; see clamp_finite() in csrc
 
 
 def reference(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
-    """The same in plain PyTorch; arguments as for ``upsample_confusion_matrix``."""
+    """The op in plain PyTorch; arguments as for ``upsample_confusion_matrix``."""
     classes = logits.shape[1]
     counts = torch.zeros((classes + 1) * classes, dtype=torch.int64, device=logits.device)
     if labels.numel():
         z = logits if logits.dtype == torch.float64 else logits.float()
-        z = z.clamp(-LARGEST, LARGEST)  # 0 times infinity would be NaN
+        z = z.clamp(-MAX_LOGIT, MAX_LOGIT)  # 0 times infinity would be NaN
         z = F.interpolate(z, size=labels.shape[1:], mode="bilinear", align_corners=True)
         y = labels.long()
-        # Pixels that do not count get a row of their own, which is left out.
+        # Ignored pixels are counted in an extra row, which is dropped.
         y = y.masked_fill((y == ignore_index) | (y < 0) | (y >= classes), classes)
         cells = (y * classes + z.argmax(1)).flatten()
         counts = counts.index_add(0, cells, torch.ones_like(cells))
@@ -50,8 +50,8 @@ def _check(logits: Tensor, labels: Tensor) -> None:
     check_image("logits", logits)
     check_dtype("logits", logits)
     check_labels(labels, "logits", logits)
-    if logits.shape[1] > MOST_CLASSES:
-        raise ValueError(f"logits: {logits.shape[1]} classes, expected at most {MOST_CLASSES}")
+    if logits.shape[1] > MAX_CLASSES:
+        raise ValueError(f"logits: {logits.shape[1]} classes, expected at most {MAX_CLASSES}")
 
 
 def _fake(logits: Tensor, labels: Tensor, ignore_index: int, backend: str) -> Tensor:
@@ -97,7 +97,7 @@ def upsample_confusion_matrix(logits: Tensor, labels: Tensor, ignore_index: int 
         ValueError: shapes or devices disagree; C, h or w is 0; C is above 46340; a label is out
             of range.
         TypeError: a dtype other than the above.
-        RuntimeError: the back end asked for does not run here.
+        RuntimeError: the requested back end does not run here.
     """
     _check(logits, labels)
     backend = _op.choose(logits)

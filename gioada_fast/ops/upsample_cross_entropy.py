@@ -3,8 +3,8 @@
     z    = bilinear(logits, size of labels, align_corners=True)          [N, C, H, W], never stored
     loss = sum_p w[y_p] (logsumexp_c z[c, p] - z[y_p, p]) / sum_p w[y_p]        over valid pixels p
 
-The gradient ``w[y_p] (softmax_c z - [c = y_p]) / sum w`` needs nothing that the loss does not have
-at hand, so one pass gives both; the backward only scales it.
+One pass computes the loss and its gradient ``w[y_p] (softmax_c z - [c = y_p]) / sum w``, which
+needs the same values; the backward only scales it.
 
 Sources: segmentation loss of DeepLab-v2 (arXiv 1606.00915) as AdaptSegNet and ADVENT compute it,
 upsampling first; class weights as in ``torch.nn.functional.cross_entropy``.
@@ -31,7 +31,7 @@ _NAME = "upsample_cross_entropy"
 def reference(
     logits: Tensor, labels: Tensor, ignore_index: int = 255, weight: Tensor | None = None
 ) -> Tensor:
-    """The same in plain PyTorch; arguments as for ``upsample_cross_entropy``."""
+    """The op in plain PyTorch; arguments as for ``upsample_cross_entropy``."""
     if labels.numel() == 0:
         return logits.sum() * 0.0
     classes = logits.shape[1]
@@ -69,7 +69,7 @@ def _fake(
     wants_grad: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Loss, and its gradient in float32: channels-last, or empty where not wanted."""
+    """Loss and its gradient in float32: channels-last, or empty if not needed."""
     return logits.new_empty((), dtype=torch.float32), empty_gradient(logits, wants_grad)
 
 
@@ -116,18 +116,18 @@ def upsample_cross_entropy(
         Scalar float32 (float64 for float64 logits). 0, with gradient 0, when no pixel counts. The
         gradient with respect to ``logits`` has their dtype and is channels-last.
 
-    A label that is neither ``ignore_index`` nor in [0, C) raises on CPU. On a GPU, where that would
-    wait for the device, it makes the loss of the kernels NaN; the reference counts it as ignored
-    there, and in a compiled graph. Logits that are not finite make the loss NaN or infinite.
+    A label that is neither ``ignore_index`` nor in [0, C) raises on CPU. On a GPU, raising would
+    wait for the device; there the kernels return NaN. The reference ignores such labels on a GPU
+    and in a compiled graph. Logits that are not finite make the loss NaN or infinite.
 
-    Deterministic: the same bits every run, for any number of CPU threads. Second derivatives are
-    refused; ``reference`` has them.
+    Deterministic: every run gives the same bits, for any number of CPU threads. Second derivatives
+    are refused; ``reference`` has them.
 
     Raises:
         ValueError: shapes or devices disagree; C, h or w is 0; a label is out of range; ``weight``
             requires a gradient.
         TypeError: a dtype other than the above.
-        RuntimeError: the back end asked for does not run here.
+        RuntimeError: the requested back end does not run here.
     """
     _check(logits, labels, weight)
     backend = _op.choose(logits)

@@ -5,10 +5,10 @@
     f(e) = |e|                                                                          for l1
     f(e) = |e| up to c, (e^2 + c^2) / 2c above, c = max_p |e_p| / 5                     for berhu
 
-The gradient ``f'(e)`` needs nothing that the loss does not have at hand, so one pass gives both;
-the backward only scales it. c counts as a constant; finding it takes a pass of its own.
+One pass computes the loss and its gradient ``f'(e)``, which needs the same values; the backward
+only scales it. c is a constant in the gradient; finding it takes a pass before.
 
-Source: berHu from Laina et al. (arXiv 1606.00373), its c over the whole batch as there.
+Source: berHu from Laina et al. (arXiv 1606.00373), with c over the whole batch as there.
 """
 
 import torch
@@ -27,13 +27,13 @@ _NAME = "upsample_depth_loss"
 def reference(
     depth: Tensor, target: Tensor, kind: str = "l1", valid: Tensor | None = None
 ) -> Tensor:
-    """The same in plain PyTorch; arguments as for ``upsample_depth_loss``."""
+    """The op in plain PyTorch; arguments as for ``upsample_depth_loss``."""
     depth = depth if depth.dtype == torch.float64 else depth.float()
     if target.numel() == 0:
         return depth[:0].sum()
     valid = torch.ones_like(target, dtype=torch.bool) if valid is None else valid
     z = F.interpolate(depth, size=target.shape[2:], mode="bilinear", align_corners=True)
-    # Before any arithmetic on it: 0 times the slope of a NaN error would be a NaN gradient.
+    # Masked before any arithmetic: 0 times the slope of a NaN error would be a NaN gradient.
     error = torch.where(valid, z - target.to(z.dtype), 0.0).abs()
     if kind == "berhu":
         c = (error.detach().amax() / 5).clamp_min(torch.finfo(error.dtype).tiny)
@@ -57,9 +57,7 @@ def _check(depth: Tensor, target: Tensor, kind: str, valid: Tensor | None) -> No
         raise ValueError("target requires a gradient, which this loss does not have")
     if valid is not None:
         if valid.shape != target.shape:
-            raise ValueError(
-                f"valid: {list(valid.shape)}, expected {list(target.shape)} as of target"
-            )
+            raise ValueError(f"valid: {list(valid.shape)}, expected {list(target.shape)} as target")
         check_dtype("valid", valid, (torch.bool,))
         check_device("valid", valid, "depth", depth)
 
@@ -72,7 +70,7 @@ def _fake(
     wants_grad: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Loss, and its gradient in float32: channels-last, or empty where not wanted."""
+    """Loss and its gradient in float32: channels-last, or empty if not needed."""
     return depth.new_empty((), dtype=torch.float32), empty_gradient(depth, wants_grad)
 
 
@@ -111,26 +109,26 @@ def upsample_depth_loss(
         depth: [N, 1, h, w] prediction, float32 or bfloat16, any memory format. float64 is computed
             by ``reference``.
         target: [N, 1, H, W], float32 or bfloat16, on the device of ``depth``; float64 with float64
-            depth. Has no gradient. What it holds where it is not valid, NaN or not, counts nowhere.
+            depth. Has no gradient. Values of invalid pixels, even NaN, have no effect.
         kind: "l1": |e|. "berhu": |e| up to c, (e^2 + c^2) / 2c above, where c is a fifth of the
             largest valid |e| of the batch and constant in the gradient.
-        valid: [N, 1, H, W] bool, pixels that count, or None: all do.
+        valid: [N, 1, H, W] bool, the pixels that count, or None for all.
 
     Returns:
         Scalar float32 (float64 for float64 depth). 0, with gradient 0, when no pixel counts. The
         gradient with respect to ``depth`` has its dtype and is channels-last.
 
-    Depth or valid targets that are not finite make the loss NaN or infinite. Where an error is 0,
-    the slope is 0.
+    If depth or a valid target is not finite, the loss is NaN or infinite. The slope
+    of an error of 0 is 0.
 
-    Deterministic: the same bits every run, for any number of CPU threads. Second derivatives are
-    refused; ``reference`` has them.
+    Deterministic: every run gives the same bits, for any number of CPU threads. Second derivatives
+    are refused; ``reference`` has them.
 
     Raises:
         ValueError: shapes or devices disagree, h or w is 0, ``target`` requires a gradient, or no
             such ``kind``.
         TypeError: a dtype other than the above.
-        RuntimeError: the back end asked for does not run here.
+        RuntimeError: the requested back end does not run here.
     """
     _check(depth, target, kind, valid)
     backend = _op.choose(depth)

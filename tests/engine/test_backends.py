@@ -1,4 +1,4 @@
-"""A trainer run on the fused ops and one on plain PyTorch are the same run, up to rounding."""
+"""Training with the fused ops equals training with plain PyTorch, up to rounding."""
 
 import json
 

@@ -14,7 +14,7 @@ CSRC = Path(__file__).resolve().parents[2] / "csrc"
 ARCHS = (80, 90)
 
 # op -> kernel -> (types of the arguments, constants), both at the flagship shape. A type with a
-# number behind it is a tuple of so many.
+# number behind it is a tuple of that length.
 TRITON = {
     "_common": {
         "total_kernel": ("*fp32 i32 *fp32 *fp32", {"BLOCK": 1024}),
@@ -129,7 +129,7 @@ print(json.dumps([ptxas(*job) for job in json.loads(sys.argv[1])]))
 
 
 def usage(ptxas_output: str) -> list[tuple[int, int]]:
-    """(registers, bytes spilled) of each kernel in the words of ``ptxas -v``."""
+    """(registers, bytes spilled) of each kernel, from the output of ``ptxas -v``."""
     spilled = [
         int(stores) + int(loads)
         for stores, loads in re.findall(
@@ -142,7 +142,7 @@ def usage(ptxas_output: str) -> list[tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def compiled_triton() -> dict[tuple[str, str, int], str]:
-    """What ptxas says of each (op, kernel, arch); one process, in which Triton does compile."""
+    """Output of ptxas for each (op, kernel, arch), from one process in which Triton compiles."""
     pytest.importorskip("triton")
     jobs = [(op, k, *TRITON[op][k], arch) for op in TRITON for k in TRITON[op] for arch in ARCHS]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
@@ -160,7 +160,7 @@ def compiled_triton() -> dict[tuple[str, str, int], str]:
 
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize(("op", "kernel"), [(op, k) for op in TRITON for k in TRITON[op]])
-def test_triton(op, kernel, arch, compiled_triton):
+def test_triton_kernel_compiles_without_spills(op, kernel, arch, compiled_triton):
     ((registers, spilled),) = usage(compiled_triton[op, kernel, arch])
     print(f"{op}.{kernel} sm_{arch}: {registers} registers, {spilled} bytes spilled")
     assert spilled == 0
@@ -169,7 +169,7 @@ def test_triton(op, kernel, arch, compiled_triton):
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("source", sorted(CSRC.glob("cuda/*.cu")), ids=lambda p: p.stem)
-def test_cuda(source, arch, tmp_path):
+def test_cuda_kernel_compiles_without_spills(source, arch, tmp_path):
     options = ["-std=c++17", "-O3", f"-I{CSRC}", f"-arch=sm_{arch}", "-Xptxas", "-v", "-cubin"]
     result = subprocess.run(
         ["nvcc", *options, str(source), "-o", str(tmp_path / "kernels.cubin")],

@@ -10,13 +10,13 @@ from tests.op_checks import TARGETS, OpChecks, require, run
 
 
 def make(sizes, kind="lsgan", generator=False, scale=2.0):
-    """Maps, of which every other one is real, then targets, kind and side."""
+    """Maps, their targets (real and fake in turn), kind and side."""
     maps = [(scale * torch.randn(size)).requires_grad_() for size in sizes]
     return *maps, [i % 2 == 0 for i in range(len(maps))], kind, generator
 
 
 def of_list(function):
-    """The roster hands out tensors one by one."""
+    """The op with its maps as separate arguments, as the roster passes them."""
     return staticmethod(lambda *args: function(list(args[:-3]), *args[-3:]))
 
 
@@ -78,14 +78,14 @@ class TestGanLoss(OpChecks):
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
 def device(request):
-    """A device, with one back end after the other chosen for it."""
+    """A device, once for each back end that runs on it."""
     backend, device = require(*request.param)
     with ops.backend(backend):
         yield device
 
 
 @pytest.mark.parametrize("real", [True, False])
-def test_formulas(device, real):
+def test_losses_equal_pytorch_functions(device, real):
     x = 3 * torch.randn(2, 1, 7, 9, device=device)
     target = torch.full_like(x, float(real))
     sign = 1 if real else -1
@@ -110,13 +110,13 @@ def test_one_tensor_is_a_list_of_one(device):
     assert one.shape == (1,) and torch.equal(one, same) and torch.equal(grad, same_grad)
 
 
-def test_one_target_goes_for_all_maps(device):
+def test_one_target_applies_to_all_maps(device):
     maps = [torch.randn(2, 1, 4, n, device=device) for n in (3, 4)]
     assert torch.equal(gan_loss(maps, False), gan_loss(maps, [False, False]))
 
 
-def test_maps_do_not_touch_each_other(device):
-    """Each map's loss and gradient are what it has alone, whatever the weight of the others."""
+def test_maps_are_independent(device):
+    """Loss and gradient of a map do not depend on the other maps and their weights."""
     maps = [torch.randn(n, 1, 5, 6, device=device, requires_grad=True) for n in (2, 1, 3)]
     real, weight = [False, True, True], torch.tensor([1.0, 0.0, -3.0], device=device)
     losses = gan_loss(maps, real, "bce")
@@ -128,7 +128,7 @@ def test_maps_do_not_touch_each_other(device):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_halves_of_a_batch(device, dtype):
+def test_maps_may_be_views_of_one_batch(device, dtype):
     """Views into one tensor, as the discriminators' side cuts them; gradients arrive in it."""
     both = torch.randn(4, 1, 5, 6, device=device).to(dtype).requires_grad_()
     loss = gan_loss(both.chunk(2), [True, False])
@@ -141,7 +141,7 @@ def test_halves_of_a_batch(device, dtype):
     torch.testing.assert_close(grad, expected.to(dtype))
 
 
-def test_only_some_maps_require_a_gradient(device):
+def test_gradient_of_some_maps_only(device):
     maps = [torch.randn(1, 1, 5, 6, device=device) for _ in range(3)]
     maps[1].requires_grad_()
     losses = gan_loss(maps, True)
@@ -150,7 +150,7 @@ def test_only_some_maps_require_a_gradient(device):
     assert maps[0].grad is None and maps[2].grad is None
 
 
-def test_bce_far_out(device):
+def test_bce_of_large_logits_is_finite(device):
     x = torch.tensor([-100.0, 100.0], device=device)
     (right, wrong), grad = run(
         lambda x: gan_loss([x, x.neg()], True, "bce"), (x[1:].clone().requires_grad_(),)
@@ -163,8 +163,8 @@ def test_bce_far_out(device):
         assert grad.isfinite().all()
 
 
-def test_bce_of_a_confident_discriminator_to_rounding(device):
-    """Relative to the loss, however small."""
+def test_small_bce_is_accurate_to_rounding(device):
+    """The error is relative to the loss, even for a tiny loss."""
     x = torch.linspace(0, 80, 161, device=device)
     loss = gan_loss(list(x[:, None]), True, "bce")
     exact = F.softplus(-x.double())
@@ -173,14 +173,14 @@ def test_bce_of_a_confident_discriminator_to_rounding(device):
 
 @pytest.mark.parametrize("kind", GAN_LOSSES)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_not_a_number_is_not_hidden(device, kind, value):
+def test_nan_and_infinity_reach_the_loss(device, kind, value):
     good, bad = torch.randn(2, 1, 5, 6, device=device).chunk(2)
     bad[0, 0, 2, 3] = value
     losses = gan_loss([good, bad], False, kind)
     assert torch.isfinite(losses[0]) and not torch.isfinite(losses[1])
 
 
-def test_no_silent_second_derivative():
+def test_second_derivative_raises():
     x = torch.randn(1, 1, 4, 5, requires_grad=True)
     with ops.backend("cpp"):
         loss = gan_loss(x, True)
@@ -189,7 +189,7 @@ def test_no_silent_second_derivative():
 
 
 def test_backward_scales_and_accumulates(device):
-    """Retained graphs and factors behave as for any PyTorch loss."""
+    """Retained graphs and scaled losses work as for any PyTorch loss."""
     x = torch.randn(1, 1, 4, 5, device=device, requires_grad=True)
     loss = gan_loss(x, True, "bce")
     (once,) = torch.autograd.grad(loss, x, retain_graph=True)

@@ -15,7 +15,7 @@ module = importlib.import_module("gioada_fast.ops.instance_norm_act")
 
 
 def make(n, c, h, w, activation="relu", pad=1, residual=False, negative_slope=0.2, eps=1e-5):
-    """Arguments of one case; no value so near the mean that rounding decides on its side."""
+    """Arguments of one case. No value is so close to the mean that rounding could flip its sign."""
     noise = torch.randn(n, c, h, w)
     noise += 0.3 * (noise - noise.mean((2, 3), keepdim=True)).sign()
     scale = torch.linspace(0.5, 2.0, c).view(1, c, 1, 1)
@@ -112,7 +112,7 @@ class TestInstanceNormAct(OpChecks):
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
 def device(request):
-    """A device, with one back end after the other chosen for it."""
+    """A device, once for each back end that runs on it."""
     backend, device = require(*request.param)
     with ops.backend(backend):
         yield device
@@ -126,7 +126,7 @@ def image(device, *shape, scale=1.0):
 @pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
 @pytest.mark.parametrize("pad", [0, 1, 3])
 @pytest.mark.parametrize("activation", module.ACTIVATIONS)
-def test_formula(device, activation, pad, residual):
+def test_equals_pytorch_functions(device, activation, pad, residual):
     """Equals PyTorch's instance norm, activations and padding, and their gradients."""
     act = {"none": lambda y: y, "relu": F.relu, "leaky_relu": lambda y: F.leaky_relu(y, 0.1)}
     x = image(device, 2, 10, 6, 7)
@@ -144,21 +144,21 @@ def test_formula(device, activation, pad, residual):
 
 @pytest.mark.parametrize("offset", [100.0, -1e4])
 @pytest.mark.parametrize("shape", [(1, 16, 30, 40), (2, 5, 17, 9)])
-def test_large_mean_small_variance(device, shape, offset):
-    """As good as eager where the sum of squares would leave nothing of the variance."""
+def test_accurate_for_large_mean_and_small_variance(device, shape, offset):
+    """As accurate as eager where a plain sum of squares would lose the variance."""
     x = (offset + 0.01 * torch.randn(*shape, device=device)).requires_grad_()
     assert_as_good_as_eager(instance_norm_act, reference, (x,))
 
 
-def test_outliers_where_sums_begin(device):
-    """Neither the first pixel nor the first rows may be taken for what the rest is like."""
+def test_accurate_with_outliers_at_the_start(device):
+    """The first pixel or rows need not resemble the rest."""
     for rows in (1, 3):
         x = torch.randn(1, 16, 30, 40, device=device)
         x[:, :, :rows, : 40 if rows > 1 else 1] += 1000
         assert_as_good_as_eager(instance_norm_act, reference, (x.requires_grad_(),))
 
 
-def test_values_rise_through_the_image(device):
+def test_accurate_for_values_that_rise_through_the_image(device):
     rise = torch.linspace(0, 1e3, 64, device=device)[:, None]
     x = torch.randn(1, 8, 64, 40, device=device) + rise
     assert_as_good_as_eager(instance_norm_act, reference, (x.requires_grad_(),))
@@ -166,7 +166,7 @@ def test_values_rise_through_the_image(device):
 
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("function", [instance_norm_act, reference])
-def test_the_gradient_s_layout_does_not_matter(device, function, n):
+def test_any_layout_of_the_gradient(device, function, n):
     """PyTorch's own instance norm fails here: one image, no activation, channels-last gradient."""
     x = image(device, n, 6, 8, 7)
     centred = (x - x.mean((2, 3), keepdim=True)).detach().requires_grad_()
@@ -182,8 +182,8 @@ def test_the_gradient_s_layout_does_not_matter(device, function, n):
 
 @pytest.mark.parametrize("eps", [1e-5, 0.0])
 @pytest.mark.parametrize("activation", module.ACTIVATIONS)
-def test_one_pixel(device, activation, eps):
-    """Its normalised value is 0, and so is its gradient."""
+def test_image_of_one_pixel(device, activation, eps):
+    """The normalised value and its gradient are 0."""
     x, r = image(device, 3, 5, 1, 1, scale=100), image(device, 3, 5, 1, 1)
     out, grad_x, grad_r = run(instance_norm_act, (x, activation, 0.2, r, 0, eps))
     torch.testing.assert_close(out, r.detach(), rtol=0, atol=2e-2 if eps else 0)
@@ -192,7 +192,7 @@ def test_one_pixel(device, activation, eps):
 
 @pytest.mark.parametrize("eps", [1e-5, 0.0])
 def test_constant_channel(device, eps):
-    """Finite, and about 0, whatever the constant."""
+    """The result is finite and about 0 for any constant."""
     x = image(device, 1, 5, 12, 13).detach()
     x[:, 1], x[:, 3] = 0.0, 1234.567
     for activation in module.ACTIVATIONS:
@@ -201,7 +201,7 @@ def test_constant_channel(device, eps):
         assert out[:, [1, 3]].abs().max() < 0.1
 
 
-def test_not_a_number_stays_in_its_channel(device):
+def test_nan_stays_in_its_channel(device):
     for value in (float("nan"), float("inf")):
         x = image(device, 2, 9, 6, 7).detach()
         x[1, 4, 2, 3] = value
@@ -213,8 +213,8 @@ def test_not_a_number_stays_in_its_channel(device):
 
 @pytest.mark.parametrize("channels", [1, 4, 8, 19])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_residual_is_the_interior_of_a_padded_image(device, channels, dtype):
-    """Read where it lies, with the result and gradients of a copy."""
+def test_residual_may_be_the_interior_of_a_padded_image(device, channels, dtype):
+    """It is read in place and gives the result and gradients of a copy."""
     padded = image(device, 2, channels, 9, 10).detach().to(dtype)
     x = image(device, 2, channels, 7, 8).detach().to(dtype).requires_grad_()
     interior = padded[:, :, 1:-1, 1:-1].requires_grad_()
@@ -244,7 +244,7 @@ def test_incoming_gradient_of_any_strides(device, pad):
 
 
 @pytest.mark.parametrize("pad", [0, 1])
-def test_gradient_of_one_input_alone(device, pad):
+def test_gradient_of_one_input_only(device, pad):
     x, r = image(device, 1, 8, 6, 5), image(device, 1, 8, 6, 5)
     both = run(instance_norm_act, (x, "relu", 0.2, r, pad))
     _, only_x = run(instance_norm_act, (x, "relu", 0.2, r.detach(), pad))
@@ -252,7 +252,7 @@ def test_gradient_of_one_input_alone(device, pad):
     assert torch.equal(only_x, both[1]) and torch.equal(only_r, both[2])
 
 
-def test_saves_nothing_but_x_and_statistics():
+def test_saves_only_x_and_statistics():
     require("cpp", "cpu")
     x, r = image("cpu", 2, 8, 6, 5), image("cpu", 2, 8, 6, 5)
     saved = []
@@ -271,7 +271,7 @@ def test_empty_batch(device):
     assert all(g.shape == x.shape for g in grads)
 
 
-def test_no_silent_second_derivative():
+def test_second_derivative_raises():
     x = image("cpu", 1, 3, 4, 5)
     with ops.backend("cpp"):
         loss = instance_norm_act(x).square().sum()

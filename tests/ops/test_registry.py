@@ -21,7 +21,7 @@ LABELS = torch.zeros(1, 4, 4, dtype=torch.int64)
 
 
 def python(code: str, **environment: str) -> str:
-    """Output of a fresh interpreter, in which no back end was probed yet."""
+    """Output of a new interpreter, in which no back end has been probed."""
     result = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},
@@ -48,7 +48,7 @@ def test_automatic_choice():
         assert op.choose(CPU.to("meta")) == "reference"
 
 
-def test_context_nests_and_ends_on_error():
+def test_context_nests_and_ends_after_an_exception():
     with ops.backend("cpp"):
         with pytest.raises(KeyError), ops.backend("reference"):
             assert op.choose(CPU) == "reference"
@@ -56,29 +56,29 @@ def test_context_nests_and_ends_on_error():
         assert _registry._forced == "cpp"
 
 
-def test_unknown_back_end():
+def test_unknown_back_end_raises():
     with pytest.raises(ValueError, match="'cpu' is no back end, expected one of"):
         ops.backend("cpu")
 
 
-def test_back_end_that_cannot_run():
+def test_back_end_that_cannot_run_raises():
     with ops.backend("cuda"), pytest.raises(RuntimeError, match="back end 'cuda' cannot run"):
         op.choose(CPU)
 
 
-def test_environment_variable():
+def test_environment_variable_forces_a_back_end():
     code = "from gioada_fast import ops; print(ops.registered()['upsample_cross_entropy'].choose("
     code += "__import__('torch').zeros(1)))"
     assert python(code, GIOADA_BACKEND="reference").strip() == "reference"
 
 
-def test_environment_variable_with_typing_error():
+def test_misspelt_environment_variable_raises():
     with pytest.raises(AssertionError, match="GIOADA_BACKEND: 'refrence' is no back end"):
         python("import gioada_fast.ops", GIOADA_BACKEND="refrence")
 
 
-def test_without_extension_and_triton_one_warning():
-    """The package works on plain PyTorch, and says so once."""
+def test_warns_once_without_extension_and_triton():
+    """The package runs on plain PyTorch and warns once."""
     code = """
 import sys, warnings
 sys.modules["gioada_fast._C"] = None
@@ -99,7 +99,7 @@ print([b.name for b in ops.backends().values() if b.live])
 
 
 def test_compiled_function_follows_the_switch():
-    """The choice is made at trace time and guarded."""
+    """torch.compile chooses while it traces and guards the choice."""
     require("cpp", "cpu")
     seen = []
 
@@ -115,14 +115,14 @@ def test_compiled_function_follows_the_switch():
     assert seen == [True, False]
 
 
-def test_import_leaves_the_compiler_alone():
+def test_import_does_not_import_the_compiler():
     """torch._dynamo takes longer to import than torch itself; the first torch.compile does it."""
     code = "import sys, torch; before = set(sys.modules); import gioada_fast.ops; "
     assert python(code + "print('torch._dynamo' in set(sys.modules) - before)").strip() == "False"
 
 
-def test_eager_mode_goes_past_the_dispatcher():
-    """A kernel runs without the operator in plain eager mode, with or without a gradient."""
+def test_eager_mode_bypasses_the_dispatcher():
+    """In plain eager mode the kernel runs without the operator, with or without a gradient."""
     require("cpp", "cpu")
     with torch.profiler.profile() as profile, ops.backend("cpp"):
         upsample_cross_entropy(CPU, LABELS)
@@ -156,7 +156,7 @@ def test_modes_see_the_operator(requires_grad):
 
 
 def test_fake_tensors_see_the_operator():
-    """Also where no mode is active any more."""
+    """They do so after their mode has ended, too."""
     require("cpp", "cpu")
     with ops.backend("cpp"):
         with FakeTensorMode() as mode:
@@ -165,7 +165,7 @@ def test_fake_tensors_see_the_operator():
             assert isinstance(loss, FakeTensor) and loss.shape == ()
 
 
-def test_vmap():
+def test_vmap_equals_a_loop():
     require("cpp", "cpu")
     logits = torch.randn(3, 1, 3, 2, 2)
     with ops.backend("cpp"), warnings.catch_warnings():
@@ -187,7 +187,7 @@ print(len({line.split()[-1] for line in open("/proc/self/maps") if "omp" in line
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs Linux")
-def test_number_of_threads_holds():
+def test_kernels_use_the_number_of_threads_that_was_set():
     """set_num_threads(1) starts no thread; a larger number starts that many."""
     require("cpp", "cpu")
     code = """

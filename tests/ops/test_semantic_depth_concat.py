@@ -115,7 +115,7 @@ def test_opcheck_of_backward(target, wanted):
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
 def device(request):
-    """A device, with one back end after the other chosen for it."""
+    """A device, once for each back end that runs on it."""
     backend, device = require(*request.param)
     with ops.backend(backend):
         yield device
@@ -187,7 +187,7 @@ def test_expanded_gradient(device):
         torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-5)
 
 
-def test_formula(device):
+def test_equals_pytorch_functions(device):
     """Equals PyTorch's upsampling and softmax, side by side; without depth, the classes alone."""
     logits, depth, size = cast(make(2, 4, 3, 4, 9, 13), torch.float32, device)
     full = F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
@@ -198,7 +198,7 @@ def test_formula(device):
     assert torch.equal(semantic_depth_concat(logits, None, size), found[:, :4])
 
 
-def test_gradient_of_one_input(device):
+def test_gradient_of_one_input_only(device):
     """Logits or depth alone give the gradient that they give together, and none to the other."""
     logits, depth, size = cast(make(2, 4, 3, 4, 9, 13), torch.float32, device)
     _, of_logits, of_depth = run(semantic_depth_concat, (logits, depth, size))
@@ -226,7 +226,7 @@ def test_large_logits_do_not_overflow(device):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_not_a_number_is_not_hidden(device, value):
+def test_nan_and_infinity_reach_all_classes(device, value):
     """It reaches every class of the pixels between it and its neighbours, and the gradient."""
     logits, depth, size = make(1, 3, 5, 5, 13, 13)
     with torch.no_grad():
@@ -238,7 +238,7 @@ def test_not_a_number_is_not_hidden(device, value):
     assert grad[0, :, 2, 2].isnan().all() and grad[0, :, 0].isfinite().all()
 
 
-def test_no_silent_second_derivative():
+def test_second_derivative_raises():
     logits, depth, size = make(1, 3, 4, 5, 8, 9)
     with ops.backend("cpp"):
         out = semantic_depth_concat(logits, depth, size)
@@ -255,7 +255,7 @@ def test_backward_twice(device):
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 
 
-def test_nothing_of_full_size_is_kept():
+def test_saves_no_full_size_tensor():
     logits, depth, size = make(1, 3, 4, 5, 80, 90)
     kept = []
     with (
@@ -268,8 +268,8 @@ def test_nothing_of_full_size_is_kept():
     assert kept == [logits.numel()]
 
 
-def test_every_probability_to_rounding():
-    """Relative to each probability, however small: holds exp and the division to a few ulp."""
+def test_probabilities_are_accurate_to_rounding():
+    """Relative to each probability, so exp and the division must be accurate to a few ulp."""
     require("cpp", "cpu")
     from gioada_fast import _C
 

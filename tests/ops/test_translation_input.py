@@ -118,7 +118,7 @@ BACKENDS = [*TARGETS, pytest.param(("reference", "cpu"), id="reference")]
 
 @pytest.fixture(params=BACKENDS)
 def device(request):
-    """A device, with one back end after the other chosen for it."""
+    """A device, once for each back end that runs on it."""
     backend, device = require(*request.param)
     with ops.backend(backend):
         yield device
@@ -126,8 +126,8 @@ def device(request):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("target", BACKENDS)
-def test_values(target, dtype):
-    """Every byte, and every channel at its place, rounded once."""
+def test_values_are_exact(target, dtype):
+    """Every byte value is rounded once and every channel is in its place."""
     if target == ("triton", "cpu") and dtype == torch.bfloat16:
         pytest.skip("Triton's interpreter rounds to bfloat16 towards zero")
     backend, device = require(*target)
@@ -145,7 +145,7 @@ def test_values(target, dtype):
 
 
 @pytest.mark.parametrize("label", [3, 255, -1, -(2**40), 2**40, 2**32])
-def test_label_that_is_no_class_has_no_channel(device, label):
+def test_label_without_class_sets_no_channel(device, label):
     image, depth, labels, _, _ = make(1, 3, 4, 5, label_dtype=torch.int64)
     labels[0, 1:3, 2:] = label
     out = translation_input(image.to(device), depth.to(device), labels.to(device), 3)
@@ -153,15 +153,15 @@ def test_label_that_is_no_class_has_no_channel(device, label):
     assert torch.equal(out[:, 3:4].cpu(), depth)
 
 
-def test_depth_is_taken_as_it_is(device):
+def test_depth_is_copied_unchanged(device):
     image, depth, labels, _, _ = make(1, 3, 4, 5)
     depth[0, 0, 1, 1:4] = torch.tensor([float("nan"), float("inf"), -7.0])
     out = translation_input(image.to(device), depth.to(device), labels.to(device), 3)
     torch.testing.assert_close(out[:, 3:4].cpu(), depth, rtol=0, atol=0, equal_nan=True)
 
 
-def test_depth_of_another_type(device):
-    """The result's dtype is the one asked for, whatever the depth's."""
+def test_depth_may_have_another_dtype(device):
+    """The result has the requested dtype for any dtype of depth."""
     image, depth, labels, _, _ = make(1, 3, 4, 5)
     depth = depth.to(torch.bfloat16)
     out = translation_input(image.to(device), depth.to(device), labels.to(device), 3)

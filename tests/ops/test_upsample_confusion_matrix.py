@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from gioada_fast import ops
 from gioada_fast.ops.upsample_confusion_matrix import (
-    MOST_CLASSES,
+    MAX_CLASSES,
     reference,
     upsample_confusion_matrix,
 )
@@ -56,7 +56,7 @@ BAD_INPUTS = {
     "logits 3-D": (lambda x, y, i: (x[0], y), ValueError, r"logits: \[4, 3, 4\]"),
     "no class": (lambda x, y, i: (x[:, :0], y), ValueError, r"logits: \[2, 0, 3, 4\]"),
     "too many classes": (
-        lambda x, y, i: (x[:, :1].expand(2, MOST_CLASSES + 1, 3, 4), y),
+        lambda x, y, i: (x[:, :1].expand(2, MAX_CLASSES + 1, 3, 4), y),
         ValueError,
         "46341 classes, expected at most 46340",
     ),
@@ -103,7 +103,7 @@ class TestUpsampleConfusionMatrix(OpChecks):
         return logits.to(device), labels.to(device), ignore_index, backend
 
     def assert_right(self, inputs, roundoff=0.0):
-        """Every pixel is counted as in float64, but for those which are nearly tied there."""
+        """All pixels are counted as in float64, except those with nearly tied classes."""
         logits, labels, ignore_index = inputs
         tied = near_ties(logits, labels)
         assert tied.float().mean() < 0.05
@@ -117,7 +117,7 @@ class TestUpsampleConfusionMatrix(OpChecks):
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
 def device(request):
-    """A device, with one back end after the other chosen for it."""
+    """A device, once for each back end that runs on it."""
     backend, device = require(*request.param)
     with ops.backend(backend):
         yield device
@@ -155,8 +155,8 @@ def exact_case(c, dtype=torch.float32):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("c", [2, 5, 40, 300])
-def test_first_of_equals(device, c, dtype):
-    """Exact arithmetic: each tie goes to the class that argmax picks."""
+def test_first_of_equal_classes_wins(device, c, dtype):
+    """With exact arithmetic, each tie goes to the class that argmax picks."""
     logits, labels = exact_case(c, dtype)
     full = F.interpolate(logits.float(), size=(17, 41), mode="bilinear", align_corners=True)
     first, second = full.topk(2, dim=1).values.unbind(1)
@@ -166,7 +166,7 @@ def test_first_of_equals(device, c, dtype):
     assert torch.equal(found.cpu(), counted(full, labels))
 
 
-def test_all_equal(device):
+def test_class_0_wins_if_all_are_equal(device):
     logits = torch.full((1, 40, 2, 5), -1.7, device=device)
     labels = torch.randint(0, 40, (1, 15, 60), device=device)
     found = upsample_confusion_matrix(logits, labels)
@@ -175,7 +175,7 @@ def test_all_equal(device):
 
 
 @pytest.mark.parametrize("size", [(8, 35), (5, 1), (1, 40)])
-def test_same_size_is_argmax_itself(device, size):
+def test_equal_sizes_give_the_exact_argmax(device, size):
     """No rounding at input points: exact for any logits, the last row and column included."""
     logits = torch.randn(2, 3, *size)
     logits = (logits * 10.0 ** torch.randint(-6, 6, logits.shape)).round(decimals=6)
@@ -200,7 +200,7 @@ def test_no_pixels(device, shape):
 @pytest.mark.parametrize("c", [3, 300])
 @pytest.mark.parametrize("label", [3, 254, -1, -(2**40), 2**40, 2**32])
 def test_label_out_of_range(device, label, c):
-    """Named with its place on CPU; nowhere in the matrix on a GPU, where raising would wait."""
+    """The CPU raises and names its position; a GPU does not count it, since raising would wait."""
     label = {3: c, 254: 10 * c}.get(label, label)
     logits, labels = exact_case(c)
     labels[labels == 255] = 0
@@ -233,8 +233,8 @@ def test_label_types_agree(device):
 
 
 @pytest.mark.parametrize("c", [4, 300])
-def test_not_a_number_is_the_largest(device, c):
-    """The first NaN wins, wherever it weighs in, and reaches no other pixel."""
+def test_nan_is_the_largest(device, c):
+    """The first NaN wins in each pixel that it affects, and in no other."""
     logits, labels = exact_case(c)
     logits[0, 1, 1, 2] = logits[0, 3, 1, 3] = logits[1, 2, 0, 0] = logits[1, 0, 2, 5] = float("nan")
     # PyTorch finds no NaN across a last row or column where its weight is 0.
@@ -245,7 +245,7 @@ def test_not_a_number_is_the_largest(device, c):
     assert torch.equal(found.cpu(), counted(full, labels))
 
 
-def test_nowhere_a_number(device):
+def test_all_nan_predicts_class_0(device):
     """Class 0 by default, as in ``torch.argmax``."""
     labels = torch.zeros(1, 30, 40, dtype=torch.uint8, device=device)
     for value in (float("nan"), float("-inf"), float("inf")):
@@ -264,7 +264,7 @@ def test_masked_class_never_wins(device):
     assert torch.equal(found.cpu(), counted(expected, labels))
 
 
-def test_infinity_wins_where_it_weighs_in(device):
+def test_infinity_wins_where_its_weight_is_positive(device):
     logits, labels = exact_case(4)
     logits[0, 2, 1, 1] = float("inf")
     limited = logits.nan_to_num(posinf=1e6)
@@ -273,7 +273,7 @@ def test_infinity_wins_where_it_weighs_in(device):
     assert torch.equal(found.cpu(), counted(full, labels))
 
 
-def test_kernels_agree_on_what_is_not_finite():
+def test_kernels_agree_on_nan_and_infinity():
     """On every pixel, those on input points included, where the weight of a NaN is 0."""
     require("cpp", "cpu")
     require("triton", "cpu")
@@ -293,7 +293,7 @@ def test_has_no_gradient(kernel_device):
     assert not upsample_confusion_matrix(logits, labels.to(kernel_device)).requires_grad
 
 
-def test_many_classes():
+def test_a_thousand_classes():
     """As many as ImageNet has; the counts of all threads go to one matrix."""
     require("cpp", "cpu")
     logits, labels, _ = make(1, 1000, 5, 6, 40, 50)

@@ -93,7 +93,7 @@ class TestUpsampleCrossEntropy(OpChecks):
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
 def device(request):
-    """A device, with one back end after the other chosen for it."""
+    """A device, once for each back end that runs on it."""
     backend, device = require(*request.param)
     with ops.backend(backend):
         yield device
@@ -103,7 +103,7 @@ def on(device, *tensors):
     return [t.detach().to(device).requires_grad_(t.requires_grad) for t in tensors]
 
 
-def test_formula(device):
+def test_equals_pytorch_functions(device):
     """Equals upsampling and PyTorch's loss, with and without class weights."""
     logits, labels, _, weight = make(2, 4, 3, 4, 9, 13, weighted=True)
     logits, labels, weight = on(device, logits, labels, weight)
@@ -153,7 +153,7 @@ def test_label_types_agree(device):
 
 @pytest.mark.parametrize("label", [3, 254, -1, -(2**40), 2**40, 2**32])
 def test_label_out_of_range(device, label):
-    """Named with its place on CPU; NaN on a GPU, where raising would wait for the device."""
+    """The CPU raises and names its position; a GPU returns NaN, since raising would wait."""
     logits, labels, _, weight = make(2, 3, 4, 5, 8, 9, weighted=True)
     labels[1, 2:5, 3:] = label
     logits, labels, weight = on(device, logits, labels, weight)
@@ -165,7 +165,7 @@ def test_label_out_of_range(device, label):
         upsample_cross_entropy(logits, labels, 255, weight)
 
 
-def test_not_a_number_is_not_hidden(device):
+def test_nan_and_infinity_reach_the_loss(device):
     logits, labels, _, _ = make(1, 3, 4, 5, 8, 9, ignored=0.0)
     for value in (float("nan"), float("inf")):
         with torch.no_grad():
@@ -173,7 +173,7 @@ def test_not_a_number_is_not_hidden(device):
         assert not torch.isfinite(upsample_cross_entropy(*on(device, logits, labels)))
 
 
-def test_no_silent_second_derivative():
+def test_second_derivative_raises():
     logits, labels, _, _ = make(1, 3, 4, 5, 8, 9)
     with ops.backend("cpp"):
         loss = upsample_cross_entropy(logits, labels)
@@ -182,7 +182,7 @@ def test_no_silent_second_derivative():
 
 
 def test_backward_scales_and_accumulates(device):
-    """Retained graphs and factors behave as for any PyTorch loss."""
+    """Retained graphs and scaled losses work as for any PyTorch loss."""
     logits, labels = on(device, *make(1, 3, 4, 5, 8, 9)[:2])
     loss = upsample_cross_entropy(logits, labels)
     (once,) = torch.autograd.grad(loss, logits, retain_graph=True)
@@ -190,8 +190,8 @@ def test_backward_scales_and_accumulates(device):
     torch.testing.assert_close(scaled, -4 * once)
 
 
-def test_gradient_of_every_pixel_to_rounding():
-    """Relative to each probability, however small: holds exp and the division to a few ulp."""
+def test_gradients_are_accurate_to_rounding():
+    """Relative to each probability, so exp and the division must be accurate to a few ulp."""
     require("cpp", "cpu")
     from gioada_fast import _C
 

@@ -124,7 +124,7 @@ class TestUpsampleDepthLoss(OpChecks):
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
 def device(request):
-    """A device, with one back end after the other chosen for it."""
+    """A device, once for each back end that runs on it."""
     backend, device = require(*request.param)
     with ops.backend(backend):
         yield device
@@ -149,8 +149,8 @@ def assert_same_bits(found, expected):
     assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
 
 
-def test_formula(device, kind):
-    """Equals upsampling and a loop over the valid pixels, with berHu's c held constant."""
+def test_equals_pytorch_functions(device, kind):
+    """Equals upsampling and a loop over the valid pixels, with c of berHu as a constant."""
     depth, target, valid, _ = case(device, kind)
     loss = upsample_depth_loss(depth, target, kind, valid)
     (grad,) = torch.autograd.grad(loss, depth)
@@ -163,8 +163,8 @@ def test_formula(device, kind):
     torch.testing.assert_close(grad, torch.autograd.grad(expected, exact)[0].float())
 
 
-def test_largest_error_is_that_of_the_batch(device):
-    """A single large error, wherever it is, sets berHu's c for every pixel."""
+def test_threshold_uses_the_largest_error_of_the_batch(device):
+    """A single large error anywhere sets c of berHu for every pixel."""
     depth = torch.zeros(2, 1, 2, 3, device=device)
     places = [(0, 0, 0), (1, 5, 12), (0, 8, 3), (1, 4, 7)]
     losses = []
@@ -177,7 +177,7 @@ def test_largest_error_is_that_of_the_batch(device):
     assert losses == pytest.approx([expected] * len(losses), rel=1e-6)
 
 
-def test_no_mask_is_all_valid(device, kind):
+def test_without_mask_all_pixels_are_valid(device, kind):
     depth, target, valid, _ = case(device, kind)
     target = target.nan_to_num(1.0)
     found = run(upsample_depth_loss, (depth, target, kind, None))
@@ -185,7 +185,7 @@ def test_no_mask_is_all_valid(device, kind):
 
 
 @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
-def test_invalid_targets_count_nowhere(device, kind, value):
+def test_invalid_targets_have_no_effect(device, kind, value):
     depth, target, valid, _ = case(device, kind)
     expected = run(upsample_depth_loss, (depth, target.masked_fill(~valid, 0.0), kind, valid))
     found = run(upsample_depth_loss, (depth, target.masked_fill(~valid, value), kind, valid))
@@ -212,7 +212,7 @@ def test_no_pixels(device, kind, shape):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_not_a_number_is_not_hidden(device, kind, value):
+def test_nan_and_infinity_reach_the_loss(device, kind, value):
     depth, target, valid, _ = case(device, kind)
     valid[1, 0, 8, 12] = True
     wrong = target.clone()
@@ -223,7 +223,7 @@ def test_not_a_number_is_not_hidden(device, kind, value):
     assert not torch.isfinite(upsample_depth_loss(depth, target, kind, valid))
 
 
-def test_no_error_at_all(device, kind):
+def test_errors_of_zero(device, kind):
     """Neither 0 / 0 in berHu's threshold nor a slope where there is no error."""
     depth = torch.randn(2, 1, 5, 6, device=device, requires_grad=True)
     loss, grad = run(upsample_depth_loss, (depth, depth.detach(), kind, None))
@@ -261,7 +261,7 @@ def test_other_target_dtype(device, kind, dtypes):
 
 
 def test_float64_depth(kind):
-    """The reference in float64, whatever the target's dtype."""
+    """float64 depth uses the reference for any dtype of target."""
     depth, target, valid, _ = case("cpu", kind)
     exact = run(
         upsample_depth_loss, (depth.detach().double().requires_grad_(), target, kind, valid)
@@ -271,7 +271,7 @@ def test_float64_depth(kind):
         torch.testing.assert_close(f.double(), e, rtol=1e-5, atol=1e-7)
 
 
-def test_no_silent_second_derivative():
+def test_second_derivative_raises():
     require("cpp", "cpu")
     depth, target, valid, kind = case("cpu", "berhu")
     with ops.backend("cpp"):
@@ -281,7 +281,7 @@ def test_no_silent_second_derivative():
 
 
 def test_backward_scales_and_accumulates(device, kind):
-    """Retained graphs and factors behave as for any PyTorch loss."""
+    """Retained graphs and scaled losses work as for any PyTorch loss."""
     depth, target, valid, _ = case(device, kind)
     loss = upsample_depth_loss(depth, target, kind, valid)
     (once,) = torch.autograd.grad(loss, depth, retain_graph=True)

@@ -1,1 +1,1 @@
-"""Triton kernels, one module an op. Importing one needs triton; the package does not."""
+"""Triton kernels, one module per op. Importing a module needs triton; the package does not."""

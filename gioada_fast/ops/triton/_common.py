@@ -1,7 +1,7 @@
-"""What Triton kernels share: the device of a launch, bilinear resizing, the end of a mean loss.
+"""Shared by the Triton kernels: the device of a launch, bilinear resizing, mean losses.
 
-Upsampling leaves, for each cell of the input's grid, what its pixels sum to: ``total_kernel`` makes
-a mean loss of that, ``launch_gradient`` the gradient of the input.
+The upsampling kernels write sums over the pixels of each cell. ``total_kernel`` combines them to a
+mean loss, ``launch_gradient`` to the gradient of the input.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
 @triton.jit
 def cell_begin(cell, size_in, size_out):
     # First output index of a cell; see cell_begin in csrc/common.h.
-    spread = tl.maximum(size_in - 1, 1)
-    begin = (cell * (size_out - 1) + spread - 1) // spread
+    cells = tl.maximum(size_in - 1, 1)
+    begin = (cell * (size_out - 1) + cells - 1) // cells
     begin = tl.where(cell <= 0, 0, begin)
-    at_end = (cell >= spread) | ((size_out == 1) & (cell > 0))
+    at_end = (cell >= cells) | ((size_out == 1) & (cell > 0))
     return tl.where(at_end, size_out, begin)
 
 
@@ -37,11 +37,11 @@ def cell_of(index, size_in, size_out):
 
 
 @triton.jit
-def upper_weight(index, cell, size_in, size_out):
-    # Weight of point cell + 1; 0 where there is but one point on a side.
+def frac_of(index, cell, size_in, size_out):
+    # Weight of point cell + 1; 0 if either side has only one point.
     rest = index * (size_in - 1) - cell * (size_out - 1)
-    upper = rest.to(tl.float32) / tl.maximum(size_out - 1, 1).to(tl.float32)
-    return tl.where((size_in == 1) | (size_out == 1), 0.0, upper)
+    frac = rest.to(tl.float32) / tl.maximum(size_out - 1, 1).to(tl.float32)
+    return tl.where((size_in == 1) | (size_out == 1), 0.0, frac)
 
 
 @triton.jit
@@ -89,7 +89,7 @@ def gradient_kernel(
     cells_y = tl.maximum(h - 1, 1)
     total = tl.zeros([BLOCK], tl.float32)
     for corner in tl.static_range(4):
-        # As that corner, the point belongs to the cell this far up and to the left.
+        # The point is this corner of the cell at that distance up and to the left.
         cell_y = y - corner // 2
         cell_x = x - corner % 2
         there = (cell_y >= 0) & (cell_y < cells_y) & (cell_x >= 0) & (cell_x < cells_x)

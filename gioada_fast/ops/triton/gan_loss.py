@@ -1,7 +1,7 @@
 """Triton kernels of ``gan_loss``: one launch for all maps, forward and backward.
 
-Maps are a tuple of pointers. The forward has one program for each part of a map, and one part
-where maps are as small as discriminators make them: then its sum is the result.
+Maps are a tuple of pointers. The forward has one program for each part of a map. Maps of usual
+discriminators have one part, whose sum is the result.
 """
 
 import torch
@@ -17,8 +17,8 @@ WARPS = 16
 
 
 @triton.jit
-def of_map(map, values):
-    # values[map] of a tuple, chosen at run time.
+def select(map, values):
+    # values[map] of a tuple, for an index that is known at run time.
     chosen = values[0]
     for k in tl.static_range(1, len(values)):
         chosen = tl.where(map == k, values[k], chosen)
@@ -27,13 +27,13 @@ def of_map(map, values):
 
 @triton.jit
 def loss_of(x, real, KIND: tl.constexpr):
-    # Comparisons are such that NaN stays NaN.
+    # The comparisons keep NaN.
     if KIND == "lsgan":
         error = x - real
         return error * error
     v = x - 2.0 * real * x  # -s x
     if KIND == "bce":
-        # log(1 + e) for 0 <= e <= 1, relative to its own size: 2 atanh(e / (2 + e)) by its series
+        # log(1 + e) with a small relative error: the power series of 2 atanh(e / (2 + e))
         e = tl.exp(-tl.abs(v))
         z = e / (2.0 + e)
         q = z * z
@@ -76,9 +76,9 @@ def loss_kernel(
 ):
     map = tl.program_id(0)
     part = tl.program_id(1).to(tl.int64)
-    x = of_map(map, logits)
-    count = of_map(map, elements)
-    is_real = of_map(map, real)
+    x = select(map, logits)
+    count = select(map, elements)
+    is_real = select(map, real)
     sums = tl.zeros([BLOCK], tl.float32)
     start = part * PART
     end = tl.minimum(start + PART, count)
@@ -102,10 +102,10 @@ def backward_kernel(
     BLOCK: tl.constexpr,
 ):
     map = tl.program_id(0)
-    x = of_map(map, logits)
-    g = of_map(map, grad)
-    count = of_map(map, elements)
-    is_real = of_map(map, real)
+    x = select(map, logits)
+    g = select(map, grad)
+    count = select(map, elements)
+    is_real = select(map, real)
     i = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     scale = tl.load(grad_loss + map) / tl.maximum(count, 1).to(tl.float32)
     value = tl.load(x + i, mask=i < count, other=0.0).to(tl.float32)

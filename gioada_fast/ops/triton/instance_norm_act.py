@@ -1,7 +1,7 @@
-"""Triton kernels of ``instance_norm_act``: a reduction and an elementwise walk each way.
+"""Triton kernels of ``instance_norm_act``: a reduction and an elementwise pass in each direction.
 
-A program of a reduction has a chunk of an image's pixels and a block of channels; a small kernel
-completes what the chunks leave, in a fixed order. No atomics: the same bits every run.
+A program of a reduction processes a chunk of an image's pixels and a block of channels; a small
+kernel combines the chunks in a fixed order. No atomics: every run gives the same bits.
 """
 
 import torch
@@ -12,10 +12,9 @@ from torch import Tensor
 from gioada_fast.ops.triton._common import on_device_of
 
 ELEMENTS = 1024  # of a block [pixels, channels]
-MOST_CHANNELS = 64  # of a block
+MAX_CHANNELS = 64  # of a block
 BLOCKS_OF_CHUNK = 8  # of pixels, one after the other
-TOTAL_CHANNELS = 32  # of a block [chunks, channels] that completes sums,
-TOTAL_CHUNKS = 16  # and its chunks
+TOTAL_CHUNKS, TOTAL_CHANNELS = 16, 32  # of a block that combines chunks
 
 
 @triton.jit
@@ -106,7 +105,7 @@ def statistics_kernel(
     total = tl.sum(means * counts, axis=0) / pixels
     difference = means - total[None, :]
     variance = tl.sum(squares + difference * difference * counts, axis=0) / pixels + eps
-    # 0 with eps 0: constant to the last bit; see reciprocal_deviation in csrc/instance_norm_act.h
+    # 0 for a constant channel with eps 0; see reciprocal_deviation in csrc/instance_norm_act.h
     root = tl.sqrt(tl.where(variance > 0, variance, 1.0))
     scale = tl.where(variance > 0, 1.0 / root, tl.where(variance == 0, 0.0, variance))
     tl.store(mean + n * C + c, total.to(tl.float32), mask=is_channel)
@@ -115,18 +114,18 @@ def statistics_kernel(
 
 @triton.jit
 def reflect(padded, size, PAD: tl.constexpr):
-    # The source of a padded index; see reflect in csrc/instance_norm_act.h.
+    # The index that padding copies to a padded index; see reflect in csrc/instance_norm_act.h.
     index = tl.abs(padded - PAD)
     return tl.where(index < size, index, 2 * (size - 1) - index)
 
 
 @triton.jit
 def image_of(image, index, size, PAD: tl.constexpr):
-    # A padded index with this source, or -1; see image_of in csrc/instance_norm_act.h.
+    # A padded index that is a copy of this index, or -1; see image_of in csrc/instance_norm_act.h.
     from_end = size - 1 - index
-    lower = tl.where((index >= 1) & (index <= PAD), PAD - index, -1)
-    upper = tl.where((from_end >= 1) & (from_end <= PAD), PAD + size - 1 + from_end, -1)
-    return tl.where(image == 0, PAD + index, tl.where(image == 1, lower, upper))
+    lo = tl.where((index >= 1) & (index <= PAD), PAD - index, -1)
+    hi = tl.where((from_end >= 1) & (from_end <= PAD), PAD + size - 1 + from_end, -1)
+    return tl.where(image == 0, PAD + index, tl.where(image == 1, lo, hi))
 
 
 @triton.jit
@@ -172,7 +171,7 @@ def normalize_kernel(
 
 @triton.jit
 def fold(grad, n, y, x, c, H, W, C, mask, PAD: tl.constexpr):
-    # [pixels, channels] sums over all that padding made of pixels (y, x) of image n.
+    # [pixels, channels] sums over all copies of pixels (y, x) of image n that padding made.
     width = W + 2 * PAD
     grad += n * (H + 2 * PAD) * width * C
     direct = ((y + PAD) * width + x + PAD).to(tl.int64)[:, None] * C + c[None, :]
@@ -181,7 +180,7 @@ def fold(grad, n, y, x, c, H, W, C, mask, PAD: tl.constexpr):
         mirrored = (y <= PAD) | (y >= H - 1 - PAD) | (x <= PAD) | (x >= W - 1 - PAD)
         if tl.max(mirrored.to(tl.int32), axis=0) > 0:
             image = 1
-            while image < 9:  # unrolled, its loads would not fit into registers
+            while image < 9:  # not unrolled: the loads would not fit into registers
                 row = image_of(image // 3, y, H, PAD)
                 column = image_of(image % 3, x, W, PAD)
                 there = mask & ((row >= 0) & (column >= 0))[:, None]
@@ -227,7 +226,7 @@ def sums_kernel(
             tl.store(grad_residual + at, gz.to(grad_residual.dtype.element_ty), mask=mask)
         gz = tl.where(centred > 0, gz, negative_slope * gz)
         sum_gz += tl.sum(gz, axis=0)
-        # with outliers the gradient is a small difference of large terms, of which this is one
+        # float64: with outliers, the gradient is a small difference of large terms like this
         sum_gzx += tl.sum(tl.where(mask, gz * centred, 0.0).to(tl.float64), axis=0)
         start += BLOCK_P
     out = partial + tl.program_id(0).to(tl.int64) * 2 * C + c
@@ -303,7 +302,7 @@ def gradient_kernel(
 
 def _block(channels: int) -> dict[str, int]:
     """Pixels and channels of a block."""
-    block_c = min(triton.next_power_of_2(channels), MOST_CHANNELS)
+    block_c = min(triton.next_power_of_2(channels), MAX_CHANNELS)
     return {"BLOCK_P": ELEMENTS // block_c, "BLOCK_C": block_c}
 
 
@@ -369,7 +368,7 @@ def launch_backward(
     grad_x: Tensor,
     grad_residual: Tensor,
 ) -> None:
-    """Fill the gradients; all channels-last, ``grad_residual`` empty where not wanted."""
+    """Fill the gradients; all channels-last, ``grad_residual`` is empty if not needed."""
     n, c, h, w = x.shape
     block = _block(c)
     chunk = block["BLOCK_P"] * BLOCKS_OF_CHUNK

@@ -13,9 +13,9 @@ from torch import Tensor
 from gioada_fast.ops.triton._common import (
     cell_begin,
     cell_of,
+    frac_of,
     launch_gradient,
     on_device_of,
-    upper_weight,
 )
 
 FORWARD_ELEMENTS = 1024  # of a block [pixels, classes]
@@ -23,12 +23,12 @@ BACKWARD_ELEMENTS = 1024
 
 
 @triton.jit
-def interpolate(p, right, down, right_weight, down_weight, mask):
-    upper = tl.load(p, mask, 0.0).to(tl.float32) * (1.0 - right_weight)
-    upper += tl.load(p + right, mask, 0.0).to(tl.float32) * right_weight
-    lower = tl.load(p + down, mask, 0.0).to(tl.float32) * (1.0 - right_weight)
-    lower += tl.load(p + down + right, mask, 0.0).to(tl.float32) * right_weight
-    return upper * (1.0 - down_weight) + lower * down_weight
+def interpolate(p, right, down, frac_x, frac_y, mask):
+    above = tl.load(p, mask, 0.0).to(tl.float32) * (1.0 - frac_x)
+    above += tl.load(p + right, mask, 0.0).to(tl.float32) * frac_x
+    below = tl.load(p + down, mask, 0.0).to(tl.float32) * (1.0 - frac_x)
+    below += tl.load(p + down + right, mask, 0.0).to(tl.float32) * frac_x
+    return above * (1.0 - frac_y) + below * frac_y
 
 
 @triton.jit
@@ -60,8 +60,8 @@ def forward_kernel(
     n = pixel // W // H
     cell_x = cell_of(x, w, W)
     cell_y = cell_of(y, h, H)
-    right_weight = upper_weight(x, cell_x, w, W)
-    down_weight = upper_weight(y, cell_y, h, H)
+    frac_x = frac_of(x, cell_x, w, W)
+    frac_y = frac_of(y, cell_y, h, H)
     more_x = w > 1
     more_y = h > 1
 
@@ -73,8 +73,8 @@ def forward_kernel(
         corner[:, None] + (classes.to(tl.int64) * stride_c)[None, :],
         tl.where(more_x, stride_w, 0),
         tl.where(more_y, stride_h, 0),
-        right_weight[:, None],
-        down_weight[:, None],
+        frac_x[:, None],
+        frac_y[:, None],
         inside[:, None] & is_class[None, :],
     )
     z = tl.where(is_class[None, :], z, float("-inf"))
@@ -88,8 +88,8 @@ def forward_kernel(
             corner + cell_x.to(tl.int64) * depth_stride_w,
             tl.where(more_x, depth_stride_w, 0),
             tl.where(more_y, depth_stride_h, 0),
-            right_weight,
-            down_weight,
+            frac_x,
+            frac_y,
             inside,
         )
         tl.store(at + C, value, mask=inside)
@@ -157,14 +157,14 @@ def backward_kernel(
         x = x_begin + pixel % width
         at = grad + n * grad_stride_n + y.to(tl.int64) * grad_stride_h
         at += x.to(tl.int64) * grad_stride_w
-        down_weight = upper_weight(y, cell_y, h, H)
-        right_weight = upper_weight(x, cell_x, w, W)
+        frac_y = frac_of(y, cell_y, h, H)
+        frac_x = frac_of(x, cell_x, w, W)
         if WANTS_LOGITS:
-            d = down_weight[:, None]
-            r = right_weight[:, None]
-            upper_row = z00[None, :] * (1.0 - r) + z01[None, :] * r
-            lower_row = z10[None, :] * (1.0 - r) + z11[None, :] * r
-            z = upper_row * (1.0 - d) + lower_row * d
+            d = frac_y[:, None]
+            r = frac_x[:, None]
+            row_above = z00[None, :] * (1.0 - r) + z01[None, :] * r
+            row_below = z10[None, :] * (1.0 - r) + z11[None, :] * r
+            z = row_above * (1.0 - d) + row_below * d
             z = tl.where(is_class[None, :], z, float("-inf"))
             exps = tl.exp(z - tl.max(z, axis=1)[:, None])
             probability = exps * (1.0 / tl.sum(exps, axis=1))[:, None]
@@ -183,12 +183,12 @@ def backward_kernel(
         if WANTS_DEPTH:
             at += C.to(tl.int64) * grad_stride_c
             g_depth = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-            d_right = g_depth * right_weight
+            d_right = g_depth * frac_x
             d_left = g_depth - d_right
-            d01 += tl.sum(d_right * (1.0 - down_weight))
-            d11 += tl.sum(d_right * down_weight)
-            d00 += tl.sum(d_left * (1.0 - down_weight))
-            d10 += tl.sum(d_left * down_weight)
+            d01 += tl.sum(d_right * (1.0 - frac_y))
+            d11 += tl.sum(d_right * frac_y)
+            d00 += tl.sum(d_left * (1.0 - frac_y))
+            d10 += tl.sum(d_left * frac_y)
         start += BLOCK_P
 
     channels = C * WANTS_LOGITS + WANTS_DEPTH
@@ -234,7 +234,7 @@ def launch(logits: Tensor, depth: Tensor | None, out: Tensor) -> None:
 
 
 def launch_backward(grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_depth: Tensor) -> None:
-    """Fill ``grad_logits`` [N, C, h, w] and ``grad_depth`` [N, 1, h, w], or either where not empty.
+    """Fill ``grad_logits`` [N, C, h, w] and ``grad_depth`` [N, 1, h, w], unless they are empty.
 
     Both are float32 and channels-last; ``grad`` [N, C (+ 1), H, W] has at least one pixel.
     """

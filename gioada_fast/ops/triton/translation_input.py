@@ -1,7 +1,7 @@
-"""Triton kernel of ``translation_input``: one element of the result for each lane.
+"""Triton kernel of ``translation_input``: each lane computes one element of the result.
 
-Neighbouring lanes write neighbouring channels, so stores are whole lines; the few bytes that a
-pixel's channels share come from the cache.
+Adjacent lanes write adjacent channels, so stores fill whole cache lines. All channels of a pixel
+read the same few bytes, which stay in the cache.
 """
 
 import triton

@@ -1,20 +1,20 @@
 """Triton kernel of ``upsample_confusion_matrix``: a block of pixels in one row of cells at a time.
 
-The best class of each pixel so far stays in registers while the classes pass by, four logits each
-for a column of the block. Up to 32 classes, a program counts its pixels in a histogram of its own;
-above, every pixel goes to the result. Additions are of integers: their order changes nothing.
+A program loops over the classes, reads four logits per class and column, and keeps the best class
+of each pixel in registers. Up to 32 classes, it counts its pixels in its own histogram; above, it
+adds every pixel to the result. Additions are of integers, so their order does not matter.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from gioada_fast.ops.triton._common import cell_begin, cell_of, on_device_of, upper_weight
+from gioada_fast.ops.triton._common import cell_begin, cell_of, frac_of, on_device_of
 
 ROWS, COLUMNS = 8, 64  # of a block of pixels; 128 columns would spill
 PROGRAMS = 1024  # enough for any GPU
-MOST_BINS = 1024
-LARGEST = tl.constexpr(2.0**126)  # limits infinities, as in csrc/upsample_confusion_matrix.h
+MAX_BINS = 1024
+MAX_LOGIT = tl.constexpr(2.0**126)  # limits infinities, as in csrc/upsample_confusion_matrix.h
 NAN = tl.constexpr(tl.PropagateNan.ALL)
 
 
@@ -51,7 +51,7 @@ def count_kernel(
         x = tile % tiles_x * COLUMNS + tl.arange(0, COLUMNS)
         inside = x < W
         column = cell_of(x, w, W)
-        x_upper = upper_weight(x, column, w, W)
+        x_upper = frac_of(x, column, w, W)
         corner = (
             logits + n * stride_n + row.to(tl.int64) * stride_h + column.to(tl.int64) * stride_w
         )
@@ -59,7 +59,7 @@ def count_kernel(
         y_end = cell_begin(row + 1, h, H)
         while y_start < y_end:
             y = y_start + tl.arange(0, ROWS)
-            y_upper = upper_weight(y, row, h, H)[:, None]
+            y_upper = frac_of(y, row, h, H)[:, None]
             best = tl.full([ROWS, COLUMNS], float("-inf"), tl.float32)
             predicted = tl.zeros([ROWS, COLUMNS], tl.int32)
             at = corner
@@ -69,14 +69,14 @@ def count_kernel(
                 z01 = tl.load(at + right, mask=inside, other=0.0).to(tl.float32)
                 z10 = tl.load(at + down, mask=inside, other=0.0).to(tl.float32)
                 z11 = tl.load(at + down + right, mask=inside, other=0.0).to(tl.float32)
-                z00 = tl.clamp(z00, -LARGEST, LARGEST, propagate_nan=NAN)
-                z01 = tl.clamp(z01, -LARGEST, LARGEST, propagate_nan=NAN)
-                z10 = tl.clamp(z10, -LARGEST, LARGEST, propagate_nan=NAN)
-                z11 = tl.clamp(z11, -LARGEST, LARGEST, propagate_nan=NAN)
+                z00 = tl.clamp(z00, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
+                z01 = tl.clamp(z01, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
+                z10 = tl.clamp(z10, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
+                z11 = tl.clamp(z11, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
                 above = (1.0 - x_upper) * z00 + x_upper * z01
                 below = (1.0 - x_upper) * z10 + x_upper * z11
                 z = (1.0 - y_upper) * above[None, :] + y_upper * below[None, :]
-                # As in torch.argmax: the first of equals, and of NaNs, which are the largest.
+                # As torch.argmax: the first of equals wins, NaN is largest, and the first NaN wins.
                 better = (z > best) | ((z != z) & (best == best))
                 best = tl.where(better, z, best)
                 predicted = tl.where(better, c, predicted)
@@ -123,5 +123,5 @@ def launch(logits: Tensor, labels: Tensor, ignore_index: int, counts: Tensor) ->
             programs,
             ROWS=ROWS,
             COLUMNS=COLUMNS,
-            BINS=bins if bins <= MOST_BINS else 0,
+            BINS=bins if bins <= MAX_BINS else 0,
         )

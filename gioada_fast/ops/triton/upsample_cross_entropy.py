@@ -1,8 +1,8 @@
 """Triton kernels of ``upsample_cross_entropy``: one program for each cell of the logits' grid.
 
-All pixels of a cell depend on its four corners, and give their gradient to them. A program sums
-that over its pixels; a second kernel sums losses and weights; a third collects each point's
-gradient from the four cells around it. No atomics: the same bits every run.
+The pixels of a cell depend on its four corners. A program sums the corners' gradients over its
+pixels; a second kernel sums losses and weights; a third adds up the gradient of each point from the
+four cells around it. No atomics: every run gives the same bits.
 """
 
 import triton
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gioada_fast.ops.triton._common import (
     cell_begin,
+    frac_of,
     launch_gradient,
     on_device_of,
     total_kernel,
-    upper_weight,
 )
 
 ELEMENTS = 1024  # of a block [pixels, classes]
@@ -86,11 +86,11 @@ def cells_kernel(
         else:
             pixel_weight = counts.to(tl.float32)
 
-        down_weight = upper_weight(y, cell_y, h, H)[:, None]
-        right_weight = upper_weight(x, cell_x, w, W)[:, None]
-        upper_row = z00[None, :] * (1.0 - right_weight) + z01[None, :] * right_weight
-        lower_row = z10[None, :] * (1.0 - right_weight) + z11[None, :] * right_weight
-        z = upper_row * (1.0 - down_weight) + lower_row * down_weight
+        frac_y = frac_of(y, cell_y, h, H)[:, None]
+        frac_x = frac_of(x, cell_x, w, W)[:, None]
+        row_above = z00[None, :] * (1.0 - frac_x) + z01[None, :] * frac_x
+        row_below = z10[None, :] * (1.0 - frac_x) + z11[None, :] * frac_x
+        z = row_above * (1.0 - frac_y) + row_below * frac_y
         z = tl.where(is_class[None, :], z, float("-inf"))
         is_label = classes[None, :] == label[:, None]
         largest = tl.max(z, axis=1)
@@ -104,12 +104,12 @@ def cells_kernel(
         if WANTS_GRAD:
             g = exps * (pixel_weight / total)[:, None]
             g -= tl.where(is_label, pixel_weight[:, None], 0.0)
-            g_right = g * right_weight
+            g_right = g * frac_x
             g_left = g - g_right
-            g01 += tl.sum(g_right * (1.0 - down_weight), axis=0)
-            g11 += tl.sum(g_right * down_weight, axis=0)
-            g00 += tl.sum(g_left * (1.0 - down_weight), axis=0)
-            g10 += tl.sum(g_left * down_weight, axis=0)
+            g01 += tl.sum(g_right * (1.0 - frac_y), axis=0)
+            g11 += tl.sum(g_right * frac_y, axis=0)
+            g00 += tl.sum(g_left * (1.0 - frac_y), axis=0)
+            g10 += tl.sum(g_left * frac_y, axis=0)
         start += BLOCK_P
 
     tl.store(sums + 2 * program, loss)

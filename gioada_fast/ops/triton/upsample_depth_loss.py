@@ -1,9 +1,9 @@
-"""Triton kernels of ``upsample_depth_loss``: a program for some cells, side by side, of the grid.
+"""Triton kernels of ``upsample_depth_loss``: one program for several adjacent cells of the grid.
 
-All pixels of a cell depend on its four corners, and give their gradient to them. A program sums
-that over the pixels of each cell; then losses are summed, and each point's gradient is collected
-from the four cells around it. BerHu finds the largest error in a first pass. No atomics: the same
-bits every run.
+The pixels of a cell depend on its four corners. A program sums the corners' gradients over the
+pixels of each cell; further kernels sum the losses, and add up the gradient of each point from the
+four cells around it. BerHu first needs a pass for the largest error. No atomics: every run gives
+the same bits.
 """
 
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from gioada_fast.ops.triton._common import (
     cell_begin,
+    frac_of,
     launch_gradient,
     on_device_of,
     total_kernel,
-    upper_weight,
 )
 
 CELLS = 16  # of a program
@@ -69,7 +69,7 @@ def cells_kernel(
     y_begin = cell_begin(cell_y, h, H)
     width = cell_begin(cell_x + 1, w, W) - x_begin
     pixels = width * (cell_begin(cell_y + 1, h, H) - y_begin)
-    most = tl.max(pixels)
+    max_pixels = tl.max(pixels)
     x_begin = x_begin[:, None]
     width = tl.maximum(width, 1)[:, None]
 
@@ -81,22 +81,22 @@ def cells_kernel(
     g10 = tl.zeros([CELLS], tl.float32)
     g11 = tl.zeros([CELLS], tl.float32)
     start = 0
-    while start < most:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
+    while start < max_pixels:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
         pixel = (start + tl.arange(0, PIXELS))[None, :]
         counts = pixel < pixels[:, None]
         y = y_begin + pixel // width
         x = x_begin + pixel % width
         at = (n * H + y) * W + x
-        # Read whether valid or not: so the two loads do not wait for each other.
+        # Reads the target of invalid pixels too, so that the two loads overlap.
         t = tl.load(target + at, mask=counts, other=0.0).to(tl.float32)
         if HAS_VALID:
             counts = counts & (tl.load(valid + at, mask=counts, other=0) != 0)
 
-        down_weight = upper_weight(y, cell_y, h, H)
-        right_weight = upper_weight(x, cell_x[:, None], w, W)
-        upper_row = z00 * (1.0 - right_weight) + z01 * right_weight
-        lower_row = z10 * (1.0 - right_weight) + z11 * right_weight
-        z = upper_row * (1.0 - down_weight) + lower_row * down_weight
+        frac_y = frac_of(y, cell_y, h, H)
+        frac_x = frac_of(x, cell_x[:, None], w, W)
+        row_above = z00 * (1.0 - frac_x) + z01 * frac_x
+        row_below = z10 * (1.0 - frac_x) + z11 * frac_x
+        z = row_above * (1.0 - frac_y) + row_below * frac_y
         e = tl.where(counts, z - t, 0.0)
         size = tl.abs(e)
         if FIND_LARGEST:
@@ -105,7 +105,7 @@ def cells_kernel(
             f = size
             slope = tl.where(e > 0, 1.0, tl.where(e < 0, -1.0, 0.0))
             if BERHU:
-                # Above c, berHu is |e| + (|e| - c)^2 / 2c; this way nothing overflows.
+                # Above c, berHu is computed as |e| + (|e| - c)^2 / 2c, which cannot overflow.
                 excess = tl.maximum(size - tl.load(threshold), 0.0)
                 ratio = excess * tl.load(threshold + 1)
                 f += excess * (0.5 * ratio)
@@ -113,12 +113,12 @@ def cells_kernel(
             loss += tl.sum(f)
             count += tl.sum(counts.to(tl.int32))
             if WANTS_GRAD:
-                g_right = slope * right_weight
+                g_right = slope * frac_x
                 g_left = slope - g_right
-                g01 += tl.sum(g_right * (1.0 - down_weight), axis=1)
-                g11 += tl.sum(g_right * down_weight, axis=1)
-                g00 += tl.sum(g_left * (1.0 - down_weight), axis=1)
-                g10 += tl.sum(g_left * down_weight, axis=1)
+                g01 += tl.sum(g_right * (1.0 - frac_y), axis=1)
+                g11 += tl.sum(g_right * frac_y, axis=1)
+                g00 += tl.sum(g_left * (1.0 - frac_y), axis=1)
+                g10 += tl.sum(g_left * frac_y, axis=1)
         start += PIXELS
 
     if FIND_LARGEST:
