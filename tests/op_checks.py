@@ -23,11 +23,13 @@ TARGETS = [  # back end, device
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-def require(backend: str, device: str) -> tuple[str, str]:
-    """Skip, with the reason, where the back end does not run on the device; returns both."""
+def require(backend: str, device: str, op: str | None = None) -> tuple[str, str]:
+    """Skip, with the reason, unless the back end runs (the op) on the device; returns both."""
     found = ops.backends()[backend]
     if device not in found.devices:
         pytest.skip(f"{backend} does not run on {device}: {found.detail}")
+    if op is not None and backend not in ops.registered()[op].backends_on(device):
+        pytest.skip(f"{op} has no {backend} kernel")
     return backend, device
 
 
@@ -140,7 +142,7 @@ class OpChecks:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("target", TARGETS)
     def test_as_good_as_eager(self, target, dtype, shape_id, count_case):
-        backend, device = require(*target)
+        backend, device = require(*target, self.name)
         if target == ("triton", "cpu") and shape_id not in self.interpreted:
             pytest.skip("too large for Triton's interpreter")
         inputs = cast(self.seeded(shape_id), dtype, device)
@@ -151,7 +153,7 @@ class OpChecks:
     @pytest.mark.parametrize("target", TARGETS)
     def test_any_memory_format(self, target):
         """Layout changes no bit; results are channels-last, gradients too, in their own dtype."""
-        backend, device = require(*target)
+        backend, device = require(*target, self.name)
         inputs = cast(self.small(), torch.float32, device)
         with ops.backend(backend):
             expected = run(self.fused, inputs)
@@ -167,7 +169,7 @@ class OpChecks:
     @pytest.mark.parametrize("target", TARGETS)
     def test_deterministic(self, target, shape_id):
         """The same bits every run, for any number of threads."""
-        backend, device = require(*target)
+        backend, device = require(*target, self.name)
         if target == ("triton", "cpu"):
             pytest.skip("the interpreter is sequential")
         inputs = cast(self.seeded(shape_id), torch.float32, device)
@@ -200,7 +202,7 @@ class OpChecks:
     @pytest.mark.parametrize("target", TARGETS)
     def test_without_gradient(self, target):
         """no_grad and detached inputs give the same value, and nothing to go backward through."""
-        backend, device = require(*target)
+        backend, device = require(*target, self.name)
         inputs = cast(self.small(), torch.float32, device)
         with ops.backend(backend):
             expected = self.fused(*inputs)
@@ -220,7 +222,7 @@ class OpChecks:
     @pytest.mark.parametrize("target", TARGETS)
     def test_opcheck(self, target):
         """Schema, fake tensors, autograd registration and AOT dispatch, by PyTorch's own checks."""
-        backend, device = require(*target)
+        backend, device = require(*target, self.name)
         operator = getattr(torch.ops.gioada_fast, self.name).default
         torch.library.opcheck(operator, self.operator_inputs(backend, device))
 

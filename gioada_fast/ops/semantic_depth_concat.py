@@ -57,7 +57,7 @@ def _check(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> None:
 def _fake(logits: Tensor, depth: Tensor | None, height: int, width: int, backend: str) -> Tensor:
     """Channels-last."""
     n, c = logits.shape[:2]
-    channels = c + (depth is not None)
+    channels = c + int(depth is not None)  # torch 2.11 cannot add a bool to a symbolic size
     return logits.new_empty((n, height, width, channels)).permute(0, 3, 1, 2)
 
 

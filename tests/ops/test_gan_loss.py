@@ -79,7 +79,7 @@ class TestGanLoss(OpChecks):
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
 def device(request):
     """A device, once for each back end that runs on it."""
-    backend, device = require(*request.param)
+    backend, device = require(*request.param, "gan_loss")
     with ops.backend(backend):
         yield device
 

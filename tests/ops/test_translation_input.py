@@ -119,7 +119,7 @@ BACKENDS = [*TARGETS, pytest.param(("reference", "cpu"), id="reference")]
 @pytest.fixture(params=BACKENDS)
 def device(request):
     """A device, once for each back end that runs on it."""
-    backend, device = require(*request.param)
+    backend, device = require(*request.param, "translation_input")
     with ops.backend(backend):
         yield device
 
@@ -130,7 +130,7 @@ def test_values_are_exact(target, dtype):
     """Every byte value is rounded once and every channel is in its place."""
     if target == ("triton", "cpu") and dtype == torch.bfloat16:
         pytest.skip("Triton's interpreter rounds to bfloat16 towards zero")
-    backend, device = require(*target)
+    backend, device = require(*target, "translation_input")
     image = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16).to(device)
     image[:, 1] = image[:, 1].flip(-1)
     depth = torch.rand(1, 1, 16, 16, device=device)

@@ -21,6 +21,11 @@ from gioada_fast.ops.triton._common import (
 FORWARD_ELEMENTS = 1024  # of a block [pixels, classes]
 BACKWARD_ELEMENTS = 1024
 
+# Triton lays a block out over threads by what it knows of strides, and the layout sets the order of
+# sums over classes. Unspecialised strides keep the bits the same for every memory format.
+LOGIT_STRIDES = ["stride_n", "stride_c", "stride_h", "stride_w"]
+DEPTH_STRIDES = ["depth_stride_n", "depth_stride_h", "depth_stride_w"]
+
 
 @triton.jit
 def interpolate(p, right, down, frac_x, frac_y, mask):
@@ -31,7 +36,7 @@ def interpolate(p, right, down, frac_x, frac_y, mask):
     return above * (1.0 - frac_y) + below * frac_y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=LOGIT_STRIDES + DEPTH_STRIDES)
 def forward_kernel(
     logits,  # [N, C, h, w], any strides
     depth,  # [N, 1, h, w], any strides, read if HAS_DEPTH
@@ -79,7 +84,7 @@ def forward_kernel(
     )
     z = tl.where(is_class[None, :], z, float("-inf"))
     exps = tl.exp(z - tl.max(z, axis=1)[:, None])
-    probability = exps * (1.0 / tl.sum(exps, axis=1))[:, None]
+    probability = exps * tl.div_rn(1.0, tl.sum(exps, axis=1))[:, None]
     at = out + pixel * (C + HAS_DEPTH)
     tl.store(at[:, None] + classes[None, :], probability, mask=inside[:, None] & is_class[None, :])
     if HAS_DEPTH:
@@ -95,7 +100,7 @@ def forward_kernel(
         tl.store(at + C, value, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=LOGIT_STRIDES)
 def backward_kernel(
     grad,  # [N, C (+ 1), H, W], any strides
     logits,  # [N, C, h, w], any strides, read if WANTS_LOGITS
@@ -167,12 +172,15 @@ def backward_kernel(
             z = row_above * (1.0 - d) + row_below * d
             z = tl.where(is_class[None, :], z, float("-inf"))
             exps = tl.exp(z - tl.max(z, axis=1)[:, None])
-            probability = exps * (1.0 / tl.sum(exps, axis=1))[:, None]
+            probability = exps * tl.div_rn(1.0, tl.sum(exps, axis=1))[:, None]
             g = tl.load(
                 at[:, None] + (classes.to(tl.int64) * grad_stride_c)[None, :],
                 mask=inside[:, None] & is_class[None, :],
                 other=0.0,
             ).to(tl.float32)
+            # The mean is subtracted twice: probabilities do not quite sum to 1, and after the first
+            # subtraction that error is relative to the differences of g instead of to g.
+            g -= tl.sum(probability * g, axis=1)[:, None]
             g = probability * (g - tl.sum(probability * g, axis=1)[:, None])
             g_right = g * r
             g_left = g - g_right
@@ -181,7 +189,7 @@ def backward_kernel(
             g00 += tl.sum(g_left * (1.0 - d), axis=0)
             g10 += tl.sum(g_left * d, axis=0)
         if WANTS_DEPTH:
-            at += C.to(tl.int64) * grad_stride_c
+            at += tl.cast(C, tl.int64) * grad_stride_c  # C is a constant if it is 1
             g_depth = tl.load(at, mask=inside, other=0.0).to(tl.float32)
             d_right = g_depth * frac_x
             d_left = g_depth - d_right
