@@ -4,6 +4,7 @@ import functools
 import importlib
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch  # before _C: both then share torch's OpenMP runtime
 from torch import Tensor
@@ -12,8 +13,7 @@ native: ModuleType | None
 """``gioada_fast._C``, or None; then ``native_error`` says why."""
 
 try:
-    from gioada_fast import _C as native
-
+    native = importlib.import_module("gioada_fast._C")
     native.read_tensors_of(Tensor)
 except (ImportError, AttributeError) as error:
     native = None
@@ -22,7 +22,7 @@ else:
     native_error = ""
 
 
-def run(kernel: str, backend: str, *arguments: object) -> int | None:
+def run(kernel: str, backend: str, *arguments: Any) -> int | None:
     """Run a kernel on a back end; it writes its results into tensors among the arguments.
 
     Args:

@@ -9,8 +9,9 @@ import functools
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, is_grad_enabled
@@ -96,7 +97,7 @@ def _runs_on(name: str, device_type: str) -> bool:
 # Makes torch.compile evaluate the call instead of tracing into the probes: the result is a constant
 # of the process. torch.compiler.assume_constant_result sets the same attribute, but it imports
 # torch._dynamo, which adds a second to the start of every process.
-_runs_on._dynamo_marked_constant = True
+_runs_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _checked(name: str | None, origin: str) -> str | None:
@@ -191,15 +192,18 @@ class FusedOp:
         self._takes_list = schema.startswith("(Tensor[]")
         self._automatic: dict[str, str] = {}
         self._apply: Callable | None = None
-        if backward is not None:
+        if backward is not None and setup_context is not None:
             torch.library.register_autograd(
                 qualified, backward, setup_context=setup_context, lib=_library
             )
             self._apply = self._autograd_function(setup_context, backward).apply
         _ops[name] = self
 
-    def __call__(self, *args: object) -> Tensor | Sequence[Tensor]:
-        """Run the operator; the last argument is the back end that ``choose`` named."""
+    def __call__(self, *args: Any) -> Any:
+        """Run the operator; the last argument is the back end that ``choose`` named.
+
+        Returns a tensor, or several, as ``fake`` does.
+        """
         # The bypass of the dispatcher, whose round trip through Python costs more than a small
         # kernel. Microseconds of one forward and backward on tiny tensors, minimum of many:
         #

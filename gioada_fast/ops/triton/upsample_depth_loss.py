@@ -125,7 +125,7 @@ def cells_kernel(
         tl.store(largest + program, error)
     else:
         tl.store(sums + 2 * program, loss)
-        tl.store(sums + 2 * program + 1, count.to(tl.float32))
+        tl.store(sums + 2 * program + 1, tl.cast(count, tl.float32))
     if WANTS_GRAD:
         out = partial + ((n * cells_y + cell_y) * cells_x + cell_x) * 4
         tl.store(out, g00, mask=is_cell)
