@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import harness
 from benchmarks.harness import clock, peak_flops, peak_mib, records
 from benchmarks.yardstick import Yardstick
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
@@ -29,7 +30,7 @@ STILL = OptimiserConfig(
     output_discriminator_lr=1e-6,
 )
 """Learning rates so small that the weights hardly change from round to round."""
-SECONDS = 60.0  # time of measurement for each case
+SECONDS = 60.0  # time of measurement per case, times harness.time_factor
 EAGER = "yardstick fp32"
 GRADIENTS_RTOL = 3e-2  # tests/test_yardstick.py gives the reason
 PAPER = ModelConfig(
@@ -260,7 +261,7 @@ def _race(name: str, case: Case, config: Config, device: str) -> dict:
         contender.update()  # creates the optimisers' state
     calls = 5 if device == "cuda" else 1
     once = sum(clock(contender.update, device, calls) for contender in running.values())
-    rounds = max(3, min(50, int(SECONDS * 1e3 / once)))
+    rounds = max(3, min(50, int(harness.time_factor * SECONDS * 1e3 / once)))
     for _ in range(rounds):
         for contender in running.values():
             contender.ms.append(clock(contender.update, device, calls))

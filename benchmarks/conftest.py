@@ -12,7 +12,17 @@ from benchmarks import harness, report
 def pytest_addoption(parser):
     group = parser.getgroup("gioada_fast")
     group.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="device to measure on")
+    group.addoption(
+        "--time-factor",
+        type=float,
+        default=1.0,
+        help="measure each case for this many times as long",
+    )
     group.addoption("--record", action="store_true", help="write benchmarks/results/")
+
+
+def pytest_configure(config):
+    harness.time_factor = config.getoption("--time-factor")
 
 
 @pytest.fixture(scope="session")

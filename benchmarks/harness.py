@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-SECONDS = 6.0  # of measurement per case
+SECONDS = 6.0  # of measurement per case, times time_factor
+time_factor = 1.0  # option --time-factor
 CALLS = {"cpu": 1, "cuda": 20}  # per measured time; on a GPU many, so that launches overlap
 
 records: list[dict] = []
@@ -166,7 +167,7 @@ def race(
         _assert_agree(name, rival(), expected)
     once = {name: min(clock(f, device) for _ in range(2)) for name, f in rivals.items()}
     milliseconds = CALLS[device] * (sum(once.values()) + 1e-3)
-    rounds = max(5, min(200, int(SECONDS * 1e3 / milliseconds)))
+    rounds = max(5, min(200, int(time_factor * SECONDS * 1e3 / milliseconds)))
 
     times: dict[str, list[float]] = {name: [] for name in rivals}
     ours: list[float] = []
