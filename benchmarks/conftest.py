@@ -16,7 +16,7 @@ def pytest_addoption(parser):
         "--time-factor",
         type=float,
         default=1.0,
-        help="measure each case for this many times as long",
+        help="multiplies the time of measurement",
     )
     group.addoption("--record", action="store_true", help="write benchmarks/results/")
 
