@@ -64,7 +64,7 @@ def environment(device: str) -> dict:
         "packages": {p: _version(p) for p in PACKAGES},
         "backends": {b.name: b.detail for b in ops.backends().values()},
         "commit": _git("rev-parse", "HEAD"),
-        "changed_files": _git("diff", "--name-only", "HEAD").split(),
+        "changed_files": _git("ls-files", "--modified", "--others", "--exclude-standard").split(),
         "command": "pytest " + " ".join(sys.argv[1:]),
     }
 

@@ -28,12 +28,20 @@ DEPTH_STRIDES = ["depth_stride_n", "depth_stride_h", "depth_stride_w"]
 
 
 @triton.jit
+def lerp(first, second, frac):
+    # The explicit fma makes forward and backward round alike. Otherwise the compiler fuses another
+    # product in each kernel, and the backward takes the softmax of slightly different logits.
+    return tl.fma(1.0 - frac, first, frac * second)
+
+
+@triton.jit
 def interpolate(p, right, down, frac_x, frac_y, mask):
-    above = tl.load(p, mask, 0.0).to(tl.float32) * (1.0 - frac_x)
-    above += tl.load(p + right, mask, 0.0).to(tl.float32) * frac_x
-    below = tl.load(p + down, mask, 0.0).to(tl.float32) * (1.0 - frac_x)
-    below += tl.load(p + down + right, mask, 0.0).to(tl.float32) * frac_x
-    return above * (1.0 - frac_y) + below * frac_y
+    above_left = tl.load(p, mask, 0.0).to(tl.float32)
+    above_right = tl.load(p + right, mask, 0.0).to(tl.float32)
+    below_left = tl.load(p + down, mask, 0.0).to(tl.float32)
+    below_right = tl.load(p + down + right, mask, 0.0).to(tl.float32)
+    above = lerp(above_left, above_right, frac_x)
+    return lerp(above, lerp(below_left, below_right, frac_x), frac_y)
 
 
 @triton.jit(do_not_specialize=LOGIT_STRIDES + DEPTH_STRIDES)
@@ -167,9 +175,9 @@ def backward_kernel(
         if WANTS_LOGITS:
             d = frac_y[:, None]
             r = frac_x[:, None]
-            row_above = z00[None, :] * (1.0 - r) + z01[None, :] * r
-            row_below = z10[None, :] * (1.0 - r) + z11[None, :] * r
-            z = row_above * (1.0 - d) + row_below * d
+            row_above = lerp(z00[None, :], z01[None, :], r)
+            row_below = lerp(z10[None, :], z11[None, :], r)
+            z = lerp(row_above, row_below, d)
             z = tl.where(is_class[None, :], z, float("-inf"))
             exps = tl.exp(z - tl.max(z, axis=1)[:, None])
             probability = exps * tl.div_rn(1.0, tl.sum(exps, axis=1))[:, None]
@@ -178,9 +186,6 @@ def backward_kernel(
                 mask=inside[:, None] & is_class[None, :],
                 other=0.0,
             ).to(tl.float32)
-            # The mean is subtracted twice: probabilities do not quite sum to 1, and after the first
-            # subtraction that error is relative to the differences of g instead of to g.
-            g -= tl.sum(probability * g, axis=1)[:, None]
             g = probability * (g - tl.sum(probability * g, axis=1)[:, None])
             g_right = g * r
             g_left = g - g_right
