@@ -267,8 +267,8 @@ def test_masked_class_never_wins(device):
 def test_infinity_wins_where_its_weight_is_positive(device):
     logits, labels = exact_case(4)
     logits[0, 2, 1, 1] = float("inf")
-    limited = logits.nan_to_num(posinf=1e6)
-    full = F.interpolate(limited, size=(17, 41), mode="bilinear", align_corners=True)
+    clamped = logits.nan_to_num(posinf=1e6)
+    full = F.interpolate(clamped, size=(17, 41), mode="bilinear", align_corners=True)
     found = upsample_confusion_matrix(logits.to(device), labels.to(device))
     assert torch.equal(found.cpu(), counted(full, labels))
 
@@ -294,7 +294,7 @@ def test_has_no_gradient(kernel_device):
 
 
 def test_a_thousand_classes():
-    """With so many classes, all threads add to one matrix."""
+    """With more than 256 classes, all threads add to one matrix."""
     require("cpp", "cpu")
     logits, labels, _ = make(1, 1000, 5, 6, 40, 50)
     expected = reference(logits.double(), labels.long())
