@@ -1,7 +1,7 @@
 """Builds the extension module ``gioada_fast._C`` with CMake; metadata is in pyproject.toml.
 
 Environment:
-    GIOADA_BUILD_CUDA:  ``auto`` (default: where nvcc is found), ``0`` or ``1``.
+    GIOADA_BUILD_CUDA:  ``auto`` (the default: if nvcc is found), ``0`` or ``1``.
     GIOADA_CUDA_ARCHS:  architectures of the CUDA kernels, default ``80;90``.
     GIOADA_REQUIRE_NATIVE: ``1`` makes a missing compiler an error. Without it, a machine that has
         no C++ compiler gets the package without ``_C``; it then runs on plain PyTorch.
@@ -20,12 +20,12 @@ ROOT = Path(__file__).resolve().parent
 
 
 def _tool(name: str) -> str:
-    """Path of ``cmake`` or ``ninja``: the pip package of the build environment, or the system's."""
+    """Path of ``cmake`` or ``ninja``, from PATH or beside the Python executable."""
     beside_python = Path(sys.executable).with_name(name)
-    found = shutil.which(name) or (str(beside_python) if beside_python.exists() else None)
-    if found is None:
+    path = shutil.which(name) or (str(beside_python) if beside_python.exists() else None)
+    if path is None:
         raise FileNotFoundError(f"{name} not found")
-    return found
+    return path
 
 
 class NoCompiler(Exception):
@@ -36,8 +36,8 @@ class CMakeBuild(build_ext):
     """Runs CMake for the one extension; without a compiler, the package stays pure Python."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Configure and build in ``build/``, which git ignores, straight to the module's place."""
-        # Relative to the project, and only then absolute: an editable install builds in place.
+        """Build in ``build/``, which git ignores; the linker writes the module where it belongs."""
+        # For an editable install, setuptools gives a path relative to the project.
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         build_dir = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         try:
@@ -48,7 +48,7 @@ class CMakeBuild(build_ext):
                 raise SystemExit(f"error: gioada_fast._C cannot be built: {error}") from error
             print(
                 f"\nwarning: gioada_fast._C is not built: {error}.\n"
-                "The package will run on plain PyTorch, slower. "
+                "The package will run on plain PyTorch, which is slower. "
                 "Install a C++17 compiler and install again for the fast path.\n",
                 file=sys.stderr,
             )
@@ -67,18 +67,18 @@ class CMakeBuild(build_ext):
                 "GIOADA_BUILD_CUDA": os.environ.get("GIOADA_BUILD_CUDA", "auto"),
                 "GIOADA_CUDA_ARCHS": os.environ.get("GIOADA_CUDA_ARCHS", "80;90"),
             }
-            # Fresh: the cache of another build environment names tools that are gone.
+            # --fresh: CMake's cache may name tools of an earlier build environment that is gone.
             command = [_tool("cmake"), "--fresh", "-S", str(ROOT), "-B", str(build_dir), "-GNinja"]
             subprocess.run([*command, *(f"-D{k}={v}" for k, v in defines.items())], check=True)
         except (ImportError, OSError) as error:
             raise NoCompiler(str(error)) from error
         except subprocess.CalledProcessError as error:
             raise NoCompiler(
-                "CMake found no working C++17 compiler (its words are above)"
+                "CMake found no working C++17 compiler (its output is above)"
             ) from error
 
     def get_outputs(self) -> list[str]:
-        """Only what was built, so that a wheel without ``_C`` is a whole wheel."""
+        """Leave out files that were not built, so that a wheel without ``_C`` is complete."""
         return [path for path in super().get_outputs() if os.path.exists(path)]
 
     def get_output_mapping(self) -> dict[str, str]:

@@ -34,8 +34,8 @@ def bench_instance_norm_act(shape, backward, race, device):
     torch.manual_seed(0)
     x = torch.randn(size, device=device).requires_grad_(backward)
     residual = torch.randn(size, device=device).requires_grad_(backward) if has_residual else None
-    # Forward reads x twice (statistics, result) and the residual, and writes the result. Backward
-    # reads x and the gradient twice each (sums, result), and writes the gradients of both inputs.
+    # Forward reads x twice (statistics, result) and the residual once, and writes the result.
+    # Backward reads x and the gradient twice each (sums, result), and writes the gradients.
     images = (10 if has_residual else 8) if backward else (4 if has_residual else 3)
     race(
         "instance_norm_act",

@@ -1,10 +1,10 @@
 """Pairs per second of the loader, from the data sets' own files and from packs.
 
-The frames are synthetic: images with structure on all scales and a camera's noise, so that their
-PNGs are about as large as those of SYNTHIA (1.3 MiB) and Cityscapes (2.5 MiB); labels and depth in
-patches. Files are in the page cache, so the benchmark measures decoding, resizing, mirroring and
-copying; on a slow disk, files and packs are both slower. Every batch is read once, as in training.
-A process verifies the checksum of a pack's frame when it first reads it; this is measured
+The frames are synthetic. Images have structure on all scales and camera noise, so that a PNG is
+about as large as in SYNTHIA (1.3 MiB) and Cityscapes (2.5 MiB); labels and depth form patches.
+Files are in the page cache, so the benchmark measures decoding, resizing, mirroring and copying; on
+a slow disk, files and packs are both slower. Every batch is read once, as in training. A process
+verifies the checksum of a frame in a pack when it first reads the frame; this is measured
 separately, as the first epoch.
 """
 
@@ -34,7 +34,7 @@ from gioada_fast.labels import STREET, label_space
 FRAMES = 8
 WORKERS = (0, 1, 2)
 ROUNDS = 3
-SECONDS = 3.0  # of measurement per source of frames, number of workers and round
+SECONDS = 3.0  # measurement time for each source of frames, number of workers and round
 
 
 def _write_synthia(root: Path) -> SourceConfig:
@@ -58,7 +58,7 @@ def _write_cityscapes(root: Path) -> TargetConfig:
 
 
 def _write_scenes(root: Path) -> tuple[SourceConfig, TargetConfig]:
-    """Write frames as the cache of street scenes has them."""
+    """Write frames in the format of the cache of street scenes."""
     for look, first in (("day", 0), ("overcast", 1_000_000)):
         for seed in range(first, first + FRAMES):
             rng = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def _write_scenes(root: Path) -> tuple[SourceConfig, TargetConfig]:
 
 
 def _patches(size: tuple[int, int], classes: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """(classes uint8 [H, W] in patches, depth uint16 [H, W] in centimetres with their edges)."""
+    """(classes uint8 [H, W] in patches, depth uint16 [H, W] in centimetres with the same edges)."""
     h, w = size
     coarse = cv2.resize(rng.random((h // 40, w // 40)), (w, h), interpolation=cv2.INTER_CUBIC)
     fine = cv2.resize(rng.random((h // 8, w // 8)), (w, h), interpolation=cv2.INTER_LINEAR)
@@ -105,7 +105,7 @@ def _write_png(path: Path, array: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """What is loaded, and the ratios that must be reached."""
+    """The frames to load, and the smallest ratios that pass."""
 
     write: Callable[[Path], tuple[SourceConfig, TargetConfig]]
     label_space: str
@@ -127,12 +127,13 @@ CASES = {
     ),
 }
 TARGETS = {"files": 8.0, "step": 1.5}
-"""Targets at 1024x512: pairs per second from packs, over those from files and over those that the
-step of the demo's networks consumes. Each with its best number of processes."""
+"""Goals at 1024x512: pairs per second from packs, divided by pairs per second from files, and by
+pairs per second that the step of the demo's networks consumes. Each loader has its best number of
+processes."""
 
 
 def _batches(source, target, case: Case, workers: int, count: int):
-    """Yield ``count`` batches, each after reading all of its tensors."""
+    """Yield ``count`` batches. All tensors of a batch are read before it is yielded."""
     stream = PairStream(source, target, 0, True, case.size)
     unreadable = Unreadable(0, print)
     loaded = pair_batches(stream, 0, count, case.batch_size, workers, False, unreadable)
@@ -143,7 +144,7 @@ def _batches(source, target, case: Case, workers: int, count: int):
 
 
 def _pairs_per_second(frames, case: Case, workers: int, ms: float) -> float:
-    """Speed in the middle of an epoch. ``ms`` is about what a batch takes: it sets the count."""
+    """Speed after the first epoch. ``ms``, the rough time of a batch, sets the batch count."""
     warm = 4 * workers + FRAMES // case.batch_size
     count = max(12, min(2000, int(SECONDS * 1e3 / ms)))
     batches = _batches(*frames, case, workers, warm + count)
@@ -155,7 +156,7 @@ def _pairs_per_second(frames, case: Case, workers: int, ms: float) -> float:
 
 
 def _first_epoch(config: DataConfig, case: Case) -> float:
-    """Pairs per second of a first epoch, where a process verifies the pack's checksums."""
+    """Pairs per second of a first epoch, in which the process verifies the pack's checksums."""
     frames = sets.source_frames(config), sets.target_images(config)
     count = FRAMES // case.batch_size
     batches = _batches(*frames, case, 0, count)

@@ -1,8 +1,8 @@
 """One full update of all networks, with both levels and the optimisers, against public code.
 
-The yardstick is ``benchmarks/yardstick.py``: eager, channels-last, under autocast, and compiled
-with ``torch.compile``. All contenders start from the same weights and see the same batch. Times are
-taken only after their losses and gradients have been shown to agree.
+The public code is ``benchmarks/yardstick.py``: eager, channels-last, under autocast, and compiled
+with ``torch.compile``. All contenders start from the same weights and see the same batch. The
+benchmark checks that their losses and gradients agree before it measures times.
 """
 
 import gc
@@ -30,7 +30,7 @@ STILL = OptimiserConfig(
     output_discriminator_lr=1e-6,
 )
 """Learning rates so small that the weights hardly change from round to round."""
-SECONDS = 60.0  # time of measurement per case, times harness.time_factor
+SECONDS = 60.0  # measurement time per case; multiplied by harness.time_factor
 EAGER = "yardstick fp32"
 GRADIENTS_RTOL = 3e-2  # tests/test_yardstick.py gives the reason
 PAPER = ModelConfig(
@@ -40,7 +40,7 @@ PAPER = ModelConfig(
 
 @dataclass(frozen=True)
 class Case:
-    """The networks and the batch of a case, and its guard ratios, see ``ratios``."""
+    """Networks and batch of a case, and its guards: the worst ratios that pass, see ``ratios``."""
 
     model: ModelConfig
     num_classes: int
@@ -48,7 +48,7 @@ class Case:
     size: tuple[int, int]
     guards: dict[str, float]
     compiles_ours: bool = True
-    """Whether to compile our step too; it takes minutes on a CPU and gains nothing where
+    """Whether to compile our step too: that takes minutes on a CPU, and gains nothing if
     convolutions dominate."""
     cuda_only: bool = False
 
@@ -72,7 +72,7 @@ CASES = {
     "paper 1x512x1024": Case(PAPER, 16, 1, (512, 1024), {}, cuda_only=True),
 }
 TARGETS = {"eager": 2.5, "fp32": 1.25, "bf16": 1.3, "memory": 0.6, "checkpointing": 0.6}
-"""Goals of the package. The guards are what it has reached, with room for noise."""
+"""Goals of the package. The guards are the ratios that it has reached, with room for noise."""
 
 
 IN_MEMORY = ("memory", "checkpointing")  # smaller is better
@@ -101,7 +101,7 @@ def _networks(case: Case, config: Config, device: str) -> TwoLevelAdaptation:
     torch.manual_seed(0)
     adaptation = TwoLevelAdaptation(case.num_classes, config.adaptation, config.model)
     adaptation.class_weights = torch.linspace(0.5, 1.5, case.num_classes)
-    # it starts at zero, which would make the gradients of all layers before it zero
+    # this layer starts at zero, which would make the gradients of all layers before it zero
     torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
     return adaptation.to(device, memory_format=torch.channels_last)
 
@@ -134,7 +134,7 @@ def _theirs(yardstick: Yardstick, batch: Batch) -> Contender:
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """Turns TF32 off: its 11 bits make gradients of the first layers differ by a tenth on a GPU."""
+    """Turn TF32 off: with its 11 bits, gradients of the first layers differ by a tenth on a GPU."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -144,7 +144,7 @@ def _without_tf32() -> Iterator[None]:
 
 
 def _contenders(case: Case, config: Config, device: str) -> dict[str, Contender]:
-    """All contenders by name. Asserts that gradients of the two eager fp32 ones agree."""
+    """All contenders by name. Asserts that gradients of ours and of the yardstick agree in fp32."""
     adaptation, batch = _networks(case, config, device), _batch(case, device)
     found: dict[str, Contender] = {}
     for precision in ("fp32", "bf16"):
@@ -173,7 +173,7 @@ def _contenders(case: Case, config: Config, device: str) -> dict[str, Contender]
 
 
 def _first_losses(contenders: dict[str, Contender]) -> None:
-    """Assert that all losses agree on the same weights; record why a contender fails."""
+    """Assert that the losses of all contenders agree; record why a compiled contender fails."""
     expected: dict[str, float] = {}
     for name, contender in contenders.items():
         contender.zero_grad()
@@ -205,7 +205,7 @@ def ratios(contenders: dict[str, dict], guards: dict[str, float]) -> dict[str, d
 
     eager: time of the eager fp32 yardstick over our best time in bf16.
     fp32, bf16: best time of the yardstick in that precision over our best time in it.
-    memory: peak memory that our fastest bf16 update adds, over that of the eager fp32 yardstick.
+    memory: peak memory that our fastest bf16 update adds, over the eager fp32 yardstick's.
     checkpointing: the same for our update with activation checkpointing of the translation network.
     """
 
@@ -241,7 +241,7 @@ def bench_step(name, device):
     torch.compiler.reset()
     paper = AdaptationConfig(keep_half_untranslated=False)
     config = Config(model=case.model, adaptation=paper, optimiser=STILL)
-    # contenders share code that the compiler compiles again for each one's networks
+    # contenders share code, which torch.compile compiles again for the networks of each
     with torch._dynamo.config.patch(recompile_limit=256, accumulated_recompile_limit=1024):
         record = _race(name, case, config, device)
     records.append(record)

@@ -1,6 +1,6 @@
 """``translation_input`` against a concatenation of the normalised image, depth and one-hot labels.
 
-The rivals also end in the channels-last tensor that the network takes.
+The rivals also return a channels-last tensor, as the network needs it.
 """
 
 import pytest

@@ -1,6 +1,6 @@
 """``upsample_confusion_matrix`` against ``F.interpolate``, ``argmax`` and ``torch.bincount``.
 
-Logits are random, where all classes compete at every pixel, or smooth, as networks produce them.
+Logits are random, so that all classes compete at every pixel, or smooth, as from a network.
 """
 
 import pytest

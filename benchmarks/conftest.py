@@ -16,7 +16,7 @@ def pytest_addoption(parser):
         "--time-factor",
         type=float,
         default=1.0,
-        help="multiplies the time of measurement",
+        help="multiplies the measurement time",
     )
     group.addoption("--record", action="store_true", help="write benchmarks/results/")
 
@@ -35,7 +35,7 @@ def device(request) -> str:
 
 @pytest.fixture
 def race(benchmark, device) -> Callable[..., None]:
-    """``harness.race`` on the chosen device; it takes the arguments from ``op`` on."""
+    """``harness.race`` with its arguments ``benchmark`` and ``device`` filled in."""
     return functools.partial(harness.race, benchmark, device)
 
 

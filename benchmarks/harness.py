@@ -1,6 +1,6 @@
-"""What the benchmarks share: clocks, peaks of the machine, memory, and races of ops.
+"""Shared by the benchmarks: clock, peaks of the machine, memory, and the race of an op.
 
-``conftest.py`` hands these to the benchmarks as fixtures and prints ``records`` at the end.
+``conftest.py`` makes ``race`` a fixture and prints ``records`` at the end.
 """
 
 import ctypes
@@ -15,16 +15,16 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-SECONDS = 6.0  # of measurement per case, times time_factor
+SECONDS = 6.0  # measurement time per case; multiplied by time_factor
 time_factor = 1.0  # option --time-factor
-CALLS = {"cpu": 1, "cuda": 20}  # per measured time; on a GPU many, so that launches overlap
+CALLS = {"cpu": 1, "cuda": 20}  # per measurement; many on a GPU, so that launches overlap
 
 records: list[dict] = []
-"""One record per case that this session has measured."""
+"""One record for each case that has been measured."""
 
 
 def clock(function: Callable, device: str, calls: int | None = None) -> float:
-    """Milliseconds per call, the mean of ``calls`` calls, by default ``CALLS``."""
+    """Milliseconds per call: the mean of ``calls`` calls, by default ``CALLS[device]``."""
     calls = calls or CALLS[device]
     if device == "cuda":
         torch.cuda.synchronize()
@@ -65,7 +65,7 @@ def peak_flops(device: str, dtype: torch.dtype) -> float:
 
 
 def peak_mib(function: Callable, device: str) -> float:
-    """Peak memory in MiB that one call adds; NaN if the system cannot tell."""
+    """Peak memory in MiB that one call adds; NaN if the system does not measure it."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -102,7 +102,7 @@ def _assert_agree(name: str, actual: list[Tensor], expected: list[Tensor]) -> No
 
 
 def _contender(function: Callable[..., Tensor], inputs: tuple) -> Callable[[], list[Tensor]]:
-    """A call that returns the result, and the gradients of the inputs that require one."""
+    """A function that returns the result, and the gradients of the inputs that require one."""
     leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
     result = function(*inputs)
     weights = torch.linspace(0.5, 1.5, result.numel(), device=result.device).view(result.shape)
@@ -135,9 +135,9 @@ def race(
 ) -> None:
     """Time an op against eager PyTorch, in alternating rounds, and keep the record.
 
-    The rivals are ``eager``, ``eager`` on channels-last inputs, and ``torch.compile``. Each time is
-    the fastest of all rounds, because the slower ones measure other load on the machine; the record
-    has the medians too.
+    The rivals are ``eager``, ``eager`` on channels-last inputs, and ``eager`` under
+    ``torch.compile``. The result is the fastest round, because slower ones measure other load on
+    the machine; the record also has the medians.
 
     Args:
         benchmark: pytest-benchmark's fixture, which runs the rounds.
@@ -148,8 +148,8 @@ def race(
             backward; otherwise forward only.
         guard: smallest ratio of the best rival's time to ours that passes.
         channels_last: whether ``fused`` gets its images in channels-last, as in the trainer.
-        bytes_moved: by a perfect kernel; on a GPU the record then has the fraction of the copy
-            bandwidth that this amounts to.
+        bytes_moved: bytes that an ideal kernel reads and writes. With it, a record on a GPU has
+            the fraction of the copy bandwidth that ``fused`` reaches.
 
     Raises:
         AssertionError: results or gradients disagree, or the ratio is below ``guard``.
@@ -175,8 +175,8 @@ def race(
     def time_rivals():
         for name, rival in rivals.items():
             times[name].append(clock(rival, device))
-        ours_run()  # brings caches and threads back from the state that the rivals left them in
-        ours.extend(clock(ours_run, device) for _ in range(2))  # short, so more easily disturbed
+        ours_run()  # warms up caches and threads again after the rivals
+        ours.extend(clock(ours_run, device) for _ in range(2))  # short, so noise disturbs it more
 
     direction = "forward+backward" if len(expected) > 1 else "forward"
     benchmark.group = f"{op} {direction}"

@@ -1,7 +1,7 @@
 """Rebuilds a trunk from PyTorch's own modules, for the yardstick.
 
-Each module of ``gioada_fast`` is replaced according to its type; the layout of the trunk stays. So
-a new trunk needs no change here, unless it has a fused module that no other trunk has.
+Each module of ``gioada_fast`` is replaced according to its type; the layout of the trunk stays. A
+new trunk needs no change here, unless it has a new type of fused module.
 """
 
 import copy
@@ -67,20 +67,20 @@ def plain_trunk(trunk: Trunk) -> nn.Module:
     for parent in plain.modules():
         if isinstance(parent, nn.Sequential):
             for layer, following in pairwise(parent):
-                # safe, because nothing else reads the tensor between the two
+                # safe, because only the ReLU reads the result of the convolution
                 if isinstance(layer, nn.Conv2d) and isinstance(following, nn.ReLU):
                     following.inplace = True
     return plain
 
 
 Order = Tensor | slice
-"""Index of a dimension of channels: our channels in the order of ``plain_trunk``."""
+"""Index that puts a dimension of our channels into the order of ``plain_trunk``."""
 IN_ORDER = slice(None)
 
 
 @cache
 def _groups_side_by_side(num_channels: int) -> Tensor:
-    """Our group g of G has channels g, g + G, and so on; PyTorch's groups are adjacent channels."""
+    """Our group g of G is channels g, g + G, g + 2 G, ...; PyTorch's groups are contiguous."""
     return torch.arange(num_channels).view(GROUP_SIZE, -1).t().flatten()
 
 
@@ -121,7 +121,7 @@ def channel_orders(trunk: Trunk) -> tuple[dict[str, tuple[Order, ...]], Order]:
 
 
 class _Tracer(fx.Tracer):
-    """Does not trace into our modules, as it does not trace into PyTorch's."""
+    """Treats our fused modules as leaves, like PyTorch's own."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return type(module) in PLAIN or super().is_leaf_module(module, name)

@@ -1,7 +1,7 @@
 """Results of the benchmarks as tables, and as JSON with the machine, versions and command.
 
 ``pytest benchmarks --record`` writes results to ``benchmarks/results/``. ``python -m
-benchmarks.report [result.json ...]`` prints them, by default all; ``--markdown`` prints the tables
+benchmarks.report [result.json ...]`` prints them, all by default; ``--markdown`` prints the tables
 of ``docs/``.
 """
 
@@ -52,7 +52,7 @@ def _version(package: str) -> str | None:
 
 
 def environment(device: str) -> dict:
-    """Machine, versions, threads and commit of a measurement."""
+    """Machine, versions, number of threads, commit and command of a measurement."""
     from gioada_fast import ops
 
     return {
@@ -98,7 +98,7 @@ def _aligned(rows: list[list[str]]) -> str:
 def ops_table(records: list[dict]) -> str:
     """One line per case: our time, each rival's as a multiple of it, the guard, peak memory.
 
-    On a GPU also the fraction of the measured copy bandwidth, for ops that it limits.
+    On a GPU also the fraction of the copy bandwidth, for ops that memory bandwidth limits.
     """
     rivals = list(dict.fromkeys(r for record in records for r in record["rivals_ms"]))
     head = ["op", "shape", "pass", "ms", *(f"{r} x" for r in rivals), "ratio", "guard", "MiB"]
@@ -205,7 +205,7 @@ def step_markdown(records: list[dict]) -> str:
 
 
 def loader_markdown(records: list[dict]) -> str:
-    """One line per case: the fastest of files and of packs, and what the step consumes."""
+    """One line per case: best speeds from files and packs, and the speed of the step."""
     lines = [
         "| loader | files, pairs/s | pack, pairs/s | ratio | first epoch | the step consumes |",
         "|---|---|---|---|---|---|",

@@ -2,8 +2,8 @@
 
 This file repeats the networks, the objective and the update of ``gioada_fast.adaptation`` in plain
 PyTorch, in the manner of CycleGAN, AdaptSegNet, ADVENT and DADA: layer by layer, with full-size
-logits, one pass and one backward pass each for source and target, constant target tensors, separate
-passes for real and fake, every loss fetched, and optimisers with the library's defaults. It takes
+logits, separate forward and backward passes for source and target and for real and fake, constant
+target tensors, a host synchronisation for every loss, and PyTorch's default optimisers. It takes
 the settings, the weights and the trunk's layout (see ``plain_trunk.py``) from gioada_fast.
 
 The comparison is fair. The yardstick computes nothing twice that good public code computes once:
@@ -31,7 +31,7 @@ NETWORKS = ("task", "translation", "image_discriminator", "output_discriminator"
 
 
 class Loaded(NamedTuple):
-    """A batch in the form in which public loaders deliver it."""
+    """A batch as public loaders deliver it."""
 
     source: Tensor
     """float32 [N, 3, H, W] in [-1, 1]."""
@@ -128,7 +128,7 @@ class Yardstick:
         return losses
 
     def gradients(self, batch: Loaded) -> dict[str, float]:
-        """Add the gradients to those of the weights and return the losses, fetched one by one."""
+        """Accumulate the gradients of the weights and return the losses, fetched one by one."""
         settings, run = self.settings, self._run
         img, out = "image_discriminator" in run, "output_discriminator" in run
         losses: dict[str, float] = {}
@@ -216,11 +216,11 @@ class Yardstick:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def assert_gradients_of(self, adaptation: TwoLevelAdaptation, rtol: float) -> None:
-        """Assert that gradients equal those of ``adaptation``, within ``rtol`` of their 2-norm.
+        """Assert that gradients equal ``adaptation``'s, within ``rtol`` of their 2-norm.
 
-        A bias before an instance norm has no effect, so its exact gradient is zero. What is
-        computed is the rounding error of a sum with terms as large as those of the gradient of the
-        weight, so its difference is compared with the norm of that gradient.
+        A bias before an instance norm has no effect, so its exact gradient is zero. The computed
+        one is the rounding error of a sum whose terms are as large as in the gradient of the
+        weight, so the difference is compared with the norm of the weight's gradient.
         """
         for name, network in self.networks.items():
             without_effect = set(_biases_before_a_norm(network))
@@ -235,7 +235,7 @@ class Yardstick:
 
 
 def copy_weights(ours: nn.Module, theirs: nn.Module) -> None:
-    """Copy all weights of ``ours`` in the order of the layers; the names may differ."""
+    """Copy all weights of ``ours``, layer by layer; the names of weights may differ."""
 
     def weights(network: nn.Module) -> dict[str, Tensor]:
         return {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
@@ -257,7 +257,7 @@ def _pairs(ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[str, Tensor, Te
 
 
 def _channel_orders(ours: nn.Module) -> dict[str, tuple[Order, ...]]:
-    """Our (output, input) channels in their order, by the key of their weight."""
+    """Orders of our (output, input) channels, by the key of the weight in the yardstick."""
     if not isinstance(ours, TaskNet):
         return {}
     of_trunk, features = channel_orders(ours.trunk)
@@ -412,7 +412,7 @@ class DeepLab(nn.Module):
         self.segmentation = Classifier(trunk.out_channels, num_classes)
         self.depth = Classifier(trunk.out_channels, 1)
         mean, std = torch.tensor([(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)]).view(2, 1, 3, 1, 1)
-        # mean and deviation of ImageNet for images in [-1, 1]
+        # mean and standard deviation of ImageNet, for images in [-1, 1]
         self.register_buffer("mean", 2 * mean - 1, persistent=False)
         self.register_buffer("std", 2 * std, persistent=False)
 

@@ -1,5 +1,5 @@
-// Builds a struct of kernel arguments from positional Python arguments, one for each field in their
-// order: the struct alone names and types them.
+// Builds a struct of kernel arguments from positional Python arguments, one per field and in the
+// order of the fields. Names and types of the arguments are written only in the struct.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -16,7 +16,8 @@ namespace gioada {
 
 namespace py = pybind11;
 
-// Whose instances arrive as TensorView, and how to read them. Set once, by read_tensors_of.
+// The Python type that is converted to TensorView, and its DLPack functions. Set once, by
+// read_tensors_of.
 struct TensorReader {
   PyTypeObject* type = nullptr;
   const DLPackExchangeAPI* api = nullptr;
@@ -32,7 +33,7 @@ inline void read_tensors_of(const py::type& type) {
   const auto capsule = py::capsule(type.attr("__dlpack_c_exchange_api__"));
   const auto* api = capsule.get_pointer<DLPackExchangeAPI>();
   if (api->major_version != kMajorVersion || api->dltensor_from_py_object_no_sync == nullptr) {
-    throw py::import_error("the tensors do not offer the exchange API of DLPack 1.3");
+    throw py::import_error("this PyTorch does not offer the C exchange API of DLPack 1.3");
   }
   tensor_reader() = {reinterpret_cast<PyTypeObject*>(type.ptr()), api};
 }
@@ -44,20 +45,21 @@ inline ScalarType scalar_type(DLDataType type) {
   if (is(kBfloat, 16)) return ScalarType::bfloat16;
   if (is(kInt, 64)) return ScalarType::int64;
   if (is(kUInt, 8) || is(kBool, 8)) return ScalarType::uint8;
-  throw py::type_error("no kernel takes tensors of this dtype");
+  throw py::type_error("expected a tensor of float32, bfloat16, int64, uint8 or bool");
 }
 
 inline TensorView view_of(py::handle value) {
   TensorView view = {};
   if (value.is_none()) return view;
-  if (!PyObject_TypeCheck(value.ptr(), tensor_reader().type)) throw py::type_error("not a tensor");
+  if (!PyObject_TypeCheck(value.ptr(), tensor_reader().type))
+    throw py::type_error("expected a tensor");
   DLTensor tensor;
   if (tensor_reader().api->dltensor_from_py_object_no_sync(value.ptr(), &tensor) != 0) {
     throw py::error_already_set();
   }
   view.type = scalar_type(tensor.dtype);
   view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
-  // Dimensions that do not fit are merged into the first one, which dense tensors allow.
+  // Merges leading dimensions beyond kMaxDims into the first one. Such tensors must be dense.
   const int extra = tensor.ndim > kMaxDims ? tensor.ndim - kMaxDims : 0;
   for (int d = 0; d < kMaxDims; ++d) {
     const bool exists = d + extra < tensor.ndim;
@@ -69,8 +71,8 @@ inline TensorView view_of(py::handle value) {
   return view;
 }
 
-// Converts to the type of whichever field it initialises. An enum is given by its name, which
-// enum_names(E{}) lists in the order of the values.
+// Converts to the type of the field that it initialises. Python passes an enum by name;
+// enum_names(E{}) lists the names in the order of the values.
 struct AnyField {
   py::handle value;
 
@@ -128,7 +130,7 @@ Aggregate build(const py::args& values, size_t first, std::index_sequence<kIndex
   return Aggregate{AnyField{PyTuple_GET_ITEM(values.ptr(), first + kIndex)}...};
 }
 
-// The aggregate whose fields are the values from `first` on.
+// Builds the aggregate from values[first], values[first + 1], ...
 template <typename Aggregate>
 Aggregate build(const py::args& values, size_t first) {
   constexpr size_t kFields = field_count<Aggregate>();

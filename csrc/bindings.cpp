@@ -1,7 +1,9 @@
-// The module gioada_fast._C: <kernel>_cpu and <kernel>_cuda for every kernel. They take the fields
-// of the kernel's struct in their order, tensors as they are; Python has checked shapes and types.
+// The module gioada_fast._C: <kernel>_cpu and, if there is one, <kernel>_cuda. They take the fields
+// of the kernel's struct in order, with torch tensors for TensorView. Python has checked shapes and
+// types.
 //
-// A new kernel is a line in GIOADA_FOR_EACH_KERNEL, and one in GIOADA_FOR_EACH_CUDA_KERNEL.
+// A new kernel needs a line in GIOADA_FOR_EACH_KERNEL and, for CUDA, one in
+// GIOADA_FOR_EACH_CUDA_KERNEL.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -26,7 +28,7 @@
 #endif
 
 // clang-format off
-// apply(result, kernel, struct of its arguments)
+// apply(return type, kernel, struct of its arguments)
 #define GIOADA_FOR_EACH_KERNEL(apply) \
   apply(void, gan_loss, GanLoss) \
   apply(void, gan_loss_backward, GanLossBackward) \
@@ -115,10 +117,11 @@ std::string use_instruction_set(const std::string& name) {
       return before;
     }
   }
-  throw std::invalid_argument("instruction set '" + name + "' is unknown or not of this processor");
+  throw std::invalid_argument("instruction set '" + name +
+                              "' is unknown, or this processor does not have it");
 }
 
-// <kernel>_cpu(op, threads): the kernel of the active instruction set.
+// <kernel>_cpu(op, threads) calls the kernel of the active instruction set.
 #ifdef GIOADA_X86
 #define GIOADA_DEFINE_CPU(result, name, Arguments)                     \
   result name##_cpu(const Arguments& op, int threads) {                \
@@ -132,7 +135,7 @@ std::string use_instruction_set(const std::string& name) {
 #endif
 GIOADA_FOR_EACH_KERNEL(GIOADA_DEFINE_CPU)
 
-// name(threads, *arguments)
+// Binds name(threads, *arguments).
 template <typename Arguments, typename Result>
 void bind_cpu(py::module_& m, const char* name, Result (*kernel)(const Arguments&, int)) {
   m.def(name, [kernel](int threads, const py::args& arguments) {
@@ -143,7 +146,8 @@ void bind_cpu(py::module_& m, const char* name, Result (*kernel)(const Arguments
 }
 
 #ifdef GIOADA_CUDA
-// name(workspace, stream, *arguments), and name_workspace(*arguments): its number of floats
+// Binds name(workspace, stream, *arguments), and name_workspace(*arguments), which returns the
+// number of floats in the workspace.
 template <typename Arguments>
 void bind_cuda(py::module_& m, const std::string& name, int64_t (*workspace_size)(const Arguments&),
                void (*kernel)(const Arguments&, float*, void*)) {
@@ -168,14 +172,14 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Kernels of gioada_fast; gioada_fast.ops is the public interface.";
 
   m.def("read_tensors_of", &read_tensors_of, py::arg("type"),
-        "Take instances of this type as tensors; it offers DLPack's C exchange API.");
+        "Set the type of tensors; it must offer DLPack's C exchange API.");
   m.def("instruction_sets", &instruction_sets,
-        "CPU instruction sets this module has kernels for and this processor can run, best first.");
+        "CPU instruction sets that have kernels and run on this processor, best first.");
   m.def(
       "instruction_set", [] { return std::string(name_of(active_isa())); },
       "The instruction set in use.");
   m.def("use_instruction_set", &use_instruction_set, py::arg("name"),
-        "Choose the instruction set for the whole process; returns the one before.");
+        "Choose the instruction set for the whole process; returns the previous one.");
 
 #define GIOADA_BIND_CPU(result, name, Arguments) bind_cpu(m, #name "_cpu", name##_cpu);
   GIOADA_FOR_EACH_KERNEL(GIOADA_BIND_CPU)

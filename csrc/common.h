@@ -1,4 +1,4 @@
-// Shared by all kernels: host/device qualifier, bfloat16, labels, positions of bilinear resizing.
+// Shared by all kernels: host/device qualifier, bfloat16, labels, positions in bilinear resizing.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 #define GIOADA_HD inline
 #endif
 
-// CPU kernels are compiled once per instruction set. A header's functions live in a
-// namespace named after the set, so that the linker cannot give AVX-512 code to another processor.
+// CPU kernels are compiled once per instruction set. Functions in headers live in a namespace named
+// after the set, so that the linker cannot merge them and run AVX-512 code on an older processor.
 #ifndef GIOADA_ISA
 #define GIOADA_ISA host
 #endif
@@ -38,7 +38,7 @@ GIOADA_HD float to_float(bfloat16 value) {
 #endif
 }
 
-// To the nearest, ties to even; NaN stays NaN.
+// Rounds to nearest, ties to even; NaN stays NaN.
 GIOADA_HD bfloat16 to_bfloat16(float value) {
   uint32_t bits;
 #ifdef __CUDA_ARCH__
@@ -54,9 +54,10 @@ GIOADA_HD bfloat16 to_bfloat16(float value) {
 GIOADA_HD void convert(float value, float* out) { *out = value; }
 GIOADA_HD void convert(float value, bfloat16* out) { *out = to_bfloat16(value); }
 
+// Codes in place of a class.
 constexpr int kIgnored = -1, kOutOfRange = -2;
 
-// Class of a pixel, or a negative code: kIgnored or kOutOfRange.
+// Class of a pixel, kIgnored or kOutOfRange.
 GIOADA_HD int class_of(int64_t label, int64_t ignore_index, int64_t classes) {
   if (label == ignore_index) return kIgnored;
   return label >= 0 && label < classes ? static_cast<int>(label) : kOutOfRange;

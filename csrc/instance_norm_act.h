@@ -5,7 +5,7 @@
 //   y   = act(z) + residual            act(z) = z where z > 0, else negative_slope z
 //   out = y, padded by reflection
 //
-//   gy   = sum of grad over all copies that padding made of a pixel
+//   gy   = sum of grad over the pixel and the copies of it that padding made
 //   gz   = gy act'(z)
 //   gx   = rstd (gz - mean(gz) - z mean(gz z))
 #pragma once
@@ -17,12 +17,12 @@
 namespace gioada {
 
 struct InstanceNormAct {
-  TensorView x;         // [N, C, H, W], channels-last
-  TensorView residual;  // [N, C, H, W], any strides of batch and height, rows [W, C] dense; or none
+  TensorView x;          // [N, C, H, W], channels-last
+  TensorView residual;   // [N, C, H, W], rows [W, C] dense, other strides arbitrary; or none
   float negative_slope;  // 0: ReLU, 1: no activation
   int64_t pad;
   double eps;
-  TensorView out;   // [N, C, H + 2 pad, W + 2 pad], channels-last, of the type of x
+  TensorView out;   // [N, C, H + 2 pad, W + 2 pad], channels-last, same type as x
   TensorView mean;  // float32 [N, C]
   TensorView rstd;  // float32 [N, C]
 
@@ -40,7 +40,7 @@ struct InstanceNormActBackward {
   float negative_slope;
   int64_t pad;
   TensorView grad_x;         // [N, C, H, W], channels-last
-  TensorView grad_residual;  // [N, C, H, W], channels-last; or none: not wanted
+  TensorView grad_residual;  // [N, C, H, W], channels-last; or none: not needed
 
   GIOADA_MEMBER int64_t batch() const { return x.shape[0]; }
   GIOADA_MEMBER int64_t channels() const { return x.shape[1]; }
@@ -66,30 +66,31 @@ GIOADA_HD Real activation_gradient(Real z, Real grad, float negative_slope) {
   return z > 0.f ? grad : negative_slope * grad;
 }
 
-// d loss / d x from gz and x - mean, with mean(gz) and rstd mean(gz z).
+// d loss / d x from gz and centred = x - mean. mean_gz is mean(gz), slope is rstd mean(gz z).
 template <typename Real>
 GIOADA_HD Real norm_gradient(Real gz, Real centred, Real rstd, Real mean_gz, Real slope) {
   return rstd * ((gz - mean_gz) - centred * slope);
 }
 
-// The index in the image that reflection padding copies to a padded index in [0, size + 2 pad).
+// Source of a padded index in [0, size + 2 pad): the index that reflection padding copies there.
 GIOADA_HD int64_t reflect(int64_t padded, int64_t size, int64_t pad) {
   const int64_t index = padded < pad ? pad - padded : padded - pad;
   return index < size ? index : 2 * (size - 1) - index;
 }
 
-// The inverse of reflect: up to three padded indices are copies of an index. Image 0 is the index
-// itself, images 1 and 2 are its reflections at the low and the high end, -1 if there is none.
-constexpr int kImages = 3;
+// The inverse of reflect: the padded index of a copy of `index`, or -1 if there is no such copy.
+// Copy 0 is the index itself, copies 1 and 2 are its reflections at the low and at the high end.
+constexpr int kPaddedCopies = 3;
 
-GIOADA_HD int64_t image_of(int image, int64_t index, int64_t size, int64_t pad) {
-  if (image == 0) return pad + index;
+GIOADA_HD int64_t padded_copy_of(int copy, int64_t index, int64_t size, int64_t pad) {
+  if (copy == 0) return pad + index;
   const int64_t from_end = size - 1 - index;
-  if (image == 1) return index >= 1 && index <= pad ? pad - index : -1;
+  if (copy == 1) return index >= 1 && index <= pad ? pad - index : -1;
   return from_end >= 1 && from_end <= pad ? pad + size - 1 + from_end : -1;
 }
 
-// Merges count, mean and sum of squared deviations of two sets of values (Chan et al.).
+// Merges count, mean and sum of squared deviations of a set of values into the totals (Chan et
+// al.).
 GIOADA_HD void merge_moments(double count, double mean, double squares, double* total_count,
                              double* total_mean, double* total_squares) {
   const double both = *total_count + count;

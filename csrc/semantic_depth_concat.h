@@ -1,8 +1,8 @@
-// D_out's input, softmax of upsampled logits beside upsampled depth: arguments, and maths per
-// element for CPU and CUDA.
+// Input of D_out, softmax of upsampled logits and upsampled depth: arguments, and maths per element
+// for CPU and CUDA.
 //
 //   out[n,c,Y,X] = softmax_c bilinear(logits), out[n,classes,Y,X] = bilinear(depth)
-//   d/dz_c       = p_c (grad_c - sum_k p_k grad_k), with p = softmax(z), z = bilinear(logits)
+//   dloss/dz_c   = p_c (grad_c - sum_k p_k grad_k), with p = softmax(z), z = bilinear(logits)
 #pragma once
 
 #include "tensor_view.h"
@@ -12,7 +12,7 @@ namespace gioada {
 struct SemanticDepthConcat {
   TensorView logits;  // [N, C, h, w], any strides
   TensorView depth;   // [N, 1, h, w], any strides; or none
-  TensorView out;     // [N, C, and 1 for depth, H, W], channels-last
+  TensorView out;     // [N, C + 1, H, W], or [N, C, H, W] without depth; channels-last
 
   GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
   GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
@@ -24,10 +24,10 @@ struct SemanticDepthConcat {
 };
 
 struct SemanticDepthConcatBackward {
-  TensorView grad;         // [N, C, and 1 for depth, H, W], any strides
+  TensorView grad;         // [N, C + 1, H, W], or [N, C, H, W] without depth; any strides
   TensorView logits;       // [N, C, h, w], any strides
-  TensorView grad_logits;  // float32 [N, C, h, w], channels-last; or none: not wanted
-  TensorView grad_depth;   // float32 [N, 1, h, w], contiguous; or none
+  TensorView grad_logits;  // float32 [N, C, h, w], channels-last; or none: not needed
+  TensorView grad_depth;   // float32 [N, 1, h, w], contiguous; or none: not needed
 
   GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
   GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
@@ -40,7 +40,7 @@ struct SemanticDepthConcatBackward {
 
 inline namespace GIOADA_ISA {
 
-// d / d z_c; `mean` is sum_k p_k grad_k.
+// d loss / d z_c; `mean` is sum_k p_k grad_k.
 template <typename Real>
 GIOADA_HD Real softmax_gradient(Real probability, Real grad, Real mean) {
   return probability * (grad - mean);

@@ -4,8 +4,8 @@
 
 #include "common.h"
 
-// Members of a struct are compiled in every instruction set under one name. They are always
-// inlined, so that the linker never has to choose between those copies.
+// Members of a struct have the same name in the code of every instruction set. They are always
+// inlined, so that the linker never merges those copies.
 #ifdef __CUDACC__
 #define GIOADA_MEMBER __host__ __device__ __forceinline__
 #else
@@ -14,15 +14,15 @@
 
 namespace gioada {
 
-// A new element type is a name here, its code in bindings.cpp and a line in with_float_type or
-// with_label_type. Booleans are uint8.
+// A new element type needs a name here, a line in scalar_type (aggregate.h) and one in
+// with_float_type or with_label_type. Booleans are uint8.
 enum class ScalarType : int { float32, bfloat16, int64, uint8 };
 
 constexpr int kMaxDims = 4;
 
 struct TensorView {
   void* data;                 // null: no tensor, or one without elements
-  ScalarType type;            // of the elements
+  ScalarType type;            // element type
   int64_t shape[kMaxDims];    // 1 beyond the tensor's last dimension
   int64_t strides[kMaxDims];  // in elements
 

@@ -13,7 +13,7 @@ struct UpsampleConfusionMatrix {
   TensorView logits;  // [N, C, h, w], any strides
   TensorView labels;  // [N, H, W], contiguous
   int64_t ignore_index;
-  TensorView counts;  // int64 [C, C], rows ground truth; added to
+  TensorView counts;  // int64 [C, C], rows: labels, columns: predictions; the kernel adds to it
 
   GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
   GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
@@ -31,15 +31,15 @@ GIOADA_HD Real lerp(Real first, Real second, float frac) {
   return (1.f - frac) * first + frac * second;
 }
 
-// Clamps infinities to a large finite number: 0 times infinity would be NaN. So a class that was
-// masked with -infinity never wins. NaN stays NaN.
+// Clamps infinities to a large finite number, because 0 times infinity would be NaN: a class masked
+// with -infinity never wins. NaN stays NaN.
 GIOADA_HD float clamp_finite(float logit) {
   constexpr float kMax = 0x1p126f;
   return logit > kMax ? kMax : logit < -kMax ? -kMax : logit;
 }
 
 // Interpolates one class to a pixel's column, in the input rows above and below the pixel. `corner`
-// is the top left corner of the pixel's cell; the others lie `right` and `down` of it.
+// is the top left corner of the pixel's cell; `right` and `down` are offsets to the other corners.
 template <typename T>
 GIOADA_HD void at_column(const T* corner, int64_t right, int64_t down, float frac, float* above,
                          float* below) {

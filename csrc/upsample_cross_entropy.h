@@ -16,7 +16,7 @@ struct UpsampleCrossEntropy {
   TensorView weight;  // float32 [C], or none: all ones
   int64_t ignore_index;
   TensorView loss;  // float32 []
-  TensorView grad;  // float32 [N, C, h, w], channels-last; or none: not wanted
+  TensorView grad;  // float32 [N, C, h, w], channels-last; or none: not needed
 
   GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
   GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
@@ -28,7 +28,8 @@ struct UpsampleCrossEntropy {
 
 inline namespace GIOADA_ISA {
 
-// d loss / d z_c, not yet divided by the sum of weights. `scaled` = weight[y] / sum_c exp(z_c).
+// d loss / d z_c, not yet divided by the sum of weights: exponential = exp(z_c), scaled = weight[y]
+// / sum_k exp(z_k), weight_if_label = weight[y] if c is the label, else 0.
 template <typename Real>
 GIOADA_HD Real logit_gradient(Real exponential, Real scaled, Real weight_if_label) {
   return exponential * scaled - weight_if_label;

@@ -23,10 +23,10 @@ inline std::array<const char*, 2> enum_names(DepthLossKind) { return {"l1", "ber
 struct UpsampleDepthLoss {
   TensorView depth;   // [N, 1, h, w], any strides
   TensorView target;  // [N, 1, H, W], contiguous
-  TensorView valid;   // bool [N, 1, H, W], contiguous; or none: all pixels are
+  TensorView valid;   // bool [N, 1, H, W], contiguous; or none: all are valid
   DepthLossKind kind;
   TensorView loss;  // float32 []
-  TensorView grad;  // float32 [N, 1, h, w], contiguous; or none: not wanted
+  TensorView grad;  // float32 [N, 1, h, w], contiguous; or none: not needed
 
   GIOADA_MEMBER bool berhu() const { return kind == DepthLossKind::berhu; }
   GIOADA_MEMBER int64_t batch() const { return depth.shape[0]; }
@@ -45,7 +45,7 @@ struct Threshold {
 
 GIOADA_HD Threshold threshold_of(bool berhu, float largest_error) {
   if (!berhu) return {INFINITY, 0.f};
-  const float c = fmaxf(largest_error / 5.f, FLT_MIN);  // no division by 0 where all errors are 0
+  const float c = fmaxf(largest_error / 5.f, FLT_MIN);  // avoids 1 / 0 if all errors are 0
   return {c, 1.f / c};
 }
 
@@ -54,11 +54,11 @@ GIOADA_HD Threshold threshold_of(bool berhu, float largest_error) {
 template <typename Real>
 GIOADA_HD void depth_error(Real e, const Threshold& threshold, Real* loss, Real* slope) {
   const Real zero = Real{}, one = zero + 1.f;
-  const Real size = e < zero ? -e : e;
-  const Real excess = size > threshold.c ? size - threshold.c : zero;
+  const Real magnitude = e < zero ? -e : e;
+  const Real excess = magnitude > threshold.c ? magnitude - threshold.c : zero;
   const Real ratio = excess * threshold.inverse;
   const Real sign = e > zero ? one : (e < zero ? -one : zero);
-  *loss = size + excess * (ratio * 0.5f);
+  *loss = magnitude + excess * (ratio * 0.5f);
   *slope = sign + sign * ratio;
 }
 

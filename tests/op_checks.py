@@ -1,9 +1,9 @@
 """The tests that every fused op must pass: subclass ``OpChecks`` in the op's test module.
 
-Correctness, of results and of gradients:
+Results and gradients are correct if
 ``err(op, reference in float64) <= 2 * err(reference in the op's dtype, reference in float64)``,
-plus a few float32 roundings of the largest value. An op with other results, such as counts, states
-its own rule in ``assert_right``.
+plus a few float32 roundings of the largest value. An op with other results, such as counts,
+overrides ``assert_right``.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def require(backend: str, device: str, op: str | None = None) -> tuple[str, str]
 def run(function: Callable, inputs: tuple) -> list[Tensor]:
     """Results, and gradients of the floating-point inputs that require them, all in one list.
 
-    The loss whose gradient is taken weighs every element differently.
+    Gradients are those of a weighted sum of the results, with different weights for all elements.
     """
     inputs = tuple(
         x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x for x in inputs
@@ -54,7 +54,7 @@ def run(function: Callable, inputs: tuple) -> list[Tensor]:
 
 
 def cast(inputs: tuple, dtype: torch.dtype, device: str | None = None) -> tuple:
-    """The inputs on ``device``, floating-point tensors in ``dtype``, requiring what they did."""
+    """Copies on ``device``, floating-point tensors in ``dtype``; requires_grad stays the same."""
 
     def one(x):
         if not isinstance(x, Tensor):
@@ -85,7 +85,7 @@ def assert_as_good_as_eager(
 ) -> None:
     """The correctness rule of this suite, for one set of inputs.
 
-    ``roundoff`` is what the back end's own rounding may add, relative to the largest value.
+    ``roundoff`` is an extra error that the back end may have, relative to the largest value.
     """
     exact = run(reference, cast(inputs, torch.float64, "cpu"))
     eager = run(reference, inputs)
@@ -101,11 +101,12 @@ class OpChecks:
     """Base class of an op's tests: the subclass states the attributes and inherits the tests.
 
     Attributes:
-        name: of the operator in ``torch.ops.gioada_fast``.
-        fused: the public function, of a single result; ``reference``: the same in plain PyTorch.
-        shapes: id of a case -> the argument of ``inputs``.
-        interpreted: ids of the cases small enough for Triton's interpreter.
-        bad_inputs: id -> (change of the inputs, exception, part of its message).
+        name: name of the operator in ``torch.ops.gioada_fast``.
+        fused: the public function; it returns a single tensor.
+        reference: the same function in plain PyTorch.
+        shapes: id of a case -> argument of ``inputs``.
+        interpreted: ids of the cases that are small enough for Triton's interpreter.
+        bad_inputs: id -> (function that changes the inputs, exception, part of its message).
     """
 
     name: str
@@ -116,15 +117,15 @@ class OpChecks:
     bad_inputs: dict[str, tuple[Callable, type[Exception], str]]
 
     def inputs(self, shape: object) -> tuple:
-        """Positional arguments for a case, float32, on CPU; gradients required where there are."""
+        """Positional arguments for a case: float32 on CPU, requires_grad set for gradients."""
         raise NotImplementedError
 
     def assert_right(self, inputs: tuple, roundoff: float = 0.0) -> None:
-        """Hold the result for these inputs against float64; by default by the suite's rule."""
+        """Compare the results for these inputs with float64; see the top of this file."""
         assert_as_good_as_eager(self.fused, self.reference, inputs, roundoff)
 
     def small(self) -> tuple:
-        """Inputs for the checks that need but one case."""
+        """Inputs for tests that need only one case."""
         return self.inputs(self.shapes["small"])
 
     def seeded(self, shape_id: str) -> tuple:
@@ -152,7 +153,7 @@ class OpChecks:
 
     @pytest.mark.parametrize("target", TARGETS)
     def test_any_memory_format(self, target):
-        """Layout changes no bit; results are channels-last, gradients too, in their own dtype."""
+        """Layout changes no bit; results and gradients are channels-last, gradients in x.dtype."""
         backend, device = require(*target, self.name)
         inputs = cast(self.small(), torch.float32, device)
         with ops.backend(backend):
@@ -201,7 +202,7 @@ class OpChecks:
 
     @pytest.mark.parametrize("target", TARGETS)
     def test_without_gradient(self, target):
-        """no_grad and detached inputs give the same value, and nothing to go backward through."""
+        """no_grad and detached inputs give the same value, without a graph."""
         backend, device = require(*target, self.name)
         inputs = cast(self.small(), torch.float32, device)
         with ops.backend(backend):
@@ -232,7 +233,7 @@ class OpChecks:
 
     @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
     def test_compile_whole_graph(self, compiler):
-        """One graph, for several shapes, with the result of eager mode."""
+        """The op compiles to one graph and gives the results of eager mode."""
         require("cpp", "cpu")
         torch.compiler.reset()
 
@@ -250,7 +251,7 @@ class OpChecks:
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_under_autocast(self, dtype):
-        """Autocast neither changes what the kernel computes nor the gradient's dtype."""
+        """Autocast changes neither the kernel's results nor the gradients' dtypes."""
         require("cpp", "cpu")
         inputs = cast(self.small(), dtype)
         with ops.backend("cpp"):

@@ -1,5 +1,5 @@
-// Splits the images of a batch into bands of rows, the tasks of the CPU kernels. Bands depend on
-// the shape alone, and so do the sums over them: the bits are the same for any number of threads.
+// Splits the images of a batch into bands of rows, the tasks of the CPU kernels. Bands depend only
+// on the shape, so the order of sums, and with it every bit, is the same for any number of threads.
 #pragma once
 
 #include "cpu/parallel.h"
@@ -7,14 +7,14 @@
 namespace gioada {
 inline namespace GIOADA_ISA {
 
-constexpr int64_t kTargetBands = 32;  // of a batch: enough to keep many cores busy
+constexpr int64_t kTargetBands = 32;  // in a batch: enough to keep many cores busy
 
-// Rows are pixel rows or rows of cells.
+// The kernel decides whether rows are pixel rows or rows of cells.
 struct Bands {
-  int64_t rows;       // of an image
-  int64_t band_rows;  // of a band; the last band of an image may have fewer
-  int64_t in_image;   // bands of an image
-  int64_t total;      // bands of the batch
+  int64_t rows;       // per image
+  int64_t band_rows;  // per band; the last band of an image may have fewer
+  int64_t in_image;   // bands per image
+  int64_t total;      // bands in the batch
 
   Bands(int64_t batch, int64_t image_rows) : rows(image_rows) {
     const int64_t target = (kTargetBands + batch - 1) / batch;
@@ -38,7 +38,8 @@ struct Bands {
     });
   }
 
-  // As walk, each range backwards: what the thread read last may still be in its cache.
+  // As walk, but traverses each range backwards: the thread starts with the band that it read last
+  // in the pass before, while that band may still be in its cache.
   template <typename Body>
   void walk_back(int threads, const Body& body) const {
     parallel_ranges(total, threads, [&](int64_t first, int64_t last, int thread) {
@@ -47,9 +48,9 @@ struct Bands {
   }
 };
 
-// Bands of rows of cells, for an input of in_height rows that is resized to height pixel rows.
+// Bands of rows of cells, for an input of in_height rows that is resized to `height` pixel rows.
 struct CellBands : Bands {
-  int64_t max_pixel_rows;  // of a band
+  int64_t max_pixel_rows;  // in one band
 
   CellBands(int64_t batch, int64_t in_height, int64_t height)
       : Bands(batch, cell_count(in_height)), max_pixel_rows(0) {

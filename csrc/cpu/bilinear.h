@@ -1,5 +1,6 @@
 // Bilinear resizing (align_corners = True) of an input row to strips of kLanes pixel columns, and
-// its transpose. A pixel row between two resized input rows costs one fused multiply-add per class.
+// its transpose. A pixel row between two resized input rows costs one fused multiply-add per class
+// and vector.
 #pragma once
 
 #include "cpu/parallel.h"
@@ -10,13 +11,13 @@ inline namespace GIOADA_ISA {
 
 // A strip of kLanes pixel columns and the input columns it touches.
 struct Strip {
-  int64_t first;     // its first input column
+  int64_t first;     // first input column
   int64_t span;      // number of input columns
   float* to_pixels;  // [span, kLanes] weight of an input column in a pixel column
   float* to_inputs;  // [kLanes, round_up(span, kLanes)] the transpose
 };
 
-// All strips of a row. They are equal for every row and image, so a kernel builds them once.
+// All strips of a row. They are the same for every row and image, so a kernel builds them once.
 class Strips {
  public:
   Strips(int64_t in, int64_t out)
@@ -72,11 +73,12 @@ class Strips {
   Buffer<float> weights_;
 };
 
-// Interpolates one input row to the pixel columns of a strip: out[c, lane].
+// Interpolates one input row to the pixel columns of a strip.
 template <typename T>
-static inline void interpolate(const T* row,  // of one image, at column 0
+static inline void interpolate(const T* row,  // class 0, column 0 of an input row
                                int64_t class_stride, int64_t column_stride, int64_t classes,
-                               const Strip& strip, float* out) {
+                               const Strip& strip,
+                               float* out) {  // [classes, kLanes]
   row += strip.first * column_stride;
   for (int64_t c = 0; c < classes; ++c) {
     const T* p = row + c * class_stride;
@@ -88,10 +90,11 @@ static inline void interpolate(const T* row,  // of one image, at column 0
   }
 }
 
-// The transpose of `interpolate`: adds the gradient grad[c, lane] of pixel columns to input
-// columns, row[c * class_stride + column]. Writes whole vectors, so a row needs kLanes floats of
-// padding.
-static inline void scatter(const float* grad, int64_t classes, const Strip& strip, float* row,
+// The transpose of `interpolate`: adds the gradient of pixel columns to input columns. Writes whole
+// vectors, so a row needs kLanes floats of padding.
+static inline void scatter(const float* grad,  // [classes, kLanes]
+                           int64_t classes, const Strip& strip,
+                           float* row,  // [classes, class_stride], an input row
                            int64_t class_stride) {
   const int64_t padded = round_up(strip.span, kLanes);
   for (int64_t c = 0; c < classes; ++c) {

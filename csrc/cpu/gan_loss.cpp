@@ -1,5 +1,5 @@
-// CPU kernels: the mean loss of each map, and the gradient of each logit. A map is processed in
-// chunks. These depend on the shapes alone, so the bits are the same for any number of threads.
+// CPU kernels: the mean loss of each map, and the gradient of each logit. Maps are split into
+// chunks, which depend only on the shapes, so the bits are the same for any number of threads.
 
 #include "gan_loss.h"
 
@@ -12,11 +12,13 @@ namespace gioada {
 inline namespace GIOADA_ISA {
 namespace {
 
-constexpr int64_t kChunk = 4096;
-constexpr int kSums = 4;                    // independent sums hide the latency of additions
-constexpr int64_t kParallelFrom = 1 << 16;  // logits; below, waking a thread costs more
+constexpr int64_t kChunk = 4096;  // logits
+constexpr int kSums = 4;          // independent sums hide the latency of additions
+// Logits of a map from which on several threads are used: below, waking a thread costs more.
+constexpr int64_t kMinParallelLogits = 1 << 16;
 
-// log(1 + e) for 0 <= e <= 1 with a small relative error: the power series of 2 atanh(e / (2 + e)).
+// log(1 + e) for 0 <= e <= 1, as the power series of 2 atanh(e / (2 + e)): its relative error is
+// small even for tiny e.
 Floats log1p_of_exp(Floats e) {
   const Floats z = e / (2.f + e);
   const Floats q = z * z;
@@ -32,7 +34,7 @@ Floats log1p_of_exp(Floats e) {
 
 Floats absolute(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
 
-// The comparisons keep NaN.
+// Comparisons are written so that NaN stays NaN.
 template <GanKind kKind>
 Floats loss_of(Floats x, bool real) {
   const float s = real ? 1.f : -1.f;
@@ -109,10 +111,10 @@ int64_t chunks_of(const std::vector<TensorView>& maps) {
 // Calls body(index of the chunk, map, first logit, number of logits) for all chunks of all maps.
 template <typename Body>
 void for_each_chunk(const std::vector<TensorView>& maps, int threads, const Body& body) {
-  int64_t first = 0;  // chunk
+  int64_t first = 0;  // index of the map's first chunk
   for (size_t map = 0; map < maps.size(); ++map) {
     const int64_t count = maps[map].elements();
-    const int workers = count < kParallelFrom ? 1 : threads;
+    const int workers = count < kMinParallelLogits ? 1 : threads;
     parallel_for(chunks_of(count), workers, [&](int64_t i, int) {
       const int64_t begin = i * kChunk;
       body(first + i, map, begin, count - begin < kChunk ? count - begin : kChunk);
@@ -147,7 +149,8 @@ void run_backward(const GanLossBackward& op, int threads) {
   });
 }
 
-// Calls function(T{}, kind), so that type of the logits and kind are compile-time constants.
+// Calls function(T{}, Constant<kind>{}): the logits' type T and the kind are compile-time
+// constants.
 template <typename Op, typename Function>
 void dispatch(const Op& op, const Function& function) {
   const auto with_type = [&](auto kind) {

@@ -1,9 +1,9 @@
 // CPU kernels: pass 1 computes the statistics, pass 2 the result. Both use full vectors for any
 // number of channels.
 //
-// A row of pixels is a flat array in which the channels repeat. period = lcm(channels, kLanes),
-// rounded up to a minimum length. Values per channel and sums over pixels are stored for each
-// element of a period, as if a period were a pixel.
+// A row of pixels is a flat array in which the channels repeat. It is processed in periods:
+// multiples of lcm(channels, kLanes) with a minimum length. Values per channel are repeated to the
+// length of a period, and sums over pixels are kept for each element of it.
 //
 // Pass 2 traverses each thread's bands backwards, while their rows are still cached.
 
@@ -18,19 +18,20 @@ namespace gioada {
 inline namespace GIOADA_ISA {
 namespace {
 
-constexpr int64_t kPeriodVectors =
-    8;                          // minimum: a sum is not needed again at once, so additions overlap
+// Minimum length of a period in vectors: successive additions then go to different sums and
+// overlap.
+constexpr int64_t kMinPeriodVectors = 8;
 constexpr int64_t kChunk = 32;  // periods that are summed in float before they are merged in double
 
 int64_t period_of(int64_t channels) {
   int64_t period = channels;
   while (period % kLanes != 0) period += channels;
-  const int64_t shortest = kPeriodVectors * kLanes;
-  return (shortest + period - 1) / period * period;
+  const int64_t min_length = kMinPeriodVectors * kLanes;
+  return (min_length + period - 1) / period * period;
 }
 
-// Calls body(index, index in the period, number of elements) for all vectors of a row. The number
-// is a compile-time constant except for the last vector.
+// Calls body(index, index in the period, count) for all vectors of a row. `count`, the number of
+// elements, is a compile-time constant except for the last vector.
 template <typename Body>
 inline void for_each_vector(int64_t elements, int64_t period, const Body& body) {
   const std::integral_constant<int64_t, kLanes> whole;
@@ -43,20 +44,22 @@ inline void for_each_vector(int64_t elements, int64_t period, const Body& body) 
   if (i + lane < elements) body(i + lane, lane, elements - i - lane);
 }
 
-// Repeats the values of the channels for a whole period.
+// Repeats one value per channel to the length of a period.
 inline void repeat(const float* values, int64_t channels, int64_t period, float* out) {
   for (int64_t i = 0; i < period; i += channels) {
     std::memcpy(out + i, values, channels * sizeof(float));
   }
 }
 
-// Mean and sum of squared deviations of each channel over `pixels` pixels. Sums are of differences
-// from the mean so far, so an offset of the channel costs no precision. Large differences imply a
-// large variance.
+// Mean and sum of squared deviations of each channel over `pixels` pixels. Sums differences from
+// the mean so far, so a channel with a large offset loses no precision. If differences are large,
+// so is the variance.
 template <typename T>
-void band_moments(const T* x, int64_t pixels, int64_t channels, int64_t period,
-                  float* __restrict__ scratch,  // [3, period] and, in double, [2, period]
-                  double* mean, double* squares) {
+void band_moments(const T* x,  // [pixels, channels]
+                  int64_t pixels, int64_t channels, int64_t period,
+                  float* __restrict__ scratch,  // float [3, period], then double [2, period]
+                  double* mean,                 // [channels]
+                  double* squares) {            // [channels]
   float *shift = scratch, *sum = scratch + period, *sum_squares = scratch + 2 * period;
   double* lane_mean = reinterpret_cast<double*>(scratch + 3 * period);
   double* lane_squares = lane_mean + period;
@@ -110,8 +113,9 @@ void band_moments(const T* x, int64_t pixels, int64_t channels, int64_t period,
 
 // Writes one row of the padded result and its reflections.
 template <typename T>
-void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period, const float* mean,
-               const float* rstd) {
+void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period,
+               const float* mean,    // [period]
+               const float* rstd) {  // [period]
   const int64_t c = op.channels(), pad = op.pad;
   const int64_t out_row = (op.width() + 2 * pad) * c;
   const T* x = op.x.as<const T>() + (n * op.height() + y) * op.width() * c;
@@ -140,8 +144,8 @@ void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period, 
     T* last = out + (op.width() - 1) * c;
     std::memcpy(last + i * c, last - i * c, c * sizeof(T));
   }
-  for (int i = 1; i < kImages; ++i) {
-    const int64_t mirrored = image_of(i, y, op.height(), pad);
+  for (int i = 1; i < kPaddedCopies; ++i) {
+    const int64_t mirrored = padded_copy_of(i, y, op.height(), pad);
     if (mirrored >= 0) std::memcpy(image + mirrored * out_row, row, out_row * sizeof(T));
   }
 }
@@ -187,13 +191,14 @@ void forward(const InstanceNormAct& op, int threads) {
   });
 }
 
-// out[x - begin, c]: the gradients of all copies that padding made of pixels [begin, end) of row y.
+// For pixels [begin, end) of row y, sums the gradient over each pixel and its copies in the
+// padding.
 template <typename T>
 void fold(const InstanceNormActBackward& op, int64_t n, int64_t y, int64_t begin, int64_t end,
-          float* __restrict__ out) {
+          float* __restrict__ out) {  // [end - begin, channels]
   const int64_t c = op.channels(), pad = op.pad, row_size = (op.width() + 2 * pad) * c;
-  for (int r = 0; r < kImages; ++r) {
-    const int64_t row_index = image_of(r, y, op.height(), pad);
+  for (int r = 0; r < kPaddedCopies; ++r) {
+    const int64_t row_index = padded_copy_of(r, y, op.height(), pad);
     if (row_index < 0) continue;
     const T* row = op.grad.as<const T>() + (n * (op.height() + 2 * pad) + row_index) * row_size;
     const T* direct = row + (begin + pad) * c;
@@ -201,8 +206,8 @@ void fold(const InstanceNormActBackward& op, int64_t n, int64_t y, int64_t begin
       out[i] = (r == 0 ? 0.f : out[i]) + to_float(direct[i]);
     }
     for (int64_t x = begin; x < end; ++x) {
-      for (int s = 1; s < kImages; ++s) {
-        const int64_t column = image_of(s, x, op.width(), pad);
+      for (int s = 1; s < kPaddedCopies; ++s) {
+        const int64_t column = padded_copy_of(s, x, op.width(), pad);
         if (column < 0) continue;
         for (int64_t i = 0; i < c; ++i) out[(x - begin) * c + i] += to_float(row[column * c + i]);
       }
@@ -210,16 +215,16 @@ void fold(const InstanceNormActBackward& op, int64_t n, int64_t y, int64_t begin
   }
 }
 
-// Calls body(first pixel, pixels, their gradient [pixels, channels]) for pieces of row y. Pixels
-// that padding did not copy need no sum: their gradient is read in place.
+// Calls body(first pixel, pixels, gradient [pixels, channels]) for pieces of row y. The gradient of
+// pixels without copies in the padding is read in place.
 template <typename T, typename Body>
 void for_each_piece(const InstanceNormActBackward& op, int64_t n, int64_t y,
                     float* folded,  // [width, channels]
                     const Body& body) {
   const int64_t c = op.channels(), pad = op.pad, w = op.width();
   const bool mirrored =
-      image_of(1, y, op.height(), pad) >= 0 || image_of(2, y, op.height(), pad) >= 0;
-  const int64_t edge = pad > 0 ? pad + 1 : 0;  // columns at either end
+      padded_copy_of(1, y, op.height(), pad) >= 0 || padded_copy_of(2, y, op.height(), pad) >= 0;
+  const int64_t edge = pad > 0 ? pad + 1 : 0;  // columns at either end that may have copies
   if (mirrored || 2 * edge >= w) {
     fold<T>(op, n, y, 0, w, folded);
     return body(0, w, static_cast<const float*>(folded));
@@ -237,11 +242,12 @@ void for_each_piece(const InstanceNormActBackward& op, int64_t n, int64_t y,
   }
 }
 
-// Sums of gz and of gz (x - mean) over a band. Also writes the gradient of the residual.
+// Sums of gz and of gz (x - mean) over rows [begin, end). Also writes the gradient of the residual.
 template <typename T>
 void band_sums(const InstanceNormActBackward& op, int64_t n, int64_t begin, int64_t end,
                int64_t period, float* __restrict__ scratch,  // see `backward`
-               double* sum_gz, double* sum_gzx) {
+               double* sum_gz,                               // [channels]
+               double* sum_gzx) {                            // [channels]
   const int64_t c = op.channels();
   float *mean = scratch, *gz_lanes = scratch + period, *gzx_lanes = scratch + 2 * period;
   double* gz_total = reinterpret_cast<double*>(scratch + 3 * period);

@@ -34,23 +34,23 @@ class Buffer {
   T* data_;
 };
 
-// Asks the system for huge pages in a large result that no one has touched yet: page faults of
+// Asks the system for huge pages for a large result that has not been written yet: page faults of
 // 4 KiB pages can cost more than the kernel that fills them. PyTorch's allocator does the same
 // under THP_MEM_ALLOC_ENABLE=1. The system may decline.
 static inline void prefer_huge_pages(void* data, int64_t bytes) {
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t kPage = 4096;
-  constexpr int64_t kWorthwhile = 4 << 20;  // contains a whole huge page at any alignment
-  if (bytes < kWorthwhile) return;
+  constexpr int64_t kMinBytes = 4 << 20;  // contains a whole huge page at any alignment
+  if (bytes < kMinBytes) return;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(data) / kPage * kPage;
   const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
   madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
 }
 
-// Calls body(i, thread) for all i in [0, count) on at most `threads` threads. The caller passes the
-// number, so that torch.set_num_threads applies to any OpenMP runtime. `body` must not throw, and
-// its result must not depend on `thread`.
+// Calls body(i, thread) for all i in [0, count) on at most `threads` threads. The caller passes
+// torch.get_num_threads(), so that torch.set_num_threads takes effect in any OpenMP runtime. `body`
+// must not throw, and its result must not depend on `thread`.
 template <typename Body>
 static void parallel_for(int64_t count, int threads, const Body& body) {
 #ifdef _OPENMP
@@ -64,8 +64,8 @@ static void parallel_for(int64_t count, int threads, const Body& body) {
 }
 
 // Splits [0, count) into one range per thread and calls body(begin, end, thread). Equal counts give
-// equal ranges: a thread finds in its cache what it touched in the previous loop, and threads write
-// to different pages. For iterations of about equal cost.
+// equal ranges: the data that a thread touched in the previous loop may still be in its cache, and
+// threads write to different pages. For iterations of about equal cost.
 template <typename Body>
 static void parallel_ranges(int64_t count, int threads, const Body& body) {
 #ifdef _OPENMP
@@ -81,7 +81,7 @@ static void parallel_ranges(int64_t count, int threads, const Body& body) {
   body(int64_t(0), count, 0);
 }
 
-// Threads that have a task.
+// Number of threads that get a task.
 static inline int worker_count(int threads, int64_t tasks) {
   return threads < tasks ? threads : static_cast<int>(tasks);
 }

@@ -1,13 +1,13 @@
 // CPU kernels: both directions process strips of kLanes pixel columns from top to bottom, with one
 // vector per channel. Each input row is interpolated horizontally once; a pixel row between two
 // input rows then costs one fused multiply-add per channel. Softmax runs over classes, so lanes
-// never mix. A transpose in registers converts planes of channels to channels-last pixels, and the
-// gradient back.
+// never mix. A transpose in registers converts planes of channels to channels-last pixels, and
+// channels-last gradients to planes.
 //
 // Forward: a task is a few pixel rows. Backward: a task is a band of cells. It recomputes the
 // probabilities, accumulates the gradient in two vectors per channel, for the input rows above and
-// below, and scatters them to input columns once per input row. At the end, rows that two bands
-// share are added.
+// below, and scatters them to input columns once per input row. At the end, the two parts of a row
+// that two bands share are added.
 
 #include "semantic_depth_concat.h"
 
@@ -22,15 +22,16 @@ inline namespace GIOADA_ISA {
 namespace {
 
 constexpr int64_t kTaskRows = 8;  // pixel rows of a forward task
-constexpr int64_t kStrips = 4;  // processed side by side in the forward, for longer runs of stores
+constexpr int64_t kStrips = 4;    // side by side in the forward, for longer runs of stores
 
-// A strip between two input rows, interpolated to its pixel columns.
+// Two input rows, interpolated to the pixel columns of a strip.
 struct Cell {
   float *above, *below, *step;  // [channels, kLanes]; step = below - above
 };
 
 // exps[c] = exp(z[c] - max z) in a pixel row; returns their sum.
-inline Floats exponentials(int64_t classes, const Cell& cell, float frac_y, float* exps) {
+inline Floats exponentials(int64_t classes, const Cell& cell, float frac_y,
+                           float* exps) {  // [classes, kLanes]
   Floats largest = load(cell.above) + frac_y * load(cell.step);
   for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
     const Floats z = load(cell.above + i) + frac_y * load(cell.step + i);
@@ -52,10 +53,11 @@ inline void fill_step(int64_t channels, const Cell& cell) {
   }
 }
 
-// Pixel rows [begin, end) of image n. Scratch: (3 * kStrips + 3) * padded channels * kLanes.
+// Computes pixel rows [begin, end) of image n.
 template <typename T>
 void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n, int64_t begin,
-                  int64_t end, float* scratch) {
+                  int64_t end,
+                  float* scratch) {  // [3 * kStrips + 3, padded channels, kLanes]
   const int64_t h = op.in_height(), classes = op.classes(), depth_at = classes * kLanes;
   const int64_t channels = op.channels();
   const int64_t tile = round_up(channels, kLanes) * kLanes;
@@ -108,14 +110,14 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
 template <typename T>
 void run(const SemanticDepthConcat& op, int threads) {
   const int64_t channels = op.channels();
-  const int64_t parts = (op.height() + kTaskRows - 1) / kTaskRows;  // of one image
+  const int64_t parts = (op.height() + kTaskRows - 1) / kTaskRows;  // tasks per image
   const int64_t tasks = op.batch() * parts;
   const int workers = worker_count(threads, tasks);
   const int64_t scratch_size = (3 * kStrips + 3) * round_up(channels, kLanes) * kLanes;
   const Strips strips(op.in_width(), op.width());
   const Buffer<float> memory(workers * scratch_size);
   prefer_huge_pages(op.out.data, op.batch() * op.height() * op.width() * channels * sizeof(T));
-  // Threads start far apart: two that touch the same new page would both clear it.
+  // Threads start far apart, because two that fault in the same new page would both clear it.
   const int64_t apart = (tasks + workers - 1) / workers;
   parallel_for(apart * workers, workers, [&](int64_t i, int thread) {
     const int64_t task = i % workers * apart + i / workers;
@@ -126,16 +128,18 @@ void run(const SemanticDepthConcat& op, int threads) {
   });
 }
 
-// Working memory of one thread in the backward. `channels` counts depth, and classes if wanted.
+// Working memory of one thread in the backward. `channels` are those whose gradient is needed: the
+// classes or none of them, then depth if there is any.
 struct Scratch {
   Cell cell;                       // [classes, kLanes]
   float* exps;                     // [classes, kLanes]
   float* planes;                   // [channels, kLanes] incoming gradient
-  float* pixels;                   // [kLanes, channels] the same
+  float* pixels;                   // [kLanes, channels] incoming gradient, before the transpose
   float *grad_above, *grad_below;  // [channels, kLanes]
 };
 
-// Copies the incoming gradient of `count` pixels from p on to planes; other lanes get 0.
+// Copies the incoming gradient of `count` pixels, the first of them at p, to s.planes. Other lanes
+// get 0.
 template <typename T>
 inline void read_gradient(const T* p, int64_t channel_stride, int64_t pixel_stride,
                           int64_t channels, int64_t count, const Scratch& s) {
@@ -173,12 +177,12 @@ inline void pixel_row(int64_t classes, int64_t channels, float frac_y, const Scr
   for (int64_t i = classes * kLanes; i < channels * kLanes; i += kLanes) add(i, load(s.planes + i));
 }
 
-// Backward of cells [first, last) of image n. Writes the gradient of input rows [first, last] to
-// `rows` [last - first + 1, channels, padded input width].
+// Backward of rows of cells [first, last) of image n. Writes the gradient of input rows [first,
+// last] to `rows`.
 template <typename T>
 void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, int64_t classes,
                    int64_t channels, int64_t n, int64_t first, int64_t last, Scratch s,
-                   float* rows) {
+                   float* rows) {  // [last - first + 1, channels, padded input width]
   const int64_t h = op.in_height(), row_stride = op.in_width() + kLanes;
   const int64_t row_size = channels * row_stride, tile = channels * kLanes;
   const int64_t *ls = op.logits.strides, *gs = op.grad.strides;
@@ -237,8 +241,8 @@ void run(const SemanticDepthConcatBackward& op, int threads) {
                      bands.end(band), s, rows.get() + band * band_size);
   });
 
-  // Copies the gradient of each input row. The first row of a band also gets a part from the band
-  // before it.
+  // Copies the gradient of each input row to the results. The first row of a band is also the last
+  // row of the band before: adds both parts.
   parallel_for(op.batch() * h, threads, [&](int64_t task, int) {
     const int64_t n = task / h, y = task % h;
     const int64_t band = n * bands.in_image + std::min(y / bands.band_rows, bands.in_image - 1);

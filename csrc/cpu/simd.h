@@ -1,4 +1,4 @@
-// Vectors of floats as wide as the instruction set's registers, on GCC's and Clang's vector types.
+// Vectors as wide as the instruction set's registers, based on the vector types of GCC and Clang.
 #pragma once
 
 #include "common.h"
@@ -50,7 +50,7 @@ static inline void store_bytes(void* p, Vector value, int64_t bytes) {
   }
 }
 
-// The first `count` lanes, at any address; lanes beyond them are 0.
+// Loads the first `count` lanes from any address; the other lanes are 0.
 static inline Bytes load_unaligned(const uint8_t* p, int64_t count = kLanes) {
   return load_bytes<Bytes>(p, count);
 }
@@ -105,8 +105,8 @@ static inline bool any(Ints mask) {
 #endif
 }
 
-// exp(x) for x <= 0, within 2 ulp; flushes to 1.6e-38 below -87; NaN stays NaN. Reduction by
-// Cody and Waite, polynomial of the Cephes library (expf).
+// exp(x) for x <= 0, within 2 ulp; below -87 the result stays at exp(-87) = 1.6e-38; NaN stays NaN.
+// Range reduction by Cody and Waite, polynomial of the Cephes library (expf).
 static inline Floats exp_nonpositive(Floats x) {
   x = max(broadcast(-87.f), x);
   // Adding 1.5 * 2^23 rounds to an integer in the low bits; 127 more makes it the exponent field.

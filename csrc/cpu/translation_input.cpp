@@ -1,5 +1,5 @@
-// CPU kernel: clears a stretch of pixels that fits into the cache, then writes image, depth and the
-// one of the class: five values per pixel for any number of classes.
+// CPU kernel: clears a stretch of pixels that fits into the cache, then writes five values per
+// pixel: the image's three channels, depth, and 1 in the channel of the class.
 
 #include "translation_input.h"
 
@@ -12,7 +12,8 @@ namespace {
 constexpr int64_t kStretchBytes = 8192;
 
 template <typename T, typename Depth, typename Label>
-void fill_row(const TranslationInput& op, int64_t n, int64_t y, const T* normalised_values) {
+void fill_row(const TranslationInput& op, int64_t n, int64_t y,
+              const T* normalised_values) {  // [256] one per byte value
   const int64_t channels = op.channels();
   const int64_t pixel_bytes = channels * sizeof(T);
   const int64_t stretch = pixel_bytes < kStretchBytes ? kStretchBytes / pixel_bytes : 1;

@@ -1,5 +1,5 @@
-// Transposes between planes, where a vector holds one channel of kLanes pixels, and pixels, whose
-// channels are adjacent as in channels-last tensors.
+// Transposes between planes [channels, kLanes], with one vector per channel, and pixels [kLanes,
+// channels], whose channels are adjacent as in channels-last tensors.
 #pragma once
 
 #include <utility>
@@ -37,16 +37,16 @@ static inline void transpose(Floats (&v)[kLanes]) {
   }
 }
 
-// Up to this many channels beyond the last whole vector are copied one by one.
+// At most this many channels after the last whole vector are copied one by one.
 constexpr int64_t kFewChannels = kLanes / 4;
 
-// Number of channels that are transposed in vectors; the others are copied.
+// Number of channels that are transposed in vectors; the others are copied one by one.
 static inline int64_t in_vectors(int64_t channels) {
   const int64_t rest = channels % kLanes;
   return rest <= kFewChannels ? channels - rest : channels - rest + kLanes;
 }
 
-// [channels, kLanes] to [kLanes, channels]. Reads and writes whole vectors: either needs room for
+// [channels, kLanes] to [kLanes, channels]. Reads and writes whole vectors, so both need room for
 // round_up(channels, kLanes) channels.
 static inline void to_pixels(const float* planes, int64_t channels, float* pixels) {
   const int64_t whole = in_vectors(channels);

@@ -1,10 +1,10 @@
-// CPU kernel: predicts a block of pixel rows strip by strip, then counts it row by row.
+// CPU kernel: predicts the classes of a block of pixel rows strip by strip, then counts row by row.
 //
 // A strip is one vector of kLanes pixel columns. A pixel row between two input rows costs one
 // interpolation and one comparison for each candidate class. Interpolation is convex: a class whose
 // maximum lies below another class's minimum cannot win, so it is dropped in advance.
 //
-// Counts are integers, so the distribution of pixels over threads and copies does not change them.
+// Counts are integers, so they do not depend on how pixels are split among threads and copies.
 
 #include "upsample_confusion_matrix.h"
 
@@ -19,8 +19,8 @@ namespace {
 constexpr int64_t kBlockRows = 32;
 // Several histogram copies avoid store-to-load stalls on one counter.
 constexpr int64_t kCopies = 4;
-constexpr int64_t kMaxCopiedClasses =
-    256;  // up to this many classes, each thread has its own counts
+// With more classes, all threads add to one matrix.
+constexpr int64_t kMaxCopiedClasses = 256;
 
 // Working memory of one thread.
 struct Scratch {
@@ -28,15 +28,15 @@ struct Scratch {
   float *candidates_above, *candidates_below;  // [candidates, kLanes]
   int32_t* candidates;                         // [classes] ascending
   int32_t* predicted;                          // [kBlockRows, padded width]
-  int32_t* cells;                              // [padded width] of the matrix
-  int64_t* counts;  // [kCopies, classes + 1, classes] last row: ignored pixels; or null
+  int32_t* cells;                              // [padded width] index of the matrix element
+  int64_t* counts;  // [kCopies, classes + 1, classes] last row: uncounted pixels; or null
 };
 
 // Collects the candidates: classes that can be largest somewhere between `above` and `below`.
 // Returns their number, or 0 if a logit is NaN or infinite.
 int64_t find_candidates(int64_t classes, const Scratch& s) {
-  Floats reached =
-      min(load(s.above), load(s.below));  // in every pixel, at least one class reaches this value
+  // In every pixel of a column, at least one class reaches this value.
+  Floats reached = min(load(s.above), load(s.below));
   Floats zero = Floats{};
   for (int64_t c = 0; c < classes; ++c) {
     const Floats above = load(s.above + c * kLanes), below = load(s.below + c * kLanes);
@@ -58,8 +58,10 @@ int64_t find_candidates(int64_t classes, const Scratch& s) {
 // Predicts kRows consecutive rows of a strip within one cell. Several rows at once hide the latency
 // of comparisons.
 template <int kRows>
-inline void predict_rows(int64_t candidates, const float* frac_y, const Scratch& s,
-                         int32_t* predicted, int64_t pitch) {
+inline void predict_rows(int64_t candidates, const float* frac_y,  // [kRows]
+                         const Scratch& s,
+                         int32_t* predicted,  // [kRows, pitch]
+                         int64_t pitch) {
   Floats best[kRows];
   Ints arg[kRows];
 #pragma GCC unroll 4
@@ -86,7 +88,9 @@ inline void predict_rows(int64_t candidates, const float* frac_y, const Scratch&
 
 // Predicts one pixel from all classes; works for NaN and infinities.
 template <typename T>
-int32_t predict_pixel(const UpsampleConfusionMatrix& op, const T* image, int64_t y, int64_t x) {
+int32_t predict_pixel(const UpsampleConfusionMatrix& op,
+                      const T* image,  // [C, h, w] with the strides of op.logits
+                      int64_t y, int64_t x) {
   const int64_t row = cell_of(y, op.in_height(), op.height());
   const int64_t column = cell_of(x, op.in_width(), op.width());
   const float frac_y = frac_of(y, row, op.in_height(), op.height());
@@ -110,8 +114,9 @@ int32_t predict_pixel(const UpsampleConfusionMatrix& op, const T* image, int64_t
 
 // Predicts pixel rows [begin, end) of an image into s.predicted.
 template <typename T>
-void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* image, int64_t begin,
-             int64_t end, Scratch s) {
+void predict(const UpsampleConfusionMatrix& op, const Strips& strips,
+             const T* image,  // [C, h, w] with the strides of op.logits
+             int64_t begin, int64_t end, Scratch s) {
   const int64_t h = op.in_height(), pitch = round_up(op.width(), kLanes);
   float frac_y[kBlockRows];  // weight of the input row below
   for (int64_t y = begin; y < end; ++y) {
@@ -159,9 +164,11 @@ void predict(const UpsampleConfusionMatrix& op, const Strips& strips, const T* i
   }
 }
 
-// Returns the column of the first label out of range, or -1.
+// Counts the pixels of one row. Returns the column of the first label out of range, or -1.
 template <typename L>
-int64_t count_row(const UpsampleConfusionMatrix& op, const L* labels, const int32_t* predicted,
+int64_t count_row(const UpsampleConfusionMatrix& op,
+                  const L* labels,           // [width]
+                  const int32_t* predicted,  // [width]
                   const Scratch& s) {
   const int64_t ignore_index = op.ignore_index, width = op.width();
   const int32_t classes = static_cast<int32_t>(op.classes()), uncounted = classes * classes;
@@ -195,10 +202,10 @@ int64_t count_row(const UpsampleConfusionMatrix& op, const L* labels, const int3
   return x;
 }
 
-// Returns the index of the first label out of range, or -1.
+// Returns the flat index of the first label out of range, or -1.
 template <typename T>
 int64_t run(const UpsampleConfusionMatrix& op, int threads) {
-  const int64_t blocks = (op.height() + kBlockRows - 1) / kBlockRows;  // of one image
+  const int64_t blocks = (op.height() + kBlockRows - 1) / kBlockRows;  // per image
   const int64_t tasks = op.batch() * blocks;
   const int workers = worker_count(threads, tasks);
   const int64_t tile = op.classes() * kLanes, pitch = round_up(op.width(), kLanes);
@@ -248,7 +255,7 @@ int64_t run(const UpsampleConfusionMatrix& op, int threads) {
 
 }  // namespace
 
-// Expects at least one pixel. Returns the index of the first label that is neither a class nor
+// Expects at least one pixel. Returns the flat index of the first label that is neither a class nor
 // ignore_index, or -1.
 int64_t upsample_confusion_matrix(const UpsampleConfusionMatrix& op, int threads) {
   int64_t wrong_label = -1;

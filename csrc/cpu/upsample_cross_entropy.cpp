@@ -14,29 +14,32 @@ namespace gioada {
 inline namespace GIOADA_ISA {
 namespace {
 
-constexpr int64_t kRowsAtOnce = 4;
+constexpr int64_t kRowsAtOnce = 4;  // pixel rows
 
 // Working memory of one thread.
 struct Scratch {
-  float *above, *step;             // [classes, kLanes] input row above; below - above
+  float *above, *step;             // [classes, kLanes] input row above, and below - above
   float* below;                    // [classes, kLanes] input row below
   float *grad_above, *grad_below;  // [classes, kLanes]
-  float* exps;                     // [classes, kRowsAtOnce, kLanes] logits of pixels, then exps
+  float* exps;                     // [classes, kRowsAtOnce, kLanes] z, then exp(z - max z)
   float* grad_rows;                // [rows of the band + 1, classes, padded input width]
-  int32_t* label;                  // [pixel rows of the band, padded width] class or -1
+  int32_t* label;                  // [pixel rows of the band, padded width], see class_of
   float* weight;                   // [pixel rows of the band, padded width] 0 where ignored
 };
 
 struct Sums {
   double loss, weight;
-  int64_t wrong_label;  // index of the first, or -1
+  int64_t wrong_label;  // flat index of the first label out of range, or -1
 };
 
 // Returns the weighted losses of kRows consecutive rows of a strip within one cell, and adds to the
 // gradients. Several rows at once hide the latency of sums and exponentials.
 template <int kRows, bool kGrad>
-inline Floats pixel_rows(int64_t classes, const float* frac_y, const int32_t* labels,
-                         const float* weights, int64_t pitch, const Scratch& s) {
+inline Floats pixel_rows(int64_t classes,
+                         const float* frac_y,    // [kRows]
+                         const int32_t* labels,  // [kRows, pitch]
+                         const float* weights,   // [kRows, pitch]
+                         int64_t pitch, const Scratch& s) {
   Ints label[kRows];
   Floats weight[kRows], largest[kRows], picked[kRows], sum[kRows];
 #pragma GCC unroll 4
@@ -93,7 +96,8 @@ inline Floats pixel_rows(int64_t classes, const float* frac_y, const int32_t* la
   return total;
 }
 
-// Returns the index of the first label out of range, or -1.
+// Fills s.label and s.weight for pixel rows [begin, end) of image n. Returns the flat index of the
+// first label out of range, or -1.
 template <typename L>
 int64_t read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, int64_t end,
                     int64_t padded_width, const Scratch& s) {
@@ -125,11 +129,13 @@ int64_t read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, in
   return wrong;
 }
 
-// Processes cells [first, last) of image n. Writes the gradient of input rows [first, last) to
-// op.grad. The next band adds to that of row `last`, so it goes to `border`.
+// Processes rows of cells [first, last) of image n. Writes the gradient of input rows [first, last)
+// to op.grad. Input row `last` also gets a gradient from the next band, so this band's part goes to
+// `border`.
 template <typename T, bool kGrad>
 Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64_t first,
-               int64_t last, Scratch s, float* border) {
+               int64_t last, Scratch s,
+               float* border) {  // [input width, classes]
   const int64_t classes = op.classes(), h = op.in_height(), w = op.in_width();
   const int64_t padded_width = round_up(op.width(), kLanes);
   const int64_t row_stride = w + kLanes, row_size = classes * row_stride;
@@ -207,7 +213,7 @@ Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, 
   return sums;
 }
 
-// Returns the index of the first label out of range, or -1.
+// Returns the flat index of the first label out of range, or -1.
 template <typename T>
 int64_t run(const UpsampleCrossEntropy& op, int threads) {
   const bool wants_grad(op.grad);
@@ -251,12 +257,12 @@ int64_t run(const UpsampleCrossEntropy& op, int threads) {
   *op.loss.as<float>() = static_cast<float>(total.loss * scale);
   if (!wants_grad) return total.wrong_label;
 
-  // Completes the rows that two bands share, and divides all by the sum of weights.
+  // Completes the input rows that two bands share, and divides all gradients by the sum of weights.
   parallel_for(bands.total, workers, [&](int64_t band, int) {
     const float factor = static_cast<float>(scale);
     const int64_t n = bands.image(band), first = bands.begin(band);
     const bool is_last = bands.is_last(band);
-    // A single input row is above the only cell and, with weight 0, below it.
+    // If h is 1, the row below the only cell has weight 0: its border is dropped.
     const int64_t rows = is_last ? h - first : bands.band_rows;
     float* grad = op.grad.as<float>() + (n * h + first) * row;
     if (first > 0) {
@@ -273,7 +279,7 @@ int64_t run(const UpsampleCrossEntropy& op, int threads) {
 
 }  // namespace
 
-// Expects at least one pixel. Returns the index of the first label that is neither a class nor
+// Expects at least one pixel. Returns the flat index of the first label that is neither a class nor
 // ignore_index, or -1.
 int64_t upsample_cross_entropy(const UpsampleCrossEntropy& op, int threads) {
   int64_t wrong_label = -1;

@@ -1,9 +1,9 @@
 // CPU kernel: loss and gradient in one pass over the target, without a full-size intermediate.
-// BerHu takes two: its threshold needs all errors first.
+// BerHu needs a pass before it, for the largest error.
 //
-// Each input row is interpolated horizontally once. A vector of pixels between two input rows costs
-// one fused multiply-add. Its gradient accumulates for the input rows above and below, and is
-// scattered to input columns once per input row.
+// Each input row is interpolated horizontally once per pass. A vector of pixels between two input
+// rows then costs a multiplication and a fused multiply-add. Gradients accumulate for the input
+// rows above and below, and are scattered to input columns once per input row.
 
 #include "upsample_depth_loss.h"
 
@@ -20,25 +20,27 @@ enum class Pass { largest, loss, gradient };
 
 // Working memory of one thread.
 struct Scratch {
-  float *above, *below;            // [padded width] input rows at pixel columns
+  float *above, *below;            // [padded width] input rows, interpolated to pixel columns
   float *grad_above, *grad_below;  // [padded width]
   float* frac_y;                   // [pixel rows of the band] weight of the input row below
 };
 
 struct Sums {
   double loss;
-  int64_t valid;
-  float largest;
+  int64_t valid;  // number of valid pixels
+  float largest;  // largest |e|
 };
 
-inline Ints lanes_below(int64_t count) {
+// Mask of the first `count` lanes.
+inline Ints first_lanes(int64_t count) {
   Ints lanes;
   for (int i = 0; i < kLanes; ++i) lanes[i] = i;
   return lanes < static_cast<int32_t>(count);
 }
 
 inline void interpolate_row(const UpsampleDepthLoss& op, int64_t n, int64_t row,
-                            const Strips& strips, float* out) {
+                            const Strips& strips,
+                            float* out) {  // [padded width]
   const int64_t offset = n * op.depth.strides[0] + row * op.depth.strides[2];
   const int64_t column_stride = op.depth.strides[3];
   for (int64_t s = 0; s < strips.count(); ++s, out += kLanes) {
@@ -49,11 +51,13 @@ inline void interpolate_row(const UpsampleDepthLoss& op, int64_t n, int64_t row,
   }
 }
 
-// Processes cells [first, last) of image n. Writes the gradient of input rows [first, last] to
-// grad_rows, `pitch` floats apart.
+// Processes rows of cells [first, last) of image n. Writes the gradient of input rows [first, last]
+// to grad_rows.
 template <typename T, Pass kPass>
 Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& threshold, int64_t n,
-          int64_t first, int64_t last, Scratch s, float* grad_rows, int64_t pitch) {
+          int64_t first, int64_t last, Scratch s,
+          float* grad_rows,  // [last - first + 1, pitch]
+          int64_t pitch) {
   constexpr bool kGrad = kPass == Pass::gradient;
   const int64_t h = op.in_height();
   const int64_t row_bytes = strips.count() * kLanes * sizeof(float);
@@ -82,7 +86,7 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
     for (int64_t i = 0; i < strips.count(); ++i) {
       const int64_t x = i * kLanes;
       const int64_t count = op.width() - x < kLanes ? op.width() - x : kLanes;
-      const Ints inside = lanes_below(count);
+      const Ints inside = first_lanes(count);
       const int64_t pixel = (n * op.height() + y_begin) * op.width() + x;
       const T* target = op.target.as<const T>() + pixel;
       const Floats above = load(s.above + x), below = load(s.below + x);

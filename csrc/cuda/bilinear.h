@@ -7,7 +7,7 @@
 namespace gioada {
 namespace cuda {
 
-// Class of a pixel, or a negative code: kIgnored or kOutOfRange.
+// Class of a pixel, kIgnored or kOutOfRange.
 template <typename Op>
 __device__ __forceinline__ int read_class(const Op& op, int64_t pixel) {
   int64_t label = 0;
@@ -16,13 +16,15 @@ __device__ __forceinline__ int read_class(const Op& op, int64_t pixel) {
   return class_of(label, op.ignore_index, op.classes());
 }
 
-// The four corners of a cell in the logits; reads one class at a time.
+// The four corners of a cell in the logits.
 template <typename T>
 struct Corners {
   const T* above;       // top left
-  int64_t right, down;  // offsets of the others
+  int64_t right, down;  // offsets to the other corners
   int64_t class_stride;
 
+  // Interpolates class c to a pixel column: *z in the input row above, *step from there to the row
+  // below.
   __device__ __forceinline__ void interpolate(int64_t c, float frac_x, float* z,
                                               float* step) const {
     const T* p = above + c * class_stride;
@@ -47,13 +49,13 @@ __device__ __forceinline__ Corners<T> corners_of(const TensorView& x, int64_t n,
 
 // Splits an image into strips: adjacent cells of one row of cells, with all their pixels.
 struct CellStrips {
-  int64_t cells;      // cells of a strip
+  int64_t cells;      // per strip
   int64_t in_row;     // strips in a row of cells
-  int64_t cell_rows;  // of one image
-  int64_t total;      // strips of the batch
+  int64_t cell_rows;  // per image
+  int64_t total;      // strips in the batch
 };
 
-// Chooses strips with about as many pixel columns as a block has threads.
+// Chooses as many cells per strip as fit into `threads` pixel columns, but at least one.
 inline CellStrips cell_strips(int64_t batch, int64_t in_height, int64_t in_width, int64_t width,
                               int64_t threads) {
   const int64_t cells = cell_count(in_width);
@@ -69,7 +71,7 @@ inline CellStrips cell_strips(int64_t batch, int64_t in_height, int64_t in_width
   return strips;
 }
 
-// Position of a strip: cells [first, last) of a row of cells, and their pixels.
+// Position of a strip: image n, cells [first, last) of a row of cells, and their pixels.
 struct StripCells {
   int64_t n, cell_row, first, last;
   int64_t x_begin, x_end, y_begin, y_end;

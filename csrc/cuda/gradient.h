@@ -1,6 +1,6 @@
-// How pixels' gradients reach the input of a bilinear resize. Each strip sums those of its pixels
-// for its input points; a last kernel adds up what the strips around a point have for it. Both sums
-// run in a fixed order.
+// Gradient of a bilinear resize. The block of a strip sums the gradients of its pixels for each of
+// its input points (partial sums); a last kernel adds up the partial sums of the strips around each
+// point. Both sums run in a fixed order.
 #pragma once
 
 #include "cuda/bilinear.h"
@@ -8,8 +8,8 @@
 namespace gioada {
 namespace cuda {
 
-// Gradient of a strip's input point, from one chunk of blockDim.x pixel columns: the sum of the
-// columns' gradients, weighted as the point weighs in them.
+// Gradient of one input point of a strip, from the chunk of blockDim.x pixel columns that starts at
+// column `chunk`: the sum of the columns' gradients times the point's interpolation weights.
 __device__ __forceinline__ float gather_point(const float* grads,    // [columns of the chunk]
                                               const float* fracs_x,  // [columns of the chunk]
                                               const StripCells& at, int64_t chunk, int point,
@@ -30,12 +30,12 @@ __device__ __forceinline__ float gather_point(const float* grads,    // [columns
 
 constexpr int kGradientThreads = 128;
 
-// One thread per element of the gradients, from the sums that strips left for their input points: a
-// point has up to two strips above and two below.
+// One thread per element of the gradients adds up the partial sums of a point: it lies in up to two
+// strips above and two below.
 static __global__ void __launch_bounds__(kGradientThreads)
     gradient_kernel(const CellStrips strips,
                     const float* __restrict__ partial,  // [strips, 2, cells + 1, channels]
-                    const float* __restrict__ scale,    // [1], or null
+                    const float* __restrict__ scale,    // [1] factor, or null
                     const TensorView logits,            // [N, C, h, w] gradient, or none
                     const TensorView depth,             // [N, 1, h, w] gradient, or none
                     int64_t elements, int64_t channels, int64_t in_height, int64_t in_width) {
@@ -61,16 +61,18 @@ static __global__ void __launch_bounds__(kGradientThreads)
   *out = sum;
 }
 
-// Channels of the gradients that are wanted: of the logits, of depth or of both.
+// Number of channels in the gradients that exist: of the logits, of depth or of both.
 __host__ __device__ __forceinline__ int64_t channels_of(const TensorView& logits,
                                                         const TensorView& depth) {
   return (logits ? logits.shape[1] : 0) + (depth ? 1 : 0);
 }
 
-// Fills the gradients that exist; `partial` [strips, 2, cells + 1, channels of both] is as
-// described at gradient_kernel.
-inline void launch_gradient(const char* kernel, const CellStrips& strips, const float* partial,
-                            const float* scale, const TensorView& logits, const TensorView& depth,
+// Fills the gradients that exist. `kernel` is the name in error messages.
+inline void launch_gradient(const char* kernel, const CellStrips& strips,
+                            const float* partial,      // [strips, 2, cells + 1, channels]
+                            const float* scale,        // [1] factor, or null
+                            const TensorView& logits,  // [N, C, h, w] gradient, or none
+                            const TensorView& depth,   // [N, 1, h, w] gradient, or none
                             cudaStream_t stream) {
   const TensorView& either = logits ? logits : depth;
   const int64_t in_height = either.shape[2], in_width = either.shape[3];

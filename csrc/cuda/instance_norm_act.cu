@@ -1,9 +1,10 @@
 // CUDA kernels: a reduction and an elementwise pass in each direction, bound by memory bandwidth.
 //
-// A thread processes several pixels of a few adjacent channels, one 16-byte load if C allows it;
-// threadIdx.x runs over channels, threadIdx.y over pixels. A reduction writes partial results for
-// chunks of pixels, which depend on the shape alone; a small kernel combines them in a fixed order.
-// No atomics: every run gives the same bits.
+// A thread processes several pixels of one group of adjacent channels. A group fills a 16-byte load
+// if the shape and the addresses allow it, else it is one channel. threadIdx.x runs over groups,
+// threadIdx.y over pixels. A reduction writes partial results for chunks of pixels, which depend
+// only on shape and alignment; a small kernel combines them in a fixed order. No atomics: every run
+// gives the same bits.
 
 #include "cuda/launch.h"
 #include "instance_norm_act.h"
@@ -14,23 +15,23 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kLoadBytes = 16;
-// A reduction gives each thread so many pixels that it launches about kTargetBlocks blocks.
+// Pixels per thread in a reduction are chosen to launch about kTargetBlocks blocks.
 constexpr int kMinPixelsPerThread = 4;
 constexpr int kMaxPixelsPerThread = 32;
 constexpr int kTargetBlocks = 1024;
-constexpr int kPixelsAtOnce = 4;  // of a thread in an elementwise pass
+constexpr int kPixelsAtOnce = 4;  // pixels per thread in an elementwise pass
 // A block that combines partial results has kTotalRows threads for each of kTotalChannels channels.
 constexpr int kTotalChannels = 32;
 constexpr int kTotalRows = 16;
 
 // Assignment of channels and pixels to threads and blocks, the same in both directions.
 struct Plan {
-  int width, height;  // of a block: groups of channels, pixels
-  int groups;         // of channels, all
-  int tiles;          // of groups
-  int64_t chunk;      // pixels of a block in a reduction
-  unsigned chunks;    // of one image
-  int64_t pixels;     // of one image
+  int width, height;  // block size: groups of channels, pixels
+  int groups;         // groups of channels in total
+  int tiles;          // blocks along the groups
+  int64_t chunk;      // pixels per block in a reduction
+  unsigned chunks;    // per image
+  int64_t pixels;     // per image
 
   dim3 block() const { return dim3(width, height); }
 };
@@ -53,12 +54,14 @@ Plan plan_of(const Arguments& op, int vector) {
 
 bool aligned(const TensorView& x) { return reinterpret_cast<uintptr_t>(x.data) % kLoadBytes == 0; }
 
+// Number of elements in a load of kLoadBytes.
 int elements_of_load(ScalarType type) {
   int elements = 1;
   with_float_type(type, [&](auto x) { elements = kLoadBytes / sizeof(x); });
   return elements;
 }
 
+// Channels per group: a whole load if all tensors allow it, else 1.
 int vector_of(const InstanceNormAct& op) {
   const int vector = elements_of_load(op.x.type);
   const bool fits = op.channels() % vector == 0 && aligned(op.x) && aligned(op.residual) &&
@@ -94,7 +97,7 @@ __device__ __forceinline__ void store(const float* values, T* p) {
   *reinterpret_cast<Pack<T, kVector>*>(p) = pack;
 }
 
-// Loads one value for each channel of a thread; the address may be aligned to 4 bytes only.
+// Loads one value for each channel of a thread; the address need only be aligned to 4 bytes.
 template <int kVector>
 __device__ __forceinline__ void load_channels(const float* p, float* out) {
 #pragma unroll
@@ -102,11 +105,12 @@ __device__ __forceinline__ void load_channels(const float* p, float* out) {
 }
 
 // Mean and sum of squared deviations of each channel in a chunk. A thread sums differences from its
-// first value; it sums few, so cancellation is small relative to the variance. Means are merged in
-// double and stored as two floats each, so an offset of the channel costs no precision.
+// first value; these are few, so cancellation is small relative to the variance. Means are merged
+// in double and stored as two floats each, so a channel with a large offset loses no precision.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     moments_kernel(const InstanceNormAct op, const Plan plan,
+                   // mean, its rounding error, sum of squared deviations
                    float* __restrict__ partial) {  // [batch, chunks, 3, channels]
   __shared__ double means[kThreads * kVector];
   __shared__ float squares[kThreads * kVector];
@@ -159,7 +163,7 @@ __global__ void __launch_bounds__(kThreads)
         squares[at + i] += squares[from] + delta * delta * (counts[threadIdx.y] * share);
       }
     }
-    __syncthreads();  // all threads of a pixel have read its count by now
+    __syncthreads();  // before counts are overwritten
     if (threadIdx.x == 0 && both > 0.f) counts[threadIdx.y] = both;
   }
   if (threadIdx.y == 0 && group < plan.groups) {
@@ -174,7 +178,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Merges the chunks of an image. Each row of a block's threads merges every kTotalRows-th chunk.
+// Merges the chunks of an image. Row r of a block's threads merges chunks r, r + kTotalRows, ...
 __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
     statistics_kernel(const InstanceNormAct op, const Plan plan,
                       const float* __restrict__ partial) {  // [batch, chunks, 3, channels]
@@ -204,7 +208,7 @@ __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
   op.rstd.as<float>()[n * op.channels() + c] = reciprocal_deviation(sum / count, op.eps);
 }
 
-// A block writes a piece of a padded row.
+// A block writes part of a padded row.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     normalize_kernel(const InstanceNormAct op, const Plan plan) {
@@ -240,21 +244,22 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The gradient of a pixel: the sum over all copies that padding made of it.
+// Sums the gradient over pixel (y, x) and its copies in the padding.
 template <int kVector, typename T>
 __device__ __forceinline__ void fold(const InstanceNormActBackward& op,
-                                     const T* grad,  // of one image and group
-                                     int64_t y, int64_t x, float* sum) {
+                                     const T* grad,  // [H + 2 pad, W + 2 pad, C] from a group on
+                                     int64_t y, int64_t x,
+                                     float* sum) {  // [kVector]
   const int64_t row_size = (op.width() + 2 * op.pad) * op.channels();
   load<kVector>(grad + (y + op.pad) * row_size + (x + op.pad) * op.channels(), sum);
   if (op.pad == 0) return;
 #pragma unroll
-  for (int i = 0; i < kImages; ++i) {
-    const int64_t row = image_of(i, y, op.height(), op.pad);
+  for (int i = 0; i < kPaddedCopies; ++i) {
+    const int64_t row = padded_copy_of(i, y, op.height(), op.pad);
     if (row < 0) continue;
 #pragma unroll
-    for (int j = i == 0 ? 1 : 0; j < kImages; ++j) {
-      const int64_t column = image_of(j, x, op.width(), op.pad);
+    for (int j = i == 0 ? 1 : 0; j < kPaddedCopies; ++j) {
+      const int64_t column = padded_copy_of(j, x, op.width(), op.pad);
       if (column < 0) continue;
       float value[kVector];
       load<kVector>(grad + row * row_size + column * op.channels(), value);
@@ -269,7 +274,7 @@ __device__ __forceinline__ void fold(const InstanceNormActBackward& op,
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     sums_kernel(const InstanceNormActBackward op, const Plan plan,
-                float* __restrict__ partial) {  // [batch, chunks, 2, channels]
+                float* __restrict__ partial) {  // [batch, chunks, 2, channels] gz, gz (x - mean)
   __shared__ float sums[2][kThreads * kVector];
   const int64_t n = blockIdx.x / plan.chunks, chunk = blockIdx.x % plan.chunks;
   const int group = blockIdx.y * plan.width + threadIdx.x;
@@ -333,7 +338,7 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
     totals_kernel(const InstanceNormActBackward op, const Plan plan,
                   const float* __restrict__ partial,  // [batch, chunks, 2, channels]
-                  float* __restrict__ totals) {       // [batch, 2, channels]
+                  float* __restrict__ totals) {       // [batch, 2, channels] the two means
   __shared__ double sums[2][kTotalRows][kTotalChannels];
   const int64_t n = blockIdx.x, c = blockIdx.y * kTotalChannels + threadIdx.x;
   double gz = 0., gzx = 0.;
@@ -357,7 +362,7 @@ __global__ void __launch_bounds__(kTotalChannels* kTotalRows)
   totals[(n * 2 + 1) * op.channels() + c] = static_cast<float>(gzx / plan.pixels * rstd * rstd);
 }
 
-// A block writes a piece of a row.
+// A block writes part of a row.
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     gradient_kernel(const InstanceNormActBackward op, const Plan plan,

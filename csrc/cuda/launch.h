@@ -18,7 +18,7 @@ inline void check_launch(const char* kernel) {
 
 inline int64_t divide_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-// The grid of a kernel, whose name is for the message of the error if it has too many blocks.
+// A grid of x * y * z blocks. Throws an error that names the kernel if CUDA cannot launch the grid.
 inline dim3 checked_grid(const char* kernel, int64_t x, int64_t y = 1, int64_t z = 1) {
   constexpr int64_t kMaxX = 0x7fffffff, kMaxYZ = 0xffff;
   if (x > kMaxX || y > kMaxYZ || z > kMaxYZ) {

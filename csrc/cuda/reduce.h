@@ -5,9 +5,11 @@ namespace gioada {
 namespace cuda {
 
 // Combines the values of all kThreads threads pairwise, in a fixed order; every thread gets the
-// result. `shared` [kThreads] may be written again at once.
+// result. The caller may reuse `shared` without a barrier.
 template <int kThreads, typename V, typename Combine>
-__device__ __forceinline__ V block_reduce(V value, V* shared, const Combine& combine) {
+__device__ __forceinline__ V block_reduce(V value,
+                                          V* shared,  // [kThreads]
+                                          const Combine& combine) {
   shared[threadIdx.x] = value;
   for (int half = kThreads / 2; half > 0; half /= 2) {
     __syncthreads();
@@ -40,11 +42,11 @@ struct LossSums {
   }
 };
 
-// Adds up sums[0], ..., sums[count - 1] in a block of kThreads threads; every thread gets the
-// result.
+// Adds up `count` pairs of sums in a block of kThreads threads; every thread gets the result.
 template <int kThreads, typename T>
 __device__ __forceinline__ LossSums total_of(const T* sums,  // [count, 2] loss, weight
-                                             int64_t count, LossSums* shared) {
+                                             int64_t count,
+                                             LossSums* shared) {  // [kThreads]
   LossSums total = {0., 0.};
   for (int64_t i = threadIdx.x; i < count; i += kThreads) {
     total.loss += sums[2 * i];

@@ -1,14 +1,14 @@
 // CUDA kernels: one thread per pixel column. It processes pixel rows from top to bottom and keeps
-// the interpolated logits of all classes in registers.
+// the interpolated logits in registers, for all classes or for one group of classes at a time.
 //
-// The result is channels-last. Shared memory rearranges each thread's pixel so that a warp writes
-// long runs, and reads the gradient in long runs.
+// The result is channels-last. A warp rearranges its pixels in shared memory, so that it writes the
+// result, and reads the gradient, in long runs.
 //
 // Backward: a block processes a strip, which is adjacent cells of one row of cells with all their
-// pixels. Its threads recompute the probabilities and keep the gradients of all classes in
-// registers. The block then sums these over the columns of each cell in shared memory, in a fixed
-// order, and writes partial sums for the strip's input points. A second kernel combines them. No
-// atomics: every run gives the same bits.
+// pixels. Its threads recompute the probabilities and keep the gradients in registers. The block
+// then sums these over the columns of each cell in shared memory, in a fixed order, and writes
+// partial sums for the strip's input points. A second kernel combines them. No atomics: every run
+// gives the same bits.
 
 #include "cuda/gradient.h"
 #include "semantic_depth_concat.h"
@@ -19,14 +19,14 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kWarp = 32;
-constexpr int kRows = 8;              // pixel rows of a block in the forward
-constexpr int kPitch = kThreads + 1;  // of a shared row: neighbouring channels in different banks
-// Classes are processed in groups: one of kFewClasses if all fit in, else several of kManyClasses.
+constexpr int kRows = 8;              // pixel rows per block in the forward
+constexpr int kPitch = kThreads + 1;  // of a row in shared memory: odd, to avoid bank conflicts
+// Classes are processed in groups: one of kFewClasses if all fit, else groups of kManyClasses.
 constexpr int kFewClasses = 16;
 constexpr int kManyClasses = 24;
 
-// Calls body(pixel, channel) for a warp's [kWarp, channels] elements. Adjacent lanes get elements
-// that are adjacent in memory. Needs no division per element.
+// Calls body(pixel, channel) for all elements [kWarp, channels] of a warp. Adjacent lanes get
+// elements that are adjacent in memory. Avoids a division per element.
 template <typename Body>
 __device__ __forceinline__ void for_each_element(int channels, const Body& body) {
   const int lane = threadIdx.x % kWarp;
@@ -45,9 +45,9 @@ __device__ __forceinline__ void for_each_element(int channels, const Body& body)
 
 template <typename T, int kClasses>
 __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthConcat op) {
-  // [kWarp, channels of a group], padded to an odd number: no two lanes in one bank.
+  // [kWarp, channels of a group], padded to an odd number of channels to avoid bank conflicts.
   __shared__ float tiles[kThreads / kWarp][kWarp * (kClasses + 1)];
-  constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
+  constexpr bool kGroups = kClasses > kFewClasses;  // there may be more than one group
   const int64_t blocks_x = (op.width() + kThreads - 1) / kThreads;
   const int64_t blocks_y = (op.height() + kRows - 1) / kRows;
   const int64_t n = blockIdx.x / (blocks_x * blocks_y);
@@ -136,18 +136,18 @@ template <typename T, int kClasses>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(const SemanticDepthConcatBackward op, const CellStrips strips,
                     float* __restrict__ partial) {  // [strips, 2, cells + 1, channels]
-  constexpr int kChannels = kClasses + 1;           // of a group, with depth
-  static_assert(kChannels % 2 == 1, "lanes would share banks");
-  static_assert(kThreads * kChannels <= 2 * kChannels * kPitch, "the tile has two uses");
-  __shared__ float tile[2 * kChannels * kPitch];
+  constexpr int kChannels = kClasses + 1;           // channels of a group, with depth
+  static_assert(kChannels % 2 == 1, "an even number of channels has bank conflicts");
+  static_assert(kThreads * kChannels <= 2 * kChannels * kPitch, "the tile is too small for pixels");
+  __shared__ float tile[2 * kChannels * kPitch];  // first incoming, then outgoing gradients
   __shared__ float fracs_x[kThreads];
-  constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
+  constexpr bool kGroups = kClasses > kFewClasses;  // there may be more than one group
   const int64_t strip = blockIdx.x;
   const StripCells at =
       cells_of(strips, strip, op.in_height(), op.in_width(), op.height(), op.width());
   const int64_t* gs = op.grad.strides;
   const T* grad = op.grad.as<const T>() + at.n * gs[0];
-  const bool planar = gs[3] < gs[1];  // neighbouring pixels are closer than channels
+  const bool planar = gs[3] < gs[1];  // in memory, pixels are closer to each other than channels
   const bool wants_logits(op.grad_logits), wants_depth(op.grad_depth);
   const int classes = wants_logits ? static_cast<int>(op.classes()) : 0;
   const int channels = classes + wants_depth;
@@ -250,9 +250,9 @@ __global__ void __launch_bounds__(kThreads)
       for (int i = threadIdx.x; i < 2 * points * group_channels; i += kThreads) {
         const int c = i % group_channels, point = i / group_channels % points;
         const int side = i / group_channels / points;
-        const float* shares = tile + (side * kChannels + (c < members ? c : kClasses)) * kPitch;
+        const float* grads = tile + (side * kChannels + (c < members ? c : kClasses)) * kPitch;
         const float sum =
-            gather_point(shares, fracs_x, at, chunk, point, points, op.in_width(), op.width());
+            gather_point(grads, fracs_x, at, chunk, point, points, op.in_width(), op.width());
         partial[((strip * 2 + side) * (strips.cells + 1) + point) * channels + group + c] += sum;
       }
       __syncthreads();

@@ -1,9 +1,10 @@
 // CUDA kernel: one thread per pixel column predicts several pixel rows of a cell at once.
 //
 // A thread loops over the classes and keeps the best class of each row in registers; it reads four
-// logits per class for any number of rows. Counts accumulate in shared memory, with one addition
-// for a run of equal pixels in a column. Persistent blocks loop over tiles, so that few of them
-// flush to global memory. Additions are of integers, so their order does not matter.
+// logits per class for up to kRowsAtOnce rows. Counts accumulate in shared memory, with one
+// addition for a run of pixels in a column that have the same label and prediction. Persistent
+// blocks loop over tiles, so that few of them flush to global memory. Counts are integers, so the
+// order of additions does not matter.
 
 #include <algorithm>
 #include <cmath>
@@ -16,32 +17,36 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int64_t kBlocks = 1024;  // enough for any GPU
+constexpr int64_t kMaxBlocks = 1024;  // 7 per multiprocessor of an H100
 constexpr int kRowsAtOnce = 8;
-// Adjacent threads often see equal pixels. They count in different histogram copies, because atomic
-// additions to one address are serialised.
+// Adjacent threads often see the same label and prediction. They count in different histogram
+// copies, because atomic additions to one address are serialised.
 constexpr int kMaxCopies = 8;
-constexpr int64_t kSharedForCopies = 16 << 10;
-constexpr int64_t kMaxShared = 48 << 10;
+constexpr int64_t kMaxSharedOfCopies = 16 << 10;  // bytes, if there are several copies
+constexpr int64_t kMaxShared = 48 << 10;          // bytes, for a single copy
 
 // Splits the images into tiles: kThreads pixel columns of one row of cells.
 struct Tiles {
-  int64_t in_row;
-  int64_t cell_rows;  // of one image
-  int64_t total;      // of the batch
+  int64_t in_row;     // tiles in a row of cells
+  int64_t cell_rows;  // per image
+  int64_t total;      // tiles in the batch
 };
 
-__device__ __forceinline__ void add(const UpsampleConfusionMatrix& op, unsigned* shared, int copies,
-                                    int cell, int pixels) {
-  if (pixels == 0 || cell < 0) return;
+// Adds `pixels` to an element of the matrix, which is -1 for pixels that do not count.
+__device__ __forceinline__ void add(const UpsampleConfusionMatrix& op,
+                                    unsigned* shared,  // [classes, classes, copies]
+                                    int copies, int element, int pixels) {
+  if (pixels == 0 || element < 0) return;
   if (copies > 0) {
-    atomicAdd(shared + cell * copies + threadIdx.x % copies, static_cast<unsigned>(pixels));
+    atomicAdd(shared + element * copies + threadIdx.x % copies, static_cast<unsigned>(pixels));
   } else {
-    atomicAdd(op.counts.as<unsigned long long>() + cell, static_cast<unsigned long long>(pixels));
+    atomicAdd(op.counts.as<unsigned long long>() + element,
+              static_cast<unsigned long long>(pixels));
   }
 }
 
-// Predicts and counts up to kRows pixels of one column within a cell, from row y on.
+// Predicts and counts up to kRows pixels of one column within a cell, from row y on. `pixel` is the
+// flat index of the first one.
 template <typename T, int kRows>
 __device__ __forceinline__ void count_column(const UpsampleConfusionMatrix& op,
                                              const Corners<T>& corners, float frac_x, int64_t cell,
@@ -74,10 +79,10 @@ __device__ __forceinline__ void count_column(const UpsampleConfusionMatrix& op,
   for (int r = 0; r < kRows; ++r) {
     if (y + r >= y_end) break;
     const int label = read_class(op, pixel + r * op.width());
-    const int found = label >= 0 ? label * classes + arg[r] : -1;
-    if (found != last) {
+    const int element = label >= 0 ? label * classes + arg[r] : -1;
+    if (element != last) {
       add(op, shared, copies, last, run);
-      last = found;
+      last = element;
       run = 0;
     }
     ++run;
@@ -88,7 +93,7 @@ __device__ __forceinline__ void count_column(const UpsampleConfusionMatrix& op,
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     count_kernel(const UpsampleConfusionMatrix op, const Tiles tiles, int copies) {
-  extern __shared__ unsigned shared[];  // [classes, classes, copies], where there are copies
+  extern __shared__ unsigned shared[];  // [classes, classes, copies]; empty without copies
   const int matrix = static_cast<int>(op.classes() * op.classes());
   for (int i = threadIdx.x; i < matrix * copies; i += kThreads) shared[i] = 0;
   __syncthreads();
@@ -114,10 +119,10 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (copies == 0) return;
   __syncthreads();
-  for (int cell = threadIdx.x; cell < matrix; cell += kThreads) {
+  for (int i = threadIdx.x; i < matrix; i += kThreads) {
     unsigned pixels = 0;
-    for (int copy = 0; copy < copies; ++copy) pixels += shared[cell * copies + copy];
-    if (pixels > 0) atomicAdd(op.counts.as<unsigned long long>() + cell, pixels);
+    for (int copy = 0; copy < copies; ++copy) pixels += shared[i * copies + copy];
+    if (pixels > 0) atomicAdd(op.counts.as<unsigned long long>() + i, pixels);
   }
 }
 
@@ -132,10 +137,10 @@ void upsample_confusion_matrix(const UpsampleConfusionMatrix& op, float*, void* 
   tiles.in_row = divide_up(op.width(), kThreads);
   tiles.cell_rows = cell_count(op.in_height());
   tiles.total = op.batch() * tiles.cell_rows * tiles.in_row;
-  const int64_t matrix = op.classes() * op.classes() * sizeof(unsigned);
-  int copies = matrix <= kMaxShared ? kMaxCopies : 0;  // 0: straight to op.counts
-  while (copies > 1 && copies * matrix > kSharedForCopies) copies /= 2;
-  const dim3 blocks = checked_grid("upsample_confusion_matrix", std::min(tiles.total, kBlocks));
+  const int64_t matrix = op.classes() * op.classes() * sizeof(unsigned);  // bytes
+  int copies = matrix <= kMaxShared ? kMaxCopies : 0;  // 0: threads add directly to op.counts
+  while (copies > 1 && copies * matrix > kMaxSharedOfCopies) copies /= 2;
+  const dim3 blocks = checked_grid("upsample_confusion_matrix", std::min(tiles.total, kMaxBlocks));
   with_float_type(op.logits.type, [&](auto logit) {
     count_kernel<decltype(logit)><<<blocks, kThreads, copies * matrix, stream>>>(op, tiles, copies);
   });

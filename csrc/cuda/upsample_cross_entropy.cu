@@ -1,11 +1,11 @@
-// CUDA kernels: one thread per pixel column, otherwise as the CPU kernel.
+// CUDA kernels: one thread per pixel column, with the algorithm of the CPU kernel.
 //
 // A block processes a strip, which is adjacent cells of one row of cells with all their pixels. Its
-// threads process pixel rows from top to bottom, with the interpolated logits and the gradients of
-// all classes in registers. The block then sums the gradients over the columns of each cell in
-// shared memory, in a fixed order, and writes partial sums for the strip's input points. A second
-// kernel sums losses and weights, a third combines and scales the gradient. No atomics: every run
-// gives the same bits.
+// threads process pixel rows from top to bottom and keep the interpolated logits and the gradients
+// in registers, for all classes or for one group of classes at a time. The block then sums the
+// gradients over the columns of each cell in shared memory, in a fixed order, and writes partial
+// sums for the strip's input points. A second kernel sums losses and weights, a third combines and
+// scales the gradient. No atomics: every run gives the same bits.
 
 #include "cuda/gradient.h"
 #include "cuda/reduce.h"
@@ -16,10 +16,10 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kPitch = kThreads + 1;  // of a shared row: neighbouring classes in different banks
-// Classes are processed in groups: one of kFewClasses if all fit in, else several of kManyClasses.
+constexpr int kPitch = kThreads + 1;  // of a row in shared memory: odd, to avoid bank conflicts
+// Classes are processed in groups: one of kFewClasses if all fit, else groups of kManyClasses.
 constexpr int kFewClasses = 16;
-constexpr int kManyClasses = 24;  // 32 would spill on sm_80
+constexpr int kManyClasses = 24;  // 32 would spill registers on sm_80
 constexpr int kTotalThreads = 1024;
 
 CellStrips strips_of(const UpsampleCrossEntropy& op) {
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kThreads)
                  float* __restrict__ sums) {   // [strips, 2] loss, weight
   __shared__ float tile[kGrad ? 2 * kClasses * kPitch : kThreads];
   __shared__ float fracs_x[kThreads];
-  constexpr bool kGroups = kClasses > kFewClasses;  // may need more than one
+  constexpr bool kGroups = kClasses > kFewClasses;  // there may be more than one group
   const int64_t strip = blockIdx.x;
   const StripCells at =
       cells_of(strips, strip, op.in_height(), op.in_width(), op.height(), op.width());
@@ -92,8 +92,7 @@ __global__ void __launch_bounds__(kThreads)
             value += frac_y * slope;
             if (c == label) picked = value;
             const float larger = fmaxf(largest, value);
-            // Members of this group are added below.
-            const bool member = c >= group && c < group + kClasses;
+            const bool member = c >= group && c < group + kClasses;  // added below
             sum = sum * __expf(largest - larger) + (member ? 0.f : __expf(value - larger));
             largest = larger;
           }

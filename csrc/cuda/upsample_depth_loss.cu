@@ -1,11 +1,11 @@
-// CUDA kernels: one thread per pixel column, otherwise as the CPU kernel.
+// CUDA kernels: one thread per pixel column, with the algorithm of the CPU kernel.
 //
-// A strip is as many adjacent cells as a block has threads for their pixel columns, or a piece of a
-// wider cell. A block processes some rows of cells of a strip. After each row of cells, it sums the
-// gradients over the columns of each cell in shared memory, in a fixed order, and writes partial
-// sums for the cells' input points. A last kernel adds up the blocks' sums, and combines and scales
-// the gradient. BerHu first needs a pass for the largest error. No atomics: every run gives the
-// same bits.
+// A strip is either several adjacent cells with up to kThreads pixel columns together, or kThreads
+// columns of one wide cell. A block processes a strip in several rows of cells. After each row of
+// cells, it sums the gradients over the columns of each cell in shared memory, in a fixed order,
+// and writes partial sums for the cells' input points. A last kernel adds up the losses of the
+// blocks, and combines and scales the gradient. BerHu first needs a pass for the largest error. No
+// atomics: every run gives the same bits.
 
 #include <algorithm>
 #include <limits>
@@ -19,22 +19,24 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kPoints = kThreads / 2;  // input points of a strip: a thread for each and side
+// Input points of a strip: each has one thread for the row above and one for the row below.
+constexpr int kMaxPoints = kThreads / 2;
 constexpr int64_t kMaxFinishBlocks = 1024;
-// Upper bound, because every block of finish_kernel re-reads all partial sums.
+// Upper bound, unless there are more strips: every block of finish_kernel re-reads the losses of
+// all blocks of strip_kernel.
 constexpr int64_t kMaxBlocks = 2048;
 
 enum class Pass { largest, loss, gradient };
 
 // Splits the batch into strips and blocks.
 struct Grid {
-  int cells;       // of a strip
-  int pieces;      // strips that share a cell; 1 where a strip has more than one cell
-  int strips;      // side by side
-  int cell_rows;   // of one image
-  int64_t rows;    // rows of cells of the batch
-  int block_rows;  // of one block
-  int chunks;      // blocks one below the other
+  int cells;       // per strip
+  int pieces;      // strips per cell; 1 if a strip has more than one cell
+  int strips;      // in a row of cells
+  int cell_rows;   // rows of cells per image
+  int64_t rows;    // rows of cells in the batch
+  int block_rows;  // rows of cells per block
+  int chunks;      // blocks per strip
 
   __host__ __device__ int blocks() const { return strips * chunks; }
 };
@@ -45,17 +47,18 @@ Grid grid_of(const UpsampleDepthLoss& op) {
   // The last cell has one more pixel column: it includes both of its ends.
   const int64_t widest = one_cell ? op.width() : divide_up(op.width() - 1, cells) + 1;
   const int64_t fitting = std::max<int64_t>(kThreads / widest, 1);
-  const int64_t of_strip = std::min({fitting, cells, int64_t(kPoints - 1)});
+  const int64_t strip_cells = std::min({fitting, cells, int64_t(kMaxPoints - 1)});
   const int64_t pieces = divide_up(widest, kThreads);
-  const int64_t strips = divide_up(cells, of_strip) * pieces;
+  const int64_t strips = divide_up(cells, strip_cells) * pieces;
   const int64_t rows = op.batch() * cell_count(op.in_height());
   const int64_t block_rows = divide_up(rows * strips, kMaxBlocks);
   const int64_t chunks = divide_up(rows, block_rows);
-  constexpr int64_t kInt = std::numeric_limits<int>::max();
-  if (std::max({op.width(), op.height(), op.in_width(), op.in_height(), block_rows}) > kInt) {
-    throw std::runtime_error("upsample_depth_loss: a side or a block is longer than 2147483647");
+  constexpr int64_t kMaxInt = std::numeric_limits<int>::max();
+  if (std::max({op.width(), op.height(), op.in_width(), op.in_height(), block_rows}) > kMaxInt) {
+    throw std::runtime_error(
+        "upsample_depth_loss: height, width or rows of cells per block exceed 2147483647");
   }
-  return {static_cast<int>(of_strip),
+  return {static_cast<int>(strip_cells),
           static_cast<int>(pieces),
           static_cast<int>(strips),
           static_cast<int>(cell_count(op.in_height())),
@@ -69,7 +72,7 @@ int64_t partial_size(const UpsampleDepthLoss& op, const Grid& grid) {
   return op.grad ? grid.rows * grid.strips * 2 * (grid.cells + 1) : 0;
 }
 
-// Depth in an input row, interpolated between a point and its right neighbour.
+// Interpolates depth between two input points, given their offsets.
 __device__ __forceinline__ float depth_at(const UpsampleDepthLoss& op, int64_t left, int64_t right,
                                           float frac_x) {
   float value = 0.f;
@@ -80,11 +83,11 @@ __device__ __forceinline__ float depth_at(const UpsampleDepthLoss& op, int64_t l
   return value;
 }
 
-// Grid (strips, chunks). Block b writes largest[b], or sums[b] and its part of `partial`.
+// Grid (strips, chunks). Block b writes largest[b], or sums[b] and its elements of `partial`.
 template <typename T, Pass kPass>
 __global__ void __launch_bounds__(kThreads)
     strip_kernel(const UpsampleDepthLoss op, const Grid grid,
-                 float* __restrict__ largest,  // [blocks] largest error; read by berHu
+                 float* __restrict__ largest,  // [blocks] largest |e|, used by berHu
                  float* __restrict__ partial,  // [rows, strips, 2, cells + 1]
                  double* __restrict__ sums) {  // [blocks, 2] loss, number of valid pixels
   __shared__ float fracs_y[kThreads];          // of pixel rows: weight of the input row below
@@ -122,8 +125,9 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t left = cell * op.depth.strides[3];
   const int64_t right = in_width > 1 ? left + op.depth.strides[3] : left;
   // Half of the threads sum gradients for the input row above, half for the one below.
-  const int side = thread / kPoints, point = thread % kPoints;
-  int from = 0, middle = 0, to = 0;  // columns of the cells left and right of this thread's point
+  const int side = thread / kMaxPoints, point = thread % kMaxPoints;
+  // Columns [from, middle) lie left of this thread's point, [middle, to) right of it.
+  int from = 0, middle = 0, to = 0;
   if (kGrad) {
     fracs_x[thread] = frac_x;
     const auto begin = [&](int of_cell) {
@@ -212,8 +216,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Computes loss and gradient. A point gets partial sums from the strips to its top left, top right,
-// bottom left and bottom right. Every block adds up all losses itself, in the same order, which is
-// cheaper than a launch.
+// bottom left and bottom right. Every block adds up all losses, in the same order: this is cheaper
+// than a launch of one more kernel.
 __global__ void __launch_bounds__(kThreads)
     finish_kernel(const UpsampleDepthLoss op, const Grid grid,
                   const float* __restrict__ partial,  // [rows, strips, 2, cells + 1]

@@ -1,4 +1,4 @@
-"""Fused ops: each computes the same as its ``reference``, in one pass, deterministically.
+"""Fused ops: each computes the same as its ``reference``, fused and deterministic.
 
 ``backends()`` lists which back ends run here, and why the others do not. The context
 ``with backend("reference"):`` and the environment variable ``GIOADA_BACKEND`` override the

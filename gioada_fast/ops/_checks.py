@@ -32,7 +32,7 @@ def check_image(name: str, tensor: Tensor, channels: int | None = None) -> None:
 
 
 def check_labels(labels: Tensor, name: str, image: Tensor) -> None:
-    """Raise unless labels are [N, H, W], int64 or uint8, with batch and device of ``image``."""
+    """Raise unless labels are [N, H, W], int64 or uint8, with N and device of ``image``."""
     if labels.dim() != 3 or labels.shape[0] != image.shape[0]:
         raise ValueError(
             f"labels: {list(labels.shape)}, expected [N, H, W] with N = {image.shape[0]} "
@@ -43,7 +43,7 @@ def check_labels(labels: Tensor, name: str, image: Tensor) -> None:
 
 
 def check_label_values(labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raise ValueError where a label is neither a class nor ``ignore_index``.
+    """Raise ValueError if a label is neither a class nor ``ignore_index``.
 
     Eager CPU only: on CUDA or under ``torch.compile`` this would synchronise. The C++ kernels
     report the index themselves, see ``check_wrong_label``.
@@ -58,11 +58,11 @@ def check_label_values(labels: Tensor, num_classes: int, ignore_index: int) -> N
 def check_wrong_label(
     index: int | None, labels: Tensor, num_classes: int, ignore_index: int
 ) -> None:
-    """Raise ValueError for the label [N, H, W] at a flat index, if any.
+    """Raise ValueError if ``run`` has found a label out of range.
 
     Args:
-        index: what ``run`` returned: -1 or None if no label is out of range, or if the back end
-            does not look for one.
+        index: the result of ``run``: flat index of the label in [N, H, W], -1 if there is none, or
+            None if the back end does not check labels.
     """
     if index is None or index < 0:
         return

@@ -23,14 +23,14 @@ else:
 
 
 def run(kernel: str, backend: str, *arguments: Any) -> int | None:
-    """Run a kernel on a back end; it writes its results into tensors among the arguments.
+    """Run a kernel on a back end. Some of the arguments are tensors for its results.
 
     Args:
-        kernel: name of an op, or of an op with ``_backward`` behind it.
+        kernel: name of an op, or name of an op + ``_backward``.
         backend: ``cpp``, ``cuda`` or ``triton``.
         arguments: the fields of the kernel's struct in ``csrc/<op>.h``, in their order. A Triton
-            launcher in ``ops/triton/<op>.py`` takes the same. The first one is a tensor, or a list
-            of tensors, on the device that the kernel runs on.
+            launcher in ``ops/triton/<op>.py`` takes the same arguments. The first one is a tensor,
+            or a list of tensors, on the device that the kernel runs on.
 
     Returns:
         For kernels that read labels, on ``cpp``: the index of the first label out of range, or -1.
@@ -39,10 +39,10 @@ def run(kernel: str, backend: str, *arguments: Any) -> int | None:
         return getattr(native, f"{kernel}_cpu")(torch.get_num_threads(), *arguments)
     if backend == "triton":
         return _triton_launcher(kernel)(*arguments)
-    on = arguments[0]
+    first = arguments[0]
     size = getattr(native, f"{kernel}_cuda_workspace")(*arguments)
-    workspace = on.new_empty(size, dtype=torch.float32)
-    with torch.cuda.device(on.device):
+    workspace = first.new_empty(size, dtype=torch.float32)
+    with torch.cuda.device(first.device):
         stream = torch.cuda.current_stream().cuda_stream
         getattr(native, f"{kernel}_cuda")(workspace, stream, *arguments)
     return None

@@ -1,4 +1,4 @@
-"""Back ends, how an op chooses one, and the registration of ops with ``torch.library``.
+"""Back ends, the choice between them, and the registration of ops with ``torch.library``.
 
 An op is a ``FusedOp``: a signature, a kernel and a backward formula. The public function chooses
 the back end when it is called, and passes it as the operator's last argument. ``torch.compile``
@@ -35,8 +35,8 @@ class Backend:
 
     Attributes:
         name: one of ``BACKENDS``.
-        devices: device types on which it runs here; empty if it is not live.
-        detail: its version or instruction set, or why it is not live.
+        devices: device types on which it runs in this process; empty if it is not live.
+        detail: its version or instruction set, or the reason why it is not live.
     """
 
     name: str
@@ -102,7 +102,7 @@ _runs_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def _checked(name: str | None, origin: str) -> str | None:
     if name is not None and name not in BACKENDS:
-        raise ValueError(f"{origin}: {name!r} is no back end, expected one of {BACKENDS}")
+        raise ValueError(f"{origin}: {name!r} is not a back end, expected one of {BACKENDS}")
     return name
 
 
@@ -135,7 +135,7 @@ class backend:
 @functools.cache
 def _warn_slow(reason: str) -> None:
     warnings.warn(
-        f"gioada_fast.ops runs on plain PyTorch, slower: {reason} "
+        f"gioada_fast.ops runs on plain PyTorch, which is slower: {reason} "
         "(GIOADA_BACKEND=reference silences this)",
         RuntimeWarning,
         stacklevel=4,
@@ -160,13 +160,13 @@ class FusedOp:
     runs the kernel under a ``torch.autograd.Function`` of the same formulas, see ``__call__``.
 
     Args:
-        name: of the operator.
-        fake: shapes and dtypes of the results, on fake tensors. Its annotated signature is the
-            operator's schema; the last argument is ``backend: str``. Where there is a list of
-            tensors, it comes first.
-        kernel: computes the results, with the signature of ``fake``; gets tensors of a device on
+        name: name of the operator.
+        fake: returns empty results of the right shape and dtype. Its annotated signature is the
+            operator's schema. The last argument is ``backend: str``. An operator may take one list
+            of tensors, as its first argument.
+        kernel: computes the results, with the signature of ``fake``. The tensors are on a device on
             which the back end is live.
-        backends: those that have a kernel.
+        backends: the back ends that have a kernel.
         setup_context: ``(ctx, inputs, output)``, as in ``torch.library.register_autograd``.
         backward: ``(ctx, *grads)``; None for an op without gradient.
     """
@@ -204,8 +204,8 @@ class FusedOp:
 
         Returns a tensor, or several, as ``fake`` does.
         """
-        # The bypass of the dispatcher, whose round trip through Python costs more than a small
-        # kernel. Microseconds of one forward and backward on tiny tensors, minimum of many:
+        # Plain eager mode bypasses the dispatcher: its round trip through Python costs more than a
+        # small kernel. Microseconds of one forward and backward on tiny tensors, minimum of many:
         #
         #                              bypass  dispatcher  calls in an update  saved of 0.3 s
         #   gan_loss (four maps)           56         147                   2          0.06 %
@@ -216,12 +216,13 @@ class FusedOp:
         #   translation_input              10          13                   1          0.00 %
         #   upsample_confusion_matrix       8          10                   0          0
         #
-        # An update of the demo takes 0.3 to 0.6 s; the bypass saves less than 1 % of it. It stays
-        # for programs that call one op: without it, gan_loss takes 2.6 times as long, longer than
-        # plain PyTorch (147 us against 132 for the maps of the demo; with the bypass 74).
+        # An update of the demo takes 0.3 to 0.6 s; the bypass saves less than 1 % of it. It pays
+        # for programs that call a single op: without the bypass, gan_loss takes 2.6 times as long,
+        # longer than plain PyTorch (147 us against 132 for the maps of the demo; with the bypass
+        # 74).
         #
-        # The bypass needs to know when it must not act. Only private functions of PyTorch tell
-        # (0.07 us for both): inside a dispatch mode or a functorch transform such as vmap.
+        # Dispatch modes and functorch transforms such as vmap must see the operator. PyTorch has
+        # only private functions that detect them (0.07 us for both).
         #
         # Measured on one thread of an AMD EPYC with PyTorch 2.13.0+cpu and Python 3.11.7. To repeat
         # it, with op.operator in place of op for the dispatcher:
@@ -290,8 +291,8 @@ class FusedOp:
             return self._automatic.get(device_type) or self._choose_automatically(device_type)
         if _forced == "reference" or _forced in self.backends_on(device_type):
             return _forced
-        found = backends()[_forced]
-        reason = f"no kernel for {device_type}" if found.live else found.detail
+        forced = backends()[_forced]
+        reason = f"no kernel for {device_type}" if forced.live else forced.detail
         if _forced not in self.kernels:
             reason = "the op has no such kernel"
         raise RuntimeError(f"{self.name}: back end {_forced!r} cannot run: {reason}")
@@ -308,13 +309,13 @@ class FusedOp:
 
 
 def scaled_gradient(name: str, arguments: int) -> tuple[Callable, Callable]:
-    """``setup_context`` and ``backward`` of an op that computes its gradient with its result.
+    """``setup_context`` and ``backward`` of an op whose forward also computes the gradient.
 
-    Only the operator's first input has a gradient. Its outputs are the loss [] and that gradient in
+    Only the operator's first input has a gradient. The outputs are the loss [] and that gradient in
     float32, empty if not needed. The backward only scales it. Second derivatives are refused.
 
     Args:
-        name: of the op, for the message.
+        name: name of the op, for error messages.
         arguments: number of the operator's arguments, the back end included.
     """
 

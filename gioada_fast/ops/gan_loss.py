@@ -5,9 +5,10 @@
     bce:    mean log(1 + exp(-s x))
     hinge:  mean max(0, 1 - s x); for the generator, mean -s x
 
-An update computes up to four such maps per side, each of a few thousand logits, so the number of
-calls matters more than the arithmetic. The gradient depends on the logits alone: the op saves
-nothing else, and one pass in the backward writes the scaled gradient.
+An update has three such maps for the generators and four for the discriminators, each with a few
+thousand logits, so the number of calls matters more than the arithmetic. The gradient depends
+only on the logits: the op saves nothing else, and one pass in the backward writes the scaled
+gradient.
 
 Sources: Mao et al. (arXiv 1611.04076), Goodfellow et al. (arXiv 1406.2661), Lim and Ye
 (arXiv 1705.02894).
@@ -151,9 +152,10 @@ def gan_loss(
     finite, neither is the loss of its map. Second derivatives are refused; ``reference`` has them.
 
     Raises:
-        ValueError: no map, one without a dimension, maps on several devices, a number of targets
-            other than that of maps, or an unknown kind.
-        TypeError: another dtype, maps of several dtypes, or a target that is no bool.
+        ValueError: there is no map, a map has no dimension, maps are on several devices, the
+            numbers of maps and targets differ, or the kind is unknown.
+        TypeError: a dtype other than the above, maps of several dtypes, or a target that is not a
+            bool.
         RuntimeError: the requested back end does not run here.
     """
     maps, targets = _as_lists(logits, real)

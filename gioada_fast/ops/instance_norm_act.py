@@ -3,16 +3,16 @@
     z   = (x - mean) / sqrt(var + eps)           mean and var of each image and channel
     out = reflect(act(z) + residual, pad)
 
-    gz  = act'(z) fold(grad)                     fold: sums over all copies of a pixel
+    gz  = act'(z) fold(grad)                     fold: sum over a pixel and its copies in the pad
     gx  = (gz - mean(gz) - z mean(gz z)) / sqrt(var + eps)
 
 The forward pass reads x twice and writes the result; the backward pass reads x and the gradient
 twice and writes the result. Intermediate values are recomputed, not stored. All tensors stay
 channels-last; PyTorch's instance norm and reflection padding convert them.
 
-Sources: instance norm of Ulyanov et al. (arXiv 1607.08022) as ``nn.InstanceNorm2d`` has it by
-default; what follows it is that of the networks of Johnson et al. (arXiv 1603.08155) and CycleGAN
-(arXiv 1703.10593).
+Sources: instance norm from Ulyanov et al. (arXiv 1607.08022), with the defaults of
+``nn.InstanceNorm2d``; activation, residual and padding as in the networks of Johnson et al. (arXiv
+1603.08155) and CycleGAN (arXiv 1703.10593).
 """
 
 import torch
@@ -37,8 +37,9 @@ def reference(
 ) -> Tensor:
     """The op in plain PyTorch; arguments as for ``instance_norm_act``."""
     y = x if x.dtype == torch.float64 else x.float()
-    # F.instance_norm calls it, and refuses images of one pixel. Flat, for on CPU (2.13) one image's
-    # gradient is wrong where that of the result is channels-last.
+    # torch.instance_norm, because F.instance_norm refuses images of one pixel. Flattened, because
+    # PyTorch 2.13 on the CPU computes a wrong gradient for a single image if the incoming gradient
+    # is channels-last.
     y = torch.instance_norm(y.flatten(2), None, None, None, None, True, 0.0, eps, False)
     y = y.view(x.shape)
     if activation != "none":
@@ -72,7 +73,7 @@ def _empty_image(x: Tensor, pad: int = 0) -> Tensor:
 
 
 def _with_dense_rows(residual: Tensor | None) -> Tensor | None:
-    """The residual itself where rows are [W, C] in memory, as in the interior of an image."""
+    """The residual, copied unless its rows are [W, C] in memory, as inside a padded image."""
     if residual is None:
         return None
     _, c, _, w = residual.shape
@@ -190,7 +191,7 @@ def instance_norm_act(
         x: [N, C, H, W], float32 or bfloat16, any memory format; channels-last is not copied.
             float64 is computed by ``reference``.
         activation: "none", "relu" or "leaky_relu".
-        negative_slope: of "leaky_relu".
+        negative_slope: factor of negative values for "leaky_relu".
         residual: [N, C, H, W], dtype and device of ``x``, or None. The interior of a padded
             channels-last tensor, ``y[:, :, 1:-1, 1:-1]``, is read in place.
         pad: pixels added on each side; less than H and W.
@@ -208,7 +209,7 @@ def instance_norm_act(
 
     Raises:
         ValueError: shapes or devices disagree, C, H or W is 0, ``pad`` or ``eps`` is out of range,
-            or ``activation`` is none of the above.
+            or ``activation`` is unknown.
         TypeError: a dtype other than the above.
         RuntimeError: the requested back end does not run here.
     """

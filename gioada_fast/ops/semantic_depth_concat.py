@@ -4,11 +4,12 @@
     out[:, C]  = bilinear(depth, size, align_corners=True)
 
 Each pixel is computed and written once. The backward recomputes the probabilities p from the small
-logits, which is cheaper than storing them, and accumulates
+logits, which is cheaper than storing them, computes
 
     dz_c = p_c (grad_c - sum_k p_k grad_k)
 
-on the logits' grid in the same pass. Only ``out`` and its gradient exist in full size.
+and sums it to the size of the logits in the same pass. Only ``out`` and its gradient exist in full
+size.
 
 Sources: joint output space of GIO-Ada (arXiv 1812.05040), section on output-level adaptation;
 semantics alone, without depth, is AdaptSegNet's (arXiv 1802.10349).
@@ -30,7 +31,7 @@ def reference(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> Te
     maps = [F.softmax(F.interpolate(logits, size, mode="bilinear", align_corners=True), dim=1)]
     if depth is not None:
         maps.append(F.interpolate(depth, size, mode="bilinear", align_corners=True))
-    # Autocast computes in float32.
+    # Under autocast, the parts may have other dtypes.
     joint = torch.cat(maps, dim=1).to(logits.dtype)
     return joint.contiguous(memory_format=torch.channels_last)
 
@@ -55,7 +56,7 @@ def _check(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> None:
 
 
 def _fake(logits: Tensor, depth: Tensor | None, height: int, width: int, backend: str) -> Tensor:
-    """Channels-last."""
+    """Empty result [N, C (+ 1), H, W], channels-last."""
     n, c = logits.shape[:2]
     channels = c + int(depth is not None)  # torch 2.11 cannot add a bool to a symbolic size
     return logits.new_empty((n, height, width, channels)).permute(0, 3, 1, 2)
@@ -130,7 +131,7 @@ def semantic_depth_concat(logits: Tensor, depth: Tensor | None, size: tuple[int,
         without depth. Gradients with respect to ``logits`` and ``depth`` are channels-last, summed
         in float32 for any dtype.
 
-    A logit that is not finite makes all classes of the pixels around it NaN.
+    A logit that is not finite makes all classes NaN at the pixels around it.
 
     Deterministic: every run gives the same bits, for any number of CPU threads. Second derivatives
     are refused; ``reference`` has them.

@@ -1,10 +1,11 @@
-"""The input of the translation network, from a synthetic frame as it is stored.
+"""The input of the translation network, built from stored synthetic frames.
 
     out[:, :3] = image / 127.5 - 1
     out[:, 3]  = depth
     out[:, 4:] = one-hot labels; all zero where the label is no class
 
-Reads about six bytes per pixel and writes the network's channels-last input once.
+Reads 8 bytes per pixel (float32 depth, uint8 labels) and writes the network's channels-last input
+once.
 
 Source: input-level adaptation of GIO-Ada (arXiv 1812.05040): the generator gets image, depth and
 semantic labels concatenated.
@@ -53,7 +54,7 @@ def _check(
     size = [image.shape[0], *image.shape[2:]]
     for name, found in (("depth", [depth.shape[0], *depth.shape[2:]]), ("labels", [*labels.shape])):
         if found != size:
-            raise ValueError(f"{name}: N, H, W are {found}, but those of image {size}")
+            raise ValueError(f"{name}: N, H, W are {found}, but {size} in image")
     if depth.requires_grad:
         raise ValueError("depth requires a gradient, which this op does not have")
     if num_classes < 1:
@@ -70,7 +71,7 @@ def _fake(
     dtype: torch.dtype,
     backend: str,
 ) -> Tensor:
-    """Channels-last."""
+    """Empty result [N, 4 + C, H, W], channels-last."""
     n, _, height, width = image.shape
     out = image.new_empty((n, height, width, 4 + num_classes), dtype=dtype)
     return out.permute(0, 3, 1, 2)
@@ -106,10 +107,10 @@ def translation_input(
         image: [N, 3, H, W] uint8, any memory format.
         depth: [N, 1, H, W] encoded depth, float32, bfloat16 or float64, on the image's device.
             Copied unchanged, including NaN.
-        labels: [N, H, W] train ids, int64 or uint8. Labels outside [0, C), such as
-            255, have no class: all class channels are zero.
+        labels: [N, H, W] train ids, int64 or uint8. Labels outside [0, C), such as 255, have no
+            class: all class channels are zero.
         num_classes: C.
-        dtype: of the result: float32, bfloat16, or float64, which ``reference`` computes.
+        dtype: dtype of the result: float32, bfloat16, or float64, which ``reference`` computes.
 
     Returns:
         [N, 3 + 1 + C, H, W], channels-last; the image in [-1, 1]. Has no gradient.

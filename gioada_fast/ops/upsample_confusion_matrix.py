@@ -1,11 +1,11 @@
-"""Confusion matrix at the labels' size, of logits that stay at the network's resolution.
+"""Confusion matrix of small logits against full-size labels, without upsampled logits in memory.
 
     z[c, p]    = bilinear(logits, size of labels, align_corners=True)    [N, C, H, W], never stored
     counts[i, j] = number of pixels p with label i and argmax_c z[c, p] = j
 
 Interpolation is convex: within a cell, the values of a class stay in the range of its four corners.
-A class cannot win if the range of another class lies above its own. So in a smooth map, most cells
-have few candidates, and their pixels need little arithmetic.
+A class cannot win if the range of another class lies above its own. In a smooth map, most cells
+therefore have few candidates, and their pixels need little arithmetic.
 
 Source: evaluation of semantic segmentation as in the Cityscapes and CamVid benchmarks, on logits
 that are upsampled before the argmax (DeepLab-v2, arXiv 1606.00915).
@@ -85,11 +85,12 @@ def upsample_confusion_matrix(logits: Tensor, labels: Tensor, ignore_index: int 
     Returns:
         int64 [C, C], rows the label, columns the prediction. Has no gradient.
 
-    A label that is neither ``ignore_index`` nor in [0, C) raises on CPU. On a GPU, where that would
-    wait for the device, its pixel is not counted. Interpolation is in float32; pixels whose two
-    largest logits differ by less than its rounding go to either. A class masked with -infinity
-    never wins against a finite one. NaN is larger than any number, as in ``torch.argmax``; a class
-    is NaN where one of the four logits that the pixel lies between is.
+    A label that is neither ``ignore_index`` nor in [0, C) raises on CPU. On a GPU, raising would
+    wait for the device; there its pixel is not counted. Interpolation is in float32: if the two
+    largest logits of a pixel differ by less than the rounding error, either class may win. A class
+    masked with -infinity never wins against a finite one. NaN is larger than any number, as in
+    ``torch.argmax``; a class is NaN at a pixel if one of its logits at the four corners of the
+    pixel's cell is NaN.
 
     Deterministic: counts are integers. Nothing is read back to the host.
 

@@ -1,4 +1,4 @@
-"""Cross-entropy against full-size labels, of logits that stay at the network's resolution.
+"""Cross-entropy of small logits against full-size labels, without upsampled logits in memory.
 
     z    = bilinear(logits, size of labels, align_corners=True)          [N, C, H, W], never stored
     loss = sum_p w[y_p] (logsumexp_c z[c, p] - z[y_p, p]) / sum_p w[y_p]        over valid pixels p
@@ -6,8 +6,8 @@
 One pass computes the loss and its gradient ``w[y_p] (softmax_c z - [c = y_p]) / sum w``, which
 needs the same values; the backward only scales it.
 
-Sources: segmentation loss of DeepLab-v2 (arXiv 1606.00915) as AdaptSegNet and ADVENT compute it,
-upsampling first; class weights as in ``torch.nn.functional.cross_entropy``.
+Sources: segmentation loss of DeepLab-v2 (arXiv 1606.00915) in the form of AdaptSegNet and ADVENT,
+which upsample the logits first; class weights as in ``torch.nn.functional.cross_entropy``.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Depth loss against a full-size target, of a prediction that stays at the network's resolution.
+"""Loss of small depth maps against full-size targets, without upsampled depth in memory.
 
     e    = bilinear(depth, size of target, align_corners=True) - target   [N, 1, H, W], never stored
     loss = sum_p f(e_p) / number of valid pixels                                over valid pixels p
@@ -6,9 +6,9 @@
     f(e) = |e| up to c, (e^2 + c^2) / 2c above, c = max_p |e_p| / 5                     for berhu
 
 One pass computes the loss and its gradient ``f'(e)``, which needs the same values; the backward
-only scales it. c is a constant in the gradient; finding it takes a pass before.
+only scales it. c is a constant in the gradient; berHu needs one more pass to find it.
 
-Source: berHu from Laina et al. (arXiv 1606.00373), with c over the whole batch as there.
+Source: berHu from Laina et al. (arXiv 1606.00373), with one c for the whole batch.
 """
 
 import torch
@@ -33,7 +33,7 @@ def reference(
         return depth[:0].sum()
     valid = torch.ones_like(target, dtype=torch.bool) if valid is None else valid
     z = F.interpolate(depth, size=target.shape[2:], mode="bilinear", align_corners=True)
-    # Masked before any arithmetic: 0 times the slope of a NaN error would be a NaN gradient.
+    # Masked before further arithmetic: 0 times the slope of a NaN error would be a NaN gradient.
     error = torch.where(valid, z - target.to(z.dtype), 0.0).abs()
     if kind == "berhu":
         c = (error.detach().amax() / 5).clamp_min(torch.finfo(error.dtype).tiny)
@@ -118,15 +118,15 @@ def upsample_depth_loss(
         Scalar float32 (float64 for float64 depth). 0, with gradient 0, when no pixel counts. The
         gradient with respect to ``depth`` has its dtype and is channels-last.
 
-    If depth or a valid target is not finite, the loss is NaN or infinite. The slope
-    of an error of 0 is 0.
+    If depth or a valid target is not finite, the loss is NaN or infinite. The gradient of an error
+    of 0 is 0.
 
     Deterministic: every run gives the same bits, for any number of CPU threads. Second derivatives
     are refused; ``reference`` has them.
 
     Raises:
-        ValueError: shapes or devices disagree, h or w is 0, ``target`` requires a gradient, or no
-            such ``kind``.
+        ValueError: shapes or devices disagree, h or w is 0, ``target`` requires a gradient, or
+            ``kind`` is unknown.
         TypeError: a dtype other than the above.
         RuntimeError: the requested back end does not run here.
     """

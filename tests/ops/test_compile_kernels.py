@@ -1,4 +1,4 @@
-"""All GPU kernels compile for sm_80 and sm_90, without a GPU, and spill no register."""
+"""All GPU kernels compile for sm_80 and sm_90 (no GPU is needed), and spill no register."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import pytest
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 ARCHS = (80, 90)
 
-# op -> kernel -> (types of the arguments, constants), both at the flagship shape. A type with a
-# number behind it is a tuple of that length.
+# op -> kernel -> (types of the arguments, constants), as for the flagship shape. "*fp32:4" is a
+# tuple of four pointers.
 TRITON = {
     "_common": {
         "total_kernel": ("*fp32 i32 *fp32 *fp32", {"BLOCK": 1024}),
@@ -142,7 +142,7 @@ def usage(ptxas_output: str) -> list[tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def compiled_triton() -> dict[tuple[str, str, int], str]:
-    """Output of ptxas for each (op, kernel, arch), from one process in which Triton compiles."""
+    """Output of ptxas for each (op, kernel, arch); one process compiles all of them."""
     pytest.importorskip("triton")
     jobs = [(op, k, *TRITON[op][k], arch) for op in TRITON for k in TRITON[op] for arch in ARCHS]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
@@ -154,8 +154,8 @@ def compiled_triton() -> dict[tuple[str, str, int], str]:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    said = json.loads(result.stdout.splitlines()[-1])
-    return {(job[0], job[1], job[4]): words for job, words in zip(jobs, said, strict=True)}
+    outputs = json.loads(result.stdout.splitlines()[-1])
+    return {(job[0], job[1], job[4]): output for job, output in zip(jobs, outputs, strict=True)}
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -178,6 +178,6 @@ def test_cuda_kernel_compiles_without_spills(source, arch, tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    found = usage(result.stderr)
-    print(f"{source.stem} sm_{arch}: (registers, bytes spilled) {found}")
-    assert found and not any(spilled for _, spilled in found)
+    usages = usage(result.stderr)
+    print(f"{source.stem} sm_{arch}: (registers, bytes spilled) {usages}")
+    assert usages and not any(spilled for _, spilled in usages)

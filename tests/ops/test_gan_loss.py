@@ -1,4 +1,4 @@
-"""``gan_loss``: the roster, its three kinds by PyTorch's own functions, and lists of maps."""
+"""``gan_loss``: the shared op tests, its kinds against PyTorch's functions, and lists of maps."""
 
 import pytest
 import torch
@@ -10,13 +10,13 @@ from tests.op_checks import TARGETS, OpChecks, require, run
 
 
 def make(sizes, kind="lsgan", generator=False, scale=2.0):
-    """Maps, their targets (real and fake in turn), kind and side."""
+    """Maps, their targets (alternately real and fake), kind and side."""
     maps = [(scale * torch.randn(size)).requires_grad_() for size in sizes]
     return *maps, [i % 2 == 0 for i in range(len(maps))], kind, generator
 
 
 def of_list(function):
-    """The op with its maps as separate arguments, as the roster passes them."""
+    """The op with its maps as separate arguments, as ``OpChecks`` passes them."""
     return staticmethod(lambda *args: function(list(args[:-3]), *args[-3:]))
 
 
@@ -129,7 +129,7 @@ def test_maps_are_independent(device):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_maps_may_be_views_of_one_batch(device, dtype):
-    """Views into one tensor, as the discriminators' side cuts them; gradients arrive in it."""
+    """Maps may be chunks of one tensor, which then gets the gradient."""
     both = torch.randn(4, 1, 5, 6, device=device).to(dtype).requires_grad_()
     loss = gan_loss(both.chunk(2), [True, False])
     (grad,) = torch.autograd.grad(loss.sum(), both)
@@ -156,7 +156,8 @@ def test_bce_of_large_logits_is_finite(device):
         lambda x: gan_loss([x, x.neg()], True, "bce"), (x[1:].clone().requires_grad_(),)
     )
     assert 0 <= float(right) < 1e-30 and float(wrong) == pytest.approx(100)
-    assert float(grad) == pytest.approx(1.5)  # of weights 0.5 and 1.5, the second's alone
+    # run() weighs the losses by 0.5 and 1.5; only the second has a gradient, of size 1
+    assert float(grad) == pytest.approx(1.5)
     for real in (True, False):
         loss, grad = run(lambda x, r=real: gan_loss(x, r, "bce"), (x.clone().requires_grad_(),))
         assert float(loss) == pytest.approx(50)

@@ -1,4 +1,4 @@
-"""``instance_norm_act``: the roster, statistics that are hard to get right, autograd's ways."""
+"""``instance_norm_act``: the shared op tests, difficult statistics, and gradients."""
 
 import importlib
 
@@ -10,7 +10,7 @@ from gioada_fast import ops
 from gioada_fast.ops.instance_norm_act import instance_norm_act, reference
 from tests.op_checks import TARGETS, OpChecks, assert_as_good_as_eager, require, run
 
-# The package's attribute of this name is the function.
+# In the package, the attribute of this name is the function.
 module = importlib.import_module("gioada_fast.ops.instance_norm_act")
 
 
@@ -151,7 +151,7 @@ def test_accurate_for_large_mean_and_small_variance(device, shape, offset):
 
 
 def test_accurate_with_outliers_at_the_start(device):
-    """The first pixel or rows need not resemble the rest."""
+    """Accurate even if the first pixel or rows differ from the rest."""
     for rows in (1, 3):
         x = torch.randn(1, 16, 30, 40, device=device)
         x[:, :, :rows, : 40 if rows > 1 else 1] += 1000
@@ -214,7 +214,7 @@ def test_nan_stays_in_its_channel(device):
 @pytest.mark.parametrize("channels", [1, 4, 8, 19])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_residual_may_be_the_interior_of_a_padded_image(device, channels, dtype):
-    """It is read in place and gives the result and gradients of a copy."""
+    """The residual is read in place and gives the same result and gradients as a copy."""
     padded = image(device, 2, channels, 9, 10).detach().to(dtype)
     x = image(device, 2, channels, 7, 8).detach().to(dtype).requires_grad_()
     interior = padded[:, :, 1:-1, 1:-1].requires_grad_()

@@ -1,4 +1,4 @@
-"""The choice of back ends, their probes, and the threads that kernels run on."""
+"""The choice of back ends, their probes, the dispatcher, and threads."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ LABELS = torch.zeros(1, 4, 4, dtype=torch.int64)
 
 
 def python(code: str, **environment: str) -> str:
-    """Output of a new interpreter, in which no back end has been probed."""
+    """Output of a new Python process, in which no back end has been probed."""
     result = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},
@@ -57,7 +57,7 @@ def test_context_nests_and_ends_after_an_exception():
 
 
 def test_unknown_back_end_raises():
-    with pytest.raises(ValueError, match="'cpu' is no back end, expected one of"):
+    with pytest.raises(ValueError, match="'cpu' is not a back end, expected one of"):
         ops.backend("cpu")
 
 
@@ -73,7 +73,7 @@ def test_environment_variable_forces_a_back_end():
 
 
 def test_misspelt_environment_variable_raises():
-    with pytest.raises(AssertionError, match="GIOADA_BACKEND: 'refrence' is no back end"):
+    with pytest.raises(AssertionError, match="GIOADA_BACKEND: 'refrence' is not a back end"):
         python("import gioada_fast.ops", GIOADA_BACKEND="refrence")
 
 
@@ -156,7 +156,7 @@ def test_modes_see_the_operator(requires_grad):
 
 
 def test_fake_tensors_see_the_operator():
-    """They do so after their mode has ended, too."""
+    """Fake tensors reach the operator even after their mode has ended."""
     require("cpp", "cpu")
     with ops.backend("cpp"):
         with FakeTensorMode() as mode:
@@ -169,7 +169,7 @@ def test_vmap_equals_a_loop():
     require("cpp", "cpu")
     logits = torch.randn(3, 1, 3, 2, 2)
     with ops.backend("cpp"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one call for each example
+        warnings.simplefilter("ignore")  # vmap warns that it calls the op once per example
         found = torch.vmap(lambda x: upsample_cross_entropy(x, LABELS))(logits)
         expected = torch.stack([upsample_cross_entropy(x, LABELS) for x in logits])
     assert torch.equal(found, expected)
@@ -177,7 +177,7 @@ def test_vmap_equals_a_loop():
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs Linux")
 def test_one_openmp_runtime():
-    """The kernels share the OpenMP runtime, and so the threads, that PyTorch brought."""
+    """The kernels use PyTorch's OpenMP runtime, and so its threads."""
     require("cpp", "cpu")
     code = """
 from gioada_fast import ops

@@ -1,4 +1,4 @@
-"""``semantic_depth_concat``: the roster, gradients of any layout, and semantics or depth alone."""
+"""``semantic_depth_concat``: the shared op tests, any layout of gradients, missing inputs."""
 
 import pytest
 import torch
@@ -104,13 +104,13 @@ class TestSemanticDepthConcat(OpChecks):
         return logits, depth, *size, backend
 
 
-@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("target", TARGETS)
-def test_opcheck_of_backward(target, wanted):
+def test_opcheck_of_backward(target, needed):
     backend, device = require(*target)
     grad, logits = torch.randn(2, 5, 9, 13, device=device), torch.randn(2, 4, 3, 4, device=device)
     operator = torch.ops.gioada_fast.semantic_depth_concat_backward.default
-    torch.library.opcheck(operator, (grad, logits, *wanted, backend))
+    torch.library.opcheck(operator, (grad, logits, *needed, backend))
 
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
@@ -145,7 +145,7 @@ LAYOUTS = {
 }
 
 
-# Any shape with the layout that a convolution gives, any layout with some shapes.
+# All shapes with channels-last gradients, as from a convolution; other layouts with some shapes.
 GRADIENTS = [(s, "channels-last") for s in SHAPES] + [
     (shape, layout)
     for shape in ("small", "11 classes", "70 classes", "semantics alone", "for depth")
@@ -158,7 +158,7 @@ GRADIENTS = [(s, "channels-last") for s in SHAPES] + [
 @pytest.mark.parametrize(("shape_id", "layout"), GRADIENTS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_gradient_of_any_layout(target, shape_id, layout, dtype):
-    """The roster's gradients arrive contiguous, those of a convolution do not."""
+    """``OpChecks`` passes contiguous gradients; a convolution passes channels-last ones."""
     backend, device = require(*target)
     if target == ("triton", "cpu") and shape_id not in INTERPRETED:
         pytest.skip("too large for Triton's interpreter")
@@ -173,7 +173,7 @@ def test_gradient_of_any_layout(target, shape_id, layout, dtype):
 
 
 def test_expanded_gradient(device):
-    """One value for all pixels, as sums over pixels give back."""
+    """The gradient of a sum over pixels is an expanded tensor with strides of 0."""
     logits, depth, size = cast(make(2, 4, 3, 4, 9, 13), torch.float32, device)
     weights = torch.linspace(-1, 2, 5, device=device)
 
@@ -188,7 +188,7 @@ def test_expanded_gradient(device):
 
 
 def test_equals_pytorch_functions(device):
-    """Equals PyTorch's upsampling and softmax, side by side; without depth, the classes alone."""
+    """Equals PyTorch's upsampling, softmax and concatenation; depth may be missing."""
     logits, depth, size = cast(make(2, 4, 3, 4, 9, 13), torch.float32, device)
     full = F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
     full_depth = F.interpolate(depth, size=size, mode="bilinear", align_corners=True)
@@ -199,7 +199,7 @@ def test_equals_pytorch_functions(device):
 
 
 def test_gradient_of_one_input_only(device):
-    """Logits or depth alone give the gradient that they give together, and none to the other."""
+    """The gradient of one input is the same, whether or not the other requires a gradient."""
     logits, depth, size = cast(make(2, 4, 3, 4, 9, 13), torch.float32, device)
     _, of_logits, of_depth = run(semantic_depth_concat, (logits, depth, size))
     _, found = run(semantic_depth_concat, (logits, depth.detach(), size))
@@ -227,7 +227,7 @@ def test_large_logits_do_not_overflow(device):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nan_and_infinity_reach_all_classes(device, value):
-    """It reaches every class of the pixels between it and its neighbours, and the gradient."""
+    """A logit that is not finite makes all classes of the pixels around it NaN."""
     logits, depth, size = make(1, 3, 5, 5, 13, 13)
     with torch.no_grad():
         logits[0, 1, 2, 2] = value
@@ -269,7 +269,7 @@ def test_saves_no_full_size_tensor():
 
 
 def test_probabilities_are_accurate_to_rounding():
-    """Relative to each probability, so exp and the division must be accurate to a few ulp."""
+    """The error is relative to each probability: exp and division are accurate to a few ulp."""
     require("cpp", "cpu")
     from gioada_fast import _C
 

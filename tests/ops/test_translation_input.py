@@ -1,4 +1,4 @@
-"""``translation_input``: the roster, exact values, and labels that are no class."""
+"""``translation_input``: the shared op tests, exact values, and labels without a class."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ BAD_INPUTS = {
     "depth of other size": (
         lambda i, d, y, c, t: (i, d[:, :, 1:], y, c, t),
         ValueError,
-        r"depth: N, H, W are \[2, 4, 7\], but those of image \[2, 5, 7\]",
+        r"depth: N, H, W are \[2, 4, 7\], but \[2, 5, 7\] in image",
     ),
     "depth of other batch": (
         lambda i, d, y, c, t: (i, d[:1], y, c, t),

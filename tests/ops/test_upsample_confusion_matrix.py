@@ -1,4 +1,4 @@
-"""``upsample_confusion_matrix``: the roster, ties, classes beyond the usual, values not finite."""
+"""``upsample_confusion_matrix``: the shared op tests, ties, many classes, NaN and infinity."""
 
 import pytest
 import torch
@@ -73,10 +73,10 @@ BAD_INPUTS = {
 
 
 def near_ties(logits, labels):
-    """Mask [N, H, W] of pixels whose two largest logits differ by less than float32 may err.
+    """Mask [N, H, W] of pixels whose two largest logits differ by less than float32 rounding.
 
-    For each of the two classes, weights and two interpolations err by at most 6 halves of an ulp of
-    the interpolated absolute values.
+    For each of the two classes, weights and two interpolations have a rounding error of at most 6
+    half-ulps of the interpolated absolute values.
     """
     if logits.shape[1] == 1 or labels.numel() == 0:
         return torch.zeros(labels.shape, dtype=torch.bool)
@@ -125,14 +125,14 @@ def device(request):
 
 @pytest.fixture(params=TARGETS)
 def kernel_device(request):
-    """The same without the reference."""
+    """As ``device``, without the reference."""
     backend, device = require(*request.param)
     with ops.backend(backend):
         yield device
 
 
 def counted(full, labels, ignore_index=255):
-    """Pixel by pixel, from logits of the labels' size."""
+    """Confusion matrix by a loop over pixels, from logits of the labels' size."""
     c = full.shape[1]
     counts = torch.zeros(c, c, dtype=torch.int64)
     for label, prediction in zip(
@@ -144,7 +144,7 @@ def counted(full, labels, ignore_index=255):
 
 
 def exact_case(c, dtype=torch.float32):
-    """Few integers as logits, and weights that are eighths: exact in float32, with many ties."""
+    """Logits are small integers, weights multiples of 1/8: exact in float32, with many ties."""
     if c > 100 and ops._registry._forced == "triton" and not torch.cuda.is_available():
         pytest.skip("too many classes for Triton's interpreter")
     logits = torch.randint(-2, 3, (2, c, 3, 6)).to(dtype)
@@ -160,7 +160,7 @@ def test_first_of_equal_classes_wins(device, c, dtype):
     logits, labels = exact_case(c, dtype)
     full = F.interpolate(logits.float(), size=(17, 41), mode="bilinear", align_corners=True)
     first, second = full.topk(2, dim=1).values.unbind(1)
-    assert (first == second).float().mean() > 0.01  # where ties are rare, this tests little
+    assert (first == second).float().mean() > 0.01  # with few ties, this would test little
     found = upsample_confusion_matrix(logits.to(device), labels.to(device))
     assert found.dtype == torch.int64
     assert torch.equal(found.cpu(), counted(full, labels))
@@ -176,7 +176,7 @@ def test_class_0_wins_if_all_are_equal(device):
 
 @pytest.mark.parametrize("size", [(8, 35), (5, 1), (1, 40)])
 def test_equal_sizes_give_the_exact_argmax(device, size):
-    """No rounding at input points: exact for any logits, the last row and column included."""
+    """At input points nothing is rounded, even in the last row and column."""
     logits = torch.randn(2, 3, *size)
     logits = (logits * 10.0 ** torch.randint(-6, 6, logits.shape)).round(decimals=6)
     labels = torch.randint(0, 3, (2, *size))
@@ -237,7 +237,7 @@ def test_nan_is_the_largest(device, c):
     """The first NaN wins in each pixel that it affects, and in no other."""
     logits, labels = exact_case(c)
     logits[0, 1, 1, 2] = logits[0, 3, 1, 3] = logits[1, 2, 0, 0] = logits[1, 0, 2, 5] = float("nan")
-    # PyTorch finds no NaN across a last row or column where its weight is 0.
+    # On the last row and column, kernels read neighbours of weight 0, PyTorch does not: ignored.
     labels[:, ::8] = labels[:, :, ::8] = 255
     full = F.interpolate(logits, size=(17, 41), mode="bilinear", align_corners=True)
     assert full.isnan().any()
@@ -267,14 +267,14 @@ def test_masked_class_never_wins(device):
 def test_infinity_wins_where_its_weight_is_positive(device):
     logits, labels = exact_case(4)
     logits[0, 2, 1, 1] = float("inf")
-    limited = logits.nan_to_num(posinf=1e6)
-    full = F.interpolate(limited, size=(17, 41), mode="bilinear", align_corners=True)
+    clamped = logits.nan_to_num(posinf=1e6)
+    full = F.interpolate(clamped, size=(17, 41), mode="bilinear", align_corners=True)
     found = upsample_confusion_matrix(logits.to(device), labels.to(device))
     assert torch.equal(found.cpu(), counted(full, labels))
 
 
 def test_kernels_agree_on_nan_and_infinity():
-    """On every pixel, those on input points included, where the weight of a NaN is 0."""
+    """They agree on every pixel, even on input points, where the weight of a NaN is 0."""
     require("cpp", "cpu")
     require("triton", "cpu")
     logits, labels = exact_case(6)
@@ -294,7 +294,7 @@ def test_has_no_gradient(kernel_device):
 
 
 def test_a_thousand_classes():
-    """As many as ImageNet has; the counts of all threads go to one matrix."""
+    """With more than 256 classes, all threads add to one matrix."""
     require("cpp", "cpu")
     logits, labels, _ = make(1, 1000, 5, 6, 40, 50)
     expected = reference(logits.double(), labels.long())

@@ -1,4 +1,4 @@
-"""``upsample_cross_entropy``: the roster, and what labels and weights can do to it."""
+"""``upsample_cross_entropy``: the shared op tests, labels and weights, NaN and infinity."""
 
 import pytest
 import torch
@@ -191,7 +191,7 @@ def test_backward_scales_and_accumulates(device):
 
 
 def test_gradients_are_accurate_to_rounding():
-    """Relative to each probability, so exp and the division must be accurate to a few ulp."""
+    """The error is relative to each probability: exp and division are accurate to a few ulp."""
     require("cpp", "cpu")
     from gioada_fast import _C
 

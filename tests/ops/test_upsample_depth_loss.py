@@ -1,4 +1,4 @@
-"""``upsample_depth_loss``: the roster, and what validity, kinds and extreme errors can do to it."""
+"""``upsample_depth_loss``: the shared op tests, valid pixels, kinds and extreme errors."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def upsample(depth, size):
 def make(n, h, w, height, width, kind="l1", invalid=0.1):
     """Depth, target, kind and validity for one case.
 
-    Errors keep away from 0: there the slope jumps, and float64 may be on the other side.
+    No error is close to 0, where the slope jumps and rounding could flip its sign.
     """
     depth = torch.randn(n, 1, h, w)
     error = torch.randn(n, 1, height, width)
@@ -224,7 +224,7 @@ def test_nan_and_infinity_reach_the_loss(device, kind, value):
 
 
 def test_errors_of_zero(device, kind):
-    """Neither 0 / 0 in berHu's threshold nor a slope where there is no error."""
+    """BerHu does not divide 0 by 0, and the gradient of an error of 0 is 0."""
     depth = torch.randn(2, 1, 5, 6, device=device, requires_grad=True)
     loss, grad = run(upsample_depth_loss, (depth, depth.detach(), kind, None))
     assert loss == 0 and not grad.any()
@@ -233,7 +233,7 @@ def test_errors_of_zero(device, kind):
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 @pytest.mark.parametrize("target", TARGETS)
 def test_berhu_of_errors_of_any_size(target, scale):
-    """Squares of such errors underflow or overflow, as in plain PyTorch; the kernels' do not."""
+    """Squares of such errors underflow or overflow; unlike plain PyTorch, kernels avoid them."""
     backend, device = require(*target)
     depth, target, valid, kind = case(device, "berhu")
     with ops.backend(backend):

@@ -1,7 +1,7 @@
 """Shared by the Triton kernels: the device of a launch, bilinear resizing, mean losses.
 
-The upsampling kernels write sums over the pixels of each cell. ``total_kernel`` combines them to a
-mean loss, ``launch_gradient`` to the gradient of the input.
+The upsampling kernels write partial sums over pixels. ``total_kernel`` combines those of the loss
+to a mean, ``launch_gradient`` those of the gradient to the gradient of the input.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-GRADIENT_BLOCK = 1024  # elements of a program of gradient_kernel
+GRADIENT_BLOCK = 1024  # elements per program of gradient_kernel
 
 
 def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
@@ -38,7 +38,7 @@ def cell_of(index, size_in, size_out):
 
 @triton.jit
 def frac_of(index, cell, size_in, size_out):
-    # Weight of point cell + 1; 0 if either side has only one point.
+    # Weight of input point cell + 1; 0 if input or output has only one point.
     rest = index * (size_in - 1) - cell * (size_out - 1)
     frac = rest.to(tl.float32) / tl.maximum(size_out - 1, 1).to(tl.float32)
     return tl.where((size_in == 1) | (size_out == 1), 0.0, frac)
@@ -46,7 +46,7 @@ def frac_of(index, cell, size_in, size_out):
 
 @triton.jit
 def total_kernel(
-    sums,  # [programs, 2]
+    sums,  # [programs, 2]: loss, weight
     programs,
     loss,  # [1]
     scale,  # [1]: 1 / sum of weights, or 0
@@ -69,8 +69,8 @@ def total_kernel(
 @triton.jit
 def gradient_kernel(
     partial,  # [N, cells, 4 corners, channels]
-    scale,  # [1], read if HAS_SCALE
-    grad,  # [N, h, w, C] for channels [first, first + C)
+    scale,  # [1] factor, read if HAS_SCALE
+    grad,  # [N, h, w, C]: channels [first, first + C) of partial
     elements,
     channels,
     first,
@@ -89,13 +89,13 @@ def gradient_kernel(
     cells_y = tl.maximum(h - 1, 1)
     total = tl.zeros([BLOCK], tl.float32)
     for corner in tl.static_range(4):
-        # The point is this corner of the cell at that distance up and to the left.
+        # The point is this corner of the cell corner // 2 rows above and corner % 2 to the left.
         cell_y = y - corner // 2
         cell_x = x - corner % 2
-        there = (cell_y >= 0) & (cell_y < cells_y) & (cell_x >= 0) & (cell_x < cells_x)
+        exists = (cell_y >= 0) & (cell_y < cells_y) & (cell_x >= 0) & (cell_x < cells_x)
         cell = (n * cells_y + cell_y) * cells_x + cell_x
         at = partial + (cell * 4 + corner) * channels + c
-        total += tl.load(at, mask=there & (i < elements), other=0.0)
+        total += tl.load(at, mask=exists & (i < elements), other=0.0)
     if HAS_SCALE:
         total *= tl.load(scale)
     tl.store(grad + i, total, mask=i < elements)
@@ -108,13 +108,13 @@ def launch_gradient(
     channels: int | None = None,
     first: int = 0,
 ) -> None:
-    """Fill ``grad`` [N, C, h, w], float32 and channels-last, from the sums of its cells.
+    """Fill ``grad`` [N, C, h, w], float32 and channels-last, from partial sums of its cells.
 
     Args:
         partial: [N, cells, 4 corners, channels].
-        grad: channels ``first`` and on; at least one element.
-        scale: [1], a factor of the gradient.
-        channels: of ``partial``; those of ``grad`` by default.
+        grad: channels [first, first + C) of ``partial``; at least one element.
+        scale: [1] factor of the gradient, or None.
+        channels: number of channels of ``partial``; C by default.
     """
     _, c, h, w = grad.shape
     elements = grad.numel()

@@ -1,7 +1,7 @@
 """Triton kernels of ``gan_loss``: one launch for all maps, forward and backward.
 
-Maps are a tuple of pointers. The forward has one program for each part of a map. Maps of usual
-discriminators have one part, whose sum is the result.
+Maps are passed as a tuple of pointers. The forward has one program for each part of a map. The maps
+of our discriminators have one part: its program writes the result.
 """
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor
 from gioada_fast.ops.triton._common import on_device_of
 
 BLOCK = 4096
-PART = 8 * BLOCK  # logits of one program of the forward
+PART = 8 * BLOCK  # logits per program of the forward
 WARPS = 16
 
 
 @triton.jit
 def select(map, values):
-    # values[map] of a tuple, for an index that is known at run time.
+    # values[map] of a tuple, for an index that is known only at run time.
     chosen = values[0]
     for k in tl.static_range(1, len(values)):
         chosen = tl.where(map == k, values[k], chosen)
@@ -27,24 +27,24 @@ def select(map, values):
 
 @triton.jit
 def exp_nonpositive(x):
-    # exp(x) for x <= 0 to rounding; NaN stays NaN. On a GPU tl.exp is exp2(x / log(2)) with a
-    # rounded argument: at x = -80 the result is off by 3e-6.
-    x = tl.where(x < -200.0, -200.0, x)  # exp is 0 there; keeps infinity - infinity away
+    # exp(x) for x <= 0, accurate to rounding; NaN stays NaN. On a GPU, tl.exp(x) is exp2 of the
+    # rounded x / log(2): at x = -80 its relative error is 3e-6.
+    x = tl.where(x < -200.0, -200.0, x)  # exp is 0 there; avoids infinity - infinity
     whole = tl.floor(x * 1.44269504 + 0.5)
-    rest = x - whole * 0.693359375  # log(2) in two parts, of which this product is exact
+    rest = x - whole * 0.693359375  # log(2) in two parts; this product is exact
     rest += whole * 2.12194440e-4
     return tl.exp(rest) * tl.exp2(whole)
 
 
 @triton.jit
 def loss_of(x, real, KIND: tl.constexpr):
-    # The comparisons keep NaN.
+    # Comparisons are written so that NaN stays NaN.
     if KIND == "lsgan":
         error = x - real
         return error * error
     v = x - 2.0 * real * x  # -s x
     if KIND == "bce":
-        # log(1 + e) with a small relative error: the power series of 2 atanh(e / (2 + e))
+        # log(1 + e) as the power series of 2 atanh(e / (2 + e)), accurate even for tiny e
         e = exp_nonpositive(-tl.abs(v))
         z = e / (2.0 + e)
         q = z * z
@@ -80,7 +80,7 @@ def loss_kernel(
     logits,  # [maps] pointers
     elements,  # [maps]
     real,  # [maps] 0. or 1.
-    partial,  # [maps, parts]
+    partial,  # [maps, parts]: sums of losses / elements
     KIND: tl.constexpr,
     PART: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -93,7 +93,7 @@ def loss_kernel(
     sums = tl.zeros([BLOCK], tl.float32)
     start = part * PART
     end = tl.minimum(start + PART, count)
-    while start < end:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
+    while start < end:  # not range(): it fails in Triton's interpreter with NumPy >= 2.4
         i = start + tl.arange(0, BLOCK)
         value = tl.load(x + i, mask=i < end, other=0.0).to(tl.float32)
         sums += tl.where(i < end, loss_of(value, is_real, KIND), 0.0)
@@ -125,7 +125,7 @@ def backward_kernel(
 
 
 def launch(logits: list[Tensor], real: list[bool], kind: str, loss: Tensor) -> None:
-    """Fill ``loss`` [K], the mean losses of contiguous maps."""
+    """Fill ``loss`` [K] with the mean losses of K contiguous maps."""
     elements = tuple(x.numel() for x in logits)
     parts = max(1, triton.cdiv(max(elements), PART))
     partial = loss.new_empty((len(logits), parts)) if parts > 1 else loss
@@ -147,7 +147,7 @@ def launch(logits: list[Tensor], real: list[bool], kind: str, loss: Tensor) -> N
 def launch_backward(
     logits: list[Tensor], grad_loss: Tensor, real: list[bool], kind: str, grad: list[Tensor]
 ) -> None:
-    """Fill the gradients of contiguous maps, in their dtype."""
+    """Fill ``grad``, K gradients of contiguous maps in their dtype; ``grad_loss`` is [K]."""
     elements = tuple(x.numel() for x in logits)
     blocks = triton.cdiv(max(elements), BLOCK)
     if blocks == 0:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gioada_fast.ops.triton._common import on_device_of
 
-ELEMENTS = 1024  # of a block [pixels, channels]
-MAX_CHANNELS = 64  # of a block
-BLOCKS_OF_CHUNK = 8  # of pixels, one after the other
-TOTAL_CHUNKS, TOTAL_CHANNELS = 16, 32  # of a block that combines chunks
+ELEMENTS = 1024  # per block [pixels, channels]
+MAX_CHANNELS = 64  # per block
+BLOCKS_PER_CHUNK = 8  # a program reduces them one after the other
+TOTAL_CHUNKS, TOTAL_CHANNELS = 16, 32  # block of the kernels that combine chunks
 
 
 @triton.jit
@@ -46,7 +46,7 @@ def moments_kernel(
     count = tl.zeros([BLOCK_C], tl.float64)
     mean = tl.zeros([BLOCK_C], tl.float64)
     squares = tl.zeros([BLOCK_C], tl.float64)
-    while start < end:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
+    while start < end:  # not range(): it fails in Triton's interpreter with NumPy >= 2.4
         pixel = start + tl.arange(0, BLOCK_P)
         mask = (pixel < end)[:, None] & is_channel[None, :]
         at = (n * pixels + pixel)[:, None] * C + c[None, :]
@@ -114,29 +114,29 @@ def statistics_kernel(
 
 @triton.jit
 def reflect(padded, size, PAD: tl.constexpr):
-    # The index that padding copies to a padded index; see reflect in csrc/instance_norm_act.h.
+    # Source of a padded index; see reflect in csrc/instance_norm_act.h.
     index = tl.abs(padded - PAD)
     return tl.where(index < size, index, 2 * (size - 1) - index)
 
 
 @triton.jit
-def image_of(image, index, size, PAD: tl.constexpr):
-    # A padded index that is a copy of this index, or -1; see image_of in csrc/instance_norm_act.h.
+def padded_copy_of(copy, index, size, PAD: tl.constexpr):
+    # Padded index of a copy, or -1; see padded_copy_of in csrc/instance_norm_act.h.
     from_end = size - 1 - index
     lo = tl.where((index >= 1) & (index <= PAD), PAD - index, -1)
     hi = tl.where((from_end >= 1) & (from_end <= PAD), PAD + size - 1 + from_end, -1)
-    return tl.where(image == 0, PAD + index, tl.where(image == 1, lo, hi))
+    return tl.where(copy == 0, PAD + index, tl.where(copy == 1, lo, hi))
 
 
 @triton.jit
 def normalize_kernel(
     x,  # [N, H, W, C]
-    residual,  # [N, H, W, C], rows contiguous, read if HAS_RESIDUAL
+    residual,  # [N, H, W, C], rows [W, C] dense, read if HAS_RESIDUAL
     mean,  # [N, C]
     rstd,  # [N, C]
     out,  # [N, H + 2 PAD, W + 2 PAD, C]
     negative_slope,
-    blocks,  # of pixels of an image of out
+    blocks,  # blocks of pixels per image of out
     H,
     W,
     C,
@@ -171,7 +171,7 @@ def normalize_kernel(
 
 @triton.jit
 def fold(grad, n, y, x, c, H, W, C, mask, PAD: tl.constexpr):
-    # [pixels, channels] sums over all copies of pixels (y, x) of image n that padding made.
+    # [pixels, channels]: grad summed over pixels (y, x) of image n and their copies in the padding.
     width = W + 2 * PAD
     grad += n * (H + 2 * PAD) * width * C
     direct = ((y + PAD) * width + x + PAD).to(tl.int64)[:, None] * C + c[None, :]
@@ -179,14 +179,14 @@ def fold(grad, n, y, x, c, H, W, C, mask, PAD: tl.constexpr):
     if PAD > 0:
         mirrored = (y <= PAD) | (y >= H - 1 - PAD) | (x <= PAD) | (x >= W - 1 - PAD)
         if tl.max(mirrored.to(tl.int32), axis=0) > 0:
-            image = 1
-            while image < 9:  # not unrolled: the loads would not fit into registers
-                row = image_of(image // 3, y, H, PAD)
-                column = image_of(image % 3, x, W, PAD)
-                there = mask & ((row >= 0) & (column >= 0))[:, None]
+            copy = 1
+            while copy < 9:  # not unrolled: the loads would not fit into registers
+                row = padded_copy_of(copy // 3, y, H, PAD)
+                column = padded_copy_of(copy % 3, x, W, PAD)
+                exists = mask & ((row >= 0) & (column >= 0))[:, None]
                 at = (row * width + column).to(tl.int64)[:, None] * C + c[None, :]
-                total += tl.load(grad + at, mask=there, other=0.0).to(tl.float32)
-                image += 1
+                total += tl.load(grad + at, mask=exists, other=0.0).to(tl.float32)
+                copy += 1
     return total
 
 
@@ -196,7 +196,7 @@ def sums_kernel(
     x,  # [N, H, W, C]
     mean,  # [N, C]
     grad_residual,  # [N, H, W, C], written if WANTS_RESIDUAL
-    partial,  # [N, chunks, 2, C]
+    partial,  # [N, chunks, 2, C] float64: sums of gz and gz (x - mean)
     negative_slope,
     chunks,
     H,
@@ -221,12 +221,12 @@ def sums_kernel(
         mask = (pixel < end)[:, None] & is_channel[None, :]
         at = (n * H * W + pixel)[:, None] * C + c[None, :]
         centred = tl.load(x + at, mask=mask, other=0.0).to(tl.float32) - centre[None, :]
-        gz = fold(grad, n, pixel // W, pixel % W, c, H, W, C, mask, PAD)
+        gy = fold(grad, n, pixel // W, pixel % W, c, H, W, C, mask, PAD)
         if WANTS_RESIDUAL:
-            tl.store(grad_residual + at, gz.to(grad_residual.dtype.element_ty), mask=mask)
-        gz = tl.where(centred > 0, gz, negative_slope * gz)
+            tl.store(grad_residual + at, gy.to(grad_residual.dtype.element_ty), mask=mask)
+        gz = tl.where(centred > 0, gy, negative_slope * gy)
         sum_gz += tl.sum(gz, axis=0)
-        # float64: with outliers, the gradient is a small difference of large terms like this
+        # float64: with outliers, the gradient is a small difference of large sums like this one
         sum_gzx += tl.sum(tl.where(mask, gz * centred, 0.0).to(tl.float64), axis=0)
         start += BLOCK_P
     out = partial + tl.program_id(0).to(tl.int64) * 2 * C + c
@@ -236,7 +236,7 @@ def sums_kernel(
 
 @triton.jit
 def totals_kernel(
-    partial,  # [N, chunks, 2, C]
+    partial,  # [N, chunks, 2, C] float64
     rstd,  # [N, C]
     totals,  # [N, 2, C]: mean(gz), rstd mean(gz z)
     pixels,
@@ -275,7 +275,7 @@ def gradient_kernel(
     totals,  # [N, 2, C]
     out,  # [N, H, W, C]
     negative_slope,
-    blocks,  # of pixels of an image
+    blocks,  # blocks of pixels per image
     H,
     W,
     C,
@@ -294,14 +294,14 @@ def gradient_kernel(
     mean_gz = tl.load(totals + n * 2 * C + c, mask=is_channel, other=0.0)
     slope = tl.load(totals + (n * 2 + 1) * C + c, mask=is_channel, other=0.0)
     centred = tl.load(x + at, mask=mask, other=0.0).to(tl.float32) - centre[None, :]
-    gz = fold(grad, n, pixel // W, pixel % W, c, H, W, C, mask, PAD)
-    gz = tl.where(centred > 0, gz, negative_slope * gz)
+    gy = fold(grad, n, pixel // W, pixel % W, c, H, W, C, mask, PAD)
+    gz = tl.where(centred > 0, gy, negative_slope * gy)
     gx = scale[None, :] * ((gz - mean_gz[None, :]) - centred * slope[None, :])
     tl.store(out + at, gx.to(out.dtype.element_ty), mask=mask)
 
 
 def _block(channels: int) -> dict[str, int]:
-    """Pixels and channels of a block."""
+    """Numbers of pixels and channels per block."""
     block_c = min(triton.next_power_of_2(channels), MAX_CHANNELS)
     return {"BLOCK_P": ELEMENTS // block_c, "BLOCK_C": block_c}
 
@@ -316,10 +316,13 @@ def launch(
     mean: Tensor,
     rstd: Tensor,
 ) -> None:
-    """Fill ``out`` and the statistics; all channels-last, rows of the residual dense."""
+    """Fill ``out`` [N, C, H + 2 pad, W + 2 pad], ``mean`` and ``rstd`` [N, C].
+
+    ``x`` and ``out`` are channels-last; rows [W, C] of the residual are dense.
+    """
     n, c, h, w = x.shape
     block = _block(c)
-    chunk = block["BLOCK_P"] * BLOCKS_OF_CHUNK
+    chunk = block["BLOCK_P"] * BLOCKS_PER_CHUNK
     chunks = triton.cdiv(h * w, chunk)
     blocks = triton.cdiv((h + 2 * pad) * (w + 2 * pad), block["BLOCK_P"])
     channel_blocks = triton.cdiv(c, block["BLOCK_C"])
@@ -368,10 +371,10 @@ def launch_backward(
     grad_x: Tensor,
     grad_residual: Tensor,
 ) -> None:
-    """Fill the gradients; all channels-last, ``grad_residual`` is empty if not needed."""
+    """Fill ``grad_x`` and, unless empty, ``grad_residual``; all images are channels-last."""
     n, c, h, w = x.shape
     block = _block(c)
-    chunk = block["BLOCK_P"] * BLOCKS_OF_CHUNK
+    chunk = block["BLOCK_P"] * BLOCKS_PER_CHUNK
     chunks = triton.cdiv(h * w, chunk)
     blocks = triton.cdiv(h * w, block["BLOCK_P"])
     channel_blocks = triton.cdiv(c, block["BLOCK_C"])

@@ -1,9 +1,9 @@
 """Triton kernels of ``semantic_depth_concat``.
 
-Forward: a program owns a run of pixels, whose channels lie side by side in the result. Backward:
-one program for each cell of the logits' grid, whose pixels all give their gradient to its four
-corners; a second kernel collects each point's gradient from the four cells around it. No atomics:
-the same bits every run.
+Forward: a program computes a run of pixels; in the result, the channels of a pixel are adjacent.
+Backward: one program for each cell of the logits' grid sums the gradients of its four corners over
+the pixels of the cell; a second kernel adds up the gradient of each point from the four cells
+around it. No atomics: every run gives the same bits.
 """
 
 import triton
@@ -18,19 +18,20 @@ from gioada_fast.ops.triton._common import (
     on_device_of,
 )
 
-FORWARD_ELEMENTS = 1024  # of a block [pixels, classes]
-BACKWARD_ELEMENTS = 1024
+FORWARD_ELEMENTS = 1024  # per block [pixels, classes]
+BACKWARD_ELEMENTS = 1024  # per block [pixels, classes]
 
-# Triton lays a block out over threads by what it knows of strides, and the layout sets the order of
-# sums over classes. Unspecialised strides keep the bits the same for every memory format.
+# Triton specialises kernels on strides such as 1. That changes the layout of a block over threads,
+# and with it the order of sums over classes. Without specialisation, every memory format gives the
+# same bits.
 LOGIT_STRIDES = ["stride_n", "stride_c", "stride_h", "stride_w"]
 DEPTH_STRIDES = ["depth_stride_n", "depth_stride_h", "depth_stride_w"]
 
 
 @triton.jit
 def lerp(first, second, frac):
-    # The explicit fma makes forward and backward round alike. Otherwise the compiler fuses another
-    # product in each kernel, and the backward takes the softmax of slightly different logits.
+    # The explicit fma makes forward and backward round alike. Otherwise the compiler may fuse
+    # different products in the two kernels, and the backward uses slightly different probabilities.
     return tl.fma(1.0 - frac, first, frac * second)
 
 
@@ -49,7 +50,7 @@ def forward_kernel(
     logits,  # [N, C, h, w], any strides
     depth,  # [N, 1, h, w], any strides, read if HAS_DEPTH
     out,  # [N, H, W, C + HAS_DEPTH]
-    pixels,
+    pixels,  # N * H * W
     C,
     h,
     w,
@@ -112,7 +113,7 @@ def forward_kernel(
 def backward_kernel(
     grad,  # [N, C (+ 1), H, W], any strides
     logits,  # [N, C, h, w], any strides, read if WANTS_LOGITS
-    partial,  # [N, cells, 4 corners, C if WANTS_LOGITS, + 1 if WANTS_DEPTH]
+    partial,  # [N, cells, 4 corners, channels]: C if WANTS_LOGITS, and 1 if WANTS_DEPTH
     C,
     h,
     w,
@@ -163,7 +164,7 @@ def backward_kernel(
     d10 = 0.0
     d11 = 0.0
     start = 0
-    while start < pixels:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
+    while start < pixels:  # not range(): it fails in Triton's interpreter with NumPy >= 2.4
         pixel = start + tl.arange(0, BLOCK_P)
         inside = pixel < pixels
         y = y_begin + pixel // width
@@ -194,7 +195,7 @@ def backward_kernel(
             g00 += tl.sum(g_left * (1.0 - d), axis=0)
             g10 += tl.sum(g_left * d, axis=0)
         if WANTS_DEPTH:
-            at += tl.cast(C, tl.int64) * grad_stride_c  # C is a constant if it is 1
+            at += tl.cast(C, tl.int64) * grad_stride_c  # cast: Triton makes C = 1 a constant
             g_depth = tl.load(at, mask=inside, other=0.0).to(tl.float32)
             d_right = g_depth * frac_x
             d_left = g_depth - d_right

@@ -44,9 +44,9 @@ def fill_kernel(
     value = tl.load(image + at, mask=inside & (channel < 3), other=0).to(tl.float32)
     value = tl.div_rn(value, 127.5) - 1.0
     at = n * depth_n + y * depth_h + x * depth_w
-    deep = tl.load(depth + at, mask=inside & (channel == 3), other=0.0).to(tl.float32)
+    depth_value = tl.load(depth + at, mask=inside & (channel == 3), other=0.0).to(tl.float32)
     label = tl.load(labels + pixel, mask=inside & (channel > 3), other=-1).to(tl.int64)
-    value = tl.where(channel == 3, deep, value)
+    value = tl.where(channel == 3, depth_value, value)
     value = tl.where(channel > 3, (label == channel - 4).to(tl.float32), value)
     tl.store(out + i, value, mask=inside)
 

@@ -1,8 +1,9 @@
 """Triton kernel of ``upsample_confusion_matrix``: a block of pixels in one row of cells at a time.
 
 A program loops over the classes, reads four logits per class and column, and keeps the best class
-of each pixel in registers. Up to 32 classes, it counts its pixels in its own histogram; above, it
-adds every pixel to the result. Additions are of integers, so their order does not matter.
+of each pixel in registers. It counts its pixels in its own histogram; with more than 32 classes, it
+adds every pixel to the result instead. Counts are integers, so the order of additions does not
+matter.
 """
 
 import triton
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from gioada_fast.ops.triton._common import cell_begin, cell_of, frac_of, on_device_of
 
-ROWS, COLUMNS = 8, 64  # of a block of pixels; 128 columns would spill
-PROGRAMS = 1024  # enough for any GPU
+ROWS, COLUMNS = 8, 64  # block of pixels; 128 columns would spill registers
+MAX_PROGRAMS = 1024  # 7 per multiprocessor of an H100
 MAX_BINS = 1024
-MAX_LOGIT = tl.constexpr(2.0**126)  # limits infinities, as in csrc/upsample_confusion_matrix.h
+MAX_LOGIT = tl.constexpr(2.0**126)  # clamps infinities, as in csrc/upsample_confusion_matrix.h
 NAN = tl.constexpr(tl.PropagateNan.ALL)
 
 
@@ -22,7 +23,7 @@ NAN = tl.constexpr(tl.PropagateNan.ALL)
 def count_kernel(
     logits,  # [N, C, h, w], any strides
     labels,  # [N, H, W]
-    counts,  # [C, C]
+    counts,  # int64 [C, C]: label, prediction
     ignore_index,
     C,
     h,
@@ -37,7 +38,7 @@ def count_kernel(
     programs,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    BINS: tl.constexpr,  # of the histogram; 0: none
+    BINS: tl.constexpr,  # of the histogram; 0: no histogram
 ):
     cell_rows = tl.maximum(h - 1, 1)
     tiles_x = tl.cdiv(W, COLUMNS)
@@ -51,7 +52,7 @@ def count_kernel(
         x = tile % tiles_x * COLUMNS + tl.arange(0, COLUMNS)
         inside = x < W
         column = cell_of(x, w, W)
-        x_upper = frac_of(x, column, w, W)
+        frac_x = frac_of(x, column, w, W)
         corner = (
             logits + n * stride_n + row.to(tl.int64) * stride_h + column.to(tl.int64) * stride_w
         )
@@ -59,7 +60,7 @@ def count_kernel(
         y_end = cell_begin(row + 1, h, H)
         while y_start < y_end:
             y = y_start + tl.arange(0, ROWS)
-            y_upper = frac_of(y, row, h, H)[:, None]
+            frac_y = frac_of(y, row, h, H)[:, None]
             best = tl.full([ROWS, COLUMNS], float("-inf"), tl.float32)
             predicted = tl.zeros([ROWS, COLUMNS], tl.int32)
             at = corner
@@ -73,10 +74,10 @@ def count_kernel(
                 z01 = tl.clamp(z01, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
                 z10 = tl.clamp(z10, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
                 z11 = tl.clamp(z11, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
-                above = (1.0 - x_upper) * z00 + x_upper * z01
-                below = (1.0 - x_upper) * z10 + x_upper * z11
-                z = (1.0 - y_upper) * above[None, :] + y_upper * below[None, :]
-                # As torch.argmax: the first of equals wins, NaN is largest, and the first NaN wins.
+                above = (1.0 - frac_x) * z00 + frac_x * z01
+                below = (1.0 - frac_x) * z10 + frac_x * z11
+                z = (1.0 - frac_y) * above[None, :] + frac_y * below[None, :]
+                # As in torch.argmax, the first of equals wins, and NaN is larger than any number.
                 better = (z > best) | ((z != z) & (best == best))
                 best = tl.where(better, z, best)
                 predicted = tl.where(better, c, predicted)
@@ -86,18 +87,18 @@ def count_kernel(
             valid = (y[:, None] < y_end) & inside[None, :]
             label = tl.load(labels + pixel, mask=valid, other=0).to(tl.int64)
             valid = valid & (label != ignore_index) & (label >= 0) & (label < C)
-            found = tl.where(valid, label, 0).to(tl.int32) * C + predicted
+            element = tl.where(valid, label, 0).to(tl.int32) * C + predicted
             if BINS > 0:
-                found = tl.reshape(found, [ROWS * COLUMNS])
-                histogram += tl.histogram(found, BINS, mask=tl.reshape(valid, [ROWS * COLUMNS]))
+                element = tl.reshape(element, [ROWS * COLUMNS])
+                histogram += tl.histogram(element, BINS, mask=tl.reshape(valid, [ROWS * COLUMNS]))
             else:
-                tl.atomic_add(counts + found, 1, mask=valid, sem="relaxed")
+                tl.atomic_add(counts + element, 1, mask=valid, sem="relaxed")
             y_start += ROWS
         tile += programs
     if BINS > 0:
-        cells = tl.arange(0, BINS)
-        some = histogram > 0
-        tl.atomic_add(counts + cells, histogram.to(tl.int64), mask=some, sem="relaxed")
+        elements = tl.arange(0, BINS)
+        used = histogram > 0
+        tl.atomic_add(counts + elements, histogram.to(tl.int64), mask=used, sem="relaxed")
 
 
 def launch(logits: Tensor, labels: Tensor, ignore_index: int, counts: Tensor) -> None:
@@ -105,7 +106,7 @@ def launch(logits: Tensor, labels: Tensor, ignore_index: int, counts: Tensor) ->
     n, c, h, w = logits.shape
     _, height, width = labels.shape
     tiles = n * max(h - 1, 1) * triton.cdiv(width, COLUMNS)
-    programs = min(tiles, PROGRAMS)
+    programs = min(tiles, MAX_PROGRAMS)
     bins = triton.next_power_of_2(c * c)
     with on_device_of(logits):
         count_kernel[(programs,)](

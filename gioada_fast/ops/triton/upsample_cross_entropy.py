@@ -17,7 +17,7 @@ from gioada_fast.ops.triton._common import (
     total_kernel,
 )
 
-ELEMENTS = 1024  # of a block [pixels, classes]
+ELEMENTS = 1024  # per block [pixels, classes]
 TOTAL_BLOCK = 1024
 
 
@@ -73,18 +73,18 @@ def cells_kernel(
     g10 = tl.zeros([BLOCK_C], tl.float32)
     g11 = tl.zeros([BLOCK_C], tl.float32)
     start = 0
-    while start < pixels:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
+    while start < pixels:  # not range(): it fails in Triton's interpreter with NumPy >= 2.4
         pixel = start + tl.arange(0, BLOCK_P)
         inside = pixel < pixels
         y = y_begin + pixel // width
         x = x_begin + pixel % width
-        given = tl.load(labels + (n * H + y) * W + x, mask=inside, other=0).to(tl.int64)
-        counts = inside & (given != ignore_index) & (given >= 0) & (given < C)
-        label = tl.where(counts, given, 0).to(tl.int32)
+        raw_label = tl.load(labels + (n * H + y) * W + x, mask=inside, other=0).to(tl.int64)
+        is_valid = inside & (raw_label != ignore_index) & (raw_label >= 0) & (raw_label < C)
+        label = tl.where(is_valid, raw_label, 0).to(tl.int32)
         if HAS_WEIGHT:
-            pixel_weight = tl.load(weight + label, mask=counts, other=0.0)
+            pixel_weight = tl.load(weight + label, mask=is_valid, other=0.0)
         else:
-            pixel_weight = counts.to(tl.float32)
+            pixel_weight = is_valid.to(tl.float32)
 
         frac_y = frac_of(y, cell_y, h, H)[:, None]
         frac_x = frac_of(x, cell_x, w, W)[:, None]
@@ -97,8 +97,8 @@ def cells_kernel(
         exps = tl.exp(z - largest[:, None])
         total = tl.sum(exps, axis=1)
         picked = tl.sum(tl.where(is_label, z, 0.0), axis=1)
-        loss += tl.sum(tl.where(counts, pixel_weight * (tl.log(total) + largest - picked), 0.0))
-        out_of_range = inside & (given != ignore_index) & ((given < 0) | (given >= C))
+        loss += tl.sum(tl.where(is_valid, pixel_weight * (tl.log(total) + largest - picked), 0.0))
+        out_of_range = inside & (raw_label != ignore_index) & ((raw_label < 0) | (raw_label >= C))
         loss += tl.sum(tl.where(out_of_range, float("nan"), 0.0))
         weights += tl.sum(pixel_weight)
         if WANTS_GRAD:

@@ -1,4 +1,4 @@
-"""Triton kernels of ``upsample_depth_loss``: one program for several adjacent cells of the grid.
+"""Triton kernels of ``upsample_depth_loss``: one program for several adjacent cells of a row.
 
 The pixels of a cell depend on its four corners. A program sums the corners' gradients over the
 pixels of each cell; further kernels sum the losses, and add up the gradient of each point from the
@@ -19,8 +19,8 @@ from gioada_fast.ops.triton._common import (
     total_kernel,
 )
 
-CELLS = 16  # of a program
-PIXELS = 32  # of a cell at once
+CELLS = 16  # per program
+PIXELS = 32  # per cell and iteration
 TOTAL_BLOCK = 1024
 
 
@@ -30,7 +30,7 @@ def cells_kernel(
     target,  # [N, H, W]
     valid,  # [N, H, W] bytes, read if HAS_VALID
     threshold,  # [2]: berHu's c, 1 / c; read if BERHU
-    largest,  # [programs] largest error, written if FIND_LARGEST
+    largest,  # [programs] largest |e|, written if FIND_LARGEST
     partial,  # [N, cells, 4 corners], written if WANTS_GRAD
     sums,  # [programs, 2]: loss, number of valid pixels; written unless FIND_LARGEST
     h,
@@ -81,37 +81,37 @@ def cells_kernel(
     g10 = tl.zeros([CELLS], tl.float32)
     g11 = tl.zeros([CELLS], tl.float32)
     start = 0
-    while start < max_pixels:  # and not range: NumPy >= 2.4 breaks it in Triton's interpreter
+    while start < max_pixels:  # not range(): it fails in Triton's interpreter with NumPy >= 2.4
         pixel = (start + tl.arange(0, PIXELS))[None, :]
-        counts = pixel < pixels[:, None]
+        is_valid = pixel < pixels[:, None]
         y = y_begin + pixel // width
         x = x_begin + pixel % width
         at = (n * H + y) * W + x
         # Reads the target of invalid pixels too, so that the two loads overlap.
-        t = tl.load(target + at, mask=counts, other=0.0).to(tl.float32)
+        t = tl.load(target + at, mask=is_valid, other=0.0).to(tl.float32)
         if HAS_VALID:
-            counts = counts & (tl.load(valid + at, mask=counts, other=0) != 0)
+            is_valid = is_valid & (tl.load(valid + at, mask=is_valid, other=0) != 0)
 
         frac_y = frac_of(y, cell_y, h, H)
         frac_x = frac_of(x, cell_x[:, None], w, W)
         row_above = z00 * (1.0 - frac_x) + z01 * frac_x
         row_below = z10 * (1.0 - frac_x) + z11 * frac_x
         z = row_above * (1.0 - frac_y) + row_below * frac_y
-        e = tl.where(counts, z - t, 0.0)
-        size = tl.abs(e)
+        e = tl.where(is_valid, z - t, 0.0)
+        magnitude = tl.abs(e)
         if FIND_LARGEST:
-            error = tl.maximum(error, tl.max(size))
+            error = tl.maximum(error, tl.max(magnitude))
         else:
-            f = size
+            f = magnitude
             slope = tl.where(e > 0, 1.0, tl.where(e < 0, -1.0, 0.0))
             if BERHU:
-                # Above c, berHu is computed as |e| + (|e| - c)^2 / 2c, which cannot overflow.
-                excess = tl.maximum(size - tl.load(threshold), 0.0)
+                # |e| + (|e| - c)^2 / 2c above c: this overflows only if f does
+                excess = tl.maximum(magnitude - tl.load(threshold), 0.0)
                 ratio = excess * tl.load(threshold + 1)
                 f += excess * (0.5 * ratio)
                 slope += slope * ratio
             loss += tl.sum(f)
-            count += tl.sum(counts.to(tl.int32))
+            count += tl.sum(is_valid.to(tl.int32))
             if WANTS_GRAD:
                 g_right = slope * frac_x
                 g_left = slope - g_right
@@ -147,7 +147,7 @@ def threshold_kernel(
         i = start + tl.arange(0, BLOCK)
         errors = tl.maximum(errors, tl.load(largest + i, mask=i < programs, other=0.0))
         start += BLOCK
-    # At least the smallest normal number: no division by 0 where all errors are 0.
+    # At least the smallest normal number: avoids 1 / 0 if all errors are 0.
     c = tl.maximum(tl.max(errors) / 5.0, 1.17549435e-38)
     tl.store(threshold, c)
     tl.store(threshold + 1, 1.0 / c)
