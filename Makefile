@@ -1,4 +1,4 @@
-# Every target sets up .venv from constraints.txt first, which costs nothing the second time.
+# All targets but gpu and clean first set up .venv from constraints.txt, unless it is up to date.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -40,7 +40,7 @@ lint: venv
 	$(VENV)/bin/clang-format --dry-run --Werror $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 	$(VENV)/bin/mypy
 
-# make fingerprint AGAINST=<commit> fails if a tiny run leaves other bits behind than at <commit>.
+# make fingerprint AGAINST=<commit> fails if tiny runs give other bits than with <commit>.
 fingerprint: venv
 	$(RUN) tests/fingerprint.py $(if $(AGAINST),--against $(AGAINST))
 

@@ -6,7 +6,7 @@
     + lambda_out L_out                 D_out: output for the source against output for the target
     + lambda_self L_self               not in the paper, off by default: see self_training.py
 
-The table ``TERMS`` holds what the generators minimise. A new term is a function and a row there.
+``TERMS`` lists the terms of the generators' loss. A new term is a function and a row there.
 
 Source: Chen, Li, Chen, Van Gool (CVPR 2019, arXiv 1812.05040).
 """
@@ -118,7 +118,7 @@ def segmentation_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
 
 
 def depth_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
-    """L_depth: error of the upsampled encoded depth, mean over the pixels with depth, or 0."""
+    """L_depth: error of the upsampled encoded depth, mean over the pixels with depth, 0 if none."""
     return upsample_depth_loss(t.source.depth, t.d_s, config.depth_loss, t.valid)
 
 
@@ -344,7 +344,8 @@ class TwoLevelAdaptation(nn.Module):
     def _losses(self, values: Mapping[str, Tensor | Maps], generator: bool) -> dict[str, Tensor]:
         """Replace each list of maps by the mean of their GAN losses; scalars stay as they are.
 
-        One call computes the losses of all maps, because a call costs more than a map's loss.
+        One call computes the losses of all maps, because the overhead of a call exceeds the cost of
+        one map's loss.
         """
         maps = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
         losses = {name: value for name, value in values.items() if isinstance(value, Tensor)}

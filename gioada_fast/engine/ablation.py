@@ -2,10 +2,11 @@
 
     <runs_dir>/<name>/seed<k>/<row>/    the folder of a row's run with seed k
     <runs_dir>/<name>/ablation.json     all scores
-    <runs_dir>/<name>/report.html       the same for people, with pictures
+    <runs_dir>/<name>/report.html       the same as a web page, with pictures
 
 The row ``source_only`` is trained first. All other rows start from its weights, take the same
-number of updates and see the same pairs at each update. The folders show which rows are finished.
+number of updates and see the same pairs at each update. The files in the folders decide which rows
+are finished.
 """
 
 import gc
@@ -53,7 +54,7 @@ ROWS = {
     "self_training": Row("both levels and self-training", "geometry", "joint", True),
     ORACLE: Row("oracle: supervised on the target"),
 }
-"""The rows by name, which is also their folder's name, in the order of the table."""
+"""The rows by name, in the order of the table. The name is also the name of the row's folder."""
 
 
 def run_folder(folder: Path, name: str, seed: int) -> RunFolder:
@@ -112,9 +113,9 @@ def ablate(config: Config, seeds: Sequence[int], rows: Collection[str], command:
         The ablation's folder.
 
     Raises:
-        InputError: the settings are not usable or differ from those of the finished rows, or the
-            weights that a row starts from are missing.
-        RunStopped: a run was stopped or failed; the rows before it are kept.
+        InputError: the settings are not usable or differ from the saved settings of existing rows,
+            or a row cannot start because ``source_only`` is not trained with its seed.
+        RunStopped: a run was stopped or failed; the finished rows are kept.
     """
     assert config.name is not None
     folder = Path(config.runs_dir).expanduser() / config.name
@@ -171,7 +172,7 @@ def _check_steps(config: Config) -> None:
 
 
 def _check_kept(config: Config, folder: Path) -> None:
-    """Refuse settings that differ from those of the rows that were run before."""
+    """Refuse settings that differ from the saved settings of existing rows."""
     for seed, name in itertools.product(_seeds(folder), ROWS):
         run = run_folder(folder, name, seed)
         if not run.config.is_file():
@@ -255,10 +256,10 @@ def _seeds(folder: Path) -> list[int]:
 def summarise(config: Config, folder: Path, command: str) -> dict[str, Any]:
     """Collect the scores of all finished rows and seeds in the folder, as fractions.
 
-    ``difference`` is the mIoU of a row minus that of the control with the same seed. ``gap_closed``
-    is this difference divided by the oracle's difference to the control. Both are computed over the
-    seeds for which all the rows involved are finished. Standard deviations are those of a sample,
-    and None for a single seed.
+    ``difference`` is the mIoU of a row minus the mIoU of the control with the same seed.
+    ``gap_closed`` is this difference divided by the oracle's difference to the control. Each uses
+    only seeds for which all rows that it needs are finished. ``std`` is the sample standard
+    deviation, None for a single seed.
     """
     seeds = _seeds(folder)
     results = {

@@ -223,7 +223,7 @@ def test_the_command_line_names_bad_files(broken, tmp_path):
     rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
     rows = {row[0]: row[1] for row in rows if len(row) == 2}
     assert rows["frames"] == "9" and rows["files missing"] == "2"
-    assert rows["files unreadable"] == "5" and rows["size not the image's"] == "2"
+    assert rows["files unreadable"] == "5" and rows["files of another size than their image"] == "2"
     assert (tmp_path / "data_check.png").is_file()
 
 
@@ -410,7 +410,7 @@ def test_processes_that_always_end_raise(tmp_path):
     written = formats.write_folder(tmp_path, frames=2)
     fatal = FrameFiles(written[1].image, tmp_path / "labels" / "000001.png")
     data = DataSet("fatal", tmp_path, [fatal] * 9, fatal_readers.end_the_process)
-    with pytest.raises(RuntimeError, match="whichever frame they start with"):
+    with pytest.raises(RuntimeError, match="whichever frame they read first"):
         check_set(data, "fatal", workers=1)
 
 

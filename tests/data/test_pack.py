@@ -254,7 +254,7 @@ def test_a_pack_begun_with_other_settings_starts_again(tmp_path):
     path.write_bytes(content)
     data.label_space = "cityscapes13"
     line = next(line for line in pack(data) if "starts again" in line)
-    assert f"{tmp_path / 'packs' / 'source.partial'}: begun with data.label_space = 'c" in line
+    assert f"{tmp_path / 'packs' / 'source.partial'}: was begun with data.label_space = 'c" in line
     assert "= 'cityscapes16', the settings say 'cityscapes13'" in line
     assert_same_pair(sets.source_frames(data)[0]._asdict(), sets.source_files(data)[0]._asdict())
 
