@@ -405,8 +405,8 @@ def test_a_file_that_ends_a_process_is_named(tmp_path):
     assert report.labels.pixels.sum() == 27 * np.prod(formats.SIZE)
 
 
-def test_processes_that_always_end_raise(tmp_path):
-    """As in a script that starts processes on import."""
+def test_processes_that_always_die_raise(tmp_path):
+    """For example in a script that starts processes on import."""
     written = formats.write_folder(tmp_path, frames=2)
     fatal = FrameFiles(written[1].image, tmp_path / "labels" / "000001.png")
     data = DataSet("fatal", tmp_path, [fatal] * 9, fatal_readers.end_the_process)
@@ -437,8 +437,8 @@ check_set(DataSet("slow", Path(), files, wait_a_minute), "slow")
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    # its output is open until the last of its processes has ended
-    process.communicate(timeout=50)  # less than they hang
+    # returns when the last of its processes has closed the output
+    process.communicate(timeout=50)  # less than a minute, after which the readers return
     assert process.returncode != 0
 
 

@@ -155,7 +155,7 @@ def test_training_from_packs_gives_the_same_weights(tmp_path):
     refused = command("train", *packed, cwd=tmp_path)
     assert refused.returncode == 2 and "packs/target: no such pack" in refused.stderr
     assert not (tmp_path / "runs" / "packs").exists()
-    # the command of the message, on other settings than the defaults, makes what was missing
+    # the command in the message, which repeats all changed settings, makes the missing packs
     typed = shlex.split(refused.stderr.splitlines()[-1])
     assert typed[:4] == ["python", "-m", "gioada_fast.data", "pack"]
     done = command("data", *typed[3:], cwd=tmp_path)
