@@ -25,7 +25,7 @@ test: venv
 bench: venv
 	$(RUN) -m pytest benchmarks $(ARGS)
 
-# For a machine with a GPU, in its own environment (its torch is kept): build, test, measure.
+# For a machine with a GPU: build, test, measure in the active Python environment; its torch is kept.
 # Set GPU_TESTS=tests/ops if only torch, triton and pytest are installed there.
 GPU_TESTS ?= tests
 gpu:

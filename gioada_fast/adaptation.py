@@ -283,23 +283,23 @@ class TwoLevelAdaptation(nn.Module):
         images = image_patches = None
         if self.translation is not None and x_t is not None:
             assert self.image_discriminator is not None
-            some = slice(None, None, 2 if config.keep_half_untranslated else 1)
-            translated = self.translation(batch.source_image[some], d_s[some], y_s[some], x_s[some])
-            images, image_patches = (translated, x_t[some]), self.image_discriminator(translated)
+            part = slice(None, None, 2 if config.keep_half_untranslated else 1)
+            translated = self.translation(batch.source_image[part], d_s[part], y_s[part], x_s[part])
+            images, image_patches = (translated, x_t[part]), self.image_discriminator(translated)
             if translated.shape[0] == n:
                 x_s = translated
             else:
-                x_s[some] = translated
+                x_s[part] = translated
 
-        seen, mixed = [x_s], None
+        inputs, mixed = [x_s], None
         if self.output_discriminator is not None and x_t is not None:
-            seen.append(x_t)
+            inputs.append(x_t)
         if self.teacher is not None and x_t is not None:
             assert batch.class_mix_noise is not None
             noise, threshold = batch.class_mix_noise, config.confidence
             mixed = class_mix(x_s, y_s, x_t, noise, self.teacher, threshold)
-            seen.append(mixed.image)
-        logits, depth = self.task(torch.cat(seen) if len(seen) > 1 else x_s)
+            inputs.append(mixed.image)
+        logits, depth = self.task(torch.cat(inputs) if len(inputs) > 1 else x_s)
 
         target = outputs = output_patches = None
         if self.output_discriminator is not None and x_t is not None:

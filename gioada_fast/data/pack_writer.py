@@ -74,10 +74,10 @@ def pack(
     _check_room(jobs)
     errors = [error for job in jobs for error in _write(job, report, workers)]
     if errors:
-        what = "frame" if len(errors) == 1 else "frames"
+        noun = "frame" if len(errors) == 1 else "frames"
         raise InputError(
             "\n".join(errors)
-            + f"\n{len(errors)} {what} cannot be read, the others are packed: {_RESUME}"
+            + f"\n{len(errors)} {noun} cannot be read, the others are packed: {_RESUME}"
         )
 
 

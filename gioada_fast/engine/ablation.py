@@ -267,16 +267,16 @@ def summarise(config: Config, folder: Path, command: str) -> dict[str, Any]:
         for name in ROWS
     }
     scores = {
-        name: {seed: result["columns"][-1]["miou"] for seed, result in of_seeds.items()}
-        for name, of_seeds in results.items()
+        name: {seed: result["columns"][-1]["miou"] for seed, result in per_seed.items()}
+        for name, per_seed in results.items()
     }
     rows = [_summarise_row(name, results[name], scores) for name in ROWS if results[name]]
-    some = next(iter(next(filter(None, results.values()), {}).values()), {})
+    example = next(iter(next(filter(None, results.values()), {}).values()), {})
     return {
         "name": config.name,
         "target": describe_target(config.data),
-        "classes": some.get("classes", []),
-        "colours": some.get("colours", []),
+        "classes": example.get("classes", []),
+        "colours": example.get("colours", []),
         "seeds": seeds,
         "rows": rows,
         "command": command,
@@ -290,12 +290,12 @@ def _summarise_row(
     scores: Mapping[str, Mapping[int, float | None]],
 ) -> dict[str, Any]:
     own, control, oracle = (scores[key] for key in (name, CONTROL, ORACLE))
-    differences = {seed: _less(own[seed], control.get(seed)) for seed in results}
-    possible = {seed: _less(oracle.get(seed), control.get(seed)) for seed in results}
-    of_seeds = []
+    differences = {seed: _subtract(own[seed], control.get(seed)) for seed in results}
+    possible = {seed: _subtract(oracle.get(seed), control.get(seed)) for seed in results}
+    per_seed = []
     for seed, result in results.items():
         column = result["columns"][-1]
-        of_seeds.append(
+        per_seed.append(
             {
                 "seed": seed,
                 **{key: column[key] for key in ("updates", "miou", "iou", "pixel_accuracy")},
@@ -311,20 +311,20 @@ def _summarise_row(
         for seed in results
         if (closed := differences[seed]) is not None and (whole := possible[seed]) is not None
     ]
-    classes = of_seeds[0]["iou"]
+    classes = per_seed[0]["iou"]
     return {
         "name": name,
         **asdict(ROWS[name]),
         "miou": _statistics(own[seed] for seed in results),
-        "iou": {c: _statistics(one["iou"][c] for one in of_seeds) for c in classes},
+        "iou": {c: _statistics(one["iou"][c] for one in per_seed) for c in classes},
         "difference": _statistics(differences.values()),
         "gap_closed": _fraction(sum(closed for closed, _ in gaps), sum(whole for _, whole in gaps)),
-        "seconds": _statistics(one["seconds"] for one in of_seeds),
-        "seeds": of_seeds,
+        "seconds": _statistics(one["seconds"] for one in per_seed),
+        "seeds": per_seed,
     }
 
 
-def _less(a: float | None, b: float | None) -> float | None:
+def _subtract(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
