@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def _tool(name: str) -> str:
-    """Path of ``cmake`` or ``ninja``: the first on ``PATH``, or the one beside this Python."""
+    """Path of ``cmake`` or ``ninja``: the pip package of the build environment, or the system's."""
     beside_python = Path(sys.executable).with_name(name)
     found = shutil.which(name) or (str(beside_python) if beside_python.exists() else None)
     if found is None:
@@ -36,8 +36,8 @@ class CMakeBuild(build_ext):
     """Runs CMake for the one extension; without a compiler, the package stays pure Python."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Configure and build in ``build/``; the module is written to its final path."""
-        # The path of setuptools is relative to the project if an editable install builds in place.
+        """Configure and build in ``build/``, which git ignores, straight to the module's place."""
+        # Relative to the project, and only then absolute: an editable install builds in place.
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         build_dir = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         try:
@@ -67,22 +67,22 @@ class CMakeBuild(build_ext):
                 "GIOADA_BUILD_CUDA": os.environ.get("GIOADA_BUILD_CUDA", "auto"),
                 "GIOADA_CUDA_ARCHS": os.environ.get("GIOADA_CUDA_ARCHS", "80;90"),
             }
-            # --fresh, because CMake's cache may name tools of a build environment that is gone.
+            # Fresh: the cache of another build environment names tools that are gone.
             command = [_tool("cmake"), "--fresh", "-S", str(ROOT), "-B", str(build_dir), "-GNinja"]
             subprocess.run([*command, *(f"-D{k}={v}" for k, v in defines.items())], check=True)
         except (ImportError, OSError) as error:
             raise NoCompiler(str(error)) from error
         except subprocess.CalledProcessError as error:
             raise NoCompiler(
-                "CMake found no working C++17 compiler (see its output above)"
+                "CMake found no working C++17 compiler (its words are above)"
             ) from error
 
     def get_outputs(self) -> list[str]:
-        """Only files that were built, so that a wheel can be complete without ``_C``."""
+        """Only what was built, so that a wheel without ``_C`` is a whole wheel."""
         return [path for path in super().get_outputs() if os.path.exists(path)]
 
     def get_output_mapping(self) -> dict[str, str]:
-        """Like ``get_outputs``, for editable installs."""
+        """As ``get_outputs``, for editable installs."""
         return {k: v for k, v in super().get_output_mapping().items() if os.path.exists(k)}
 
 

@@ -24,10 +24,10 @@ DTYPES = [torch.float32, torch.bfloat16]
 
 
 def require(backend: str, device: str, op: str | None = None) -> tuple[str, str]:
-    """Return the arguments; skip if the back end does not run on the device or lacks the op."""
-    status = ops.backends()[backend]
-    if device not in status.devices:
-        pytest.skip(f"{backend} does not run on {device}: {status.detail}")
+    """Skip, with the reason, unless the back end runs (the op) on the device; returns both."""
+    found = ops.backends()[backend]
+    if device not in found.devices:
+        pytest.skip(f"{backend} does not run on {device}: {found.detail}")
     if op is not None and backend not in ops.registered()[op].backends_on(device):
         pytest.skip(f"{op} has no {backend} kernel")
     return backend, device
@@ -36,7 +36,7 @@ def require(backend: str, device: str, op: str | None = None) -> tuple[str, str]
 def run(function: Callable, inputs: tuple) -> list[Tensor]:
     """Results, and gradients of the floating-point inputs that require them, all in one list.
 
-    The gradients are those of a loss that gives each element of the results another weight.
+    The loss whose gradient is taken weighs every element differently.
     """
     inputs = tuple(
         x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x for x in inputs
@@ -54,7 +54,7 @@ def run(function: Callable, inputs: tuple) -> list[Tensor]:
 
 
 def cast(inputs: tuple, dtype: torch.dtype, device: str | None = None) -> tuple:
-    """Copy the inputs to ``device``, floating-point ones as ``dtype``; keeps ``requires_grad``."""
+    """The inputs on ``device``, floating-point tensors in ``dtype``, requiring what they did."""
 
     def one(x):
         if not isinstance(x, Tensor):
@@ -102,8 +102,7 @@ class OpChecks:
 
     Attributes:
         name: of the operator in ``torch.ops.gioada_fast``.
-        fused: the public function, which returns one tensor.
-        reference: the same function in plain PyTorch.
+        fused: the public function, of a single result; ``reference``: the same in plain PyTorch.
         shapes: id of a case -> the argument of ``inputs``.
         interpreted: ids of the cases small enough for Triton's interpreter.
         bad_inputs: id -> (change of the inputs, exception, part of its message).
@@ -117,15 +116,15 @@ class OpChecks:
     bad_inputs: dict[str, tuple[Callable, type[Exception], str]]
 
     def inputs(self, shape: object) -> tuple:
-        """Positional arguments for a case: float32, on the CPU, requiring the op's gradients."""
+        """Positional arguments for a case, float32, on CPU; gradients required where there are."""
         raise NotImplementedError
 
     def assert_right(self, inputs: tuple, roundoff: float = 0.0) -> None:
-        """Compare with float64 for these inputs, by default by ``assert_as_good_as_eager``."""
+        """Hold the result for these inputs against float64; by default by the suite's rule."""
         assert_as_good_as_eager(self.fused, self.reference, inputs, roundoff)
 
     def small(self) -> tuple:
-        """Inputs for the checks that need only one case."""
+        """Inputs for the checks that need but one case."""
         return self.inputs(self.shapes["small"])
 
     def seeded(self, shape_id: str) -> tuple:
@@ -202,7 +201,7 @@ class OpChecks:
 
     @pytest.mark.parametrize("target", TARGETS)
     def test_without_gradient(self, target):
-        """no_grad and detached inputs give the same value, which requires no gradient."""
+        """no_grad and detached inputs give the same value, and nothing to go backward through."""
         backend, device = require(*target, self.name)
         inputs = cast(self.small(), torch.float32, device)
         with ops.backend(backend):
@@ -251,7 +250,7 @@ class OpChecks:
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     def test_under_autocast(self, dtype):
-        """Autocast changes neither the kernel's results nor the gradients' dtypes."""
+        """Autocast neither changes what the kernel computes nor the gradient's dtype."""
         require("cpp", "cpu")
         inputs = cast(self.small(), dtype)
         with ops.backend("cpp"):
@@ -264,7 +263,7 @@ class OpChecks:
         assert [r.dtype for r in reference] == [e.dtype for e in expected]
 
     def test_bad_input(self, bad_id):
-        """The op raises before it runs a kernel; the message has the wrong value."""
+        """The op raises before it runs a kernel, and names the value found."""
         change, exception, message = self.bad_inputs[bad_id]
         with pytest.raises(exception, match=message):
             self.fused(*change(*self.small()))
