@@ -226,22 +226,28 @@ def write(records: list[dict], device: str, path: Path) -> None:
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def _machine(env: dict) -> str:
+    return f"{env['device']}, {env['threads']} threads"
+
+
 def main() -> None:
     """Print results of the benchmarks."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("results", nargs="*", type=Path, default=sorted(RESULTS.glob("*.json")))
     parser.add_argument("--markdown", action="store_true", help="the tables of docs/")
     arguments = parser.parse_args()
+    results = {path: json.loads(path.read_text()) for path in arguments.results}
     if arguments.markdown:
-        print(
-            markdown([r for p in arguments.results for r in json.loads(p.read_text())["records"]])
-        )
+        machines: dict[str, list[dict]] = {}
+        for result in results.values():
+            machines.setdefault(_machine(result["environment"]), []).extend(result["records"])
+        for machine, records in machines.items():
+            print(f"{machine}:\n\n{markdown(records)}\n")
         return
-    for path in arguments.results:
-        result = json.loads(path.read_text())
+    for path, result in results.items():
         env = result["environment"]
         packages = ", ".join(f"{k} {v}" for k, v in env["packages"].items() if v)
-        print(f"{path.name}: {env['device']}, {env['threads']} threads; {packages}")
+        print(f"{path.name}: {_machine(env)}; {packages}")
         print(f"commit {env['commit'][:12]}; {env['command']}\n")
         print(table(result["records"]) + "\n")
 
