@@ -1,4 +1,4 @@
-# Every target sets up .venv from constraints.txt first, which costs nothing the second time.
+# All targets but gpu and clean first set up .venv from constraints.txt, unless it is up to date.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -25,7 +25,7 @@ test: venv
 bench: venv
 	$(RUN) -m pytest benchmarks $(ARGS)
 
-# For a machine with a GPU, in its own environment (its torch is kept): build, test, measure.
+# For a machine with a GPU: build, test, measure in the active Python environment; its torch is kept.
 # Set GPU_TESTS=tests/ops if only torch, triton and pytest are installed there.
 GPU_TESTS ?= tests
 gpu:
@@ -40,7 +40,7 @@ lint: venv
 	$(VENV)/bin/clang-format --dry-run --Werror $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 	$(VENV)/bin/mypy
 
-# make fingerprint AGAINST=<commit> fails if a tiny run leaves other bits behind than at <commit>.
+# make fingerprint AGAINST=<commit> fails if tiny runs give other bits than with <commit>.
 fingerprint: venv
 	$(RUN) tests/fingerprint.py $(if $(AGAINST),--against $(AGAINST))
 

@@ -6,7 +6,7 @@
     + lambda_out L_out                 D_out: output for the source against output for the target
     + lambda_self L_self               not in the paper, off by default: see self_training.py
 
-The table ``TERMS`` holds what the generators minimise. A new term is a function and a row there.
+``TERMS`` lists the terms of the generators' loss. A new term is a function and a row there.
 
 Source: Chen, Li, Chen, Van Gool (CVPR 2019, arXiv 1812.05040).
 """
@@ -118,7 +118,7 @@ def segmentation_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
 
 
 def depth_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
-    """L_depth: error of the upsampled encoded depth, mean over the pixels with depth, or 0."""
+    """L_depth: error of the upsampled encoded depth, mean over the pixels with depth, 0 if none."""
     return upsample_depth_loss(t.source.depth, t.d_s, config.depth_loss, t.valid)
 
 
@@ -283,23 +283,23 @@ class TwoLevelAdaptation(nn.Module):
         images = image_patches = None
         if self.translation is not None and x_t is not None:
             assert self.image_discriminator is not None
-            some = slice(None, None, 2 if config.keep_half_untranslated else 1)
-            translated = self.translation(batch.source_image[some], d_s[some], y_s[some], x_s[some])
-            images, image_patches = (translated, x_t[some]), self.image_discriminator(translated)
+            part = slice(None, None, 2 if config.keep_half_untranslated else 1)
+            translated = self.translation(batch.source_image[part], d_s[part], y_s[part], x_s[part])
+            images, image_patches = (translated, x_t[part]), self.image_discriminator(translated)
             if translated.shape[0] == n:
                 x_s = translated
             else:
-                x_s[some] = translated
+                x_s[part] = translated
 
-        seen, mixed = [x_s], None
+        inputs, mixed = [x_s], None
         if self.output_discriminator is not None and x_t is not None:
-            seen.append(x_t)
+            inputs.append(x_t)
         if self.teacher is not None and x_t is not None:
             assert batch.class_mix_noise is not None
             noise, threshold = batch.class_mix_noise, config.confidence
             mixed = class_mix(x_s, y_s, x_t, noise, self.teacher, threshold)
-            seen.append(mixed.image)
-        logits, depth = self.task(torch.cat(seen) if len(seen) > 1 else x_s)
+            inputs.append(mixed.image)
+        logits, depth = self.task(torch.cat(inputs) if len(inputs) > 1 else x_s)
 
         target = outputs = output_patches = None
         if self.output_discriminator is not None and x_t is not None:
@@ -344,7 +344,8 @@ class TwoLevelAdaptation(nn.Module):
     def _losses(self, values: Mapping[str, Tensor | Maps], generator: bool) -> dict[str, Tensor]:
         """Replace each list of maps by the mean of their GAN losses; scalars stay as they are.
 
-        One call computes the losses of all maps, because a call costs more than a map's loss.
+        One call computes the losses of all maps, because the overhead of a call exceeds the cost of
+        one map's loss.
         """
         maps = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
         losses = {name: value for name, value in values.items() if isinstance(value, Tensor)}

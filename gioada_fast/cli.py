@@ -36,7 +36,7 @@ class ConfigParser(Parser):
     """A parser of settings that also accepts the names of version 0.1.0.
 
     Args:
-        hints: whether to print the present name of each setting that is given by its old one.
+        hints: whether to print the present name of a setting when its old name is used.
     """
 
     def __init__(self, *args: Any, hints: bool = True, **kwargs: Any):
@@ -103,7 +103,7 @@ def read_config(path: Path, prog: str) -> Config:
 
 
 def instantiate(parser: ConfigParser, namespace: Namespace) -> Config:
-    """Make the dataclass from parsed arguments."""
+    """Build the settings from parsed arguments."""
     values = parser.instantiate(namespace)
     values.pop("config", None)
     config = Config(**vars(values))

@@ -1,7 +1,7 @@
 """Every setting of a run, as dataclasses; YAML files and command lines use the same names.
 
-The defaults suit a small machine with two CPU cores. All of them were chosen for this project, also
-the weights of the objective: the paper does not publish its own.
+The defaults suit a small machine with two CPU cores. All of them were chosen for this project,
+including the weights of the losses: the paper does not publish its own.
 """
 
 from collections.abc import Mapping
@@ -28,11 +28,11 @@ def _not_negative(owner: str, **values: float) -> None:
 
 
 SCENES_CACHE = "~/.cache/gioada_fast"
-"""Where street scenes are rendered to unless a root is set."""
+"""Folder that street scenes are rendered to if no root is set."""
 
 TARGET_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
-"""First seeds of the target's street scenes, to train on and to score; the source starts from 0, so
-that no two sets share a frame."""
+"""First seeds of the target's street scenes for training and for scoring. The source's seeds start
+from 0, so no two sets share a frame."""
 
 
 @dataclass
@@ -69,10 +69,10 @@ class SourceConfig(FramesConfig):
     """Where images with labels and depth come from."""
 
     name: str = "street_scenes"
-    """Data set. Real ones, which have no depth, give an upper bound to compare with."""
+    """Data set. A real one, which has no depth, gives an upper bound to compare with."""
     split: str | None = None
-    """Split of a data set that has several. Unset: the one that the data set is trained on. folder:
-    replaces {split} in the patterns."""
+    """Split of a data set that has several. Unset: its training split. folder: replaces {split} in
+    the patterns."""
     include: str = "*"
     """Use only frames whose image path under the root matches this pattern, such as */clone/*."""
     look: str = "day"
@@ -80,8 +80,8 @@ class SourceConfig(FramesConfig):
     frames: int = 320
     """street_scenes: number of frames."""
     first_seed: int = 0
-    """street_scenes: seed of the first frame; the others count up from it. The target's seeds start
-    from 1000000, those of the evaluation frames from 2000000."""
+    """street_scenes: seed of the first frame; the others count up from it. The target's training
+    frames start from seed 1000000, its evaluation frames from 2000000."""
 
     def __post_init__(self):
         _positive("data.source", frames=self.frames, depth_per_metre=self.depth_per_metre)
@@ -294,13 +294,16 @@ class AdaptationConfig:
 
 @dataclass
 class OptimiserConfig:
-    """Optimisers and learning rates, which fall as (1 - step / steps) ** poly_power in a phase."""
+    """Optimisers and learning rates.
+
+    In each phase the rates fall as (1 - update / updates) ** poly_power.
+    """
 
     task: Literal["adamw", "sgd"] = "adamw"
     """Optimiser of the task network (sgd: with momentum 0.9)."""
     task_lr: float = 1e-3
     """Learning rate of the task network's heads in the source-only phase. From scratch, 4e-3 made
-    one seed of two much worse (docs/adaptation.md)."""
+    one of two seeds much worse (docs/adaptation.md)."""
     adaptation_lr: float | None = None
     """Learning rate of the task network's heads in the adaptation phase. Unset: task_lr."""
     trunk_lr_factor: float | None = None
@@ -349,11 +352,11 @@ class ScheduleConfig:
     batch_size: int = 4
     """Number of image pairs (one source, one target) in a batch."""
     accumulate: int = 1
-    """Number of batches per update, whose gradients are accumulated: the effect of a large batch in
-    the memory of a small one. Each process sees batch_size * accumulate pairs per update."""
+    """Number of batches whose gradients an update accumulates: the effect of a large batch with the
+    memory of a small one. Each process sees batch_size * accumulate pairs per update."""
     log_every: int = 20
-    """Interval for fetching, checking and logging the losses; in between, the host does not wait
-    for the device."""
+    """Interval for fetching, checking and logging the losses. Between two log points, the host does
+    not wait for the device."""
     evaluate_every: int = 200
     """Interval for scoring on the evaluation frames, which also happens at the end of a phase."""
     panel_every: int = 100
@@ -465,7 +468,7 @@ RENAMED = {
     "model.start": "model.init_from",
     "adaptation.half_rendered": "adaptation.keep_half_untranslated",
 }
-"""Old and present names of settings that version 0.1.0 called something else."""
+"""Names of settings in version 0.1.0, and their present names."""
 
 
 def rename_old_settings(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -509,7 +512,7 @@ MAY_CHANGE = (
 def changed_setting(
     saved: Mapping[str, Any], now: Mapping[str, Any]
 ) -> tuple[str, Any, Any] | None:
-    """Find the first setting that has changed although a run must keep it.
+    """Find the first setting that has changed, except for those that may change (MAY_CHANGE).
 
     Args:
         saved: settings nested by section, as ``dataclasses.asdict`` returns them.

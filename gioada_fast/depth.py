@@ -32,12 +32,12 @@ ENCODINGS = tuple(_ENCODE)
 
 
 def has_depth(depth: Tensor) -> Tensor:
-    """Where the depth (in metres) can be trained on: bool, of the same shape."""
+    """Mask of the pixels whose depth, in metres, is valid for training: bool, of the same shape."""
     return (depth > 0) & (depth <= FAR)
 
 
 def encode_depth(depth: Tensor, encoding: str = "inverse") -> tuple[Tensor, Tensor]:
-    """Encode depth and find its valid pixels.
+    """Encode depth and mark its valid pixels.
 
     Args:
         depth: metres, any shape, float32; 0 means no depth.

@@ -1,4 +1,4 @@
-"""Errors for the user; each message says what was found where, and what to do."""
+"""Errors for the user. Each message names the place and the wrong value, and what to do."""
 
 
 class InputError(ValueError):

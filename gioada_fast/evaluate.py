@@ -1,11 +1,11 @@
 """Score: ``python -m gioada_fast.evaluate runs/NAME``.
 
 Takes the folder of a run or the weights file of a task network. Prints the IoU of each class on
-labelled target frames, and depth errors if the frames have depth. The frames are those of the run's
-settings, or others by --target, --root, --split, and for a folder --images, --labels, --depth and
---classes. --save-predictions FOLDER writes the segmentation of each frame at the frame's size, as a
-PNG of official ids under the image's name, which cityscapesscripts and the servers of Cityscapes
-and KITTI accept.
+labelled target frames, and depth errors if the frames have depth. By default it scores the
+evaluation frames of the run; --target, --root, --split and, for a folder, --images, --labels,
+--depth and --classes select others. --save-predictions FOLDER writes each frame's segmentation at
+the frame's size under the image's name, as a PNG of official ids, which cityscapesscripts and the
+servers of Cityscapes and KITTI accept.
 """
 
 import json
@@ -35,7 +35,7 @@ _TARGET_FLAGS = {
     "images": "folder: pattern of the images",
     "labels": "folder: pattern of the label maps",
     "depth": "folder: pattern of the depth maps",
-    "classes": "folder: YAML file of the labels' ids",
+    "classes": "folder: YAML file that maps label ids to classes",
 }
 
 

@@ -1,7 +1,7 @@
-"""What a pixel's label means: label spaces and labellings.
+"""Label spaces and labellings: from a data set's own classes to train ids.
 
 A ``Labelling`` maps a data set's own classes to common names, a ``LabelSpace`` maps common names to
-train ids. The common names are those of Cityscapes' 19 classes.
+train ids. The common names are the names of Cityscapes' 19 classes.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ IGNORE = 255
 """Train id of pixels that are neither trained nor scored."""
 
 FAR = 655.34
-"""Largest depth in metres, the last value of 16-bit centimetres. Pixels beyond it have no depth."""
+"""Largest valid depth in metres: 65534 of 16-bit centimetres. Pixels beyond it have no depth."""
 
 UNKNOWN = -1
 """Entry of a look-up table for ids that the data set does not define."""
@@ -45,7 +45,7 @@ _MAX_CLASSES = 254
 class LabelSpace:
     """Classes that are trained and scored, in the order of their train ids.
 
-    All fields are tuples, so that a space can be hashed and sent to other processes.
+    All fields are immutable, so that a space can be hashed.
     """
 
     name: str
@@ -55,10 +55,10 @@ class LabelSpace:
     ids: tuple[int, ...]
     """Ids that the official evaluators use for the classes."""
     of: tuple[tuple[str, ...], ...] = ()
-    """For each class, the common classes that it consists of. A class without any gets pixels from
-    class maps alone."""
+    """For each class, the common classes that it consists of. A class without any gets pixels only
+    from class maps."""
     also_scored: str | None = None
-    """Label space with some of these classes, whose mean is scored as well."""
+    """Name of a built-in label space with some of these classes; their mean IoU is reported too."""
 
     @property
     def num_classes(self) -> int:
@@ -90,10 +90,11 @@ class Labelling:
 
     name: str
     classes: Mapping[str, str | None]
-    """The data set's name of each class and the common name; None is never trained or scored. The
-    position in the mapping is the class's id in label maps."""
+    """From the data set's name of each class to the common name, or to None if the class is never
+    trained or scored. The position in the mapping is the class's id in label maps."""
     spaces: tuple[str, ...] | None = None
-    """Built-in label spaces that the data set is used with. None: all whose classes it draws."""
+    """Built-in label spaces that the data set is used with. None: all for whose classes it has
+    labels."""
 
     @property
     def ids(self) -> dict[str, int]:
@@ -107,9 +108,10 @@ class Labelling:
         return table
 
     def undrawn(self, space: LabelSpace) -> tuple[str, ...]:
-        """Classes of ``space`` that consist of common classes and that the data set never draws.
+        """Classes of ``space`` that the data set has no labels for.
 
-        All classes if none consists of common classes: no pixel would have a label.
+        Classes without common classes do not count, because they get pixels from class maps. If
+        there are no others, all classes are returned, because no pixel would have a label.
         """
         drawn = {space.train_id(name) for name in self.classes.values()}
         expected = [i for i, names in enumerate(space.of) if names] or range(space.num_classes)
@@ -148,7 +150,7 @@ def _built_in_space(name: str) -> LabelSpace:
 
 
 def _read_space(path: Path) -> LabelSpace:
-    """Label space from YAML; ``of``, ``id`` and ``also_scored`` may be left out::
+    """Read a label space from YAML; ``of``, ``id`` and ``also_scored`` are optional::
 
     name: warehouse
     classes:
@@ -241,7 +243,7 @@ def _fields(
 
 
 def _entries(node: yaml.Node | None, path: Path, owner: str) -> dict[str, yaml.Node]:
-    """Entries of a YAML mapping; YAML itself would let the last one of a name win."""
+    """Entries of a YAML mapping. Refuses a name given twice, where YAML would keep the last one."""
     if not isinstance(node, yaml.MappingNode):
         raise InputError(f"{_line(node, path)}: {owner}: expected 'name: value' lines")
     entries: dict[str, yaml.Node] = {}
@@ -300,7 +302,7 @@ def lookup_table(train_ids: Mapping[int, int]) -> np.ndarray:
 
 
 def read_class_map(path: Path, space: LabelSpace) -> dict[int | tuple[int, int, int], int]:
-    """Train ids by id or by colour, from the user's YAML file.
+    """Read the user's YAML file that maps ids or colours to classes, as train ids.
 
     Keys are ids from 0 to 255, or colours as ``"R G B"``; values are classes of ``space``, or null
     to ignore the pixels::
@@ -310,7 +312,7 @@ def read_class_map(path: Path, space: LabelSpace) -> dict[int | tuple[int, int, 
         255: null
 
     Raises:
-        InputError: the file is not such a map; names the entry.
+        InputError: the file is not such a map; the message names the wrong entry.
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -319,7 +321,7 @@ def read_class_map(path: Path, space: LabelSpace) -> dict[int | tuple[int, int, 
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: class map is not readable as YAML: {error}") from error
     if not isinstance(entries, dict) or not entries:
-        raise InputError(f"{path}: class map holds no entries such as '7: road'")
+        raise InputError(f"{path}: class map has no entries such as '7: road'")
     train_ids: dict[int | tuple[int, int, int], int] = {}
     for key, name in entries.items():
         if name is not None and name not in space.classes:

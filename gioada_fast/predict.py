@@ -1,6 +1,6 @@
 """Predict: ``python -m gioada_fast.predict runs/NAME IMAGE_OR_FOLDER ... --output FOLDER``.
 
-Writes four pictures per image, in the image's size: NAME_ids.png (train ids), NAME_colour.png,
+Writes four pictures per image, at the image's size: NAME_ids.png (train ids), NAME_colour.png,
 NAME_overlay.png and NAME_depth.png (near is bright).
 """
 

@@ -1,4 +1,4 @@
-"""Work on many frames in several processes, with a progress bar."""
+"""Processes many frames in parallel worker processes, with a progress bar."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -23,10 +23,11 @@ def run_in_processes(
     description: str,
     workers: int | None = None,
 ) -> Generator[Result, None, None]:
-    """Results of ``function`` for each task, in the order of completion.
+    """Yield the result of ``function`` for each task, in the order of completion.
 
     The processes are terminated when the iteration ends early, by an exception (also Ctrl-C) or by
-    closing it, and when this process is killed. Files that they write must survive that.
+    closing the generator, and when this process is killed. So ``function`` must write files in a
+    way that survives a kill.
 
     Args:
         function: must be picklable, as must tasks and results.
@@ -122,7 +123,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """Exits when the parent is killed, instead of waiting for the pool's queue for ever."""
+    """Exits when the parent is killed, instead of waiting forever for the pool's queue."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])

@@ -53,8 +53,8 @@ def class_mix(
         x_s: [N, 3, H, W] source images in [-1, 1].
         y_s: uint8 [N, H, W] labels of the source; ignored pixels are never pasted.
         x_t: [N, 3, H, W] target images in [-1, 1].
-        noise: float32 [N, C] a random number for each class. Of the k classes in an image, the
-            ceil(k / 2) with the smallest numbers are pasted.
+        noise: float32 [N, C] a random number for each class. An image has k classes: the
+            ceil(k / 2) classes with the smallest numbers are pasted.
         teacher: predicts labels for the target images before anything is pasted.
         threshold: probability above which a prediction counts as confident.
 
@@ -73,7 +73,7 @@ def class_mix(
 
 
 def _half_of_the_classes(labels: Tensor, noise: Tensor) -> Tensor:
-    """Bool [N, H, W]: pixels of the chosen classes, computed without a host synchronisation."""
+    """Bool [N, H, W]: pixels of the chosen classes, computed without waiting for the device."""
     classes = torch.arange(noise.shape[1], device=labels.device).view(-1, 1, 1)
     is_class = labels.unsqueeze(1) == classes
     present = is_class.flatten(2).any(2)

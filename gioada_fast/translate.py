@@ -1,8 +1,8 @@
 """Translate: ``python -m gioada_fast.translate runs/NAME --output FOLDER``.
 
-Translates the source images of a run with its translation network. Writes images/, and for each
-image its labels/ (train ids, 255 is ignored) and depth/ (16-bit PNG in centimetres, 0 is no depth),
-so that any other program can train on them.
+Translates the source images of a run with its translation network. Writes the folders images/,
+labels/ (train ids, 255 is ignored) and depth/ (16-bit PNGs in centimetres, 0 means no depth), with
+one PNG per frame in each, so that any other program can train on them.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ if not HAS_CUDA:
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Every test draws the same random numbers, alone or after other tests."""
+    """Every test draws the same random numbers, whether it runs alone or after other tests."""
     torch.manual_seed(0)
 
 
@@ -34,7 +34,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def count_case():
-    """Call with (op, back end, dtype, shape) for every case compared with the oracle."""
+    """Call with (op, back end, dtype, shape) for each case that is compared with float64."""
     return lambda *case: op_cases.add(case)
 
 

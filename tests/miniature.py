@@ -1,4 +1,4 @@
-"""A miniature world on disk: street-scene frames that need no ray caster, and a CamVid folder.
+"""Miniature data sets on disk: street-scene frames that need no ray caster, and a CamVid folder.
 
 Ground, sky and one car in different colours: enough to learn in a few steps.
 """

@@ -205,7 +205,7 @@ ENTROPY = Term("entropy", "L_ent", lambda c: 0.5 * c.lambda_out, "pairs", entrop
 
 @pytest.fixture
 def entropy_term():
-    """Add a term, which takes one function and one row, both in this file."""
+    """Add a term for one test: one function and one row of ``TERMS``."""
     TERMS.append(ENTROPY)
     yield
     TERMS.remove(ENTROPY)

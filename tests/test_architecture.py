@@ -1,4 +1,4 @@
-"""Arrows run one way, from the command lines down to csrc: read off the imports, no exemption."""
+"""Imports run one way, from the command lines down to the ops; csrc knows no torch."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -8,7 +8,7 @@ import gioada_fast
 
 PACKAGE = Path(gioada_fast.__file__).parent
 LEAVES = {"labels", "config", "errors", "atomic_files", "processes", "depth"}
-# What each part of the package may import, beside itself; a command line may import everything.
+# Parts of the package that each part may import, besides itself. A command line may import all.
 ALLOWED = {
     "cli": {"data", "labels", "config", "errors"},
     "engine": {"report", "adaptation", "self_training", "models", "ops", "data", *LEAVES},
@@ -54,24 +54,24 @@ def imported(path: Path) -> set[str]:
 
 
 def owner(path: Path) -> str:
-    """A file's part; a package's ``__main__`` is a command line, wherever it lies."""
+    """The part that a file belongs to; the ``__main__`` of any package is a command line."""
     if path.stem == "__main__":
         return path.stem
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def test_every_module_has_a_place():
+def test_every_module_belongs_to_a_part():
     unplaced = {owner(path) for path in modules()} - ALLOWED.keys() - COMMAND_LINES
     assert not unplaced, unplaced
 
 
-def test_arrows_form_no_circle():
+def test_allowed_imports_form_no_cycle():
     order = list(TopologicalSorter(ALLOWED).static_order())
     assert order.index("ops") < order.index("models") < order.index("adaptation")
     assert order.index("adaptation") < order.index("engine")
 
 
-def test_no_import_runs_against_the_arrows():
+def test_every_import_is_allowed():
     wrong = [
         f"{path.relative_to(PACKAGE)} imports {name}"
         for path in modules()

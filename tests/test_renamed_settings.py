@@ -1,4 +1,4 @@
-"""Settings that version 0.1.0 called something else: flags, YAML files, runs and weights of it."""
+"""Settings that version 0.1.0 called something else, in its flags, YAML files, runs and weights."""
 
 import json
 

@@ -45,7 +45,7 @@ def config(request, tmp_path):
         **{f"model.{key}": value for key, value in SMALL_MODEL.items()},
     }
     for side in ("source", "target"):
-        if "height" in settings["data"][side]:  # it is cropped
+        if "height" in settings["data"][side]:  # images are cropped
             values |= {f"data.{side}.height": 70, f"data.{side}.width": 110}
     if "street" in name:
         values |= {"data.source.frames": 6, "data.target.frames": 5}

@@ -1,4 +1,4 @@
-"""The yardstick must compute what our step computes, or its time would mean nothing."""
+"""The yardstick must compute the same as our step, otherwise comparing times is meaningless."""
 
 import itertools
 from dataclasses import replace
@@ -16,11 +16,11 @@ from .miniature import SMALL_MODEL
 CLASSES = 4
 ROWS = list(itertools.product(("none", "image", "geometry"), ("none", "semantics", "joint")))
 
-# Tolerance relative to the norm of a weight's gradient. Rounding alone makes differences of 1e-5.
-# But where an input of a ReLU is that close to 0, or two values in a pooling window are that close
-# to each other, rounding decides where the gradient goes. In networks as narrow as these, one such
-# pixel has made a difference of 1e-2. In float64, where no values are that close, the same networks
-# agree to 1e-6, the precision of the target depth.
+# Tolerance relative to the norm of a weight's gradient. Rounding alone gives differences of 1e-5.
+# But if an input of a ReLU is within rounding of 0, or two values in a pooling window are within
+# rounding of each other, rounding decides where the gradient goes. In networks as narrow as these,
+# one such pixel has caused a difference of 1e-2. In float64, where no values are that close, the
+# same networks agree to 1e-6, the precision of the target depth.
 RTOL = 3e-2
 
 

@@ -1,14 +1,14 @@
 """Data sets: ``python -m gioada_fast.data check --config NAME``, ``... pack --config NAME ...``.
 
 check   read every file of the source, the target's images and the evaluation frames: errors, sizes,
-        classes, depth, and a contact sheet; status 1 if a file is missing or wrong
+        classes, depth, and a contact sheet; exit status 1 if a file is missing or wrong
         --only source|target|evaluation, --sheet FILE.png, --json
 pack    decode, resize and map the training frames once into a folder of packs, which training with
         the same --data.packs reads; the same command resumes an unfinished pack
 
---config NAME_OR_FILE      settings, as for training; the flags after it override single ones
---data.target.root FOLDER  ... any setting by its dotted name
---print_config             show all settings and stop
+--config NAME_OR_FILE      settings, as for training; flags after it override single settings
+--data.target.root FOLDER  for example: every setting has a flag with its dotted name
+--print_config             print all settings and exit
 """
 
 import json
@@ -68,7 +68,7 @@ def _check(arguments: Sequence[str]) -> None:
                 continue
             reports[part] = check_set(data, part)
 
-    # here: these import torch
+    # imported here because these import torch
     from ..report.data_report import as_dict, contact_sheet, tables
     from ..report.panels import save_image
 

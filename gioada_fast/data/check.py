@@ -1,4 +1,4 @@
-"""Reads every file of a data set: errors by file, and statistics of the rest."""
+"""Reads every file of a data set: lists errors by file, and counts sizes, labels and depths."""
 
 import math
 import os
@@ -24,12 +24,12 @@ PARTS = ("source", "target", "evaluation")
 """The sets of a run."""
 PERCENTILES = (5, 50, 95)
 
-# Depth is counted by its logarithm, from a millimetre to a kilometre.
+# Histogram of the logarithm of depth, from a millimetre to a kilometre.
 _DEPTH_UNIT, _DEPTH_STEP, _DEPTH_BINS = 1e-3, 0.01, 1400
 
 
 class FileError(NamedTuple):
-    """A file's error."""
+    """An error in one file."""
 
     file: Path
     kind: str
@@ -83,13 +83,13 @@ class SetReport:
     depth: DepthCounts | None
     """None if the data set has no depth or none of its maps is readable."""
     errors: tuple[FileError, ...]
-    """In the order of the frames, and in each image, labels, depth."""
+    """In the order of the frames; within a frame: image, labels, depth."""
 
 
 def list_set(config: DataConfig, part: str) -> DataSet:
     """The files that a run reads for one of ``PARTS``.
 
-    Only images of ``target``. A target without labels has no evaluation frames.
+    For ``target``, only images. A target without labels has no evaluation frames.
 
     Raises:
         InputError: a setting is missing or wrong, or a folder has no images.
@@ -104,21 +104,21 @@ def list_set(config: DataConfig, part: str) -> DataSet:
 
 
 def check_set(data: DataSet, description: str, workers: int | None = None) -> SetReport:
-    """Read every file of a data set, in processes. Errors of files are collected, not raised.
+    """Read every file of a data set in parallel. Errors of files are collected, not raised.
 
     Args:
         data: frames and their readers.
         description: shown before the progress bar.
-        workers: number of processes, does not change the report; None takes one for each usable
-            core.
+        workers: number of processes, which does not change the report; None takes one for each
+            usable core.
 
     Raises:
-        RuntimeError: processes end whichever frame they start with.
+        RuntimeError: the processes die, whichever frame they read first.
     """
     read = partial(_read_frame, read_labels=data.read_labels, depth=data.depth)
     sums = _Sums()
     # If a process dies, one of the first remaining frames killed it. A single process then reads
-    # them in order, so the first remaining frame is the culprit when it dies again.
+    # these frames in order: if it dies too, the first remaining frame is the culprit.
     attempts = ((len(data.frames), workers), (4 * (workers or usable_cores()), 1), (1, 1))
     while left := sums.left(data):
         for count, processes in attempts:
@@ -141,10 +141,10 @@ def check_set(data: DataSet, description: str, workers: int | None = None) -> Se
 
 
 class _Depth(NamedTuple):
-    """Depth of one or several maps."""
+    """Statistics of the depth of one or several maps."""
 
     bins: np.ndarray
-    """int64 [_DEPTH_BINS] number of pixels by the logarithm of their depth."""
+    """int64 [_DEPTH_BINS] histogram of the logarithm of depth."""
     nearest: float
     farthest: float
     pixels: int
@@ -177,8 +177,8 @@ class _Sums:
     def add_fatal(self, index: int, files: FrameFiles) -> None:
         self._fatal += 1
         if self._fatal == len(self.errors) + 1 == 3:
-            raise RuntimeError("processes end whichever frame they start with")
-        message = "the process that read this frame ended: out of memory, or a decoder's fault"
+            raise RuntimeError("processes die, whichever frame they read first")
+        message = "the process that read this frame died: out of memory, or a decoder crashed"
         self.add(index, _Frame(errors=(FileError(files.image, "unreadable", message),)))
 
     def add(self, index: int, frame: _Frame) -> None:
@@ -227,7 +227,7 @@ def _read_frame(
                 array = read(path)
                 if path != files.image and arrays[0] is not None:
                     check_same_size(arrays[0], array, files.image, path)
-            except Exception as error:  # of any decoder; report it with the file's name
+            except Exception as error:  # a decoder may raise any; report it with the file's name
                 errors.append(_file_error(path, array is not None, error))
         arrays.append(array)
     image, labels, metres = arrays
@@ -241,7 +241,7 @@ def _read_frame(
 
 @lru_cache(maxsize=1)
 def _silence_decoders() -> None:
-    """Decoders write to standard error, without the file's name."""
+    """Redirect standard error to /dev/null: decoders write there without naming the file."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 

@@ -46,7 +46,7 @@ class DepthReader:
     """How the depth maps of a data set are read."""
 
     read: Callable[[Path], np.ndarray]
-    """Metres float32 [H, W] of a file; 0 for no depth or more than ``FAR``."""
+    """Reads a file: metres float32 [H, W], 0 where there is no depth or more than ``FAR``."""
     per_metre: float | None
     """Counts per metre of 16-bit maps; None if files hold more than 16 bits."""
 
@@ -56,7 +56,7 @@ class DataSet:
     """Frames in the order of their names, and their readers."""
 
     name: str
-    """As people call it."""
+    """Shown in messages and tables."""
     root: Path
     frames: Sequence[FrameFiles]
     read_labels: LabelReader | None = None
@@ -115,7 +115,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def id_labels(table: np.ndarray, in_red: bool = False) -> LabelReader:
-    """Reader of maps of ids.
+    """Reader of label maps that contain ids.
 
     Args:
         table: int16 [256] from ``Labelling.table`` or ``lookup_table``.
@@ -126,7 +126,7 @@ def id_labels(table: np.ndarray, in_red: bool = False) -> LabelReader:
 
 
 def colour_labels(train_ids: Callable[[Path], Colours]) -> LabelReader:
-    """Reader of maps of colours, whose train ids may differ from file to file."""
+    """Reader of label maps that contain colours; their train ids may differ from file to file."""
     return partial(_read_colours, train_ids=train_ids)
 
 
@@ -174,7 +174,7 @@ def _read_colours(path: Path, train_ids: Callable[[Path], Colours]) -> np.ndarra
 
 
 def depth_counts(per_metre: float) -> DepthReader:
-    """Reader of 16-bit maps, 0 and 65535 for no depth; several channels must be equal."""
+    """Reader of 16-bit depth maps; 0 and 65535 mean no depth, and all channels must be equal."""
     return DepthReader(partial(_read_counts, per_metre=per_metre), per_metre)
 
 

@@ -33,8 +33,8 @@ class PairStream(Dataset):
         flip: mirror half of the images, source and target independently.
         size: (H, W) of the crops; frames of that size are used whole.
         unreadable: maximum number of consecutive frames that cannot be read.
-        class_mix_noise: number of classes that each pair has a random number for, for
-            self-training; 0 for none.
+        class_mix_noise: random numbers per pair, one for each class, for self-training; 0 without
+            it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PairStream(Dataset):
         self.size, self.unreadable, self.class_mix_noise = size, unreadable, class_mix_noise
 
     def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Pair k, and the errors of files that it replaces.
+        """Pair k, and the error messages of files that could not be read and were replaced.
 
         The pair is empty if too many files cannot be read.
         """
@@ -101,7 +101,7 @@ class PairStream(Dataset):
 
 
 class _Shard(Sampler[int]):
-    """Positions of one process's pairs; the processes take batches in turn."""
+    """Numbers k of one process's pairs; the processes take batches in turn."""
 
     def __init__(self, first: int, batches: int, batch_size: int, rank: int, processes: int):
         self.batches, self.batch_size = range(first, first + batches), batch_size
@@ -127,10 +127,10 @@ def pair_batches(
     rank: int = 0,
     processes: int = 1,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """A process's batches, starting with number ``first``.
+    """Yield the batches of one process, starting with number ``first``.
 
-    Together, the processes' batches number b are the batch of one process with ``processes`` times
-    the batch size: pairs k from b * processes * batch_size.
+    Batch b of all processes together has the pairs that a single process would get with
+    ``processes`` times the batch size: pairs k from b * processes * batch_size.
 
     Yields:
         ``batches`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
@@ -148,8 +148,8 @@ def pair_batches(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
-        # the loader draws its workers' base seed: from the global generator, a resumed run would
-        # continue in another state
+        # the loader draws a base seed for its workers. Drawn from the global generator, it would
+        # put a resumed run into another random state
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=_leave_signals_to_the_trainer,
     )

@@ -38,7 +38,7 @@ class ArrayFile(NamedTuple):
     """An array of a pack, in ``<name>.npy``."""
 
     shape: tuple[int, ...]
-    """Number of frames first."""
+    """The first dimension is the number of frames."""
     dtype: str
     """As ``numpy.dtype.str``."""
     bytes: int
@@ -99,7 +99,9 @@ class Manifest:
             raise InputError(f"{path}: pack of format {version}, expected {FORMAT}")
         checksum = _sha256({"format": version, **content})
         if checksum != expected:
-            raise InputError(f"{path}: was changed: its checksum is {checksum}, it says {expected}")
+            raise InputError(
+                f"{path}: was changed: its checksum is {checksum}, recorded was {expected}"
+            )
         arrays = {
             name: ArrayFile(**{**array, "shape": tuple(array["shape"])})
             for name, array in content.pop("arrays").items()
@@ -114,7 +116,7 @@ def folder_of(config: DataConfig, side: str) -> Path:
 
 
 def unfinished(folder: Path) -> Path:
-    """Folder of a pack while it is written."""
+    """Folder of a pack while it is being written."""
     return folder.with_name(f"{folder.name}.partial")
 
 
@@ -127,9 +129,9 @@ class _Pack:
         """Check the pack, except for its frames, which are checked on first read.
 
         Args:
-            folder: the pack's.
-            settings: must be those that the pack was made with.
-            command: makes the pack, for messages.
+            folder: folder of the pack.
+            settings: present settings; the pack must have been made with the same.
+            command: the command that makes the pack, shown in messages.
 
         Raises:
             InputError: there is no such pack, it was made with other settings, or one of its files
@@ -161,7 +163,7 @@ class _Pack:
         self._checked = {name: np.zeros(len(self), bool) for name in self._ARRAYS}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the memory maps, which each process opens itself."""
+        """Drops the memory maps: each process opens its own."""
         return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_checked")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -172,10 +174,10 @@ class _Pack:
         return len(self.manifest.frames)
 
     def _read(self, name: str, index: int) -> np.ndarray:
-        """A frame of an array, a read-only view of the file.
+        """A frame of an array, as a read-only view of the file.
 
         Raises:
-            InputError: its checksum, compared when this process first reads the frame, is wrong.
+            InputError: the frame's checksum is wrong; it is verified on this process's first read.
         """
         if name not in self._maps:
             self._maps[name] = self._map(name)
@@ -186,7 +188,7 @@ class _Pack:
             if checksum != expected:
                 raise InputError(
                     f"{self.folder / name}.npy: frame {index} ({self.manifest.frames[index]}) is "
-                    f"damaged: its checksum is {checksum:08x}, packed was {expected:08x}; remove "
+                    f"damaged: its checksum is {checksum:08x}, expected {expected:08x}; remove "
                     f"{self.folder} and pack again"
                 )
             self._checked[name][index] = True

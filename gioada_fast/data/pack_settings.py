@@ -1,4 +1,4 @@
-"""The settings that a pack's frames depend on, and how they differ from those of a run."""
+"""The settings that a pack's frames depend on, and their comparison with the settings of a run."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ makes existing packs unusable."""
 
 
 def source_settings(config: DataConfig) -> dict[str, Any]:
-    """Settings that the source's frames depend on, wherever their files are."""
+    """Settings that the source's frames depend on; the folder of the files is not among them."""
     source, space = config.source, label_space(config.label_space)
     reader = registry.find(source.name, "source")
     settings = {
@@ -85,7 +85,7 @@ def _packing_settings(config: DataConfig) -> dict[str, Any]:
 
 
 def differences(packed: Settings, now: Settings, prefix: str = "") -> Iterator[str]:
-    """Describes settings that differ. Settings that ``now`` lacks are not compared."""
+    """Describe the settings that differ. Settings that ``now`` lacks are not compared."""
     for name, value in now.items():
         before = packed.get(name)
         if isinstance(value, Mapping):

@@ -74,10 +74,10 @@ def pack(
     _check_room(jobs)
     errors = [error for job in jobs for error in _write(job, report, workers)]
     if errors:
-        what = "frame" if len(errors) == 1 else "frames"
+        noun = "frame" if len(errors) == 1 else "frames"
         raise InputError(
             "\n".join(errors)
-            + f"\n{len(errors)} {what} cannot be read, the others are packed: {_RESUME}"
+            + f"\n{len(errors)} {noun} cannot be read, the others are packed: {_RESUME}"
         )
 
 
@@ -100,7 +100,7 @@ class _Job:
 
     @property
     def tasks(self) -> Iterator["_Task"]:
-        """One task a frame, with only the data that a process needs for it."""
+        """One task per frame, with only the data that a process needs for it."""
         for index, name in enumerate(self.manifest.frames):
             one = slice(index, index + 1)
             if isinstance(self.frames, SourceFrames):
@@ -183,7 +183,7 @@ def _size(count: int) -> str:
 
 
 def _write(job: _Job, report: Callable[[str], None], workers: int | None) -> list[str]:
-    """Write a pack and rename it when it is complete; errors of frames that cannot be read.
+    """Write a pack and rename it when it is complete; returns errors of unreadable frames.
 
     Raises:
         InputError: the pack cannot be written, or another process is writing it.
@@ -220,7 +220,11 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _begin(job: _Job, report: Callable[[str], None]) -> np.ndarray:
-    """Checksums uint32 [N, arrays] on disk; 0 for frames that are not packed yet."""
+    """Create the files, or open those of an unfinished pack.
+
+    Returns:
+        Checksums uint32 [N, arrays], mapped from disk; 0 for frames that are not packed yet.
+    """
     manifest, total = job.manifest, len(job.manifest.frames)
     path = job.partial / MANIFEST
     if path.exists():
@@ -231,14 +235,14 @@ def _begin(job: _Job, report: Callable[[str], None]) -> np.ndarray:
             report(f"{job.partial}: resumes, {packed} of {total} frames are packed")
             return checksums
         why = before and next(differences(before.settings, manifest.settings), None)
-        report(f"{job.partial}: begun with {why or 'other files'}: starts again")
+        report(f"{job.partial}: was begun with {why or 'other files'}: starts again")
         path.unlink()
     for name, array in manifest.arrays.items():
         with (job.partial / f"{name}.npy").open("wb") as file:
             file.write(_header(array.shape, array.dtype))
             file.truncate(array.bytes)
     np.save(job.partial / CHECKSUMS, np.zeros((total, len(manifest.arrays)), np.uint32))
-    # last: a folder with a manifest can be resumed
+    # written last, because a folder that has a manifest is resumed
     _write_manifest(path, manifest)
     return np.lib.format.open_memmap(job.partial / CHECKSUMS, "r+")
 
@@ -265,7 +269,7 @@ def _has_files(job: _Job) -> bool:
 
 
 def _fill(job: _Job, checksums: np.ndarray, workers: int | None) -> list[str]:
-    """Pack all missing frames; errors of frames that cannot be read, in order."""
+    """Pack all missing frames; returns errors of unreadable frames, in order."""
     pack_one = partial(
         _pack_frame,
         folder=job.partial,
@@ -290,7 +294,7 @@ def _fill(job: _Job, checksums: np.ndarray, workers: int | None) -> list[str]:
 def _pack_frame(
     task: _Task, folder: Path, arrays: Mapping[str, ArrayFile], per_metre: float | None
 ) -> tuple[int, tuple[int, ...] | str]:
-    """(index, checksums or an error message)."""
+    """Pack one frame; returns (index, checksums or an error message)."""
     files = {folder / f"{name}.npy": array for name, array in arrays.items()}
     if task.written is not None:
         checksums = tuple(_checksum(path, array, task.index) for path, array in files.items())
@@ -300,7 +304,7 @@ def _pack_frame(
         frame = task.frames[0]
     except InputError as error:
         return task.index, str(error)
-    except Exception as error:  # of any decoder
+    except Exception as error:  # a decoder may raise any
         return task.index, f"{task.name}: {type(error).__name__}: {error}"
     if isinstance(frame, LabelledFrame):
         depth = frame.depth if per_metre is None else _lossless_counts(frame.depth, per_metre)
@@ -328,7 +332,7 @@ def _checksum(path: Path, array: ArrayFile, index: int) -> int:
 def _lossless_counts(depth: np.ndarray, per_metre: float) -> np.ndarray:
     stored = counts(depth, per_metre)
     if not np.array_equal(metres(stored, per_metre), depth):
-        raise ValueError(f"depth does not consist of {per_metre} counts per metre")
+        raise ValueError(f"depth is not a whole number of counts at {per_metre} counts per metre")
     return stored
 
 

@@ -1,7 +1,7 @@
-"""The table of data sets that settings, messages, packs and docs/data.md go by.
+"""The registry of data sets, which settings, messages, packs and docs/data.md use.
 
-Each data set is one file in ``readers/`` that defines ``READER``; ``register`` adds one from
-elsewhere.
+Each data set is one file in ``readers/`` that defines ``READER``; ``register`` adds a reader that
+is defined outside the package.
 """
 
 import importlib
@@ -29,33 +29,34 @@ class Splits(NamedTuple):
 
 @dataclass(frozen=True)
 class Reader:
-    """A data set: what the package has to know to list, read, describe and pack it."""
+    """A data set: all that the package needs to list, read, describe and pack it."""
 
     name: str
     """Value of ``data.source.name`` or ``data.target.name``."""
     title: str
-    """As people call it."""
+    """Name in messages and tables."""
     files: str
-    """What lies under the root, in Markdown for the table in docs/data.md."""
+    """Files under the root, in Markdown for the table in docs/data.md."""
     layout: str
     """What to download and which folders are expected, for messages."""
     data_set: Callable[["Request"], DataSet]
-    """Lists the frames of a request. The label maps of a source and of evaluation frames must be
-    among them; a folder of images alone has no evaluation frames."""
+    """Lists the frames of a request. A source's frames must have label maps. Evaluation frames must
+    have them too; without ``read_labels`` there are no evaluation frames."""
     labelling: Labelling | Callable[[SourceConfig | TargetConfig], Labelling] | None = None
-    """The classes in its label maps, perhaps depending on settings. None: a class map, which the
-    setting ``classes`` names, maps ids or colours to the label space's classes."""
+    """The classes in its label maps, or a function that returns them for given settings. None: the
+    user's class map (setting ``classes``) maps ids or colours to classes of the label space."""
     sides: tuple[str, ...] = SIDES
     """Whether it can be a source, a target or both. A source needs labels."""
     splits: Splits | None = None
-    """None: it has none, or their names are the user's own."""
+    """None: the data set has none, or the user names them."""
     pack_settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By side, settings that change its frames besides root, include, size and a default split: a
-    pack is refused if one differs. The target's labels are not in packs."""
+    """For each side, the names of settings that change the frames. A pack also records name, size,
+    the split if ``splits`` is given, and for a source include and the train ids. Training refuses a
+    pack if one of these differs. The target's labels are not in packs."""
     pack_version: Mapping[str, int] = field(default_factory=dict)
-    """Name and number of a version that changes the frames, for packs as well."""
+    """Name and number of a version that changes the frames; packs record it, too."""
     description: Callable[[TargetConfig], str] | None = None
-    """Describes it as a target, for captions. None: real frames of a split."""
+    """Describes the target in captions. None: "real frames" and the name of the split."""
 
     def labelling_of(self, config: SourceConfig | TargetConfig) -> Labelling | None:
         """The classes in its label maps with these settings."""
@@ -78,8 +79,8 @@ class Request:
 
     reader: Reader
     part: str
-    """``source``, ``target`` (unlabelled images to train on) or ``evaluation`` (target frames that
-    score)."""
+    """``source``, ``target`` (unlabelled images to train on) or ``evaluation`` (target frames to
+    score on)."""
     config: SourceConfig | TargetConfig
     split: str
     """Empty if neither the settings nor the data set names one."""
@@ -108,13 +109,13 @@ def register(reader: Reader) -> None:
 
 
 def readers() -> dict[str, Reader]:
-    """All data sets by name: those of the package, then those that were registered."""
+    """All data sets by name: first the package's, then the registered ones."""
     return {**_package_readers(), **_REGISTERED}
 
 
 @lru_cache(maxsize=1)
 def _package_readers() -> dict[str, Reader]:
-    # on first use: readers import this module
+    # imported on first use, because readers import this module
     package = importlib.import_module(f"{__package__}.readers")
     modules = (
         importlib.import_module(f"{package.__name__}.{module.name}")
@@ -132,7 +133,7 @@ def find(name: str, side: str) -> Reader:
     """The data set that the settings name for a side.
 
     Raises:
-        InputError: there is none for that side; shows which there are.
+        InputError: no data set of that name can be on that side; the message lists those that can.
     """
     if name not in names(side):
         raise InputError(f"data.{side}.name is {name!r}, expected one of {', '.join(names(side))}")

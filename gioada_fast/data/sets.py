@@ -1,4 +1,4 @@
-"""The three sets of a run: labelled source, unlabelled target, labelled frames that score.
+"""The three sets of a run: labelled source, unlabelled target, labelled frames to score on.
 
 Training targets cannot carry labels: their class has no place for them. Only an oracle sees labels
 of real frames, by using the target as its source, see ``supervised``.
@@ -170,7 +170,7 @@ def source_set(config: DataConfig) -> DataSet:
 
 
 def target_set(config: DataConfig, part: str) -> DataSet:
-    """The files of ``target``, to train on, or ``evaluation``; some may be missing."""
+    """The files of the part ``target`` (to train on) or ``evaluation``; some may be missing."""
     return _files(config, part)
 
 
@@ -215,7 +215,7 @@ def check_label_space(config: DataConfig) -> None:
     """Refuse a source and a target that cannot both be mapped to the label space.
 
     Raises:
-        InputError: shows the label spaces of both, or the classes that one of them lacks.
+        InputError: the message has the label spaces of both, or the classes that one of them lacks.
     """
     space, spaces = label_space(config.label_space), {}
     own = space.name not in BUILT_IN_SPACES

@@ -9,7 +9,7 @@ from ..errors import InputError
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W, 3] to ``size`` (H, W): area when it shrinks, bilinear when it grows."""
+    """Resize uint8 [H, W, 3] to ``size`` (H, W): area averaging to shrink, bilinear to enlarge."""
     if image.shape[:2] == tuple(size):
         return image
     shrinks = image.shape[0] >= size[0] and image.shape[1] >= size[1]
@@ -18,7 +18,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[H, W] of labels or depth to ``size`` (H, W), nearest: no class or depth is invented."""
+    """Resize labels or depth [H, W] to ``size`` (H, W) by nearest neighbour: no value is new."""
     if array.shape == tuple(size):
         return array
     return cv2.resize(array, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

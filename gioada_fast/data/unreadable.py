@@ -1,4 +1,4 @@
-"""Files that cannot be read: how many a run tolerates."""
+"""Counts files that cannot be read, up to the number that a run tolerates."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -19,7 +19,7 @@ class Unreadable:
         """Count a file's error, unless it was counted before.
 
         Raises:
-            InputError: this makes more than ``limit`` files.
+            InputError: more than ``limit`` files cannot be read.
         """
         if message in self._messages:
             return

@@ -2,10 +2,11 @@
 
     <runs_dir>/<name>/seed<k>/<row>/    the folder of a row's run with seed k
     <runs_dir>/<name>/ablation.json     all scores
-    <runs_dir>/<name>/report.html       the same for people, with pictures
+    <runs_dir>/<name>/report.html       the same as a web page, with pictures
 
 The row ``source_only`` is trained first. All other rows start from its weights, take the same
-number of updates and see the same pairs at each update. The folders show which rows are finished.
+number of updates and see the same pairs at each update. The files in the folders decide which rows
+are finished.
 """
 
 import gc
@@ -53,7 +54,7 @@ ROWS = {
     "self_training": Row("both levels and self-training", "geometry", "joint", True),
     ORACLE: Row("oracle: supervised on the target"),
 }
-"""The rows by name, which is also their folder's name, in the order of the table."""
+"""The rows by name, in the order of the table. The name is also the name of the row's folder."""
 
 
 def run_folder(folder: Path, name: str, seed: int) -> RunFolder:
@@ -112,9 +113,9 @@ def ablate(config: Config, seeds: Sequence[int], rows: Collection[str], command:
         The ablation's folder.
 
     Raises:
-        InputError: the settings are not usable or differ from those of the finished rows, or the
-            weights that a row starts from are missing.
-        RunStopped: a run was stopped or failed; the rows before it are kept.
+        InputError: the settings are not usable or differ from the saved settings of existing rows,
+            or a row cannot start because ``source_only`` is not trained with its seed.
+        RunStopped: a run was stopped or failed; the finished rows are kept.
     """
     assert config.name is not None
     folder = Path(config.runs_dir).expanduser() / config.name
@@ -171,7 +172,7 @@ def _check_steps(config: Config) -> None:
 
 
 def _check_kept(config: Config, folder: Path) -> None:
-    """Refuse settings that differ from those of the rows that were run before."""
+    """Refuse settings that differ from the saved settings of existing rows."""
     for seed, name in itertools.product(_seeds(folder), ROWS):
         run = run_folder(folder, name, seed)
         if not run.config.is_file():
@@ -255,10 +256,10 @@ def _seeds(folder: Path) -> list[int]:
 def summarise(config: Config, folder: Path, command: str) -> dict[str, Any]:
     """Collect the scores of all finished rows and seeds in the folder, as fractions.
 
-    ``difference`` is the mIoU of a row minus that of the control with the same seed. ``gap_closed``
-    is this difference divided by the oracle's difference to the control. Both are computed over the
-    seeds for which all the rows involved are finished. Standard deviations are those of a sample,
-    and None for a single seed.
+    ``difference`` is the mIoU of a row minus the mIoU of the control with the same seed.
+    ``gap_closed`` is this difference divided by the oracle's difference to the control. Each uses
+    only seeds for which all rows that it needs are finished. ``std`` is the sample standard
+    deviation, None for a single seed.
     """
     seeds = _seeds(folder)
     results = {
@@ -266,16 +267,16 @@ def summarise(config: Config, folder: Path, command: str) -> dict[str, Any]:
         for name in ROWS
     }
     scores = {
-        name: {seed: result["columns"][-1]["miou"] for seed, result in of_seeds.items()}
-        for name, of_seeds in results.items()
+        name: {seed: result["columns"][-1]["miou"] for seed, result in per_seed.items()}
+        for name, per_seed in results.items()
     }
     rows = [_summarise_row(name, results[name], scores) for name in ROWS if results[name]]
-    some = next(iter(next(filter(None, results.values()), {}).values()), {})
+    example = next(iter(next(filter(None, results.values()), {}).values()), {})
     return {
         "name": config.name,
         "target": describe_target(config.data),
-        "classes": some.get("classes", []),
-        "colours": some.get("colours", []),
+        "classes": example.get("classes", []),
+        "colours": example.get("colours", []),
         "seeds": seeds,
         "rows": rows,
         "command": command,
@@ -289,12 +290,12 @@ def _summarise_row(
     scores: Mapping[str, Mapping[int, float | None]],
 ) -> dict[str, Any]:
     own, control, oracle = (scores[key] for key in (name, CONTROL, ORACLE))
-    differences = {seed: _less(own[seed], control.get(seed)) for seed in results}
-    possible = {seed: _less(oracle.get(seed), control.get(seed)) for seed in results}
-    of_seeds = []
+    differences = {seed: _subtract(own[seed], control.get(seed)) for seed in results}
+    possible = {seed: _subtract(oracle.get(seed), control.get(seed)) for seed in results}
+    per_seed = []
     for seed, result in results.items():
         column = result["columns"][-1]
-        of_seeds.append(
+        per_seed.append(
             {
                 "seed": seed,
                 **{key: column[key] for key in ("updates", "miou", "iou", "pixel_accuracy")},
@@ -310,20 +311,20 @@ def _summarise_row(
         for seed in results
         if (closed := differences[seed]) is not None and (whole := possible[seed]) is not None
     ]
-    classes = of_seeds[0]["iou"]
+    classes = per_seed[0]["iou"]
     return {
         "name": name,
         **asdict(ROWS[name]),
         "miou": _statistics(own[seed] for seed in results),
-        "iou": {c: _statistics(one["iou"][c] for one in of_seeds) for c in classes},
+        "iou": {c: _statistics(one["iou"][c] for one in per_seed) for c in classes},
         "difference": _statistics(differences.values()),
         "gap_closed": _fraction(sum(closed for closed, _ in gaps), sum(whole for _, whole in gaps)),
-        "seconds": _statistics(one["seconds"] for one in of_seeds),
-        "seeds": of_seeds,
+        "seconds": _statistics(one["seconds"] for one in per_seed),
+        "seeds": per_seed,
     }
 
 
-def _less(a: float | None, b: float | None) -> float | None:
+def _subtract(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 

@@ -1,7 +1,7 @@
 """Checkpoints and weights on disk: written completely or not at all, read without running code.
 
-A checkpoint (``.pt``) holds the state of a run and is read with ``weights_only=True``. A weights
-file (``.safetensors``) holds one network; its header has the metadata from which to build it.
+A checkpoint (``.pt``) contains the state of a run and is read with ``weights_only=True``. A weights
+file (``.safetensors``) contains one network; its header has the metadata to build the network from.
 """
 
 import json
@@ -45,7 +45,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Load (state dict, metadata) from a file that ``save_weights`` wrote."""
     tensors, header = load_safetensors(path)
     if "gioada_fast" not in header:
-        raise InputError(f"{path}: weights without metadata of their network")
+        raise InputError(f"{path}: has no metadata of gioada_fast to build its network from")
     metadata = json.loads(header["gioada_fast"])
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: format {metadata.get('format')}, expected {FORMAT}")
@@ -62,8 +62,8 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], origin: Path, na
         name: the network's name, for the message.
 
     Raises:
-        InputError: the architectures differ; names the first keys that are missing, unknown or of
-            another shape.
+        InputError: the architectures differ; the message names the first keys that are missing,
+            unknown or of another shape.
     """
     own = network.state_dict()
     problems = [f"{key} is missing" for key in own if key not in state]

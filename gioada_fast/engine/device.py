@@ -11,7 +11,7 @@ from ..errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name, or the best one for ``auto``.
+    """The device with this name; for ``auto`` a GPU if there is one.
 
     Raises:
         InputError: the name is unknown, or this machine has no such device.
@@ -59,7 +59,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 def to_device(
     batches: Iterable[dict[str, Tensor]], device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
-    """Move batches to the device; on a GPU, copying a batch overlaps with computing on the last.
+    """Move batches to the device; on a GPU, a batch is copied while the previous one is used.
 
     Args:
         batches: tensors by name, for a GPU in pinned memory.

@@ -1,7 +1,7 @@
-"""Training in several processes, one per device, started by ``torchrun``; otherwise in one.
+"""Training in several processes, one per device, if ``torchrun`` starts them; otherwise in one.
 
 The processes do the same work on different pairs. One of them, the writer, writes the run's folder
-and prints; the others wait where they need files that it writes.
+and prints; the others wait for it where they need files that it writes.
 """
 
 import gc
@@ -38,8 +38,9 @@ def joined(device: str) -> Iterator[torch.device]:
         yield chosen
         dist.barrier()  # no process may close connections that another one still uses
     finally:
-        # objects that still refer to the group would keep its threads alive until the process ends,
-        # and these threads then abort it; networks wrapped for the group are reference cycles
+        # Objects that still refer to the group would keep its threads alive until the process exits
+        # and these threads abort it. Only the garbage collector frees DDP modules: they are
+        # reference cycles.
         gc.collect()
         dist.destroy_process_group()
 
@@ -87,8 +88,8 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 class AnyProcess:
     """Whether any process has set a flag; all processes get the same answer at the same call.
 
-    With several processes the answer is that of the call before: the flags are exchanged while the
-    update runs, so that no process waits.
+    With several processes, a call returns the answer to the previous call: the flags are exchanged
+    while the update runs, so that no process waits.
     """
 
     def __init__(self):

@@ -83,7 +83,7 @@ def evaluate(
     depth_encoding: str = "inverse",
     on_prediction: Callable[[int, np.ndarray], None] | None = None,
 ) -> Scores:
-    """Score a task network: it predicts at the frames' size and is compared at the labels' size.
+    """Score a task network. It predicts at the images' size; labels are compared at their own size.
 
     Several processes divide the frames among them; each gets the scores on all frames.
 

@@ -1,4 +1,4 @@
-"""Applies trained networks to images; the results are arrays for pictures and files."""
+"""Applies trained networks to images and returns NumPy arrays."""
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ def predict_maps(
         task: the network, on its device.
         images: uint8 [N, 3, H, W].
         precision: see ``device.autocast``.
-        size: (H', W') of the result; None: that of the images.
+        size: (H', W') of the result; None: the size of the images.
 
     Returns:
         (train ids uint8 [N, H', W'], encoded depth float32 [N, H', W']).

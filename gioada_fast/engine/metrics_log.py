@@ -16,8 +16,8 @@ class MetricsLog:
 
     Args:
         run: the run's folder.
-        resume_step: None for a new run. For a resumed one, the step of its checkpoint, or 0 without
-            a checkpoint: later records are dropped, because their steps are run again.
+        resume_step: None for a new run. For a resumed one, the step of its checkpoint, or 0 if it
+            has none. Later records are dropped, because the run repeats their steps.
     """
 
     def __init__(self, run: RunFolder, resume_step: int | None = None):

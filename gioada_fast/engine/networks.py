@@ -40,7 +40,7 @@ def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptat
 
 
 def _load_initial_task(path: Path, config: Config) -> TaskNet:
-    """Load the task network of a file, which must have the architecture in the settings."""
+    """Load a task network from a file, whose architecture must be the one in the settings."""
     task, _, metadata = load_task(path)
     expected = _task_metadata(config)
     for setting in ("data.label_space", "model.backbone", "model.width", "model.norm"):

@@ -22,9 +22,9 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")
 
 
 def pretrained_file(pretrained: str, backbone: str) -> Path:
-    """The file that ``model.pretrained`` names, which is downloaded if necessary.
+    """The file that ``model.pretrained`` names, downloaded if necessary.
 
-    Several processes may call it at the same time, but each then downloads the file; calling it
+    Several processes may call this at the same time, but then each downloads the file; a call
     inside ``distributed.writer_first`` avoids that.
 
     Args:
@@ -62,13 +62,13 @@ def load_pretrained(trunk: Trunk, path: Path) -> None:
     if not isinstance(state, dict):
         raise InputError(f"{path}: has a {type(state).__name__}, expected a dict of weights")
     own, needed = trunk.state_dict(), trunk.pretrained_keys()
-    # in the trunk's order, because the first layer's keys say most about a wrong file
+    # in the trunk's order, because the keys of the first layer identify a wrong file best
     keys = [key for key in own if key in needed]
     missing = [f"{key} is missing" for key in keys if key not in state]
     misfits = [
-        f"{key} is {what}, expected {list(own[key].shape)}"
+        f"{key} is {misfit}, expected {list(own[key].shape)}"
         for key in keys
-        if key in state and (what := _misfit(state[key], own[key])) is not None
+        if key in state and (misfit := _misfit(state[key], own[key])) is not None
     ]
     if missing or misfits:
         problems = "; ".join(first_of(listed) for listed in (missing, misfits) if listed)
@@ -100,7 +100,7 @@ def _download(url: str) -> Path:
     path = Path(CACHE).expanduser() / f"{stem}-{sha256[:8]}{name.suffix}"
     by_hand = "download it by hand and set model.pretrained to its path"
     try:
-        # refuses the URLs for which torch.hub would fail and leave its temporary file behind
+        # raises for invalid URLs, where torch.hub would fail and leave its temporary file behind
         Request(location)
         if not (path.is_file() and _sha256_of_file(path).startswith(sha256)):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,12 +20,12 @@ _OPTIMISERS = "Optimizer.step"
 
 @dataclass(frozen=True)
 class UpdateProfile:
-    """Time of one update in milliseconds; on a GPU the time of its kernels."""
+    """Time of one update in milliseconds; on a GPU, the time of its kernels."""
 
     milliseconds: float
     """Time of all operators."""
     operators: dict[str, tuple[float, float]]
-    """By operator in descending order: (time without the operators that it calls, calls)."""
+    """By operator, longest first: (time without the operators that it calls, number of calls)."""
     networks: dict[str, tuple[float, float]]
     """By network: (forward time, backward time); the optimisers' time counts as forward."""
 

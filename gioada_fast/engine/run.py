@@ -67,7 +67,7 @@ def start(config: Config, default_name: str, command: str, profile: bool = False
         profile: measure a few updates of the last phase instead, see ``Trainer.profile``.
 
     Raises:
-        InputError: settings, data or folder are not usable; nothing is left behind.
+        InputError: settings, data or folder are not usable; the new folder is removed.
     """
     with distributed.joined(config.device) as device:
         return _start(config, default_name, command, profile, device)
@@ -180,7 +180,7 @@ class _Session:
         self.console.print(result_table(result))
         self.console.print(f"report: {report}", soft_wrap=True, highlight=False)
         if self.trainer.stopping:  # a signal after the last update: start nothing after this run
-            raise Interrupted(f"asked to stop after the last update; {self.run} is finished")
+            raise Interrupted(f"interrupted after the last update; {self.run} is finished")
 
     def profile(self) -> None:
         trace = self.run.trace
@@ -309,7 +309,7 @@ class _Session:
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write ``report.html`` from the files in the run's folder, whether it is finished or not.
+    """Write ``report.html`` from the files in the folder of a finished or unfinished run.
 
     Returns:
         Path of the report.
@@ -333,7 +333,7 @@ def write_report(run: RunFolder) -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Versions and numbers of threads and processes, which results depend on."""
+    """Versions, and numbers of threads and processes: results depend on all of them."""
     return {
         "gioada_fast": __version__,
         "torch": torch.__version__,
@@ -345,13 +345,13 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command line that the user typed, as far as Python knows it."""
+    """The command line that the user typed, as far as ``sys.argv`` has it."""
     module = Path(sys.argv[0]).stem
     return shlex.join(["python", "-m", f"gioada_fast.{module}", *sys.argv[1:]])
 
 
 def _check_same_settings(checkpoint: dict[str, Any], config: Config, path: Path) -> None:
-    """Refuse to resume with settings that differ from those of the checkpoint."""
+    """Refuse to resume with settings that differ from the checkpoint's."""
     if checkpoint["processes"] != distributed.world_size():
         raise InputError(
             f"{path} was written by {checkpoint['processes']} processes, now there are "

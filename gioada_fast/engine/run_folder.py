@@ -1,6 +1,6 @@
-"""A run's folder: where its files lie, who may write to them, and how they are read.
+"""A run's folder: paths of its files, a lock for the process that writes them, and their readers.
 
-What lies in it:
+The folder contains:
 
     config.yaml              all settings
     checkpoints/last.pt      state to resume from
@@ -10,7 +10,7 @@ What lies in it:
     *.safetensors            weights: task_source_only, task, translation
     result.json              scores, one column per finished phase
     comparison.jpg           evaluation frames with ground truth and every column's segmentation
-    report.html              everything for people; a run writes it last
+    report.html              all of this as a web page; a run writes it last
     trace.json.gz            timeline of a profiled run
 """
 
@@ -102,7 +102,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the folder against other processes; the lock ends with the process at the latest.
+        """Lock the folder against other processes, until the block or the process ends.
 
         Raises:
             InputError: another process trains this run, or the folder cannot be written to.

@@ -1,9 +1,9 @@
 """One update of all networks: first the generators, then the discriminators.
 
-The generators' loss is computed with the discriminators frozen, then the discriminators' loss on
-the tensors that the generators made. Each of the two losses is wrapped in a module, so that
-``torch.compile`` can take it as one graph and DistributedDataParallel can reduce the gradients of
-the networks that it trains.
+First the generators' loss is computed with the discriminators frozen, then the discriminators' loss
+on the tensors that the generators computed. Each loss is wrapped in a module, so that
+``torch.compile`` compiles it as one graph and DistributedDataParallel reduces the gradients of the
+networks that the loss trains.
 """
 
 from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ class Step:
         return losses
 
     def gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Add the gradients to those of the weights and return the losses, detached."""
+        """Accumulate the gradients in the weights' ``grad`` and return the losses, detached."""
         totals: dict[str, Tensor] = {}
         scales = self._scales(batches)
         for i, (batch, scale) in enumerate(zip(batches, scales, strict=True)):
@@ -112,8 +112,8 @@ class GraphedStep:
     """A step as one CUDA graph: the host launches all kernels of an update at once.
 
     The first ``warmup`` updates run eagerly. The next update is recorded, and all later updates
-    replay the recording on their own batches, which must have the sizes of the first. The learning
-    rates of the optimisers must be tensors: numbers would be frozen into the recording.
+    replay the recording on their own batches, which must have the same sizes. The learning rates of
+    the optimisers must be tensors: numbers would become constants of the recording.
 
     Args:
         step: step of a single process on a CUDA device.
@@ -130,7 +130,7 @@ class GraphedStep:
         """Like ``Step``, but the next call overwrites the losses that this call returns."""
         if self.warmup > 0:
             self.warmup -= 1
-            # on the stream of the recording: autograd ties gradients to their stream
+            # on the stream of the recording, because autograd ties gradients to their stream
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
                 losses = self.step(batches)
@@ -155,7 +155,7 @@ def _clone(batch: Batch) -> Batch:
 
 
 class LossModule(nn.Module):
-    """A loss as a module whose parameters are those that the loss trains."""
+    """A loss function as a module, whose parameters are the weights that the loss trains."""
 
     def __init__(self, loss: Callable, networks: Sequence[nn.Module | None]):
         super().__init__()

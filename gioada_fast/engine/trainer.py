@@ -1,4 +1,4 @@
-"""The training loop: phases, updates, and what happens after which update."""
+"""The training loop: phases and updates, with logging, scoring and checkpoints in between."""
 
 import itertools
 import signal
@@ -63,8 +63,8 @@ def phases(config: Config) -> list[Phase]:
 class TrainerObserver(Protocol):
     """Scores the networks and writes what the trainer does not write itself.
 
-    The observer alone can read target labels; all that the trainer learns of them are the scores
-    that ``score`` returns.
+    Only the observer can read target labels. The trainer gets nothing from them but the scores that
+    ``score`` returns.
     """
 
     def score(self, task: TaskNet) -> Scores:
@@ -299,7 +299,10 @@ class Trainer:
         return scores
 
     def _check_weights(self) -> None:
-        """Check what is saved: the last update came after the last losses that were checked."""
+        """Refuse to save weights that are not finite.
+
+        Finite losses do not suffice: they were computed before the last update.
+        """
         for name, tensor in self.adaptation.state_dict().items():
             if not torch.isfinite(tensor).all():
                 raise NonFiniteLoss(
@@ -334,13 +337,13 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         if self._on_cuda and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-        # a checkpoint from the end of the previous phase has the optimisers of that phase
+        # a checkpoint from the end of the previous phase has the previous phase's optimisers
         if any(self.step == phase.first for phase in phases(self.config)):
             return
         for name, optimiser in self.optimisers.items():
             rates = [group["lr"] for group in optimiser.param_groups]
             optimiser.load_state_dict(state["optimisers"][name])
-            # every update sets its rates; they must stay the same tensors for a CUDA graph
+            # keep the rate tensors, which a CUDA graph reads; every update sets their values
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate
 
@@ -357,9 +360,10 @@ class Trainer:
 
     @contextmanager
     def _stopping_on_signal(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end the loop after the current update, a second one immediately.
+        """Let Ctrl-C and SIGTERM end the loop after the current update.
 
-        Several processes end it together, one update later.
+        A second signal ends a single process immediately. Several processes end the loop together,
+        one update later.
         """
 
         def stop(signum, frame):
@@ -398,8 +402,7 @@ class LossWindow:
     def fetch(self, step: int) -> tuple[dict[str, float], float, int]:
         """Fetch the means since the last call; waits for the device.
 
-        The means are taken over all processes, too, so that all processes see the same loss become
-        infinite or NaN.
+        Losses are averaged over all processes as well, so that all processes raise together.
 
         Args:
             step: number of updates so far.
@@ -408,7 +411,8 @@ class LossWindow:
             (mean of each loss, seconds, updates) since the last call.
 
         Raises:
-            NonFiniteLoss: a loss is infinite or NaN; names the first one and its update.
+            NonFiniteLoss: a loss is infinite or NaN; the message names the first one and its
+                update.
         """
         rows = distributed.sum_over_processes(torch.stack(self._rows)).cpu()
         rows /= distributed.world_size()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..ops import instance_norm_act
 
 GROUP_SIZE = 8
-"""Channels in a group of group norm; numbers of channels are multiples of it."""
+"""Number of channels in a group of group norm; all numbers of channels are multiples of it."""
 
 
 def channels(base: int, width: float) -> int:
@@ -33,8 +33,8 @@ class GroupNormReLU(nn.Module):
 
     With G groups, group g consists of channels g, g + G, and so on. A channels-last image can then
     be read as G channels with ``GROUP_SIZE`` times as many pixels, whose instance norm is the group
-    norm. There is no affine part: the convolution before it scales and shifts the channels of a
-    group relative to each other.
+    norm. There are no affine parameters: the convolution before it can scale and shift the channels
+    of a group relative to each other.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,8 +73,8 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
 def interior(x: Tensor, border: int) -> Tensor:
     """View of [N, C, H, W] without ``border`` pixels on each side.
 
-    Unlike that of a slice, its gradient is channels-last, which is fast to add to the gradient of
-    the other branch.
+    Its gradient is channels-last, unlike the gradient of a slice, so that it is fast to add to the
+    gradient of the other branch.
     """
     return _Interior.apply(x, border)
 

@@ -103,8 +103,8 @@ def atrous_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
                 weights[shift] = weights[shift] + tap if shift in weights else tap
     taps = F.conv2d(x, torch.cat(list(weights.values()))[:, :, None, None])
     biases = torch.stack([torch.cat([conv.bias for conv in convs]) for convs in branches])
-    # mean, not sum: the gradient of a sum is one tensor for all branches, and the gradients of
-    # further batches would be added to it once per branch
+    # mean, not sum: the gradient of a sum is one tensor that all branches share, and accumulation
+    # would add the gradient of a further batch to it once per branch
     bias = biases.mean(0) * len(branches)
     out = bias.float().view(-1, 1, 1)
     for (dy, dx), tap in zip(weights, taps.split(sum(channels), 1), strict=True):

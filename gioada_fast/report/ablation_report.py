@@ -1,4 +1,4 @@
-"""The result of an ablation for people: tables for the terminal and a self-contained HTML page.
+"""Reports on an ablation: tables for the terminal and a self-contained HTML page.
 
 A summary is the content of ``ablation.json``.
 """
@@ -24,7 +24,7 @@ class RowPictures:
 
 
 def tables(summary: Mapping[str, Any], control: str) -> list[Table]:
-    """One table of each row's mIoU, and one of IoU by class whose columns are the numbered rows.
+    """A table of each row's mIoU, and a table of IoU by class with one numbered column per row.
 
     Args:
         summary: all scores.

@@ -1,4 +1,4 @@
-"""Reports on data sets from the findings of ``data.check``: tables, a contact sheet, JSON."""
+"""Reports on data sets from the results of ``data.check``: tables, a contact sheet, JSON."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -174,7 +174,7 @@ def _summary(report: SetReport) -> dict[str, str]:
         "frames": str(len(report.data.frames)),
         "files missing": str(kinds.count("missing")),
         "files unreadable": str(kinds.count("unreadable")),
-        "size not the image's": str(kinds.count("size")),
+        "files of another size than their image": str(kinds.count("size")),
         "image sizes": "\n".join(sizes) or NO_VALUE,
         "ignored, %": _share(labels and labels.ignored_share),
         "with depth, %": _share(depth and depth.share),

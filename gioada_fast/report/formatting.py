@@ -1,11 +1,11 @@
-"""How reports and tables write numbers, names and settings."""
+"""Formats numbers, names and settings for reports and tables."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 NO_VALUE = "–"
-"""Stands for a number that is undefined: the IoU of a class that occurs nowhere, for example."""
+"""Shown for an undefined number, for example the IoU of a class that occurs nowhere."""
 
 
 def percent(fraction: float | None) -> str:

@@ -13,7 +13,7 @@ from .formatting import duration, percent, points
 from .panels import encode_image
 
 _MAX_PICTURE_BYTES = 400_000
-"""Seven pictures of this size, a third larger as base64, leave room in a page of 5 MB."""
+"""Limit of an embedded picture: seven of them, a third larger as base64, fit in a page of 5 MB."""
 
 
 class Picture(TypedDict):
@@ -62,5 +62,5 @@ def embed(captions: Iterable[tuple[Path, str]], unreadable: list[str]) -> list[P
 
 
 def unreadable_notes(names: Iterable[str]) -> list[str]:
-    """A sentence for each picture that a page leaves out."""
+    """A note for each picture that a page leaves out."""
     return [f"{name} could not be read and is left out." for name in names]

@@ -1,4 +1,4 @@
-"""Pictures for people: coloured depth, overlays, and panels with captioned columns."""
+"""Draws pictures: coloured depth, overlays, and panels with captioned columns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -161,7 +161,7 @@ def comparison_pictures(
 
 
 def comparison_panel(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-    """One row per evaluation frame: target, ground truth, and segmentation before and after.
+    """One row per evaluation frame: target, ground truth, and the segmentation of each result.
 
     Args:
         rows: for each frame, pictures by the keys of ``COMPARISON_COLUMNS``. Columns that no row

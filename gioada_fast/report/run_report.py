@@ -1,4 +1,4 @@
-"""The result of a run for people: a table for the terminal and a self-contained HTML page."""
+"""Reports on a run: a table for the terminal and a self-contained HTML page."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def result_rows(result: Mapping[str, Any]) -> list[Row]:
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
-    """Table for the terminal: one or two columns of IoU by class and their difference; mIoU last.
+    """Table for the terminal: IoU by class in one or two columns, their difference, the mIoU last.
 
     Args:
         result: the content of ``result.json``.
@@ -77,7 +77,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 @dataclass(frozen=True)
 class RunRecords:
-    """What a run has written so far, whether it is finished or not."""
+    """The files of a finished or unfinished run."""
 
     name: str
     settings: Mapping[str, Any]
@@ -187,6 +187,6 @@ def _choose_panels(panels: Mapping[int, Path], phases: Mapping[str, int]) -> lis
     """The last panel of each phase and a few evenly spaced others, by step."""
     last = {_phase_of(step, phases): step for step in sorted(panels)}
     others = sorted(set(panels) - set(last.values()))
-    between = np.linspace(0, len(others) - 1, min(len(others), _MAX_OTHER_PANELS))
-    chosen = {others[round(index)] for index in between}.union(last.values())
+    spaced_evenly = np.linspace(0, len(others) - 1, min(len(others), _MAX_OTHER_PANELS))
+    chosen = {others[round(index)] for index in spaced_evenly}.union(last.values())
     return [(step, panels[step]) for step in sorted(chosen)]

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def end_the_process(path: Path) -> np.ndarray:
-    """Ends the process at two files, like a crash of a decoder; raises at another one."""
+    """Ends the process at two files, as a crashing decoder would; raises an error at another."""
     if path.stem in ("000001", "000004"):
         os._exit(1)
     if path.stem == "000002":

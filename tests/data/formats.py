@@ -19,14 +19,14 @@ VKITTI_CLASSES = (
     *("Terrain", "Sky", "Tree", "Vegetation", "Building", "Road", "GuardRail"),
     *("TrafficSign", "TrafficLight", "Pole", "Misc", "Truck", "Car", "Van"),
 )
-"""Names behind ``classes`` of ``write_vkitti``."""
+"""Class names; ``classes`` of ``write_vkitti`` has indices into this tuple."""
 VKITTI_OBJECTS = (
     *VKITTI_CLASSES[:11],
     *("Truck:0", "Car:0", "Car:3", "Car:12", "Van:1", "Van:3"),
 )
 """Objects with their own colour in a world of Virtual KITTI 1.3.1."""
 VKITTI2_CLASSES = (*VKITTI_CLASSES, "Undefined")
-"""Names behind ``classes`` of ``write_vkitti2``."""
+"""Class names; ``classes`` of ``write_vkitti2`` has indices into this tuple."""
 VKITTI2_PALETTE = (
     *((210, 0, 200), (90, 200, 255), (0, 199, 0), (90, 240, 0), (140, 140, 140)),
     *((100, 60, 100), (250, 100, 255), (255, 255, 0), (200, 200, 0), (255, 130, 0)),
@@ -45,7 +45,7 @@ class Written(NamedTuple):
     pixels: np.ndarray
     """uint8 [H, W, 3] RGB; for a JPEG as OpenCV decodes it."""
     classes: np.ndarray | None
-    """uint8 [H, W]: for Virtual KITTI the index in the tuple of names, else the raw native id."""
+    """uint8 [H, W]: for Virtual KITTI indices into the tuple of names, otherwise ids as stored."""
     metres: np.ndarray | None
     """float64 [H, W] depth in metres; 0 for no depth (0, 65535 in 16 bits, beyond FAR)."""
 
@@ -55,8 +55,8 @@ def write_vkitti(
 ) -> list[Written]:
     """Virtual KITTI 1.3.1, by scene, variation and frame; ``classes`` index ``VKITTI_CLASSES``.
 
-    All worlds share one set of colours but deal it differently: with the wrong encoding file a
-    colour is still known, and means something else. Up to ``len(VKITTI_OBJECTS)`` worlds differ.
+    All worlds share one set of colours but assign them to different objects: in the wrong encoding
+    file a colour exists, but has another meaning. Up to ``len(VKITTI_OBJECTS)`` worlds differ.
     """
     root, rng, written = Path(root), np.random.default_rng(seed), []
     codes = rng.choice(2**24, len(VKITTI_OBJECTS), replace=False)
@@ -155,7 +155,7 @@ def write_carla(
 ) -> list[Written]:
     """CARLA and SHIFT: raw id in R, 24-bit depth; sky lies at 1000 m, so it has no depth.
 
-    The depth holds each of the 24 bits alone, both ends, 65535 (3.9 m: an ordinary value here)
+    The depth contains each of the 24 bits alone, both ends, 65535 (3.9 m: an ordinary value here)
     and 655 and 656 m on either side of ``FAR``.
     """
     root, rng, written = Path(root), np.random.default_rng(seed), []
@@ -241,7 +241,7 @@ def _with_edges(edges, stop: int, size, rng) -> np.ndarray:
 
 
 def _stored_depth(size, rng) -> np.ndarray:
-    """uint16 [H, W]: none, the smallest, small, the far plane in centimetres, beyond it."""
+    """uint16 [H, W] with 0 (no depth), small values, the far plane in centimetres and beyond it."""
     return _with_edges((0, 1, 2, 99, 150, 256, 65533, 65534, 65535), 2**16, size, rng).astype("u2")
 
 

@@ -223,7 +223,7 @@ def test_the_command_line_names_bad_files(broken, tmp_path):
     rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
     rows = {row[0]: row[1] for row in rows if len(row) == 2}
     assert rows["frames"] == "9" and rows["files missing"] == "2"
-    assert rows["files unreadable"] == "5" and rows["size not the image's"] == "2"
+    assert rows["files unreadable"] == "5" and rows["files of another size than their image"] == "2"
     assert (tmp_path / "data_check.png").is_file()
 
 
@@ -405,12 +405,12 @@ def test_a_file_that_ends_a_process_is_named(tmp_path):
     assert report.labels.pixels.sum() == 27 * np.prod(formats.SIZE)
 
 
-def test_processes_that_always_end_raise(tmp_path):
-    """As in a script that starts processes on import."""
+def test_processes_that_always_die_raise(tmp_path):
+    """For example in a script that starts processes on import."""
     written = formats.write_folder(tmp_path, frames=2)
     fatal = FrameFiles(written[1].image, tmp_path / "labels" / "000001.png")
     data = DataSet("fatal", tmp_path, [fatal] * 9, fatal_readers.end_the_process)
-    with pytest.raises(RuntimeError, match="whichever frame they start with"):
+    with pytest.raises(RuntimeError, match="whichever frame they read first"):
         check_set(data, "fatal", workers=1)
 
 
@@ -437,8 +437,8 @@ check_set(DataSet("slow", Path(), files, wait_a_minute), "slow")
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    # its output is open until the last of its processes has ended
-    process.communicate(timeout=50)  # less than they hang
+    # returns when the last of its processes has closed the output
+    process.communicate(timeout=50)  # less than a minute, after which the readers return
     assert process.returncode != 0
 
 

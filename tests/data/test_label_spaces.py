@@ -1,4 +1,4 @@
-"""Label spaces from YAML: the built-in ones, and what is refused in one's own."""
+"""Label spaces from YAML: the built-in ones, the user's own, and errors in the user's files."""
 
 import pytest
 
@@ -97,7 +97,7 @@ def write(folder, text=WAREHOUSE):
     return str(path)
 
 
-def test_a_space_of_ones_own(tmp_path):
+def test_a_label_space_of_the_user(tmp_path):
     space = label_space(write(tmp_path))
     assert space.name == "warehouse" and space.classes == ("floor", "person", "forklift")
     assert space.colours == ((128, 64, 128), (220, 20, 60), (0, 0, 142))
@@ -108,8 +108,8 @@ def test_a_space_of_ones_own(tmp_path):
     assert hash(space) == hash(label_space(write(tmp_path)))
 
 
-def test_a_class_takes_its_pixels_from_of_alone(tmp_path):
-    """A class that is called like a common one does not get that one's pixels by its name."""
+def test_only_of_decides_which_common_classes_belong_to_a_class(tmp_path):
+    """A class with the name of a common class does not get that class's pixels by its name."""
     text = "name: t\nclasses:\n  car: {colour: [0, 0, 1]}\n  truck: {colour: [0, 0, 2], of: [car]}"
     space = label_space(write(tmp_path, text))
     assert space.train_id("car") == 1 and space.train_id("truck") == IGNORE
@@ -157,37 +157,37 @@ MANY = [f"c{i}: {{colour: [{i}, 0, 0]}}" for i in range(255)]
         ("also_scored: kitti10\n" + entries(ROAD, SKY), "also_scored is 'kitti10'"),
     ],
 )
-def test_a_file_that_is_no_label_space(tmp_path, text, words):
+def test_an_invalid_label_space_is_refused(tmp_path, text, words):
     with pytest.raises(InputError, match=words) as error:
         label_space(write(tmp_path, text))
     assert str(error.value).startswith(str(tmp_path / "warehouse.yaml"))
 
 
-def test_an_unknown_name_shows_what_there_is(tmp_path):
+def test_the_error_for_an_unknown_name_lists_the_built_in_spaces(tmp_path):
     with pytest.raises(InputError, match=r"no label space 'ade20k'.*camvid11, cityscapes13"):
         label_space("ade20k")
 
 
-def test_a_data_set_serves_the_spaces_whose_classes_it_draws(tmp_path):
+def test_a_data_set_serves_the_spaces_for_whose_classes_it_has_labels(tmp_path):
     config = DataConfig(
         source=SourceConfig(name="vkitti2"),
         target=TargetConfig(name="kitti"),
         label_space=write(tmp_path),
     )
-    # Virtual KITTI draws roads, which makes a floor, but no people
+    # Virtual KITTI has labels for road, a part of floor, but none for person
     with pytest.raises(InputError, match="vkitti2 has no labels for person of label space war"):
         sets.check_label_space(config)
     with pytest.raises(InputError, match="vkitti2 has no labels for person"):
         sets.source_set(config)
     config.source.name = "carla"
     sets.check_label_space(config)
-    # SYNTHIA draws all classes of camvid11, but is not used with it
+    # SYNTHIA has labels for all classes of camvid11, but does not list it among its spaces
     config.source.name, config.label_space = "synthia", "camvid11"
     with pytest.raises(InputError, match="synthia can be labelled in cityscapes16, cityscapes13"):
         sets.check_label_space(config)
 
 
-def test_without_common_classes_only_class_maps_can_label(tmp_path):
+def test_a_space_without_common_classes_needs_class_maps(tmp_path):
     text = "name: own\nclasses: {a: {colour: [0, 0, 0]}, b: {colour: [1, 1, 1]}}\n"
     config = DataConfig(label_space=write(tmp_path, text), target=TargetConfig(name="folder"))
     with pytest.raises(InputError, match="street_scenes has no labels for a, b of label space own"):

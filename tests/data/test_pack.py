@@ -155,7 +155,7 @@ def test_training_from_packs_gives_the_same_weights(tmp_path):
     refused = command("train", *packed, cwd=tmp_path)
     assert refused.returncode == 2 and "packs/target: no such pack" in refused.stderr
     assert not (tmp_path / "runs" / "packs").exists()
-    # the command of the message, on other settings than the defaults, makes what was missing
+    # the command in the message, which repeats all changed settings, makes the missing packs
     typed = shlex.split(refused.stderr.splitlines()[-1])
     assert typed[:4] == ["python", "-m", "gioada_fast.data", "pack"]
     done = command("data", *typed[3:], cwd=tmp_path)
@@ -254,7 +254,7 @@ def test_a_pack_begun_with_other_settings_starts_again(tmp_path):
     path.write_bytes(content)
     data.label_space = "cityscapes13"
     line = next(line for line in pack(data) if "starts again" in line)
-    assert f"{tmp_path / 'packs' / 'source.partial'}: begun with data.label_space = 'c" in line
+    assert f"{tmp_path / 'packs' / 'source.partial'}: was begun with data.label_space = 'c" in line
     assert "= 'cityscapes16', the settings say 'cityscapes13'" in line
     assert_same_pair(sets.source_frames(data)[0]._asdict(), sets.source_files(data)[0]._asdict())
 

@@ -11,7 +11,7 @@ from gioada_fast.labels import IGNORE, label_space
 
 from . import formats
 
-# FORMATS: the 16 classes of SYNTHIA and Cityscapes, and KITTI's 10; train ids by native id or name.
+# Train ids by the data set's own id or name, for 16 classes (SYNTHIA, Cityscapes) and KITTI's 10.
 SYNTHIA16 = {3: 0, 4: 1, 2: 2, 21: 3, 5: 4, 7: 5, 15: 6, 9: 7, 6: 8, 1: 9, 10: 10, 17: 11, 8: 12,
              19: 13, 12: 14, 11: 15}  # fmt: skip
 CITYSCAPES16 = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 23: 9, 24: 10, 25: 11,

@@ -55,7 +55,7 @@ def hashed(tensor):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Miniature data, all nine rows trained on it, and what each update saw."""
+    """Miniature data with runs of all nine rows; and each update's weights and hashed images."""
     folder = tmp_path_factory.mktemp("ablation")
     write_street_scenes(folder / "street_scenes")
     write_camvid(folder / "camvid")

@@ -21,7 +21,7 @@ def scenes(tmp_path_factory):
 
 
 def losses_by_step(scenes, runs, backend, **settings):
-    """Step -> losses by name, of the first 20 steps."""
+    """Losses by step and name, for the first 20 steps."""
     settings = {
         "schedule.log_every": 1,
         "schedule.evaluate_every": STEPS,
@@ -69,10 +69,10 @@ def apart(losses, others, steps=STEPS):
     ids=["source only", "both levels", "both levels, berhu and hinge"],
 )
 def test_fused_and_reference_train_alike(scenes, tmp_path, settings):
-    """The losses of 20 updates, with learning rates that do not magnify rounding.
+    """Compares the losses of 20 updates at learning rates that do not magnify rounding.
 
-    At the usual ones training is chaotic: a rounding error grows tenfold every few updates, between
-    one and two threads of plain PyTorch as well. There the first two updates are compared.
+    At the usual rates training is chaotic: a rounding error grows tenfold every few updates, also
+    between one and two threads of plain PyTorch. There only the first two updates are compared.
     """
     require("cpp", "cpu")
     slow = settings | SLOW
@@ -81,6 +81,6 @@ def test_fused_and_reference_train_alike(scenes, tmp_path, settings):
     assert apart(found, plain, steps=1) < 1e-5
     assert apart(found, plain) < 2e-4
     found, plain = (losses_by_step(scenes, tmp_path, b, **settings) for b in BACKENDS)
-    print(f"in two usual ones {apart(found, plain, 2):.1e}, in {STEPS} {apart(found, plain):.1e}")
+    print(f"usual rates: 2 updates {apart(found, plain, 2):.1e}, {STEPS} {apart(found, plain):.1e}")
     assert apart(found, plain, steps=1) < 1e-5  # the ops alone: no weight has moved yet
     assert apart(found, plain, steps=2) < 1e-4

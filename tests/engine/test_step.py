@@ -131,8 +131,8 @@ def deterministic():
 def test_a_cuda_graph_of_the_update_trains_like_the_eager_update(optimiser, deterministic):
     """Batches and learning rates differ at every replay.
 
-    Both sides use the optimisers that a graph can record: eight updates of Adam at this rate turn
-    one rounding error into 1e-2 of a weight.
+    The eager updates use capturable optimisers, too. Others round differently, and eight updates
+    of Adam at this rate turn one rounding error into 1e-2 of a weight.
     """
     settings = OptimiserConfig(task=optimiser, adaptation_lr=1e-2)
     trained = {}

@@ -45,7 +45,7 @@ def finish(*arguments):
 
 
 def wait_for_step(run, step, process):
-    """Wait until the run has logged ``step``; fails with the output of a run that ends before."""
+    """Wait until the run has logged ``step``; fails with the run's output if it ends before."""
     log, deadline = run / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline:
         if log.exists() and any(

@@ -2,7 +2,7 @@
 
     <root>/rgb/000000.png  <root>/semantic/000000.png  <root>/depth/000000.png
 
-or any other layout by ``images``, ``labels`` and ``depth``, such as SHIFT's front camera:
+or another layout that ``images``, ``labels`` and ``depth`` describe, such as SHIFT's front camera:
 ``img/*_img_front``, ``semseg/*_semseg_front``, ``depth/*_depth_front``. The semantic tag is in R.
 Depth has 24 bits, R + 256 G + 65536 B, from 0 to 1000 metres; the sky is at 1000.
 """
@@ -97,8 +97,8 @@ READER = Reader(
     files="`rgb/*`, `semantic/*`, `depth/*`, or other patterns, such as those of SHIFT",
     layout=(
         f"record CARLA's cameras rgb, semantic_segmentation (raw) and depth (raw) as {IMAGES}.png, "
-        f"{LABELS}.png and {DEPTH}.png, with one name for each frame; other layouts by "
-        "data.source.images, labels and depth"
+        f"{LABELS}.png and {DEPTH}.png, with one name for each frame, or describe another layout "
+        "with data.source.images, labels and depth"
     ),
     data_set=data_set,
     labelling=labelling,

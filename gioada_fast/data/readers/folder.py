@@ -114,8 +114,9 @@ READER = Reader(
     title="your own",
     files=f"`{IMAGES}`, and patterns for labels and depth, which a target may lack",
     layout=(
-        f"a folder with images as {IMAGES}, or by the settings images, labels and depth, patterns "
-        "such as labels/*.png, and with labels a class map (a YAML file) in the setting classes"
+        f"a folder with images as {IMAGES}; the settings images, labels and depth give other "
+        "patterns, such as labels/*.png; labels also need a class map (a YAML file), which the "
+        "setting classes names"
     ),
     data_set=data_set,
     pack_settings={

@@ -32,7 +32,7 @@ def _description(target: TargetConfig) -> str:
 READER = Reader(
     name="street_scenes",
     title="street scenes",
-    files="nothing: they are rendered; unset is a cache",
+    files="nothing: frames are rendered there, or in a cache if the root is unset",
     layout="",
     data_set=data_set,
     labelling=STREET,

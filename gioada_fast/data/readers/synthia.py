@@ -13,7 +13,7 @@ from ...labels import Labelling
 from ..files import CENTIMETRES, DataSet, FrameFiles, find_images, id_labels
 from ..registry import Reader, Request
 
-# The classes that no public table of 16 classes uses stay out.
+# Classes outside the usual 16 are ignored.
 SYNTHIA = Labelling(
     "SYNTHIA",
     {

@@ -1,4 +1,4 @@
-"""Virtual KITTI 1.3.1 (Gaidon et al., CVPR 2016) and the colours of both versions' label maps.
+"""Virtual KITTI 1.3.1 (Gaidon et al., CVPR 2016), and its classes, which version 2 shares.
 
     <root>/vkitti_1.3.1_rgb/<world>/<variation>/00000.png
     <root>/vkitti_1.3.1_scenegt/<world>/<variation>/00000.png
@@ -17,7 +17,7 @@ from ...labels import Labelling, LabelSpace
 from ..files import CENTIMETRES, Colours, DataSet, FrameFiles, colour_labels, find_images
 from ..registry import Reader, Request
 
-# Both versions; the label maps hold colours, of which these are the classes.
+# For both versions. Label maps contain colours, which colour tables map to these classes.
 VKITTI = Labelling(
     "Virtual KITTI",
     {

@@ -5,8 +5,8 @@
     <root>/<Scene>/<variation>/frames/depth/Camera_0/depth_00000.png
     <root>/<Scene>/<variation>/colors.txt
 
-Each class has one colour; ``colors.txt``, a separate download, lists the same ones. Depth is 16-bit
-centimetres; 655.35 m means no depth.
+Each class has one colour; ``colors.txt``, a separate download, lists the same colours and is
+optional. Depth is 16-bit centimetres; 655.35 m means no depth.
 """
 
 from pathlib import Path
@@ -45,7 +45,7 @@ def _beside(image: Path, folder: str, prefix: str) -> Path:
 
 
 class _Palette:
-    """Colours of a label map: from its variation's file, or else the published ones."""
+    """Colours of a label map: from the ``colors.txt`` of its variation, or else ``_PALETTE``."""
 
     def __init__(self, space: LabelSpace):
         self.space = space

@@ -13,7 +13,7 @@ TRUNKS: dict[str, type[Trunk]] = {"vgg16": VGG16, "resnet101": ResNet101}
 
 
 def trunk_class(backbone: str) -> type[Trunk]:
-    """Class of the trunk with this name, or an error that lists the names there are."""
+    """Class of the trunk with this name; the error for an unknown name lists all names."""
     if backbone not in TRUNKS:
         raise InputError(f"model.backbone is {backbone!r}, expected one of {', '.join(TRUNKS)}")
     return TRUNKS[backbone]

@@ -1,4 +1,4 @@
-"""The protocol of a trunk: what the rest of the package uses of it."""
+"""The interface of a trunk."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -9,17 +9,17 @@ from ...errors import InputError
 
 
 class Trunk(nn.Module):
-    """Computes features of output stride 8 from an image; ``TaskNet`` puts its heads on them.
+    """Computes features of output stride 8 from an image, the input of the heads of ``TaskNet``.
 
     To add a trunk, write a subclass in a file of ``models/trunks`` and its name in ``TRUNKS``. The
     subclass sets ``NORMS`` and ``out_channels`` and defines ``__init__(width, norm)`` and
     ``forward``. The other members have defaults. Its ``state_dict`` should have the key names of
-    published weights, so that their files can be loaded. Its parameters form one group of the task
-    network's optimiser, which has its own learning rate.
+    published weights, so that their files can be loaded. The task network's optimiser has a group
+    with its own learning rate for the trunk.
 
     This is a base class and not a ``typing.Protocol`` because a trunk must be an ``nn.Module``, and
-    because a member that is added later, such as features at several scales, can have a default
-    that works for existing trunks.
+    because later members, such as features at several scales, can get a default that works for
+    existing trunks.
 
     Args:
         width: factor on the numbers of channels; 1 for pretrained weights.
@@ -32,7 +32,7 @@ class Trunk(nn.Module):
 
     IMAGENET_URL: ClassVar[str | None] = None
     """File that ``model.pretrained: imagenet`` downloads. Its name ends in the first 8 or more
-    digits of its SHA-256. None if there is no such file: users then give a path or a URL."""
+    digits of its SHA-256. None if there is no such file: users must then give a path or a URL."""
 
     out_channels: int
     """Number of channels of the features."""

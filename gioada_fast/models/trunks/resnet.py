@@ -13,9 +13,9 @@ _EXPANSION = 4
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with fixed statistics and a fixed affine part.
+    """Batch norm with fixed statistics, weight and bias.
 
-    Meant for pretrained weights, because statistics of small batches are too noisy to train with.
+    For pretrained weights: statistics of small batches are too noisy to train with.
     """
 
     weight: Tensor

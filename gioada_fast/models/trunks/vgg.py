@@ -67,8 +67,8 @@ class VGG16(Trunk):
         """Scale every convolution so that its output has about unit variance.
 
         Activations of the pretrained VGG-16 are in the hundreds, so that no learning rate suits all
-        layers. ReLU and pooling are positively homogeneous: dividing a layer's weight and the
-        biases from there on by s divides its output by s and changes nothing else. The scales are
+        layers. ReLU and pooling are positively homogeneous: dividing a layer's weight, its bias and
+        all later biases by s divides the features by s and changes nothing else. The scales are
         measured on fixed noise with the spectrum of photographs. With group norm nothing is scaled.
         """
         if self.norm != "none":

@@ -1,4 +1,4 @@
-"""Adds a trunk, which takes one class and its name in ``TRUNKS``, both in this file."""
+"""A new trunk needs one class and its name in ``TRUNKS``: adds a toy trunk."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A data set is one Python file, a label space one YAML file: a toy of each needs nothing else."""
+"""A new data set needs one Python file, a new label space one YAML file: adds a toy of each."""
 
 import importlib
 import json
@@ -136,7 +136,7 @@ def test_choices_and_messages_know_a_data_set_in_one_file(toy):
 
 
 def test_docs_name_every_data_set():
-    """``print(registry.docs_table())`` gives the table."""
+    """If this fails, copy the output of ``print(registry.docs_table())`` to docs/data.md."""
     docs = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     assert registry.docs_table() in docs
 
