@@ -205,21 +205,23 @@ class FusedOp:
         Returns a tensor, or several, as ``fake`` does.
         """
         # Plain eager mode bypasses the dispatcher: its round trip through Python costs more than a
-        # small kernel. Microseconds of one forward and backward on tiny tensors, minimum of many:
+        # small kernel. Microseconds of one forward and backward, minimum of many calls; what an
+        # update of the demo (0.53 s in `make train`) saves, from the calls on tiny tensors, since
+        # in the demo's the kernels' own times vary by more:
         #
-        #                              bypass  dispatcher  calls in an update  saved of 0.3 s
-        #   gan_loss (four maps)           56         147                   2          0.06 %
-        #   upsample_cross_entropy         56          96                   1          0.01 %
-        #   upsample_depth_loss            57          98                   1          0.01 %
-        #   semantic_depth_concat          74         118                   1          0.01 %
-        #   instance_norm_act              76         125                  44          0.7 %
-        #   translation_input              10          13                   1          0.00 %
-        #   upsample_confusion_matrix       8          10                   0          0
+        #                              the demo's tensors    tiny tensors         calls in
+        #                              bypass  dispatcher    bypass  dispatcher   an update  saved
+        #   gan_loss (four maps)           77         160        56         147           2  0.03 %
+        #   upsample_cross_entropy       1191        1269        56          96           1  0.01 %
+        #   upsample_depth_loss           152         191        57          98           1  0.01 %
+        #   semantic_depth_concat        5103        5295        74         118           1  0.01 %
+        #   instance_norm_act            4014        4370        76         125          44  0.4 %
+        #   translation_input             367         372        10          13           1  0.00 %
+        #   upsample_confusion_matrix     320         324         8          10           0  0
         #
-        # An update of the demo takes 0.3 to 0.6 s; the bypass saves less than 1 % of it. It pays
-        # for programs that call a single op: without the bypass, gan_loss takes 2.6 times as long,
-        # longer than plain PyTorch (147 us against 132 for the maps of the demo; with the bypass
-        # 74).
+        # So the bypass hardly matters to training. It pays for programs that call a single op:
+        # without it, gan_loss takes longer than plain PyTorch (147 us against 132 for the maps of
+        # the demo; with the bypass 74).
         #
         # Dispatch modes and functorch transforms such as vmap must see the operator. PyTorch has
         # only private functions that detect them (0.07 us for both).
