@@ -18,7 +18,7 @@ import fcntl
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class RunFolder:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Create the folder; remove it again if the block fails to set up the run.
+        """Create the folder and missing parents; remove them if the block fails to set up the run.
 
         Raises:
             InputError: the folder exists already, or cannot be created.
@@ -83,6 +83,7 @@ class RunFolder:
         if not distributed.is_writer():
             yield
             return
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True)
         except FileExistsError as error:
@@ -97,7 +98,9 @@ class RunFolder:
         except BaseException:
             for child in sorted(self.path.rglob("*"), reverse=True):
                 child.rmdir() if child.is_dir() else child.unlink()
-            self.path.rmdir()
+            with suppress(OSError):  # another run may use a parent by now
+                for folder in missing:
+                    folder.rmdir()
             raise
 
     @contextmanager

@@ -83,7 +83,7 @@ def test_an_unknown_trunk_is_refused_before_data_are_read(tmp_path):
     done = command("train", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert "model.backbone is 'vgg', expected one of vgg16, resnet101, toy" in done.stderr
-    assert not (tmp_path / "runs" / "mini").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_help_text_names_the_trunks_of_the_package(tmp_path):
