@@ -1,4 +1,4 @@
-"""Fused ops: each computes the same as its ``reference``, fused and deterministic.
+"""Fused ops, as functions and as modules: each computes the same as its ``reference``, fused and deterministic.
 
 ``backends()`` lists which back ends run here, and why the others do not. The context
 ``with backend("reference"):`` and the environment variable ``GIOADA_BACKEND`` override the
@@ -8,6 +8,17 @@ automatic choice.
 from gioada_fast.ops._registry import BACKENDS, Backend, backend, backends, registered
 from gioada_fast.ops.gan_loss import gan_loss
 from gioada_fast.ops.instance_norm_act import instance_norm_act
+from gioada_fast.ops.modules import (
+    GANLoss,
+    GroupNormAct,
+    InstanceNormAct,
+    SemanticDepthConcat,
+    TranslationInput,
+    UpsampleArgmax,
+    UpsampleConfusionMatrix,
+    UpsampleCrossEntropy,
+    UpsampleDepthLoss,
+)
 from gioada_fast.ops.semantic_depth_concat import semantic_depth_concat
 from gioada_fast.ops.translation_input import translation_input
 from gioada_fast.ops.upsample_confusion_matrix import upsample_confusion_matrix
@@ -17,6 +28,15 @@ from gioada_fast.ops.upsample_depth_loss import upsample_depth_loss
 __all__ = [
     "BACKENDS",
     "Backend",
+    "GANLoss",
+    "GroupNormAct",
+    "InstanceNormAct",
+    "SemanticDepthConcat",
+    "TranslationInput",
+    "UpsampleArgmax",
+    "UpsampleConfusionMatrix",
+    "UpsampleCrossEntropy",
+    "UpsampleDepthLoss",
     "backend",
     "backends",
     "gan_loss",
