@@ -1,4 +1,4 @@
-"""The ops as modules: each gives what its op gives, and what PyTorch's module of that name gives."""
+"""The ops as modules: each gives what its op gives, and what PyTorch's module gives."""
 
 import copy
 

@@ -27,7 +27,7 @@ common_methods_invocations = pytest.importorskip(
 
 def image(x: Tensor) -> Tensor:
     """[N, C] or [N, C, W] as [N, C, H, W]; more dimensions stay for the op to refuse."""
-    return x[:, :, *[None] * (4 - x.dim()), ...] if x.dim() < 4 else x
+    return x if x.dim() > 3 else x.view(*x.shape[:2], *[1] * (4 - x.dim()), *x.shape[2:])
 
 
 def cross_entropy(x: Tensor, target: Tensor, ignore_index: int = -100, **kwargs) -> Tensor:
@@ -69,11 +69,10 @@ def group_norm(x: Tensor, groups: int, **kwargs) -> Tensor:
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:
-    classes_last = (x.movedim(dim, -1) if x.dim() else x).reshape(
-        -1, x.shape[dim] if x.dim() else 1
-    )
-    out = ops.semantic_depth_concat(image(classes_last), None, (1, 1))
-    return out.reshape(x.movedim(dim, -1).shape).movedim(-1, dim) if x.dim() else out.view_as(x)
+    vectors = x.view(1) if x.dim() == 0 else x.movedim(dim, -1)
+    logits = vectors.reshape(-1, vectors.shape[-1])
+    out = ops.semantic_depth_concat(image(logits), None, (1, 1)).reshape(vectors.shape)
+    return out.view_as(x) if x.dim() == 0 else out.movedim(-1, dim)
 
 
 # Function of PyTorch -> (variant of its samples, ours, number of samples per dtype that ours must
