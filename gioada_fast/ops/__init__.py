@@ -1,4 +1,4 @@
-"""Fused ops, as functions and modules: each computes what its ``reference`` does, deterministically.
+"""Fused ops, as functions and modules: each gives what its ``reference`` does, deterministically.
 
 ``backends()`` lists which back ends run here, and why the others do not. The context
 ``with backend("reference"):`` and the environment variable ``GIOADA_BACKEND`` override the
