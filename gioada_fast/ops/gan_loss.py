@@ -65,17 +65,20 @@ def _check(maps: list[Tensor], targets: list[bool], kind: str) -> None:
         raise ValueError("logits: an empty list, expected at least one map")
     if len(targets) != len(maps):
         raise ValueError(f"real: {len(targets)} targets for {len(maps)} maps")
-    if not {*map(type, targets)} <= {bool}:
-        raise TypeError(f"real: {targets}, expected bools")
+    for target in targets:
+        if target is not True and target is not False:
+            raise TypeError(f"real: {targets}, expected bools")
     for i, x in enumerate(maps):
         if not isinstance(x, Tensor):
             raise TypeError(f"logits[{i}]: {type(x).__name__}, expected a tensor")
         if x.dim() == 0:
             raise ValueError(f"logits[{i}]: [], expected at least one dimension")
-        if x.dtype != maps[0].dtype:
-            raise TypeError(f"logits[{i}]: {x.dtype}, but logits[0] is {maps[0].dtype}")
-        if x.device != maps[0].device:
-            raise ValueError(f"logits[{i}]: on {x.device}, but logits[0] on {maps[0].device}")
+        if i == 0:
+            dtype, device = x.dtype, x.device
+        elif x.dtype != dtype:
+            raise TypeError(f"logits[{i}]: {x.dtype}, but logits[0] is {dtype}")
+        elif x.device != device:
+            raise ValueError(f"logits[{i}]: on {x.device}, but logits[0] on {device}")
     check_dtype("logits", maps[0])
 
 

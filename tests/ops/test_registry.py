@@ -175,6 +175,25 @@ def test_vmap_equals_a_loop():
     assert torch.equal(found, expected)
 
 
+def test_tensor_that_escaped_from_a_transform():
+    """It still has the type Tensor, but no data: the operator unwraps it."""
+    require("cpp", "cpu")
+    escaped = []
+
+    def square(x):
+        escaped.append(x * 2)
+        return escaped[0].square().sum()
+
+    x = torch.randn(1, 1, 3, 4)
+    torch.func.grad(square)(x)
+    y = x.clone().requires_grad_()
+    with ops.backend("cpp"):
+        assert torch.equal(ops.gan_loss(escaped, True), ops.gan_loss(2 * x, True))
+        (grad,) = torch.autograd.grad(ops.gan_loss([*escaped, y], True)[1], y)
+        (expected,) = torch.autograd.grad(ops.gan_loss(y, True)[0], y)
+    assert torch.equal(grad, expected)
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs Linux")
 def test_one_openmp_runtime():
     """The kernels use PyTorch's OpenMP runtime, and so its threads."""
