@@ -15,11 +15,24 @@ from .engine.run import versions
 PROG = "python -m gioada_fast.info"
 
 
+def _choices(device: str) -> Table:
+    """Which back end runs each op on a device type; ops with the same explanation share a row."""
+    groups: dict[tuple[str | None, tuple[tuple[str, str], ...]], list[str]] = {}
+    for name, op in ops.registered().items():
+        chosen, reasons = op.explain(device)
+        groups.setdefault((chosen, tuple(reasons.items())), []).append(name)
+    table = Table(f"op on {device}", "runs on", "and not on", show_edge=False, show_lines=True)
+    for (chosen, why_not), names in groups.items():
+        others = "\n".join(f"{back_end}: {reason}" for back_end, reason in why_not)
+        table.add_row("\n".join(names), chosen or "none", others)
+    return table
+
+
 def main(arguments: Sequence[str]) -> None:
     """Print tables."""
     parser = cli.Parser(prog=PROG)
     parser.parse_args(list(arguments))
-    console = Console()
+    console = Console(highlight=False, markup=False)
 
     machine = Table("machine", "", show_edge=False)
     for name, version in versions().items():
@@ -38,16 +51,19 @@ def main(arguments: Sequence[str]) -> None:
         back_ends.add_row(back_end.name, live_on or "-", back_end.detail)
     console.print(back_ends, "")
 
-    kernels = Table("op", "on cpu", "on cuda", "not live", show_edge=False)
-    for name, op in ops.registered().items():
-        live = {d: ", ".join(op.backends_on(d)) for d in devices}
-        not_live = ", ".join(b for b in ops.BACKENDS if b in op.kernels and not backends[b].live)
-        kernels.add_row(name, live["cpu"], live.get("cuda", "-"), not_live or "-")
-    console.print(kernels)
+    for device in ("cpu", "cuda"):
+        console.print(_choices(device), "")
     forced = os.environ.get("GIOADA_BACKEND")
-    chosen = f"GIOADA_BACKEND={forced} is used for all" if forced else "the first of each is used"
-    console.print(f"{chosen}; see gioada_fast.ops.backend\n", highlight=False)
-    console.print(f"configurations: {', '.join(shipped_configs())}", highlight=False)
+    if forced:
+        console.print(
+            f"GIOADA_BACKEND={forced} is forced for all ops: they fail where it cannot run."
+        )
+    else:
+        console.print(
+            "GIOADA_BACKEND, or gioada_fast.ops.backend, forces one back end for all ops."
+        )
+    console.print("float64 runs on reference.\n")
+    console.print(f"configurations: {', '.join(shipped_configs())}")
 
 
 if __name__ == "__main__":

@@ -266,29 +266,57 @@ def test_translate_writes_the_source_set(world):
     refused(command("translate", world / "runs" / "mini", "--output", out, cwd=world), "translated")
 
 
-def test_info_prints_versions_and_back_ends(world, monkeypatch):
-    monkeypatch.delenv("GIOADA_BACKEND", raising=False)
-    done = command("info", cwd=world)
+def info_tables(cwd):
+    """Output of ``info``, and its tables by the first heading: lists of rows of cells.
+
+    Lines between two rules are one row.
+    """
+    done = command("info", cwd=cwd)
     assert done.returncode == 0, done.stderr
-    for word in ("torch", "processor", "the first of each is used"):
-        assert word in done.stdout
-    rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
-    rows = {row[0]: row[1:] for row in rows if len(row) > 1}
+    tables, rows = {}, []
+    for line in done.stdout.splitlines():
+        cells = [cell.strip() for cell in line.split("│")]
+        if "┃" in line:
+            rows = tables[line.split("┃")[0].strip()] = [[]]
+        elif "┼" in line:
+            rows.append([])
+        elif len(cells) > 1:
+            rows[-1].append(cells)
+    return done.stdout, tables
+
+
+@pytest.mark.parametrize("forced", ["", *ops.BACKENDS])
+def test_info_explains_back_ends(world, monkeypatch, forced):
+    """Machine, back ends, and for each op and device what runs and why the others do not."""
+    monkeypatch.setenv("GIOADA_BACKEND", forced)
+    monkeypatch.setenv("COLUMNS", "300")
+    with ops.backend(forced or None):  # the variable is read only when the ops are imported
+        printed, tables = info_tables(world)
+        explained = {
+            (name, device): op.explain(device)
+            for name, op in ops.registered().items()
+            for device in ("cpu", "cuda")
+        }
+    assert {"torch", "processor"} <= {line[0] for line in tables["machine"][0]}
+    live = {name: (on, detail) for name, on, detail in tables["back end"][0]}
+    assert set(live) == set(ops.BACKENDS)
     for name, back_end in ops.backends().items():
-        live_on, detail = rows[name]
-        assert ("cpu" in live_on) == ("cpu" in back_end.devices)
-        assert back_end.detail.startswith(detail)
-    for name, op in ops.registered().items():
-        on_cpu, on_cuda, _ = rows[name]
-        assert on_cpu.split(", ") == op.backends_on("cpu")
-        assert (on_cuda == "-") == (not torch.cuda.is_available())
-        named = {word for cell in rows[name] for word in cell.split(", ")} - {"-"}
-        assert named == {*op.kernels, "reference"}
-
-
-def test_info_prints_a_forced_back_end(world, monkeypatch):
-    monkeypatch.setenv("GIOADA_BACKEND", "reference")
-    assert "GIOADA_BACKEND=reference" in command("info", cwd=world).stdout
+        assert ("cpu" in live[name][0]) == ("cpu" in back_end.devices)
+        assert live[name][1] == back_end.detail
+    for device in ("cpu", "cuda"):
+        shown = {}
+        for lines in tables[f"op on {device}"]:
+            names, chosen, others = (" ".join(c).split() for c in zip(*lines, strict=True))
+            for name in names:
+                shown[name] = " ".join(chosen), " ".join(others)
+        assert set(shown) == set(ops.registered())
+        for name in ops.registered():
+            chosen, reasons = explained[name, device]
+            assert shown[name] == (
+                chosen or "none",
+                " ".join(f"{back_end}: {reason}" for back_end, reason in reasons.items()),
+            )
+    assert (f"GIOADA_BACKEND={forced} is forced" in printed) == bool(forced)
 
 
 def test_every_command_has_help(world):

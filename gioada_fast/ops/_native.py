@@ -36,7 +36,7 @@ def run(kernel: str, backend: str, *arguments: Any) -> int | None:
         For kernels that read labels, on ``cpp``: the index of the first label out of range, or -1.
     """
     if backend == "cpp":
-        return getattr(native, f"{kernel}_cpu")(torch.get_num_threads(), *arguments)
+        return _cpu_kernel(kernel)(torch.get_num_threads(), *arguments)
     if backend == "triton":
         return _triton_launcher(kernel)(*arguments)
     first = arguments[0]
@@ -46,6 +46,11 @@ def run(kernel: str, backend: str, *arguments: Any) -> int | None:
         stream = torch.cuda.current_stream().cuda_stream
         getattr(native, f"{kernel}_cuda")(workspace, stream, *arguments)
     return None
+
+
+@functools.cache
+def _cpu_kernel(kernel: str) -> Callable:
+    return getattr(native, f"{kernel}_cpu")
 
 
 @functools.cache

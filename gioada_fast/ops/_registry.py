@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, is_grad_enabled
 from torch._C import _are_functorch_transforms_active
+from torch._C._functorch import is_dead_tensor_wrapper  # type: ignore[attr-defined]
 from torch.compiler import is_compiling
 from torch.nn import Parameter
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
@@ -196,7 +197,10 @@ class FusedOp:
             torch.library.register_autograd(
                 qualified, backward, setup_context=setup_context, lib=_library
             )
-            self._apply = self._autograd_function(setup_context, backward).apply
+            # The base class's apply: Function.apply spends 2 us of Python on functorch
+            # transforms, which __call__ has excluded.
+            function = self._autograd_function(setup_context, backward)
+            self._apply = super(torch.autograd.Function, function).apply  # type: ignore[misc]
         _ops[name] = self
 
     def __call__(self, *args: Any) -> Any:
@@ -233,13 +237,17 @@ class FusedOp:
         #   "torch.autograd.grad(op([x] * 4, [True] * 4, 'lsgan', 'cpp').sum(), x)"
         if is_compiling() or is_in_torch_dispatch_mode() or _are_functorch_transforms_active():
             return self.operator(*args)
+        may_want_grad = self._apply is not None and is_grad_enabled()
         wants_grad = False
         for x in args[0] if self._takes_list else args:
             if type(x) is Tensor or type(x) is Parameter:
-                wants_grad = wants_grad or x.requires_grad
+                if may_want_grad and x.requires_grad:
+                    wants_grad = True
+                    if is_dead_tensor_wrapper(x):  # escaped from a functorch transform
+                        return self.operator(*args)
             elif isinstance(x, Tensor):
                 return self.operator(*args)
-        if not wants_grad or self._apply is None or not is_grad_enabled():
+        if not wants_grad or self._apply is None:
             return self.kernel(*args)
         if self._takes_list:
             return self._apply(args[1:], *args[0])
@@ -278,6 +286,40 @@ class FusedOp:
             if name == "reference" or (name in self.kernels and _runs_on(name, device_type))
         ]
 
+    def _obstacle(self, name: str, device_type: str) -> str | None:
+        """Why a back end cannot run this op on a device type now; None if it can."""
+        if name == "reference":
+            missing = device_type == "cuda" and not torch.cuda.is_available()
+            return "no CUDA device" if missing else None
+        if name not in self.kernels:
+            return "no kernel for this op"
+        if _runs_on(name, device_type):
+            return None
+        if name in _PREFERENCE.get(device_type, ()):
+            return backends()[name].detail
+        if name == "triton" and device_type == "cpu":
+            return "runs on cpu in its interpreter only (TRITON_INTERPRET=1)"
+        return f"no kernel for {device_type}"
+
+    def explain(self, device_type: str) -> tuple[str | None, dict[str, str]]:
+        """The back end that runs this op on a device type now, and why the others do not.
+
+        Returns:
+            Its name, None if a call would fail; and the reason of each other back end, by name.
+        """
+        order = (_forced,) if _forced else _PREFERENCE.get(device_type, ("reference",))
+        obstacles = {name: self._obstacle(name, device_type) for name in BACKENDS}
+        chosen = next((name for name in order if obstacles[name] is None), None)
+        idle = f"{chosen} is preferred"
+        if _forced:
+            idle = f"{_forced} is forced"
+        reasons = {
+            name: obstacle or (idle if _forced or name in order else "runs only if it is forced")
+            for name, obstacle in obstacles.items()
+            if name != chosen
+        }
+        return chosen, reasons
+
     def choose(self, tensor: Tensor) -> str:
         """Name of the back end for a call with this tensor.
 
@@ -293,10 +335,7 @@ class FusedOp:
             return self._automatic.get(device_type) or self._choose_automatically(device_type)
         if _forced == "reference" or _forced in self.backends_on(device_type):
             return _forced
-        forced = backends()[_forced]
-        reason = f"no kernel for {device_type}" if forced.live else forced.detail
-        if _forced not in self.kernels:
-            reason = "the op has no such kernel"
+        reason = self._obstacle(_forced, device_type)
         raise RuntimeError(f"{self.name}: back end {_forced!r} cannot run: {reason}")
 
     def _choose_automatically(self, device_type: str) -> str:

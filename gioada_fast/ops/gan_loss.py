@@ -55,8 +55,14 @@ def _mean(x: Tensor, real: bool, kind: str, generator: bool) -> Tensor:
 def _as_lists(
     logits: Tensor | Sequence[Tensor], real: bool | Sequence[bool]
 ) -> tuple[list[Tensor], list[bool]]:
+    if not hasattr(logits, "__iter__"):
+        raise TypeError(f"logits: {type(logits).__name__}, expected a tensor or a list of tensors")
     maps = [logits] if isinstance(logits, Tensor) else list(logits)
-    return maps, [real] * len(maps) if isinstance(real, bool) else list(real)
+    if isinstance(real, bool):
+        return maps, [real] * len(maps)
+    if not hasattr(real, "__iter__"):
+        raise TypeError(f"real: {real!r}, expected a bool or a list of bools")
+    return maps, list(real)
 
 
 def _check(maps: list[Tensor], targets: list[bool], kind: str) -> None:
@@ -65,17 +71,20 @@ def _check(maps: list[Tensor], targets: list[bool], kind: str) -> None:
         raise ValueError("logits: an empty list, expected at least one map")
     if len(targets) != len(maps):
         raise ValueError(f"real: {len(targets)} targets for {len(maps)} maps")
-    if not {*map(type, targets)} <= {bool}:
-        raise TypeError(f"real: {targets}, expected bools")
+    for target in targets:
+        if target is not True and target is not False:
+            raise TypeError(f"real: {targets}, expected bools")
     for i, x in enumerate(maps):
         if not isinstance(x, Tensor):
             raise TypeError(f"logits[{i}]: {type(x).__name__}, expected a tensor")
         if x.dim() == 0:
             raise ValueError(f"logits[{i}]: [], expected at least one dimension")
-        if x.dtype != maps[0].dtype:
-            raise TypeError(f"logits[{i}]: {x.dtype}, but logits[0] is {maps[0].dtype}")
-        if x.device != maps[0].device:
-            raise ValueError(f"logits[{i}]: on {x.device}, but logits[0] on {maps[0].device}")
+        if i == 0:
+            dtype, device = x.dtype, x.device
+        elif x.dtype != dtype:
+            raise TypeError(f"logits[{i}]: {x.dtype}, but logits[0] is {dtype}")
+        elif x.device != device:
+            raise ValueError(f"logits[{i}]: on {x.device}, but logits[0] on {device}")
     check_dtype("logits", maps[0])
 
 
@@ -136,9 +145,9 @@ def gan_loss(
     """Mean loss of every map of discriminator logits against its target, real or fake.
 
     Args:
-        logits: maps of any shape and memory format, float32 or bfloat16, all of one dtype on one
-            device; or one such tensor. A map that is not contiguous is copied. float64 is computed
-            by ``reference``.
+        logits: maps of any shape and memory format, float32, bfloat16 or float16, all of one dtype
+            on one device; or one such tensor. A map that is not contiguous is copied. float64 is
+            computed by ``reference``.
         real: the target of each map: True for real, False for fake. One bool for all maps, or one
             for each.
         kind: ``lsgan``, ``bce`` or ``hinge``.
@@ -154,8 +163,8 @@ def gan_loss(
     Raises:
         ValueError: there is no map, a map has no dimension, maps are on several devices, the
             numbers of maps and targets differ, or the kind is unknown.
-        TypeError: a dtype other than the above, maps of several dtypes, or a target that is not a
-            bool.
+        TypeError: a dtype other than the above, maps of several dtypes, a map that is not a
+            tensor, or a target that is not a bool.
         RuntimeError: the requested back end does not run here.
     """
     maps, targets = _as_lists(logits, real)

@@ -5,7 +5,8 @@
     out[:, 4:] = one-hot labels; all zero where the label is no class
 
 Reads 8 bytes per pixel (float32 depth, uint8 labels) and writes the network's channels-last input
-once.
+once. On CPU most of the time goes into the page faults of the new result, so it depends on huge
+pages more than on the kernel.
 
 Source: input-level adaptation of GIO-Ada (arXiv 1812.05040): the generator gets image, depth and
 semantic labels concatenated.
@@ -37,29 +38,34 @@ def reference(
     """The op in plain PyTorch; arguments as for ``translation_input``."""
     exact = torch.promote_types(dtype, torch.float32)
     classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
-    one_hot = labels.unsqueeze(1) == classes
+    one_hot = labels.view(depth.shape) == classes
     parts = [image.to(exact) / 127.5 - 1, depth.to(exact), one_hot.to(exact)]
     return torch.cat(parts, dim=1).to(dtype, memory_format=torch.channels_last)
 
 
-def _check(
+def _checked(
     image: Tensor, depth: Tensor, labels: Tensor, num_classes: int, dtype: torch.dtype
-) -> None:
+) -> Tensor:
+    """Labels as [N, H, W]."""
     check_image("image", image, channels=3)
     check_dtype("image", image, (torch.uint8,))
     check_image("depth", depth, channels=1)
     check_dtype("depth", depth)
     check_device("depth", depth, "image", image)
+    labels = checked_labels(labels, "image", image)
     size = [image.shape[0], *image.shape[2:]]
     for name, found in (("depth", [depth.shape[0], *depth.shape[2:]]), ("labels", [*labels.shape])):
         if found != size:
             raise ValueError(f"{name}: N, H, W are {found}, but {size} in image")
     if depth.requires_grad:
         raise ValueError("depth requires a gradient, which this op does not have")
+    if not isinstance(num_classes, int | torch.SymInt):
+        raise TypeError(f"num_classes is {num_classes!r}, expected an integer")
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, expected at least 1")
     if dtype not in FLOATS:
         raise TypeError(f"dtype is {dtype}, expected float32, bfloat16, float16 or float64")
+    return labels
 
 
 def _fake(
@@ -104,12 +110,13 @@ def translation_input(
 
     Args:
         image: [N, 3, H, W] uint8, any memory format.
-        depth: [N, 1, H, W] encoded depth, float32, bfloat16 or float64, on the image's device.
-            Copied unchanged, including NaN.
-        labels: [N, H, W] train ids, int64 or uint8. Labels outside [0, C), such as 255, have no
-            class: all class channels are zero.
+        depth: [N, 1, H, W] encoded depth, float32, bfloat16, float16 or float64, on the image's
+            device. Copied, including NaN; only rounded to ``dtype``.
+        labels: [N, H, W] or [N, 1, H, W] train ids, int64, int32 or uint8. Labels outside [0, C),
+            such as 255, have no class: all class channels are zero.
         num_classes: C.
-        dtype: dtype of the result: float32, bfloat16, or float64, which ``reference`` computes.
+        dtype: dtype of the result: float32, bfloat16, float16, or float64, which ``reference``
+            computes.
 
     Returns:
         [N, 3 + 1 + C, H, W], channels-last; the image in [-1, 1]. Has no gradient.
@@ -117,11 +124,10 @@ def translation_input(
     Raises:
         ValueError: shapes or devices disagree, H or W is 0, ``num_classes`` is below 1, or
             ``depth`` requires a gradient.
-        TypeError: a dtype other than the above.
+        TypeError: a dtype other than the above, or ``num_classes`` is not an integer.
         RuntimeError: the requested back end does not run here.
     """
-    labels = checked_labels(labels, "image", image)
-    _check(image, depth, labels, num_classes, dtype)
+    labels = _checked(image, depth, labels, num_classes, dtype)
     backend = "reference" if dtype == torch.float64 else _op.choose(depth)
     if backend == "reference":
         return reference(image, depth, labels, num_classes, dtype)

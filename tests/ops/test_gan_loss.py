@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from gioada_fast import ops
 from gioada_fast.ops.gan_loss import GAN_LOSSES, gan_loss, reference
-from tests.op_checks import TARGETS, OpChecks, require, run
+from tests.op_checks import DTYPES, TARGETS, OpChecks, require, run
 
 
 def make(sizes, kind="lsgan", generator=False, scale=2.0):
@@ -45,11 +45,31 @@ BAD_INPUTS = {
     "target 1": (lambda x, y, r, k, g: (x, y, [True, 1], k, g), TypeError, "True, 1.*bools"),
     "scalar": (lambda x, y, r, k, g: (x, y.sum(), r, k, g), ValueError, r"logits\[1\]: \[\]"),
     "no tensor": (lambda x, y, r, k, g: (x, 3.0, r, k, g), TypeError, r"logits\[1\]: float"),
-    "int32": (lambda x, y, r, k, g: (x.int(), y.int(), r, k, g), TypeError, "torch.int32"),
+    "target float": (lambda x, y, r, k, g: (x, y, 1.0, k, g), TypeError, "real: 1.0, expected a"),
+    "target tensor": (
+        lambda x, y, r, k, g: (x, y, torch.tensor([True, False]), k, g),
+        TypeError,
+        "real: .*tensor.*expected bools",
+    ),
+    "int32": (
+        lambda x, y, r, k, g: (x.int(), y.int(), r, k, g),
+        TypeError,
+        "torch.int32, expected float32, bfloat16, float16 or float64",
+    ),
+    "complex64": (
+        lambda x, y, r, k, g: (x.cfloat(), y.cfloat(), r, k, g),
+        TypeError,
+        "torch.complex64, expected",
+    ),
     "two dtypes": (
         lambda x, y, r, k, g: (x, y.bfloat16(), r, k, g),
         TypeError,
         r"logits\[1\]: torch.bfloat16, but logits\[0\] is torch.float32",
+    ),
+    "float16 and bfloat16": (
+        lambda x, y, r, k, g: (x.half(), y.bfloat16(), r, k, g),
+        TypeError,
+        r"logits\[1\]: torch.bfloat16, but logits\[0\] is torch.float16",
     ),
     "two devices": (
         lambda x, y, r, k, g: (x, y.to("meta"), r, k, g),
@@ -127,7 +147,7 @@ def test_maps_are_independent(device):
         torch.testing.assert_close(torch.autograd.grad(w * alone[0], x)[0], grad)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_maps_may_be_views_of_one_batch(device, dtype):
     """Maps may be chunks of one tensor, which then gets the gradient."""
     both = torch.randn(4, 1, 5, 6, device=device).to(dtype).requires_grad_()
@@ -179,6 +199,28 @@ def test_nan_and_infinity_reach_the_loss(device, kind, value):
     bad[0, 0, 2, 3] = value
     losses = gan_loss([good, bad], False, kind)
     assert torch.isfinite(losses[0]) and not torch.isfinite(losses[1])
+
+
+def test_no_list_raises():
+    with pytest.raises(TypeError, match="logits: NoneType, expected a tensor or a list of tensors"):
+        gan_loss(None, True)
+
+
+def test_grad_scaler_with_float16(device):
+    """The gradient of a scaled loss is scaled in float32, and rounds to float16 once."""
+    scaler = torch.amp.GradScaler(device, init_scale=2.0**16)
+    weight = torch.full((8,), 0.5, device=device, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    x = torch.linspace(-2, 2, 8, device=device)
+    loss = gan_loss((weight * x).half(), True)
+    scaler.scale(loss[0]).backward()
+    assert loss.dtype == torch.float32 and weight.grad.isfinite().all()
+    scaler.step(optimizer)
+    scaler.update()
+    logits = (0.5 * x).half().double()
+    expected = 0.5 - (2 / 8 * (logits - 1)) * x.double()
+    torch.testing.assert_close(weight.double(), expected, rtol=1e-3, atol=1e-4)
+    assert scaler.get_scale() == 2.0**16
 
 
 def test_second_derivative_raises():

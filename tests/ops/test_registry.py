@@ -66,6 +66,55 @@ def test_back_end_that_cannot_run_raises():
         op.choose(CPU)
 
 
+@pytest.mark.parametrize("forced", [None, *ops.BACKENDS])
+def test_explanation_agrees_with_the_choice(forced):
+    """For every op: the back end that runs, or the reason that a call's error gives."""
+    with ops.backend(forced):
+        for op in ops.registered().values():
+            chosen, reasons = op.explain("cpu")
+            assert {chosen, *reasons} - {None} == set(ops.BACKENDS)
+            assert all(reasons.values())
+            if chosen is not None:
+                assert op.choose(CPU) == chosen
+            else:
+                with pytest.raises(RuntimeError) as failure:
+                    op.choose(CPU)
+                assert str(failure.value).endswith(f"cannot run: {reasons[forced]}")
+
+
+def test_reasons():
+    require("cpp", "cpu")
+    gan_loss = ops.registered()["gan_loss"]
+    with ops.backend(None):
+        chosen, reasons = gan_loss.explain("cpu")
+        assert chosen == "cpp" and reasons["reference"] == "cpp is preferred"
+        assert reasons["cuda"] == "no kernel for this op"
+        assert op.explain("cpu")[1]["cuda"] == "no kernel for cpu"
+        assert op.explain("cuda")[1]["cpp"] == "no kernel for cuda"
+        assert op.explain("mps")[0] == "reference"
+    with ops.backend("reference"):
+        assert op.explain("cpu")[1]["cpp"] == "reference is forced"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_reasons_without_a_cuda_device():
+    with ops.backend(None):
+        chosen, reasons = op.explain("cuda")
+    assert chosen is None and reasons["reference"] == "no CUDA device"
+    assert reasons["cuda"] == ops.backends()["cuda"].detail
+
+
+@pytest.mark.parametrize(
+    ("interpret", "reason"),
+    [("1", "runs only if it is forced"), ("0", "runs on cpu in its interpreter only")],
+)
+def test_reason_of_the_interpreter(interpret, reason):
+    pytest.importorskip("triton")
+    code = "from gioada_fast import ops; "
+    code += "print(ops.registered()['gan_loss'].explain('cpu')[1]['triton'])"
+    assert python(code, TRITON_INTERPRET=interpret, GIOADA_BACKEND="").startswith(reason)
+
+
 def test_environment_variable_forces_a_back_end():
     code = "from gioada_fast import ops; print(ops.registered()['upsample_cross_entropy'].choose("
     code += "__import__('torch').zeros(1)))"
@@ -92,10 +141,12 @@ with warnings.catch_warnings(record=True) as caught:
         ops.upsample_cross_entropy(torch.zeros(1, 3, 2, 2), labels)
 print([str(w.message) for w in caught if "plain PyTorch" in str(w.message)])
 print([b.name for b in ops.backends().values() if b.live])
+print(ops.registered()["gan_loss"].explain("cpu"))
 """
-    messages, live = python(code, GIOADA_BACKEND="").splitlines()
+    messages, live, explanation = python(code, GIOADA_BACKEND="").splitlines()
     assert messages.count("plain PyTorch") == 1
     assert live == "['reference']"
+    assert explanation.startswith("('reference', {'cpp': 'gioada_fast._C cannot be imported")
 
 
 def test_compiled_function_follows_the_switch():
@@ -173,6 +224,25 @@ def test_vmap_equals_a_loop():
         found = torch.vmap(lambda x: upsample_cross_entropy(x, LABELS))(logits)
         expected = torch.stack([upsample_cross_entropy(x, LABELS) for x in logits])
     assert torch.equal(found, expected)
+
+
+def test_tensor_that_escaped_from_a_transform():
+    """It still has the type Tensor, but no data: the operator unwraps it."""
+    require("cpp", "cpu")
+    escaped = []
+
+    def square(x):
+        escaped.append(x * 2)
+        return escaped[0].square().sum()
+
+    x = torch.randn(1, 1, 3, 4)
+    torch.func.grad(square)(x)
+    y = x.clone().requires_grad_()
+    with ops.backend("cpp"):
+        assert torch.equal(ops.gan_loss(escaped, True), ops.gan_loss(2 * x, True))
+        (grad,) = torch.autograd.grad(ops.gan_loss([*escaped, y], True)[1], y)
+        (expected,) = torch.autograd.grad(ops.gan_loss(y, True)[0], y)
+    assert torch.equal(grad, expected)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs Linux")

@@ -6,16 +6,17 @@ import torch.nn.functional as F
 
 from gioada_fast import ops
 from gioada_fast.ops.translation_input import reference, translation_input
-from tests.op_checks import TARGETS, OpChecks, require
+from tests.op_checks import DTYPES, TARGETS, OpChecks, require
 
 
-def make(n, classes, height, width, label_dtype=torch.uint8, dtype=torch.float32):
+def make(n, classes, height, width, label_dtype=torch.uint8, dtype=torch.float32, label_shape=None):
     """Image, depth, labels, number of classes and dtype for one case."""
     image = torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8)
     depth = torch.rand(n, 1, height, width)
     labels = torch.randint(0, classes, (n, height, width))
     labels[torch.rand(labels.shape) < 0.1] = 255
-    return image, depth, labels.to(label_dtype), classes, dtype
+    labels = labels.to(label_dtype).view(label_shape or labels.shape)
+    return image, depth, labels, classes, dtype
 
 
 SHAPES = {
@@ -31,6 +32,9 @@ SHAPES = {
     "one row": dict(n=2, classes=3, height=1, width=40),
     "one column": dict(n=2, classes=3, height=40, width=1),
     "no frame": dict(n=0, classes=3, height=4, width=5),
+    "int32 labels": dict(n=2, classes=5, height=6, width=11, label_dtype=torch.int32),
+    "labels of one channel": dict(n=2, classes=5, height=6, width=11, label_shape=(2, 1, 6, 11)),
+    "to float16": dict(n=2, classes=6, height=8, width=9, dtype=torch.float16),
     "to bfloat16": dict(n=2, classes=6, height=8, width=9, dtype=torch.bfloat16),
     "to float64": dict(n=1, classes=6, height=8, width=9, dtype=torch.float64),
 }
@@ -40,6 +44,21 @@ BAD_INPUTS = {
         lambda i, d, y, c, t: (i.float(), d, y, c, t),
         TypeError,
         "image: torch.float32, expected uint8",
+    ),
+    "image int32": (
+        lambda i, d, y, c, t: (i.int(), d, y, c, t),
+        TypeError,
+        "image: torch.int32, expected uint8",
+    ),
+    "image float16": (
+        lambda i, d, y, c, t: (i.half(), d, y, c, t),
+        TypeError,
+        "image: torch.float16, expected uint8",
+    ),
+    "image 3-D": (
+        lambda i, d, y, c, t: (i[0], d, y, c, t),
+        ValueError,
+        r"image: \[3, 5, 7\], expected \[N, 3, h, w\]",
     ),
     "image of one channel": (
         lambda i, d, y, c, t: (i[:, :1], d, y, c, t),
@@ -61,7 +80,11 @@ BAD_INPUTS = {
         ValueError,
         r"depth: N, H, W are \[1, 5, 7\]",
     ),
-    "depth int32": (lambda i, d, y, c, t: (i, d.int(), y, c, t), TypeError, "torch.int32"),
+    "depth int32": (
+        lambda i, d, y, c, t: (i, d.int(), y, c, t),
+        TypeError,
+        "depth: torch.int32, expected float32, bfloat16, float16 or float64",
+    ),
     "depth elsewhere": (
         lambda i, d, y, c, t: (i, d.to("meta"), y, c, t),
         ValueError,
@@ -82,12 +105,47 @@ BAD_INPUTS = {
         ValueError,
         r"labels: \[1, 5, 7\], expected \[N, H, W\] or \[N, 1, H, W\] with N = 2",
     ),
+    "labels of two channels": (
+        lambda i, d, y, c, t: (i, d, y[:, None].expand(-1, 2, -1, -1), c, t),
+        ValueError,
+        r"labels: \[2, 2, 5, 7\], expected \[N, H, W\] or \[N, 1, H, W\] with N = 2",
+    ),
+    "labels of one channel and other size": (
+        lambda i, d, y, c, t: (i, d, y[:, None, 1:], c, t),
+        ValueError,
+        r"labels: N, H, W are \[2, 4, 7\], but \[2, 5, 7\] in image",
+    ),
+    "labels elsewhere": (
+        lambda i, d, y, c, t: (i, d, y.to("meta"), c, t),
+        ValueError,
+        "labels: on meta, but image on cpu",
+    ),
+    "labels int16": (
+        lambda i, d, y, c, t: (i, d, y.short(), c, t),
+        TypeError,
+        "labels: torch.int16, expected int64, int32 or uint8",
+    ),
+    "labels bool": (
+        lambda i, d, y, c, t: (i, d, y.bool(), c, t),
+        TypeError,
+        "labels: torch.bool, expected int64, int32 or uint8",
+    ),
     "labels float": (
         lambda i, d, y, c, t: (i, d, y.float(), c, t),
         TypeError,
         "labels: torch.float32, expected int64, int32 or uint8",
     ),
     "no class": (lambda i, d, y, c, t: (i, d, y, 0, t), ValueError, "num_classes is 0"),
+    "half a class": (
+        lambda i, d, y, c, t: (i, d, y, 0.5, t),
+        TypeError,
+        "num_classes is 0.5, expected an integer",
+    ),
+    "dtype by name": (
+        lambda i, d, y, c, t: (i, d, y, c, "float16"),
+        TypeError,
+        "dtype is float16, expected float32, bfloat16, float16 or float64",
+    ),
     "dtype int32": (
         lambda i, d, y, c, t: (i, d, y, c, torch.int32),
         TypeError,
@@ -124,7 +182,7 @@ def device(request):
         yield device
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("target", BACKENDS)
 def test_values_are_exact(target, dtype):
     """Every byte value is rounded once and every channel is in its place."""
@@ -160,10 +218,21 @@ def test_depth_is_copied_unchanged(device):
     torch.testing.assert_close(out[:, 3:4].cpu(), depth, rtol=0, atol=0, equal_nan=True)
 
 
-def test_depth_may_have_another_dtype(device):
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_depth_beyond_float16_becomes_infinite(device):
+    """As PyTorch rounds it."""
+    image, depth, labels, _, _ = make(1, 3, 4, 5)
+    depth[0, 0, 1, 1:4] = torch.tensor([1e6, -1e6, 1e-6])
+    arguments = (x.to(device) for x in (image, depth, labels))
+    out = translation_input(*arguments, 3, torch.float16)
+    assert torch.equal(out[:, 3:4].cpu(), depth.half())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_depth_may_have_another_dtype(device, dtype):
     """The result has the requested dtype for any dtype of depth."""
     image, depth, labels, _, _ = make(1, 3, 4, 5)
-    depth = depth.to(torch.bfloat16)
+    depth = depth.to(dtype)
     out = translation_input(image.to(device), depth.to(device), labels.to(device), 3)
     assert out.dtype == torch.float32
     assert torch.equal(out[:, 3:4].cpu(), depth.float())
