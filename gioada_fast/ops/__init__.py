@@ -21,6 +21,7 @@ from gioada_fast.ops.modules import (
 )
 from gioada_fast.ops.semantic_depth_concat import semantic_depth_concat
 from gioada_fast.ops.translation_input import translation_input
+from gioada_fast.ops.upsample_argmax import upsample_argmax
 from gioada_fast.ops.upsample_confusion_matrix import upsample_confusion_matrix
 from gioada_fast.ops.upsample_cross_entropy import upsample_cross_entropy
 from gioada_fast.ops.upsample_depth_loss import upsample_depth_loss
@@ -44,6 +45,7 @@ __all__ = [
     "registered",
     "semantic_depth_concat",
     "translation_input",
+    "upsample_argmax",
     "upsample_confusion_matrix",
     "upsample_cross_entropy",
     "upsample_depth_loss",
