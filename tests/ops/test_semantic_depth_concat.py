@@ -102,7 +102,7 @@ class TestSemanticDepthConcat(OpChecks):
 
     def operator_inputs(self, backend, device):
         logits, depth, size = cast(self.small(), torch.float32, device)
-        return logits, depth, *size, True, backend
+        return logits, depth, *size, True, None, backend
 
 
 @pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)])
@@ -111,7 +111,7 @@ def test_opcheck_of_backward(target, needed):
     backend, device = require(*target)
     grad, logits = torch.randn(2, 5, 9, 13, device=device), torch.randn(2, 4, 3, 4, device=device)
     operator = torch.ops.gioada_fast.semantic_depth_concat_backward.default
-    torch.library.opcheck(operator, (grad, logits, True, *needed, backend))
+    torch.library.opcheck(operator, (grad, logits, True, None, *needed, backend))
 
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
