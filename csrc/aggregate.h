@@ -43,9 +43,12 @@ inline ScalarType scalar_type(DLDataType type) {
   const auto is = [&](Code code, int bits) { return type.code == code && type.bits == bits; };
   if (is(kFloat, 32)) return ScalarType::float32;
   if (is(kBfloat, 16)) return ScalarType::bfloat16;
+  if (is(kFloat, 16)) return ScalarType::float16;
   if (is(kInt, 64)) return ScalarType::int64;
+  if (is(kInt, 32)) return ScalarType::int32;
   if (is(kUInt, 8) || is(kBool, 8)) return ScalarType::uint8;
-  throw py::type_error("expected a tensor of float32, bfloat16, int64, uint8 or bool");
+  throw py::type_error(
+      "expected a tensor of float32, bfloat16, float16, int64, int32, uint8 or bool");
 }
 
 inline TensorView view_of(py::handle value) {
@@ -83,6 +86,17 @@ struct AnyField {
 
  private:
   static TensorView convert(py::handle value, TensorView*) { return view_of(value); }
+
+  // From the tuple of the same name in gioada_fast/ops/_bilinear.py.
+  static Axis convert(py::handle value, Axis*) {
+    const auto item = [&](int i) { return PyLong_AsLongLong(PyTuple_GET_ITEM(value.ptr(), i)); };
+    if (!PyTuple_Check(value.ptr()) || PyTuple_GET_SIZE(value.ptr()) != 5) {
+      throw py::type_error("expected an axis of five integers");
+    }
+    const Axis axis = {item(0), item(1), item(2), item(3), item(4)};
+    if (PyErr_Occurred()) throw py::error_already_set();
+    return axis;
+  }
 
   template <typename T>
   static std::vector<T> convert(py::handle value, std::vector<T>*) {

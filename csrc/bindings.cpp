@@ -81,6 +81,7 @@ enum class Isa { avx512, avx2, generic };
 bool runs_here(Isa isa) {
 #ifdef GIOADA_X86
   __builtin_cpu_init();
+  if (isa != Isa::generic && !__builtin_cpu_supports("f16c")) return false;
   if (isa == Isa::avx512) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");

@@ -12,29 +12,31 @@ namespace gioada {
 struct SemanticDepthConcat {
   TensorView logits;  // [N, C, h, w], any strides
   TensorView depth;   // [N, 1, h, w], any strides; or none
-  TensorView out;     // [N, C + 1, H, W], or [N, C, H, W] without depth; channels-last
+  Axis rows, columns;
+  TensorView out;  // [N, C + 1, H, W], or [N, C, H, W] without depth; channels-last
 
   GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
   GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
-  GIOADA_MEMBER int64_t in_height() const { return logits.shape[2]; }
-  GIOADA_MEMBER int64_t in_width() const { return logits.shape[3]; }
-  GIOADA_MEMBER int64_t height() const { return out.shape[2]; }
-  GIOADA_MEMBER int64_t width() const { return out.shape[3]; }
+  GIOADA_MEMBER int64_t in_height() const { return rows.in; }
+  GIOADA_MEMBER int64_t in_width() const { return columns.in; }
+  GIOADA_MEMBER int64_t height() const { return rows.out; }
+  GIOADA_MEMBER int64_t width() const { return columns.out; }
   GIOADA_MEMBER int64_t channels() const { return out.shape[1]; }
 };
 
 struct SemanticDepthConcatBackward {
-  TensorView grad;         // [N, C + 1, H, W], or [N, C, H, W] without depth; any strides
-  TensorView logits;       // [N, C, h, w], any strides
+  TensorView grad;    // [N, C + 1, H, W], or [N, C, H, W] without depth; any strides
+  TensorView logits;  // [N, C, h, w], any strides
+  Axis rows, columns;
   TensorView grad_logits;  // float32 [N, C, h, w], channels-last; or none: not needed
   TensorView grad_depth;   // float32 [N, 1, h, w], contiguous; or none: not needed
 
   GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
   GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
-  GIOADA_MEMBER int64_t in_height() const { return logits.shape[2]; }
-  GIOADA_MEMBER int64_t in_width() const { return logits.shape[3]; }
-  GIOADA_MEMBER int64_t height() const { return grad.shape[2]; }
-  GIOADA_MEMBER int64_t width() const { return grad.shape[3]; }
+  GIOADA_MEMBER int64_t in_height() const { return rows.in; }
+  GIOADA_MEMBER int64_t in_width() const { return columns.in; }
+  GIOADA_MEMBER int64_t height() const { return rows.out; }
+  GIOADA_MEMBER int64_t width() const { return columns.out; }
   GIOADA_MEMBER int64_t channels() const { return grad.shape[1]; }
 };
 

@@ -4,19 +4,11 @@
 
 #include "common.h"
 
-// Members of a struct have the same name in the code of every instruction set. They are always
-// inlined, so that the linker never merges those copies.
-#ifdef __CUDACC__
-#define GIOADA_MEMBER __host__ __device__ __forceinline__
-#else
-#define GIOADA_MEMBER __attribute__((always_inline)) inline
-#endif
-
 namespace gioada {
 
 // A new element type needs a name here, a line in scalar_type (aggregate.h) and one in
 // with_float_type or with_label_type. Booleans are uint8.
-enum class ScalarType : int { float32, bfloat16, int64, uint8 };
+enum class ScalarType : int { float32, bfloat16, float16, int64, int32, uint8 };
 
 constexpr int kMaxDims = 4;
 
@@ -42,7 +34,13 @@ inline namespace GIOADA_ISA {
 // Calls function(T{}) with the element type T of a floating-point tensor.
 template <typename Function>
 GIOADA_HD void with_float_type(ScalarType type, const Function& function) {
-  type == ScalarType::bfloat16 ? function(bfloat16{}) : function(float{});
+  if (type == ScalarType::bfloat16) {
+    function(bfloat16{});
+  } else if (type == ScalarType::float16) {
+    function(float16{});
+  } else {
+    function(float{});
+  }
 }
 
 #ifdef __CUDACC__
@@ -51,7 +49,13 @@ GIOADA_HD void with_float_type(ScalarType type, const Function& function) {
 // Calls function(T{}) with the element type T of labels.
 template <typename Function>
 GIOADA_HD void with_label_type(ScalarType type, const Function& function) {
-  type == ScalarType::uint8 ? function(uint8_t{}) : function(int64_t{});
+  if (type == ScalarType::uint8) {
+    function(uint8_t{});
+  } else if (type == ScalarType::int32) {
+    function(int32_t{});
+  } else {
+    function(int64_t{});
+  }
 }
 
 }  // namespace GIOADA_ISA

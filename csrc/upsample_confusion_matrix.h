@@ -1,7 +1,7 @@
 // Confusion matrix of bilinearly upsampled logits: arguments, and maths per element for
 // CPU and CUDA.
 //
-//   z[n,c,Y,X]   = bilinear(logits, align_corners = True)
+//   z[n,c,Y,X]   = bilinear(logits)
 //   counts[i, j] = number of pixels with label i and argmax_c z = j
 #pragma once
 
@@ -13,14 +13,15 @@ struct UpsampleConfusionMatrix {
   TensorView logits;  // [N, C, h, w], any strides
   TensorView labels;  // [N, H, W], contiguous
   int64_t ignore_index;
+  Axis rows, columns;
   TensorView counts;  // int64 [C, C], rows: labels, columns: predictions; the kernel adds to it
 
   GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
   GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
-  GIOADA_MEMBER int64_t in_height() const { return logits.shape[2]; }
-  GIOADA_MEMBER int64_t in_width() const { return logits.shape[3]; }
-  GIOADA_MEMBER int64_t height() const { return labels.shape[1]; }
-  GIOADA_MEMBER int64_t width() const { return labels.shape[2]; }
+  GIOADA_MEMBER int64_t in_height() const { return rows.in; }
+  GIOADA_MEMBER int64_t in_width() const { return columns.in; }
+  GIOADA_MEMBER int64_t height() const { return rows.out; }
+  GIOADA_MEMBER int64_t width() const { return columns.out; }
 };
 
 inline namespace GIOADA_ISA {

@@ -1,7 +1,7 @@
 // Cross-entropy of bilinearly upsampled logits: arguments, and maths per element for
 // CPU and CUDA.
 //
-//   z[n,c,Y,X] = bilinear(logits, align_corners = True)
+//   z[n,c,Y,X] = bilinear(logits)
 //   loss       = sum_valid weight[y] (logsumexp_c z - z[y]) / sum_valid weight[y]
 //   dloss/dz_c = weight[y] (softmax_c - [c = y]) / sum_valid weight[y]
 #pragma once
@@ -15,15 +15,16 @@ struct UpsampleCrossEntropy {
   TensorView labels;  // [N, H, W], contiguous
   TensorView weight;  // float32 [C], or none: all ones
   int64_t ignore_index;
+  Axis rows, columns;
   TensorView loss;  // float32 []
   TensorView grad;  // float32 [N, C, h, w], channels-last; or none: not needed
 
   GIOADA_MEMBER int64_t batch() const { return logits.shape[0]; }
   GIOADA_MEMBER int64_t classes() const { return logits.shape[1]; }
-  GIOADA_MEMBER int64_t in_height() const { return logits.shape[2]; }
-  GIOADA_MEMBER int64_t in_width() const { return logits.shape[3]; }
-  GIOADA_MEMBER int64_t height() const { return labels.shape[1]; }
-  GIOADA_MEMBER int64_t width() const { return labels.shape[2]; }
+  GIOADA_MEMBER int64_t in_height() const { return rows.in; }
+  GIOADA_MEMBER int64_t in_width() const { return columns.in; }
+  GIOADA_MEMBER int64_t height() const { return rows.out; }
+  GIOADA_MEMBER int64_t width() const { return columns.out; }
 };
 
 inline namespace GIOADA_ISA {

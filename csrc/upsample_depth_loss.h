@@ -1,7 +1,7 @@
 // L1 or berHu loss of bilinearly upsampled depth: arguments, and maths per element for
 // CPU and CUDA.
 //
-//   e[n,Y,X] = bilinear(depth, align_corners = True) - target
+//   e[n,Y,X] = bilinear(depth) - target
 //   loss     = sum_valid f(e) / number of valid pixels
 //   L1       : f(e) = |e|
 //   berHu    : f(e) = |e| up to c, (e^2 + c^2) / 2c above; c = max_valid |e| / 5, a constant in the
@@ -25,15 +25,16 @@ struct UpsampleDepthLoss {
   TensorView target;  // [N, 1, H, W], contiguous
   TensorView valid;   // bool [N, 1, H, W], contiguous; or none: all are valid
   DepthLossKind kind;
+  Axis rows, columns;
   TensorView loss;  // float32 []
   TensorView grad;  // float32 [N, 1, h, w], contiguous; or none: not needed
 
   GIOADA_MEMBER bool berhu() const { return kind == DepthLossKind::berhu; }
   GIOADA_MEMBER int64_t batch() const { return depth.shape[0]; }
-  GIOADA_MEMBER int64_t in_height() const { return depth.shape[2]; }
-  GIOADA_MEMBER int64_t in_width() const { return depth.shape[3]; }
-  GIOADA_MEMBER int64_t height() const { return target.shape[2]; }
-  GIOADA_MEMBER int64_t width() const { return target.shape[3]; }
+  GIOADA_MEMBER int64_t in_height() const { return rows.in; }
+  GIOADA_MEMBER int64_t in_width() const { return columns.in; }
+  GIOADA_MEMBER int64_t height() const { return rows.out; }
+  GIOADA_MEMBER int64_t width() const { return columns.out; }
 };
 
 inline namespace GIOADA_ISA {

@@ -1,5 +1,6 @@
 """Shared by all tests: skips GPU tests without a GPU, and counts the cases of the ops."""
 
+import collections
 import os
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def emulated_cuda(request):
         yield
 
 
-op_cases: set[tuple[str, str, str, str]] = set()
+op_cases: set[tuple[str, str, str, bool | None, str]] = set()
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -54,7 +55,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def count_case():
-    """Call with (op, back end, dtype, shape) for each case that is compared with float64."""
+    """Call with (op, back end, dtype, align_corners, shape) for each case compared with float64."""
     return lambda *case: op_cases.add(case)
 
 
@@ -66,9 +67,17 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    if op_cases:
-        names = {case[0] for case in op_cases}
-        terminalreporter.write_line(
-            f"{len(op_cases)} cases (op, back end, dtype, shape) of {len(names)} ops "
-            "within twice eager's error, against float64"
-        )
+    if not op_cases:
+        return
+    write = terminalreporter.write_line
+    write(f"{len(op_cases)} cases of the ops within twice eager's error, against float64:")
+    of_dtype = collections.Counter((op, target, dtype) for op, target, dtype, _, _ in op_cases)
+    aligned = collections.Counter(
+        (op, target) for op, target, _, align_corners, _ in op_cases if align_corners is False
+    )
+    for op, target in sorted({case[:2] for case in op_cases}):
+        counts = [
+            f"{dtype.removeprefix('torch.')} {of_dtype[op, target, dtype]}"
+            for dtype in sorted({case[2] for case in op_cases})
+        ]
+        write(f"  {op:26} {target:12} {', '.join(counts)}; half pixels {aligned[op, target]}")

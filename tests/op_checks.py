@@ -6,6 +6,7 @@ plus a few float32 roundings of the largest value. An op with other results, suc
 overrides ``assert_right``.
 """
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -21,7 +22,7 @@ TARGETS = [  # back end, device
     pytest.param(("triton", "cuda"), id="triton-gpu", marks=pytest.mark.gpu),
     pytest.param(("cuda", "cuda"), id="cuda-gpu", marks=pytest.mark.gpu),
 ]
-DTYPES = [torch.float32, torch.bfloat16]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def require(backend: str, device: str, op: str | None = None) -> tuple[str, str]:
@@ -106,6 +107,8 @@ class OpChecks:
         fused: the public function; it returns a single tensor.
         reference: the same function in plain PyTorch.
         shapes: id of a case -> argument of ``inputs``.
+        options: id of a case -> keyword arguments of both functions, for cases that have any.
+        alignments: values of ``align_corners`` that are tested; (None,) for an op without it.
         interpreted: ids of the cases that are small enough for Triton's interpreter.
         bad_inputs: id -> (function that changes the inputs, exception, part of its message).
     """
@@ -114,6 +117,8 @@ class OpChecks:
     fused: Callable
     reference: Callable
     shapes: dict[str, object]
+    options: dict[str, dict[str, object]] = {}  # noqa: RUF012 (subclasses replace it)
+    alignments: tuple[bool | None, ...] = (None,)
     interpreted: tuple[str, ...] = ()
     bad_inputs: dict[str, tuple[Callable, type[Exception], str]]
 
@@ -121,9 +126,21 @@ class OpChecks:
         """Positional arguments for a case: float32 on CPU, requires_grad set for gradients."""
         raise NotImplementedError
 
-    def assert_right(self, inputs: tuple, roundoff: float = 0.0) -> None:
+    def assert_right(
+        self, fused: Callable, reference: Callable, inputs: tuple, roundoff: float = 0.0
+    ) -> None:
         """Compare the results for these inputs with float64; see the top of this file."""
-        assert_as_good_as_eager(self.fused, self.reference, inputs, roundoff)
+        assert_as_good_as_eager(fused, reference, inputs, roundoff)
+
+    def case(
+        self, shape_id: str = "small", align_corners: bool | None = None
+    ) -> tuple[Callable, Callable]:
+        """``fused`` and ``reference`` with the keyword arguments of a case."""
+        keywords = dict(self.options.get(shape_id, {}))
+        if align_corners is not None:
+            keywords["align_corners"] = align_corners
+        bind = functools.partial
+        return bind(self.fused, **keywords), bind(self.reference, **keywords)
 
     def small(self) -> tuple:
         """Inputs for tests that need only one case."""
@@ -138,19 +155,24 @@ class OpChecks:
         cls = metafunc.cls
         if "shape_id" in metafunc.fixturenames:
             metafunc.parametrize("shape_id", list(cls.shapes))
+        if "align_corners" in metafunc.fixturenames:
+            names = {None: "", True: "aligned corners", False: "half pixels"}
+            metafunc.parametrize("align_corners", cls.alignments, ids=names.get)
         if "bad_id" in metafunc.fixturenames:
             metafunc.parametrize("bad_id", list(cls.bad_inputs))
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("target", TARGETS)
-    def test_as_good_as_eager(self, target, dtype, shape_id, count_case):
+    def test_as_good_as_eager(self, target, dtype, align_corners, shape_id, count_case):
         backend, device = require(*target, self.name)
         if target == ("triton", "cpu") and shape_id not in self.interpreted:
             pytest.skip("too large for Triton's interpreter")
         inputs = cast(self.seeded(shape_id), dtype, device)
         with ops.backend(backend):
-            self.assert_right(inputs, roundoff_of(target, dtype))
-        count_case(self.name, f"{backend} on {device}", str(dtype), shape_id)
+            self.assert_right(
+                *self.case(shape_id, align_corners), inputs, roundoff_of(target, dtype)
+            )
+        count_case(self.name, f"{backend} on {device}", str(dtype), align_corners, shape_id)
 
     @pytest.mark.parametrize("target", TARGETS)
     def test_any_memory_format(self, target):
@@ -158,10 +180,11 @@ class OpChecks:
         backend, device = require(*target, self.name)
         inputs = cast(self.small(), torch.float32, device)
         with ops.backend(backend):
-            expected = run(self.fused, inputs)
+            fused, _ = self.case()
+            expected = run(fused, inputs)
             for layout in (_channels_last, _transposed, _sliced):
                 changed = tuple(layout(x) if isinstance(x, Tensor) else x for x in inputs)
-                found = run(self.fused, changed)
+                found = run(fused, changed)
                 assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
                 for f in found:
                     assert f.dim() != 4 or f.is_contiguous(memory_format=torch.channels_last)
@@ -180,16 +203,17 @@ class OpChecks:
         threads = torch.get_num_threads()
         try:
             with ops.backend(backend):
-                expected = run(self.fused, inputs)
+                fused, _ = self.case(shape_id)
+                expected = run(fused, inputs)
                 for count in counts:
                     torch.set_num_threads(count)
-                    found = run(self.fused, inputs)
+                    found = run(fused, inputs)
                     assert all(torch.equal(f, e) for f, e in zip(found, expected, strict=True))
         finally:
             torch.set_num_threads(threads)
 
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-    def test_every_instruction_set(self, dtype, shape_id, count_case):
+    def test_every_instruction_set(self, dtype, align_corners, shape_id, count_case):
         require("cpp", "cpu")
         from gioada_fast import _C
 
@@ -198,10 +222,10 @@ class OpChecks:
             before = _C.use_instruction_set(isa)
             try:
                 with ops.backend("cpp"):
-                    self.assert_right(inputs)
+                    self.assert_right(*self.case(shape_id, align_corners), inputs)
             finally:
                 _C.use_instruction_set(before)
-            count_case(self.name, f"cpp {isa}", str(dtype), shape_id)
+            count_case(self.name, f"cpp {isa}", str(dtype), align_corners, shape_id)
 
     @pytest.mark.parametrize("target", TARGETS)
     def test_without_gradient(self, target):

@@ -48,15 +48,13 @@ struct Bands {
   }
 };
 
-// Bands of rows of cells, for an input of in_height rows that is resized to `height` pixel rows.
+// Bands of rows of cells, for an image whose rows are resized as `axis` says.
 struct CellBands : Bands {
   int64_t max_pixel_rows;  // in one band
 
-  CellBands(int64_t batch, int64_t in_height, int64_t height)
-      : Bands(batch, cell_count(in_height)), max_pixel_rows(0) {
+  CellBands(int64_t batch, const Axis& axis) : Bands(batch, axis.cells()), max_pixel_rows(0) {
     for (int64_t band = 0; band < in_image; ++band) {
-      const int64_t pixel_rows =
-          cell_begin(end(band), in_height, height) - cell_begin(begin(band), in_height, height);
+      const int64_t pixel_rows = axis.begin_of(end(band)) - axis.begin_of(begin(band));
       if (pixel_rows > max_pixel_rows) max_pixel_rows = pixel_rows;
     }
   }

@@ -1,4 +1,4 @@
-// Bilinear resizing (align_corners = True) of an input row to strips of kLanes pixel columns, and
+// Bilinear resizing of an input row to strips of kLanes pixel columns, and
 // its transpose. A pixel row between two resized input rows costs one fused multiply-add per class
 // and vector.
 #pragma once
@@ -20,15 +20,15 @@ struct Strip {
 // All strips of a row. They are the same for every row and image, so a kernel builds them once.
 class Strips {
  public:
-  Strips(int64_t in, int64_t out)
-      : count_((out + kLanes - 1) / kLanes), strips_(count_), weights_(size_of(in, out)) {
+  explicit Strips(const Axis& axis)
+      : count_((axis.out + kLanes - 1) / kLanes), strips_(count_), weights_(size_of(axis)) {
     float* next = weights_.get();
     for (int64_t s = 0; s < count_; ++s) {
       const int64_t begin = s * kLanes;
-      const int64_t end = begin + kLanes < out ? begin + kLanes : out;
+      const int64_t end = begin + kLanes < axis.out ? begin + kLanes : axis.out;
       Strip& strip = strips_[s];
-      strip.first = cell_of(begin, in, out);
-      strip.span = span_of(begin, end, in, out);
+      strip.first = axis.cell_of(begin);
+      strip.span = span_of(begin, end, axis);
       const int64_t padded = round_up(strip.span, kLanes);
       strip.to_pixels = next;
       strip.to_inputs = next + strip.span * kLanes;
@@ -36,8 +36,8 @@ class Strips {
       for (float* p = strip.to_pixels; p != next; ++p) *p = 0.f;  // lanes beyond the image stay 0
       for (int64_t x = begin; x < end; ++x) {
         const int64_t lane = x - begin;
-        const int64_t cell = cell_of(x, in, out);
-        const float frac_x = frac_of(x, cell, in, out);
+        const int64_t cell = axis.cell_of(x);
+        const float frac_x = axis.frac_of(x, cell);
         const int64_t column = cell - strip.first;
         strip.to_pixels[column * kLanes + lane] = 1.f - frac_x;
         strip.to_inputs[lane * padded + column] = 1.f - frac_x;
@@ -53,16 +53,16 @@ class Strips {
   const Strip& operator[](int64_t s) const { return strips_[s]; }
 
  private:
-  static int64_t span_of(int64_t begin, int64_t end, int64_t in, int64_t out) {
-    const int64_t last = cell_of(end - 1, in, out) + 1;
-    return (last < in ? last : in - 1) - cell_of(begin, in, out) + 1;
+  static int64_t span_of(int64_t begin, int64_t end, const Axis& axis) {
+    const int64_t last = axis.cell_of(end - 1) + 1;
+    return (last < axis.in ? last : axis.in - 1) - axis.cell_of(begin) + 1;
   }
 
-  static int64_t size_of(int64_t in, int64_t out) {
+  static int64_t size_of(const Axis& axis) {
     int64_t size = 0;
-    for (int64_t begin = 0; begin < out; begin += kLanes) {
-      const int64_t end = begin + kLanes < out ? begin + kLanes : out;
-      const int64_t span = span_of(begin, end, in, out);
+    for (int64_t begin = 0; begin < axis.out; begin += kLanes) {
+      const int64_t end = begin + kLanes < axis.out ? begin + kLanes : axis.out;
+      const int64_t span = span_of(begin, end, axis);
       size += (span + round_up(span, kLanes)) * kLanes;
     }
     return size;

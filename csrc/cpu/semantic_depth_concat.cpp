@@ -82,8 +82,8 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
     int64_t row = -2;  // the input row above
     for (int64_t y = begin; y < end; ++y) {
       const int64_t before = row;
-      row = cell_of(y, h, op.height());
-      const float frac_y = frac_of(y, row, h, op.height());
+      row = op.rows.cell_of(y);
+      const float frac_y = op.rows.frac_of(y, row);
       for (int64_t s = first; s < last; ++s) {
         Cell& cell = cells[s - first];
         if (row != before) {
@@ -114,7 +114,7 @@ void run(const SemanticDepthConcat& op, int threads) {
   const int64_t tasks = op.batch() * parts;
   const int workers = worker_count(threads, tasks);
   const int64_t scratch_size = (3 * kStrips + 3) * round_up(channels, kLanes) * kLanes;
-  const Strips strips(op.in_width(), op.width());
+  const Strips strips(op.columns);
   const Buffer<float> memory(workers * scratch_size);
   prefer_huge_pages(op.out.data, op.batch() * op.height() * op.width() * channels * sizeof(T));
   // Threads start far apart, because two that fault in the same new page would both clear it.
@@ -201,10 +201,10 @@ void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, 
       interpolate_row(std::min(cell + 1, h - 1), strip, s.cell.below);
       fill_step(classes, s.cell);
       std::memset(s.grad_below, 0, tile * sizeof(float));
-      const int64_t y_end = cell_begin(cell + 1, h, op.height());
-      for (int64_t y = cell_begin(cell, h, op.height()); y < y_end; ++y) {
+      const int64_t y_end = op.rows.begin_of(cell + 1);
+      for (int64_t y = op.rows.begin_of(cell); y < y_end; ++y) {
         read_gradient(grad + y * gs[2] + x * gs[3], gs[1], gs[3], channels, count, s);
-        pixel_row(classes, channels, frac_of(y, cell, h, op.height()), s);
+        pixel_row(classes, channels, op.rows.frac_of(y, cell), s);
       }
       scatter(s.grad_above, channels, strip, rows + (cell - first) * row_size, row_stride);
       std::swap(s.grad_above, s.grad_below);
@@ -219,14 +219,14 @@ void run(const SemanticDepthConcatBackward& op, int threads) {
   const int64_t h = op.in_height(), w = op.in_width(), row_stride = w + kLanes;
   const int64_t classes = op.grad_logits ? op.classes() : 0;
   const int64_t channels = op.channels() - op.classes() + classes;
-  const Bands bands(op.batch(), cell_count(h));
+  const Bands bands(op.batch(), op.rows.cells());
   const int64_t row_size = channels * row_stride;
   const int64_t band_size = (bands.band_rows + 1) * row_size;
 
   const int64_t tile = round_up(channels, kLanes) * kLanes;
   const int64_t scratch_size = 9 * tile;
   const int workers = worker_count(threads, bands.total);
-  const Strips strips(op.in_width(), op.width());
+  const Strips strips(op.columns);
   const Buffer<float> memory(workers * scratch_size);
   const Buffer<float> rows(bands.total * band_size);
   parallel_for(bands.total, workers, [&](int64_t band, int thread) {

@@ -64,6 +64,19 @@ static inline Floats load_unaligned(const bfloat16* p, int64_t count = kLanes) {
   return (Floats)(__builtin_convertvector(halves, Words) << 16);
 }
 
+static inline Floats load_unaligned(const float16* p, int64_t count = kLanes) {
+  const Halves halves = load_bytes<Halves>(p, count * sizeof *p);
+#if defined(__AVX512F__)
+  return (Floats)_mm512_cvtph_ps((__m256i)halves);
+#elif defined(__F16C__)
+  return (Floats)_mm256_cvtph_ps((__m128i)halves);
+#else
+  Floats result;
+  for (int lane = 0; lane < kLanes; ++lane) result[lane] = to_float(float16{halves[lane]});
+  return result;
+#endif
+}
+
 static inline void store_unaligned(float* p, Floats value, int64_t count = kLanes) {
   store_bytes(p, value, count * sizeof *p);
 }
@@ -73,6 +86,18 @@ static inline void store_unaligned(bfloat16* p, Floats value, int64_t count = kL
   const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const Words result = value == value ? rounded : (bits >> 16) | 0x40;
   store_bytes(p, __builtin_convertvector(result, Halves), count * sizeof *p);
+}
+
+static inline void store_unaligned(float16* p, Floats value, int64_t count = kLanes) {
+#if defined(__AVX512F__)
+  const Halves halves = (Halves)_mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__F16C__)
+  const Halves halves = (Halves)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+#else
+  Halves halves;
+  for (int lane = 0; lane < kLanes; ++lane) halves[lane] = to_float16(value[lane]).bits;
+#endif
+  store_bytes(p, halves, count * sizeof *p);
 }
 
 static inline Floats broadcast(float value) { return value - Floats{}; }

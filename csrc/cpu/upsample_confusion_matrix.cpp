@@ -91,10 +91,10 @@ template <typename T>
 int32_t predict_pixel(const UpsampleConfusionMatrix& op,
                       const T* image,  // [C, h, w] with the strides of op.logits
                       int64_t y, int64_t x) {
-  const int64_t row = cell_of(y, op.in_height(), op.height());
-  const int64_t column = cell_of(x, op.in_width(), op.width());
-  const float frac_y = frac_of(y, row, op.in_height(), op.height());
-  const float frac_x = frac_of(x, column, op.in_width(), op.width());
+  const int64_t row = op.rows.cell_of(y);
+  const int64_t column = op.columns.cell_of(x);
+  const float frac_y = op.rows.frac_of(y, row);
+  const float frac_x = op.columns.frac_of(x, column);
   const T* corner = image + row * op.logits.strides[2] + column * op.logits.strides[3];
   const int64_t right = op.in_width() > 1 ? op.logits.strides[3] : 0;
   const int64_t down = op.in_height() > 1 ? op.logits.strides[2] : 0;
@@ -120,7 +120,7 @@ void predict(const UpsampleConfusionMatrix& op, const Strips& strips,
   const int64_t h = op.in_height(), pitch = round_up(op.width(), kLanes);
   float frac_y[kBlockRows];  // weight of the input row below
   for (int64_t y = begin; y < end; ++y) {
-    frac_y[y - begin] = frac_of(y, cell_of(y, h, op.height()), h, op.height());
+    frac_y[y - begin] = op.rows.frac_of(y, op.rows.cell_of(y));
   }
   for (int64_t strip = 0; strip < strips.count(); ++strip) {
     const auto interpolate_row = [&](int64_t row, float* out) {
@@ -129,7 +129,7 @@ void predict(const UpsampleConfusionMatrix& op, const Strips& strips,
     };
     int64_t row_below = -1;
     for (int64_t y = begin; y < end;) {
-      const int64_t cell = cell_of(y, h, op.height()), next = cell_begin(cell + 1, h, op.height());
+      const int64_t cell = op.rows.cell_of(y), next = op.rows.begin_of(cell + 1);
       const int64_t stop = next < end ? next : end;
       if (cell == row_below) {
         float* passed = s.above;
@@ -213,7 +213,7 @@ int64_t run(const UpsampleConfusionMatrix& op, int threads) {
   const int64_t matrix = op.classes() <= kMaxCopiedClasses ? (op.classes() + 1) * op.classes() : 0;
   const int64_t copies = matrix > 0 ? workers * kCopies : 0;
 
-  const Strips strips(op.in_width(), op.width());
+  const Strips strips(op.columns);
   const Buffer<float> memory(workers * scratch_size);
   const Buffer<int64_t> counts(copies * matrix);
   const Buffer<int64_t> wrong_labels(tasks);

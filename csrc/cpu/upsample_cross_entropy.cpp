@@ -145,7 +145,7 @@ Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, 
     interpolate(image + row * op.logits.strides[2], op.logits.strides[1], op.logits.strides[3],
                 classes, strip, out);
   };
-  const int64_t begin = cell_begin(first, h, op.height()), end = cell_begin(last, h, op.height());
+  const int64_t begin = op.rows.begin_of(first), end = op.rows.begin_of(last);
   Sums sums = {0., 0., -1};
   with_label_type(op.labels.type, [&](auto label) {
     sums.wrong_label = read_labels<decltype(label)>(op, n, begin, end, padded_width, s);
@@ -168,11 +168,11 @@ Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, 
         store(s.step + i, load(s.below + i) - load(s.above + i));
       }
       if (kGrad) std::memset(s.grad_below, 0, tile * sizeof(float));
-      const int64_t y_end = cell_begin(cell + 1, h, op.height());
+      const int64_t y_end = op.rows.begin_of(cell + 1);
       Floats loss = Floats{};
-      for (int64_t y = cell_begin(cell, h, op.height()); y < y_end;) {
+      for (int64_t y = op.rows.begin_of(cell); y < y_end;) {
         float frac_y[kRowsAtOnce];
-        for (int64_t r = 0; r < kRowsAtOnce; ++r) frac_y[r] = frac_of(y + r, cell, h, op.height());
+        for (int64_t r = 0; r < kRowsAtOnce; ++r) frac_y[r] = op.rows.frac_of(y + r, cell);
         const int64_t at = (y - begin) * padded_width + x * kLanes;
         const int32_t* labels = s.label + at;
         const float* weights = s.weight + at;
@@ -218,14 +218,14 @@ template <typename T>
 int64_t run(const UpsampleCrossEntropy& op, int threads) {
   const bool wants_grad(op.grad);
   const int64_t h = op.in_height(), row = op.in_width() * op.classes();
-  const CellBands bands(op.batch(), h, op.height());
+  const CellBands bands(op.batch(), op.rows);
   const int64_t tile = op.classes() * kLanes;
   const int64_t pixels = round_up(bands.max_pixel_rows * round_up(op.width(), kLanes), kLanes);
   const int64_t grad_rows = wants_grad ? (bands.band_rows + 1) * (row + op.classes() * kLanes) : 0;
   const int64_t scratch_size = round_up((5 + kRowsAtOnce) * tile + 2 * pixels + grad_rows, 16);
   const int workers = worker_count(threads, bands.total);
 
-  const Strips strips(op.in_width(), op.width());
+  const Strips strips(op.columns);
   const Buffer<float> memory(workers * scratch_size);
   const Buffer<float> borders(wants_grad ? bands.total * row : 0);
   const Buffer<Sums> sums(bands.total);

@@ -61,11 +61,11 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
   constexpr bool kGrad = kPass == Pass::gradient;
   const int64_t h = op.in_height();
   const int64_t row_bytes = strips.count() * kLanes * sizeof(float);
-  const int64_t begin = cell_begin(first, h, op.height());
+  const int64_t begin = op.rows.begin_of(first);
   for (int64_t cell = first; cell < last; ++cell) {
-    const int64_t y_end = cell_begin(cell + 1, h, op.height());
-    for (int64_t y = cell_begin(cell, h, op.height()); y < y_end; ++y) {
-      s.frac_y[y - begin] = frac_of(y, cell, h, op.height());
+    const int64_t y_end = op.rows.begin_of(cell + 1);
+    for (int64_t y = op.rows.begin_of(cell); y < y_end; ++y) {
+      s.frac_y[y - begin] = op.rows.frac_of(y, cell);
     }
   }
 
@@ -78,8 +78,8 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
   }
   for (int64_t cell = first; cell < last; ++cell) {
     interpolate_row(op, n, cell + 1 < h ? cell + 1 : cell, strips, s.below);
-    const int64_t y_begin = cell_begin(cell, h, op.height());
-    const int64_t rows = cell_begin(cell + 1, h, op.height()) - y_begin;
+    const int64_t y_begin = op.rows.begin_of(cell);
+    const int64_t rows = op.rows.begin_of(cell + 1) - y_begin;
     const float* frac_y = s.frac_y + (y_begin - begin);
     Floats row_loss = Floats{};
     Ints row_valid = Ints{};
@@ -142,8 +142,8 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
 template <typename T>
 void run(const UpsampleDepthLoss& op, int threads) {
   const bool wants_grad(op.grad);
-  const Strips strips(op.in_width(), op.width());
-  const CellBands bands(op.batch(), op.in_height(), op.height());
+  const Strips strips(op.columns);
+  const CellBands bands(op.batch(), op.rows);
   const int64_t padded_width = strips.count() * kLanes;
   const int64_t pitch = op.in_width() + kLanes;  // `scatter` writes whole vectors
   const int64_t band_grad = wants_grad ? (bands.band_rows + 1) * pitch : 0;

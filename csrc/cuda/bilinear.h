@@ -1,6 +1,8 @@
 // Shared by the CUDA kernels that resize bilinearly.
 #pragma once
 
+#include <algorithm>
+
 #include "cuda/launch.h"
 #include "tensor_view.h"
 
@@ -47,6 +49,15 @@ __device__ __forceinline__ Corners<T> corners_of(const TensorView& x, int64_t n,
   return corners;
 }
 
+// Largest number of output points in a cell. Those that lie beyond the input count to the first and
+// to the last cell.
+inline int64_t widest_cell(const Axis& axis) {
+  const int64_t last = axis.cells() - 1;
+  const int64_t inner = axis.step > 0 ? divide_up(axis.unit, axis.step) : 0;
+  const int64_t at_ends = std::max(axis.begin_of(1), axis.out - axis.begin_of(last));
+  return std::max({at_ends, std::min(inner, axis.out), int64_t(1)});
+}
+
 // Splits an image into strips: adjacent cells of one row of cells, with all their pixels.
 struct CellStrips {
   int64_t cells;      // per strip
@@ -56,17 +67,14 @@ struct CellStrips {
 };
 
 // Chooses as many cells per strip as fit into `threads` pixel columns, but at least one.
-inline CellStrips cell_strips(int64_t batch, int64_t in_height, int64_t in_width, int64_t width,
+inline CellStrips cell_strips(int64_t batch, const Axis& rows, const Axis& columns,
                               int64_t threads) {
-  const int64_t cells = cell_count(in_width);
-  const bool one_cell = in_width == 1 || width == 1;
-  // The last cell has one more pixel column: it includes both of its ends.
-  const int64_t widest = one_cell ? width : divide_up(width - 1, cells) + 1;
+  const int64_t cells = columns.cells(), widest = widest_cell(columns);
   CellStrips strips;
   strips.cells = widest < threads ? threads / widest : 1;
   if (strips.cells > cells) strips.cells = cells;
   strips.in_row = divide_up(cells, strips.cells);
-  strips.cell_rows = cell_count(in_height);
+  strips.cell_rows = rows.cells();
   strips.total = batch * strips.cell_rows * strips.in_row;
   return strips;
 }
@@ -78,17 +86,16 @@ struct StripCells {
 };
 
 __device__ __forceinline__ StripCells cells_of(const CellStrips& strips, int64_t strip,
-                                               int64_t in_height, int64_t in_width, int64_t height,
-                                               int64_t width) {
+                                               const Axis& rows, const Axis& columns) {
   StripCells at;
   at.n = strip / (strips.cell_rows * strips.in_row);
   at.cell_row = strip / strips.in_row % strips.cell_rows;
   at.first = strip % strips.in_row * strips.cells;
-  at.last = min(at.first + strips.cells, cell_count(in_width));
-  at.x_begin = cell_begin(at.first, in_width, width);
-  at.x_end = cell_begin(at.last, in_width, width);
-  at.y_begin = cell_begin(at.cell_row, in_height, height);
-  at.y_end = cell_begin(at.cell_row + 1, in_height, height);
+  at.last = min(at.first + strips.cells, columns.cells());
+  at.x_begin = columns.begin_of(at.first);
+  at.x_end = columns.begin_of(at.last);
+  at.y_begin = rows.begin_of(at.cell_row);
+  at.y_end = rows.begin_of(at.cell_row + 1);
   return at;
 }
 

@@ -13,12 +13,10 @@ namespace cuda {
 __device__ __forceinline__ float gather_point(const float* grads,    // [columns of the chunk]
                                               const float* fracs_x,  // [columns of the chunk]
                                               const StripCells& at, int64_t chunk, int point,
-                                              int points, int64_t in_width, int64_t width) {
-  const int64_t from =
-      max(cell_begin(at.first + point - 1, in_width, width), max(chunk, at.x_begin));
-  const int64_t middle = cell_begin(at.first + point, in_width, width);
-  const int64_t to =
-      point < points - 1 ? cell_begin(at.first + point + 1, in_width, width) : middle;
+                                              int points, const Axis& columns) {
+  const int64_t from = max(columns.begin_of(at.first + point - 1), max(chunk, at.x_begin));
+  const int64_t middle = columns.begin_of(at.first + point);
+  const int64_t to = point < points - 1 ? columns.begin_of(at.first + point + 1) : middle;
   const int64_t stop = min(to, min(at.x_end, chunk + blockDim.x));
   float sum = 0.f;
   for (int64_t px = from; px < stop; ++px) {

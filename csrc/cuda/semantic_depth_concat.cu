@@ -58,8 +58,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
   if (warp_x >= op.width()) return;
   const int pixels = static_cast<int>(min(static_cast<int64_t>(kWarp), op.width() - warp_x));
   const int64_t x = min(warp_x + lane, op.width() - 1);
-  const int64_t cell_x = cell_of(x, op.in_width(), op.width());
-  const float frac_x = frac_of(x, cell_x, op.in_width(), op.width());
+  const int64_t cell_x = op.columns.cell_of(x);
+  const float frac_x = op.columns.frac_of(x, cell_x);
   const int classes = static_cast<int>(op.classes());
   const int64_t channels = op.channels();
   float* tile = tiles[threadIdx.x / kWarp];
@@ -74,8 +74,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
     int64_t cell_y = 0, cell_end = 0;
     for (int64_t y = y_begin; y < y_end; ++y) {
       if (y == y_begin || y >= cell_end) {
-        cell_y = cell_of(y, op.in_height(), op.height());
-        cell_end = cell_begin(cell_y + 1, op.in_height(), op.height());
+        cell_y = op.rows.cell_of(y);
+        cell_end = op.rows.begin_of(cell_y + 1);
         corners = corners_of<T>(op.logits, n, cell_y, cell_x);
 #pragma unroll
         for (int c = 0; c < kClasses; ++c) {
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const SemanticDepthCo
               .interpolate(0, frac_x, &depth_above, &depth_step);
         }
       }
-      const float frac_y = frac_of(y, cell_y, op.in_height(), op.height());
+      const float frac_y = op.rows.frac_of(y, cell_y);
       float z[kClasses];
       float largest = -INFINITY;
 #pragma unroll
@@ -143,8 +143,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ float fracs_x[kThreads];
   constexpr bool kGroups = kClasses > kFewClasses;  // there may be more than one group
   const int64_t strip = blockIdx.x;
-  const StripCells at =
-      cells_of(strips, strip, op.in_height(), op.in_width(), op.height(), op.width());
+  const StripCells at = cells_of(strips, strip, op.rows, op.columns);
   const int64_t* gs = op.grad.strides;
   const T* grad = op.grad.as<const T>() + at.n * gs[0];
   const bool planar = gs[3] < gs[1];  // in memory, pixels are closer to each other than channels
@@ -160,8 +159,8 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t x = chunk + threadIdx.x, warp_x = x - lane;
     const bool inside = x < at.x_end;
     const int inside_warp = static_cast<int>(min(int64_t(kWarp), at.x_end - warp_x));
-    const int64_t cell = inside ? cell_of(x, op.in_width(), op.width()) : at.first;
-    const float frac_x = inside ? frac_of(x, cell, op.in_width(), op.width()) : 0.f;
+    const int64_t cell = inside ? op.columns.cell_of(x) : at.first;
+    const float frac_x = inside ? op.columns.frac_of(x, cell) : 0.f;
     const Corners<T> corners = corners_of<T>(op.logits, at.n, at.cell_row, cell);
 
     for (int group = 0; group == 0 || group < classes; group += kClasses) {
@@ -178,7 +177,7 @@ __global__ void __launch_bounds__(kThreads)
         if (c < members) corners.interpolate(group + c, frac_x, &above[c], &step[c]);
       }
       for (int64_t y = at.y_begin; y < at.y_end; ++y) {
-        const float frac_y = frac_of(y, at.cell_row, op.in_height(), op.height());
+        const float frac_y = op.rows.frac_of(y, at.cell_row);
         const T* row = grad + y * gs[2] + warp_x * gs[3];
         const auto copy = [&](int pixel, int c) {
           const int64_t channel = c < members ? group + c : op.classes();
@@ -251,8 +250,7 @@ __global__ void __launch_bounds__(kThreads)
         const int c = i % group_channels, point = i / group_channels % points;
         const int side = i / group_channels / points;
         const float* grads = tile + (side * kChannels + (c < members ? c : kClasses)) * kPitch;
-        const float sum =
-            gather_point(grads, fracs_x, at, chunk, point, points, op.in_width(), op.width());
+        const float sum = gather_point(grads, fracs_x, at, chunk, point, points, op.columns);
         partial[((strip * 2 + side) * (strips.cells + 1) + point) * channels + group + c] += sum;
       }
       __syncthreads();
@@ -296,8 +294,7 @@ void semantic_depth_concat(const SemanticDepthConcat& op, float*, void* stream_)
 }
 
 int64_t semantic_depth_concat_backward_workspace(const SemanticDepthConcatBackward& op) {
-  const CellStrips strips =
-      cell_strips(op.batch(), op.in_height(), op.in_width(), op.width(), kThreads);
+  const CellStrips strips = cell_strips(op.batch(), op.rows, op.columns, kThreads);
   return strips.total * 2 * (strips.cells + 1) * channels_of(op.grad_logits, op.grad_depth);
 }
 
@@ -305,8 +302,7 @@ int64_t semantic_depth_concat_backward_workspace(const SemanticDepthConcatBackwa
 void semantic_depth_concat_backward(const SemanticDepthConcatBackward& op, float* workspace,
                                     void* stream_) {
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
-  const CellStrips strips =
-      cell_strips(op.batch(), op.in_height(), op.in_width(), op.width(), kThreads);
+  const CellStrips strips = cell_strips(op.batch(), op.rows, op.columns, kThreads);
   with_float_type(op.logits.type,
                   [&](auto logit) { launch<decltype(logit)>(op, strips, workspace, stream); });
   launch_gradient("semantic_depth_concat_backward: gradient", strips, workspace, nullptr,

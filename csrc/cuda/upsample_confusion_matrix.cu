@@ -57,7 +57,7 @@ __device__ __forceinline__ void count_column(const UpsampleConfusionMatrix& op,
   int arg[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    frac_y[r] = frac_of(y + r, cell, op.in_height(), op.height());
+    frac_y[r] = op.rows.frac_of(y + r, cell);
     best[r] = -INFINITY;
     arg[r] = 0;
   }
@@ -102,11 +102,11 @@ __global__ void __launch_bounds__(kThreads)
     if (x >= op.width()) continue;
     const int64_t row = tile / tiles.in_row % tiles.cell_rows;
     const int64_t n = tile / tiles.in_row / tiles.cell_rows;
-    const int64_t column = cell_of(x, op.in_width(), op.width());
-    const float frac_x = frac_of(x, column, op.in_width(), op.width());
+    const int64_t column = op.columns.cell_of(x);
+    const float frac_x = op.columns.frac_of(x, column);
     const Corners<T> corners = corners_of<T>(op.logits, n, row, column);
-    const int64_t y_end = cell_begin(row + 1, op.in_height(), op.height());
-    for (int64_t y = cell_begin(row, op.in_height(), op.height()); y < y_end;) {
+    const int64_t y_end = op.rows.begin_of(row + 1);
+    for (int64_t y = op.rows.begin_of(row); y < y_end;) {
       const int64_t pixel = (n * op.height() + y) * op.width() + x;
       if (y_end - y > 2) {
         count_column<T, kRowsAtOnce>(op, corners, frac_x, row, y, y_end, pixel, shared, copies);
@@ -135,7 +135,7 @@ void upsample_confusion_matrix(const UpsampleConfusionMatrix& op, float*, void* 
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
   Tiles tiles;
   tiles.in_row = divide_up(op.width(), kThreads);
-  tiles.cell_rows = cell_count(op.in_height());
+  tiles.cell_rows = op.rows.cells();
   tiles.total = op.batch() * tiles.cell_rows * tiles.in_row;
   const int64_t matrix = op.classes() * op.classes() * sizeof(unsigned);  // bytes
   int copies = matrix <= kMaxShared ? kMaxCopies : 0;  // 0: threads add directly to op.counts

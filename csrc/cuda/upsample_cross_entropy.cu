@@ -23,7 +23,7 @@ constexpr int kManyClasses = 24;  // 32 would spill registers on sm_80
 constexpr int kTotalThreads = 1024;
 
 CellStrips strips_of(const UpsampleCrossEntropy& op) {
-  return cell_strips(op.batch(), op.in_height(), op.in_width(), op.width(), kThreads);
+  return cell_strips(op.batch(), op.rows, op.columns, kThreads);
 }
 
 // Floats of the gradient's partial sums: [strips, 2 (row above, below), cells + 1, classes].
@@ -42,8 +42,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ float fracs_x[kThreads];
   constexpr bool kGroups = kClasses > kFewClasses;  // there may be more than one group
   const int64_t strip = blockIdx.x;
-  const StripCells at =
-      cells_of(strips, strip, op.in_height(), op.in_width(), op.height(), op.width());
+  const StripCells at = cells_of(strips, strip, op.rows, op.columns);
   const int classes = static_cast<int>(op.classes());
 
   float loss_sum = 0.f, weight_sum = 0.f;
@@ -54,8 +53,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t chunk = at.x_begin; chunk < at.x_end; chunk += kThreads) {
     const int64_t x = chunk + threadIdx.x;
     const bool inside = x < at.x_end;
-    const int64_t cell = inside ? cell_of(x, op.in_width(), op.width()) : at.first;
-    const float frac_x = inside ? frac_of(x, cell, op.in_width(), op.width()) : 0.f;
+    const int64_t cell = inside ? op.columns.cell_of(x) : at.first;
+    const float frac_x = inside ? op.columns.frac_of(x, cell) : 0.f;
     const Corners<T> corners = corners_of<T>(op.logits, at.n, at.cell_row, cell);
 
     for (int group = 0; group < classes; group += kClasses) {
@@ -70,7 +69,7 @@ __global__ void __launch_bounds__(kThreads)
         }
       }
       for (int64_t y = at.y_begin; y < at.y_end; ++y) {
-        const float frac_y = frac_of(y, at.cell_row, op.in_height(), op.height());
+        const float frac_y = op.rows.frac_of(y, at.cell_row);
         const int label =
             inside ? read_class(op, (at.n * op.height() + y) * op.width() + x) : kIgnored;
         float weight = label >= 0 ? 1.f : 0.f;
@@ -132,8 +131,7 @@ __global__ void __launch_bounds__(kThreads)
         const int c = i % kClasses, point = i / kClasses % points, side = i / kClasses / points;
         if (group + c >= classes) continue;
         const float* row = tile + (side * kClasses + c) * kPitch;
-        const float sum =
-            gather_point(row, fracs_x, at, chunk, point, points, op.in_width(), op.width());
+        const float sum = gather_point(row, fracs_x, at, chunk, point, points, op.columns);
         partial[((strip * 2 + side) * (strips.cells + 1) + point) * op.classes() + group + c] +=
             sum;
       }

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "cuda/launch.h"
+#include "cuda/bilinear.h"
 #include "cuda/reduce.h"
 #include "upsample_depth_loss.h"
 
@@ -42,15 +42,13 @@ struct Grid {
 };
 
 Grid grid_of(const UpsampleDepthLoss& op) {
-  const int64_t cells = cell_count(op.in_width());
-  const bool one_cell = op.in_width() == 1 || op.width() == 1;
-  // The last cell has one more pixel column: it includes both of its ends.
-  const int64_t widest = one_cell ? op.width() : divide_up(op.width() - 1, cells) + 1;
+  const int64_t cells = op.columns.cells();
+  const int64_t widest = widest_cell(op.columns);
   const int64_t fitting = std::max<int64_t>(kThreads / widest, 1);
   const int64_t strip_cells = std::min({fitting, cells, int64_t(kMaxPoints - 1)});
   const int64_t pieces = divide_up(widest, kThreads);
   const int64_t strips = divide_up(cells, strip_cells) * pieces;
-  const int64_t rows = op.batch() * cell_count(op.in_height());
+  const int64_t rows = op.batch() * op.rows.cells();
   const int64_t block_rows = divide_up(rows * strips, kMaxBlocks);
   const int64_t chunks = divide_up(rows, block_rows);
   constexpr int64_t kMaxInt = std::numeric_limits<int>::max();
@@ -61,7 +59,7 @@ Grid grid_of(const UpsampleDepthLoss& op) {
   return {static_cast<int>(strip_cells),
           static_cast<int>(pieces),
           static_cast<int>(strips),
-          static_cast<int>(cell_count(op.in_height())),
+          static_cast<int>(op.rows.cells()),
           rows,
           static_cast<int>(block_rows),
           static_cast<int>(chunks)};
@@ -113,15 +111,13 @@ __global__ void __launch_bounds__(kThreads)
 
   const int strip = blockIdx.x, first = strip / grid.pieces * grid.cells;
   const int last = min(first + grid.cells, max(in_width - 1, 1));
-  const auto column_of = [&](int cell) {
-    return static_cast<int>(cell_begin(cell, in_width, width));
-  };
+  const auto column_of = [&](int cell) { return static_cast<int>(op.columns.begin_of(cell)); };
   const int x_begin = column_of(first) + strip % grid.pieces * kThreads;
   const int x_end = min(x_begin + kThreads, column_of(last));
   const bool inside = x_begin + thread < x_end;
   const int x = inside ? x_begin + thread : x_end - 1;
-  const int cell = static_cast<int>(cell_of(x, in_width, width));
-  const float frac_x = frac_of(x, cell, in_width, width);
+  const int cell = static_cast<int>(op.columns.cell_of(x));
+  const float frac_x = op.columns.frac_of(x, cell);
   const int64_t left = cell * op.depth.strides[3];
   const int64_t right = in_width > 1 ? left + op.depth.strides[3] : left;
   // Half of the threads sum gradients for the input row above, half for the one below.
@@ -146,10 +142,10 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t last_row = min(first_row + grid.block_rows, grid.rows);
   int64_t n = first_row / grid.cell_rows;
   int cell_row = static_cast<int>(first_row % grid.cell_rows);
-  int y_end = static_cast<int>(cell_begin(cell_row, in_height, height));
+  int y_end = static_cast<int>(op.rows.begin_of(cell_row));
   for (int64_t row = first_row; row < last_row; ++row) {
     const int y_begin = y_end;
-    y_end = static_cast<int>(cell_begin(cell_row + 1, in_height, height));
+    y_end = static_cast<int>(op.rows.begin_of(cell_row + 1));
     const int64_t above_row = n * op.depth.strides[0] + cell_row * op.depth.strides[2];
     const int64_t below_row = in_height > 1 ? above_row + op.depth.strides[2] : above_row;
     const float above = depth_at(op, above_row + left, above_row + right, frac_x);
@@ -158,7 +154,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int top = y_begin; top < y_end; top += kThreads) {
       const int rows = min(y_end - top, kThreads);
       __syncthreads();
-      if (thread < rows) fracs_y[thread] = frac_of(top + thread, cell_row, in_height, height);
+      if (thread < rows) fracs_y[thread] = op.rows.frac_of(top + thread, cell_row);
       __syncthreads();
       const int64_t pixel = (n * height + top) * width + x;
       const T* target = op.target.as<const T>() + pixel;

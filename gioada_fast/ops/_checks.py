@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float64)
-LABELS = (torch.int64, torch.uint8)
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LABELS = (torch.int64, torch.int32, torch.uint8)
 
 
 def check_dtype(name: str, tensor: Tensor, allowed: tuple[torch.dtype, ...] = FLOATS) -> None:
@@ -31,15 +31,24 @@ def check_image(name: str, tensor: Tensor, channels: int | None = None) -> None:
         )
 
 
-def check_labels(labels: Tensor, name: str, image: Tensor) -> None:
-    """Raise unless labels are [N, H, W], int64 or uint8, with N and device of ``image``."""
+def checked_labels(labels: Tensor, name: str, image: Tensor) -> Tensor:
+    """Labels as [N, H, W].
+
+    Raises:
+        ValueError, TypeError: labels are not [N, H, W] or [N, 1, H, W] of int64, int32 or uint8
+            with N and device of ``image``.
+    """
+    given = labels.shape
+    if labels.dim() == 4 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     if labels.dim() != 3 or labels.shape[0] != image.shape[0]:
         raise ValueError(
-            f"labels: {list(labels.shape)}, expected [N, H, W] with N = {image.shape[0]} "
+            f"labels: {list(given)}, expected [N, H, W] or [N, 1, H, W] with N = {image.shape[0]} "
             f"as in {name} {list(image.shape)}"
         )
     check_dtype("labels", labels, LABELS)
     check_device("labels", labels, name, image)
+    return labels
 
 
 def check_label_values(labels: Tensor, num_classes: int, ignore_index: int) -> None:

@@ -1,7 +1,7 @@
 """The input of D_out: the task network's class probabilities and depth, concatenated.
 
-    out[:, :C] = softmax_c(z),  z = bilinear(logits, size, align_corners=True)
-    out[:, C]  = bilinear(depth, size, align_corners=True)
+    out[:, :C] = softmax_c(z),  z = bilinear(logits, size)
+    out[:, C]  = bilinear(depth, size)
 
 Each pixel is computed and written once. The backward recomputes the probabilities p from the small
 logits, which is cheaper than storing them, computes
@@ -15,10 +15,13 @@ Sources: joint output space of GIO-Ada (arXiv 1812.05040), section on output-lev
 semantics alone, without depth, is AdaptSegNet's (arXiv 1802.10349).
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gioada_fast.ops._bilinear import axes
 from gioada_fast.ops._checks import check_device, check_dtype, check_image
 from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp, empty_gradient, refuse_second_derivative
@@ -26,13 +29,19 @@ from gioada_fast.ops._registry import FusedOp, empty_gradient, refuse_second_der
 _NAME = "semantic_depth_concat"
 
 
-def reference(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> Tensor:
+def reference(
+    logits: Tensor, depth: Tensor | None, size: tuple[int, int], *, align_corners: bool = True
+) -> Tensor:
     """The op in plain PyTorch; arguments as for ``semantic_depth_concat``."""
-    maps = [F.softmax(F.interpolate(logits, size, mode="bilinear", align_corners=True), dim=1)]
-    if depth is not None:
-        maps.append(F.interpolate(depth, size, mode="bilinear", align_corners=True))
-    # Under autocast, the parts may have other dtypes.
-    joint = torch.cat(maps, dim=1).to(logits.dtype)
+    resize = functools.partial(
+        F.interpolate, size=size, mode="bilinear", align_corners=align_corners
+    )
+    # As the kernels, in one dtype; CPU autocast cannot concatenate float16.
+    with torch.autocast(logits.device.type, enabled=False):
+        maps = [F.softmax(resize(logits), dim=1)]
+        if depth is not None:
+            maps.append(resize(depth))
+        joint = torch.cat(maps, dim=1)
     return joint.contiguous(memory_format=torch.channels_last)
 
 
@@ -55,38 +64,64 @@ def _check(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> None:
     check_device("depth", depth, "logits", logits)
 
 
-def _fake(logits: Tensor, depth: Tensor | None, height: int, width: int, backend: str) -> Tensor:
+def _fake(
+    logits: Tensor,
+    depth: Tensor | None,
+    height: int,
+    width: int,
+    align_corners: bool,
+    backend: str,
+) -> Tensor:
     """Empty result [N, C (+ 1), H, W], channels-last."""
     n, c = logits.shape[:2]
     channels = c + int(depth is not None)  # torch 2.11 cannot add a bool to a symbolic size
     return logits.new_empty((n, height, width, channels)).permute(0, 3, 1, 2)
 
 
-def _kernel(logits: Tensor, depth: Tensor | None, height: int, width: int, backend: str) -> Tensor:
-    out = _fake(logits, depth, height, width, backend)
+def _kernel(
+    logits: Tensor,
+    depth: Tensor | None,
+    height: int,
+    width: int,
+    align_corners: bool,
+    backend: str,
+) -> Tensor:
+    out = _fake(logits, depth, height, width, align_corners, backend)
     if out.numel():
-        run(_NAME, backend, logits, depth, out)
+        resize = axes(logits.shape[2:], (height, width), align_corners)
+        run(_NAME, backend, logits, depth, *resize, out)
     return out
 
 
 def _backward_fake(
-    grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool, backend: str
+    grad: Tensor,
+    logits: Tensor,
+    align_corners: bool,
+    wants_logits: bool,
+    wants_depth: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of logits and depth in float32, channels-last; empty if not needed."""
     return empty_gradient(logits, wants_logits), empty_gradient(logits[:, :1], wants_depth)
 
 
 def _backward_kernel(
-    grad: Tensor, logits: Tensor, wants_logits: bool, wants_depth: bool, backend: str
+    grad: Tensor,
+    logits: Tensor,
+    align_corners: bool,
+    wants_logits: bool,
+    wants_depth: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
-    grads = _backward_fake(grad, logits, wants_logits, wants_depth, backend)
+    grads = _backward_fake(grad, logits, align_corners, wants_logits, wants_depth, backend)
     if grad.numel():
-        run(f"{_NAME}_backward", backend, grad, logits, *grads)
+        resize = axes(logits.shape[2:], grad.shape[2:], align_corners)
+        run(f"{_NAME}_backward", backend, grad, logits, *resize, *grads)
     return grads
 
 
 def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-    logits, _, _, _, ctx.backend = inputs
+    logits, _, _, _, ctx.align_corners, ctx.backend = inputs
     ctx.save_for_backward(logits)
 
 
@@ -94,9 +129,9 @@ def _backward(ctx, grad: Tensor) -> tuple:
     refuse_second_derivative(_NAME)
     (logits,) = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
-    grads = _backward_op(grad, logits, *needed, ctx.backend)
+    grads = _backward_op(grad, logits, ctx.align_corners, *needed, ctx.backend)
     each = (g.to(logits.dtype) if n else None for g, n in zip(grads, needed, strict=True))
-    return *each, None, None, None
+    return *each, None, None, None, None
 
 
 _backward_op = FusedOp(
@@ -115,7 +150,9 @@ _op = FusedOp(
 )
 
 
-def semantic_depth_concat(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> Tensor:
+def semantic_depth_concat(
+    logits: Tensor, depth: Tensor | None, size: tuple[int, int], *, align_corners: bool = True
+) -> Tensor:
     """Joint output map seen by the output discriminator: class probabilities and depth, full size.
 
     Args:
@@ -124,10 +161,11 @@ def semantic_depth_concat(logits: Tensor, depth: Tensor | None, size: tuple[int,
         depth: [N, 1, h, w] predicted encoded depth, dtype and device of ``logits``, or None for
             semantics alone.
         size: (H, W) of the result.
+        align_corners: as in ``torch.nn.functional.interpolate``.
 
     Returns:
         [N, C + 1, H, W] in the dtype of ``logits``, channels-last: softmax over the classes of the
-        upsampled logits, then the upsampled depth (bilinear, align_corners=True). [N, C, H, W]
+        upsampled logits, then the upsampled depth (bilinear). [N, C, H, W]
         without depth. Gradients with respect to ``logits`` and ``depth`` are channels-last, summed
         in float32 for any dtype.
 
@@ -144,5 +182,5 @@ def semantic_depth_concat(logits: Tensor, depth: Tensor | None, size: tuple[int,
     _check(logits, depth, size)
     backend = _op.choose(logits)
     if backend == "reference":
-        return reference(logits, depth, size)
-    return _op(logits, depth, *size, backend)
+        return reference(logits, depth, size, align_corners=align_corners)
+    return _op(logits, depth, *size, align_corners, backend)

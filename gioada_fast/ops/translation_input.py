@@ -19,7 +19,7 @@ from gioada_fast.ops._checks import (
     check_device,
     check_dtype,
     check_image,
-    check_labels,
+    checked_labels,
 )
 from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp
@@ -50,7 +50,6 @@ def _check(
     check_image("depth", depth, channels=1)
     check_dtype("depth", depth)
     check_device("depth", depth, "image", image)
-    check_labels(labels, "image", image)
     size = [image.shape[0], *image.shape[2:]]
     for name, found in (("depth", [depth.shape[0], *depth.shape[2:]]), ("labels", [*labels.shape])):
         if found != size:
@@ -60,7 +59,7 @@ def _check(
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}, expected at least 1")
     if dtype not in FLOATS:
-        raise TypeError(f"dtype is {dtype}, expected float32, bfloat16 or float64")
+        raise TypeError(f"dtype is {dtype}, expected float32, bfloat16, float16 or float64")
 
 
 def _fake(
@@ -121,6 +120,7 @@ def translation_input(
         TypeError: a dtype other than the above.
         RuntimeError: the requested back end does not run here.
     """
+    labels = checked_labels(labels, "image", image)
     _check(image, depth, labels, num_classes, dtype)
     backend = "reference" if dtype == torch.float64 else _op.choose(depth)
     if backend == "reference":

@@ -1,6 +1,6 @@
 """Confusion matrix of small logits against full-size labels, without upsampled logits in memory.
 
-    z[c, p]    = bilinear(logits, size of labels, align_corners=True)    [N, C, H, W], never stored
+    z[c, p]    = bilinear(logits, size of labels)                        [N, C, H, W], never stored
     counts[i, j] = number of pixels p with label i and argmax_c z[c, p] = j
 
 Interpolation is convex: within a cell, the values of a class stay in the range of its four corners.
@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gioada_fast.ops._bilinear import axes
 from gioada_fast.ops._checks import (
     check_dtype,
     check_image,
     check_label_values,
-    check_labels,
     check_wrong_label,
+    checked_labels,
 )
 from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp
@@ -30,14 +31,16 @@ MAX_CLASSES = 46340  # the matrix and an extra row are indexed with 32 bits
 MAX_LOGIT = 2.0**126  # an infinite logit counts as this; see clamp_finite() in csrc
 
 
-def reference(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+def reference(
+    logits: Tensor, labels: Tensor, ignore_index: int = 255, *, align_corners: bool = True
+) -> Tensor:
     """The op in plain PyTorch; arguments as for ``upsample_confusion_matrix``."""
     classes = logits.shape[1]
     counts = torch.zeros((classes + 1) * classes, dtype=torch.int64, device=logits.device)
     if labels.numel():
         z = logits if logits.dtype == torch.float64 else logits.float()
         z = z.clamp(-MAX_LOGIT, MAX_LOGIT)  # 0 times infinity would be NaN
-        z = F.interpolate(z, size=labels.shape[1:], mode="bilinear", align_corners=True)
+        z = F.interpolate(z, labels.shape[1:], mode="bilinear", align_corners=align_corners)
         y = labels.long()
         # Ignored pixels are counted in an extra row, which is dropped.
         y = y.masked_fill((y == ignore_index) | (y < 0) | (y >= classes), classes)
@@ -46,24 +49,28 @@ def reference(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor
     return counts.view(classes + 1, classes)[:classes].clone()
 
 
-def _check(logits: Tensor, labels: Tensor) -> None:
+def _check(logits: Tensor) -> None:
     check_image("logits", logits)
     check_dtype("logits", logits)
-    check_labels(labels, "logits", logits)
     if logits.shape[1] > MAX_CLASSES:
         raise ValueError(f"logits: {logits.shape[1]} classes, expected at most {MAX_CLASSES}")
 
 
-def _fake(logits: Tensor, labels: Tensor, ignore_index: int, backend: str) -> Tensor:
+def _fake(
+    logits: Tensor, labels: Tensor, ignore_index: int, align_corners: bool, backend: str
+) -> Tensor:
     """Counts, int64 [C, C]."""
     classes = logits.shape[1]
     return logits.new_zeros((classes, classes), dtype=torch.int64)
 
 
-def _kernel(logits: Tensor, labels: Tensor, ignore_index: int, backend: str) -> Tensor:
-    counts = _fake(logits, labels, ignore_index, backend)
+def _kernel(
+    logits: Tensor, labels: Tensor, ignore_index: int, align_corners: bool, backend: str
+) -> Tensor:
+    counts = _fake(logits, labels, ignore_index, align_corners, backend)
     if labels.numel():
-        wrong = run(_NAME, backend, logits, labels, ignore_index, counts)
+        resize = axes(logits.shape[2:], labels.shape[1:], align_corners)
+        wrong = run(_NAME, backend, logits, labels, ignore_index, *resize, counts)
         check_wrong_label(wrong, labels, logits.shape[1], ignore_index)
     return counts
 
@@ -71,16 +78,20 @@ def _kernel(logits: Tensor, labels: Tensor, ignore_index: int, backend: str) -> 
 _op = FusedOp(_NAME, fake=_fake, kernel=_kernel, backends=("cpp", "triton", "cuda"))
 
 
-def upsample_confusion_matrix(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
-    """Counts of (label, prediction), logits upsampled bilinearly (align_corners=True).
+def upsample_confusion_matrix(
+    logits: Tensor, labels: Tensor, ignore_index: int = 255, *, align_corners: bool = True
+) -> Tensor:
+    """Counts of (label, prediction), logits upsampled bilinearly.
 
     The prediction is the class of the largest logit, the first of equals.
 
     Args:
-        logits: [N, C, h, w] class scores, float32 or bfloat16, any memory format. float64 is
-            computed by ``reference``.
-        labels: [N, H, W] class ids, int64 or uint8, on the device of ``logits``.
+        logits: [N, C, h, w] class scores, float32, bfloat16 or float16, any memory format.
+            float64 is computed by ``reference``.
+        labels: [N, H, W] or [N, 1, H, W] class ids, int64, int32 or uint8, on the device of
+            ``logits``.
         ignore_index: label of pixels that do not count.
+        align_corners: as in ``torch.nn.functional.interpolate``.
 
     Returns:
         int64 [C, C], rows the label, columns the prediction. Has no gradient.
@@ -100,10 +111,11 @@ def upsample_confusion_matrix(logits: Tensor, labels: Tensor, ignore_index: int 
         TypeError: a dtype other than the above.
         RuntimeError: the requested back end does not run here.
     """
-    _check(logits, labels)
+    _check(logits)
+    labels = checked_labels(labels, "logits", logits)
     backend = _op.choose(logits)
     if backend != "cpp":
         check_label_values(labels, logits.shape[1], ignore_index)
     if backend == "reference":
-        return reference(logits.detach(), labels, ignore_index)
-    return _op(logits.detach(), labels.contiguous(), ignore_index, backend)
+        return reference(logits.detach(), labels, ignore_index, align_corners=align_corners)
+    return _op(logits.detach(), labels.contiguous(), ignore_index, align_corners, backend)

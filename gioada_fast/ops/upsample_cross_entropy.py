@@ -1,6 +1,6 @@
 """Cross-entropy of small logits against full-size labels, without upsampled logits in memory.
 
-    z    = bilinear(logits, size of labels, align_corners=True)          [N, C, H, W], never stored
+    z    = bilinear(logits, size of labels)                              [N, C, H, W], never stored
     loss = sum_p w[y_p] (logsumexp_c z[c, p] - z[y_p, p]) / sum_p w[y_p]        over valid pixels p
 
 One pass computes the loss and its gradient ``w[y_p] (softmax_c z - [c = y_p]) / sum w``, which
@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gioada_fast.ops._bilinear import axes
 from gioada_fast.ops._checks import (
     check_device,
     check_dtype,
     check_image,
     check_label_values,
-    check_labels,
     check_wrong_label,
+    checked_labels,
 )
 from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp, empty_gradient, scaled_gradient
@@ -29,13 +30,18 @@ _NAME = "upsample_cross_entropy"
 
 
 def reference(
-    logits: Tensor, labels: Tensor, ignore_index: int = 255, weight: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int = 255,
+    weight: Tensor | None = None,
+    *,
+    align_corners: bool = True,
 ) -> Tensor:
     """The op in plain PyTorch; arguments as for ``upsample_cross_entropy``."""
     if labels.numel() == 0:
         return logits.sum() * 0.0
     classes = logits.shape[1]
-    z = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
+    z = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=align_corners)
     z = z if z.dtype == torch.float64 else z.float()
     y = labels.long()
     y = y.masked_fill((y == ignore_index) | (y < 0) | (y >= classes), -100)
@@ -45,10 +51,9 @@ def reference(
     return loss * torch.where(total > 0, 1 / total, 0)
 
 
-def _check(logits: Tensor, labels: Tensor, weight: Tensor | None) -> None:
+def _check(logits: Tensor, weight: Tensor | None) -> None:
     check_image("logits", logits)
     check_dtype("logits", logits)
-    check_labels(labels, "logits", logits)
     if weight is not None:
         if weight.shape != (logits.shape[1],):
             raise ValueError(
@@ -66,6 +71,7 @@ def _fake(
     labels: Tensor,
     weight: Tensor | None,
     ignore_index: int,
+    align_corners: bool,
     wants_grad: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
@@ -78,18 +84,20 @@ def _kernel(
     labels: Tensor,
     weight: Tensor | None,
     ignore_index: int,
+    align_corners: bool,
     wants_grad: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    loss, grad = _fake(logits, labels, weight, ignore_index, wants_grad, backend)
+    loss, grad = _fake(logits, labels, weight, ignore_index, align_corners, wants_grad, backend)
     if labels.numel() == 0:
         return loss.zero_(), grad.zero_()
-    wrong = run(_NAME, backend, logits, labels, weight, ignore_index, loss, grad)
+    resize = axes(logits.shape[2:], labels.shape[1:], align_corners)
+    wrong = run(_NAME, backend, logits, labels, weight, ignore_index, *resize, loss, grad)
     check_wrong_label(wrong, labels, logits.shape[1], ignore_index)
     return loss, grad
 
 
-_setup_context, _backward = scaled_gradient(_NAME, arguments=6)
+_setup_context, _backward = scaled_gradient(_NAME, arguments=7)
 _op = FusedOp(
     _NAME,
     fake=_fake,
@@ -101,16 +109,23 @@ _op = FusedOp(
 
 
 def upsample_cross_entropy(
-    logits: Tensor, labels: Tensor, ignore_index: int = 255, weight: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int = 255,
+    weight: Tensor | None = None,
+    *,
+    align_corners: bool = True,
 ) -> Tensor:
-    """Mean cross-entropy of bilinearly upsampled logits (align_corners=True) over valid pixels.
+    """Mean cross-entropy of bilinearly upsampled logits over valid pixels.
 
     Args:
-        logits: [N, C, h, w] class scores, float32 or bfloat16, any memory format. float64 is
-            computed by ``reference``.
-        labels: [N, H, W] class ids, int64 or uint8, on the device of ``logits``.
+        logits: [N, C, h, w] class scores, float32, bfloat16 or float16, any memory format.
+            float64 is computed by ``reference``.
+        labels: [N, H, W] or [N, 1, H, W] class ids, int64, int32 or uint8, on the device of
+            ``logits``.
         ignore_index: label of pixels that do not count.
         weight: [C] weight of each class, floating point, or None for ones. Has no gradient.
+        align_corners: as in ``torch.nn.functional.interpolate``.
 
     Returns:
         Scalar float32 (float64 for float64 logits). 0, with gradient 0, when no pixel counts. The
@@ -129,14 +144,17 @@ def upsample_cross_entropy(
         TypeError: a dtype other than the above.
         RuntimeError: the requested back end does not run here.
     """
-    _check(logits, labels, weight)
+    _check(logits, weight)
+    labels = checked_labels(labels, "logits", logits)
     backend = _op.choose(logits)
     if backend != "cpp":
         check_label_values(labels, logits.shape[1], ignore_index)
     if backend == "reference":
-        return reference(logits, labels, ignore_index, weight)
+        return reference(logits, labels, ignore_index, weight, align_corners=align_corners)
     if weight is not None:
         weight = weight.float().contiguous()
     wants_grad = logits.requires_grad and torch.is_grad_enabled()
-    loss, _ = _op(logits, labels.contiguous(), weight, ignore_index, wants_grad, backend)
+    loss, _ = _op(
+        logits, labels.contiguous(), weight, ignore_index, align_corners, wants_grad, backend
+    )
     return loss

@@ -1,6 +1,6 @@
 """Loss of small depth maps against full-size targets, without upsampled depth in memory.
 
-    e    = bilinear(depth, size of target, align_corners=True) - target   [N, 1, H, W], never stored
+    e    = bilinear(depth, size of target) - target                       [N, 1, H, W], never stored
     loss = sum_p f(e_p) / number of valid pixels                                over valid pixels p
     f(e) = |e|                                                                          for l1
     f(e) = |e| up to c, (e^2 + c^2) / 2c above, c = max_p |e_p| / 5                     for berhu
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gioada_fast.ops._bilinear import axes
 from gioada_fast.ops._checks import check_choice, check_device, check_dtype, check_image
 from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp, empty_gradient, scaled_gradient
@@ -25,14 +26,19 @@ _NAME = "upsample_depth_loss"
 
 
 def reference(
-    depth: Tensor, target: Tensor, kind: str = "l1", valid: Tensor | None = None
+    depth: Tensor,
+    target: Tensor,
+    kind: str = "l1",
+    valid: Tensor | None = None,
+    *,
+    align_corners: bool = True,
 ) -> Tensor:
     """The op in plain PyTorch; arguments as for ``upsample_depth_loss``."""
     depth = depth if depth.dtype == torch.float64 else depth.float()
     if target.numel() == 0:
         return depth[:0].sum()
     valid = torch.ones_like(target, dtype=torch.bool) if valid is None else valid
-    z = F.interpolate(depth, size=target.shape[2:], mode="bilinear", align_corners=True)
+    z = F.interpolate(depth, size=target.shape[2:], mode="bilinear", align_corners=align_corners)
     # Masked before further arithmetic: 0 times the slope of a NaN error would be a NaN gradient.
     error = torch.where(valid, z - target.to(z.dtype), 0.0).abs()
     if kind == "berhu":
@@ -51,7 +57,7 @@ def _check(depth: Tensor, target: Tensor, kind: str, valid: Tensor | None) -> No
             f"as in depth {list(depth.shape)}"
         )
     exact = (torch.float64,) if depth.dtype == torch.float64 else ()
-    check_dtype("target", target, (torch.float32, torch.bfloat16, *exact))
+    check_dtype("target", target, (torch.float32, torch.bfloat16, torch.float16, *exact))
     check_device("target", target, "depth", depth)
     if target.requires_grad:
         raise ValueError("target requires a gradient, which this loss does not have")
@@ -67,6 +73,7 @@ def _fake(
     target: Tensor,
     valid: Tensor | None,
     kind: str,
+    align_corners: bool,
     wants_grad: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
@@ -79,17 +86,19 @@ def _kernel(
     target: Tensor,
     valid: Tensor | None,
     kind: str,
+    align_corners: bool,
     wants_grad: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    loss, grad = _fake(depth, target, valid, kind, wants_grad, backend)
+    loss, grad = _fake(depth, target, valid, kind, align_corners, wants_grad, backend)
     if target.numel() == 0:
         return loss.zero_(), grad.zero_()
-    run(_NAME, backend, depth, target, valid, kind, loss, grad)
+    resize = axes(depth.shape[2:], target.shape[2:], align_corners)
+    run(_NAME, backend, depth, target, valid, kind, *resize, loss, grad)
     return loss, grad
 
 
-_setup_context, _backward = scaled_gradient(_NAME, arguments=6)
+_setup_context, _backward = scaled_gradient(_NAME, arguments=7)
 _op = FusedOp(
     _NAME,
     fake=_fake,
@@ -101,9 +110,14 @@ _op = FusedOp(
 
 
 def upsample_depth_loss(
-    depth: Tensor, target: Tensor, kind: str = "l1", valid: Tensor | None = None
+    depth: Tensor,
+    target: Tensor,
+    kind: str = "l1",
+    valid: Tensor | None = None,
+    *,
+    align_corners: bool = True,
 ) -> Tensor:
-    """Mean L1 or berHu error of bilinearly upsampled depth (align_corners=True) over valid pixels.
+    """Mean L1 or berHu error of bilinearly upsampled depth over valid pixels.
 
     Args:
         depth: [N, 1, h, w] prediction, float32 or bfloat16, any memory format. float64 is computed
@@ -113,6 +127,7 @@ def upsample_depth_loss(
         kind: "l1": |e|. "berhu": |e| up to c, (e^2 + c^2) / 2c above, where c is a fifth of the
             largest valid |e| of the batch and constant in the gradient.
         valid: [N, 1, H, W] bool, the pixels that count, or None for all.
+        align_corners: as in ``torch.nn.functional.interpolate``.
 
     Returns:
         Scalar float32 (float64 for float64 depth). 0, with gradient 0, when no pixel counts. The
@@ -133,9 +148,9 @@ def upsample_depth_loss(
     _check(depth, target, kind, valid)
     backend = _op.choose(depth)
     if backend == "reference":
-        return reference(depth, target, kind, valid)
+        return reference(depth, target, kind, valid, align_corners=align_corners)
     if valid is not None:
         valid = valid.contiguous()
     wants_grad = depth.requires_grad and torch.is_grad_enabled()
-    loss, _ = _op(depth, target.contiguous(), valid, kind, wants_grad, backend)
+    loss, _ = _op(depth, target.contiguous(), valid, kind, align_corners, wants_grad, backend)
     return loss

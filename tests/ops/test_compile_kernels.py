@@ -25,17 +25,17 @@ TRITON = {
     },
     "semantic_depth_concat": {
         "forward_kernel": (
-            "*fp32 *fp32 *fp32" + " i32" * 13,
+            "*fp32 *fp32 *fp32 i32 i32 i32:5 i32:5" + " i32" * 7,
             {"HAS_DEPTH": True, "BLOCK_P": 64, "BLOCK_C": 16},
         ),
         "backward_kernel": (
-            "*fp32 *fp32 *fp32" + " i32" * 13,
+            "*fp32 *fp32 *fp32 i32 i32:5 i32:5" + " i32" * 8,
             {"WANTS_LOGITS": True, "WANTS_DEPTH": True, "BLOCK_P": 64, "BLOCK_C": 16},
         ),
     },
     "upsample_confusion_matrix": {
         "count_kernel": (
-            "*fp32 *u8 *i64" + " i32" * 12,
+            "*fp32 *u8 *i64 i32 i32 i32:5 i32:5" + " i32" * 6,
             {"ROWS": 8, "COLUMNS": 64, "BINS": 256},
         ),
     },
@@ -77,13 +77,13 @@ TRITON = {
     },
     "upsample_cross_entropy": {
         "cells_kernel": (
-            "*fp32 *u8 *fp32 *fp32 *fp32" + " i32" * 10,
+            "*fp32 *u8 *fp32 *fp32 *fp32 i32 i32 i32:5 i32:5" + " i32" * 4,
             {"HAS_WEIGHT": True, "WANTS_GRAD": True, "BLOCK_P": 64, "BLOCK_C": 16},
         ),
     },
     "upsample_depth_loss": {
         "cells_kernel": (
-            "*fp32 *fp32 *u8 *fp32 *fp32 *fp32 *fp32" + " i32" * 7,
+            "*fp32 *fp32 *u8 *fp32 *fp32 *fp32 *fp32 i32:5 i32:5" + " i32" * 3,
             {
                 "HAS_VALID": True,
                 "BERHU": True,

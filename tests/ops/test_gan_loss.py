@@ -45,7 +45,7 @@ BAD_INPUTS = {
     "target 1": (lambda x, y, r, k, g: (x, y, [True, 1], k, g), TypeError, "True, 1.*bools"),
     "scalar": (lambda x, y, r, k, g: (x, y.sum(), r, k, g), ValueError, r"logits\[1\]: \[\]"),
     "no tensor": (lambda x, y, r, k, g: (x, 3.0, r, k, g), TypeError, r"logits\[1\]: float"),
-    "float16": (lambda x, y, r, k, g: (x.half(), y.half(), r, k, g), TypeError, "torch.float16"),
+    "int32": (lambda x, y, r, k, g: (x.int(), y.int(), r, k, g), TypeError, "torch.int32"),
     "two dtypes": (
         lambda x, y, r, k, g: (x, y.bfloat16(), r, k, g),
         TypeError,

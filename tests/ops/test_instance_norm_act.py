@@ -52,7 +52,7 @@ LARGE = ("flagship, smaller", "demo, smaller", "end of a block")
 BAD_INPUTS = {
     "x 3-D": (lambda x, a, s, r, p, e: (x[0],), ValueError, r"x: \[3, 5, 6\]"),
     "no channel": (lambda x, a, s, r, p, e: (x[:, :0],), ValueError, r"x: \[2, 0, 5, 6\]"),
-    "x float16": (lambda x, a, s, r, p, e: (x.half(),), TypeError, "torch.float16"),
+    "x int32": (lambda x, a, s, r, p, e: (x.int(),), TypeError, "torch.int32"),
     "activation": (
         lambda x, a, s, r, p, e: (x, "gelu"),
         ValueError,

@@ -57,7 +57,7 @@ INTERPRETED += ("same size", "semantics alone", "for logits", "for depth", "larg
 BAD_INPUTS = {
     "logits 3-D": (lambda x, d, s: (x[0], d, s), ValueError, r"logits: \[4, 3, 4\]"),
     "no class": (lambda x, d, s: (x[:, :0], d, s), ValueError, r"logits: \[2, 0, 3, 4\]"),
-    "logits float16": (lambda x, d, s: (x.half(), d, s), TypeError, "torch.float16"),
+    "logits int32": (lambda x, d, s: (x.int(), d, s), TypeError, "torch.int32"),
     "depth 3-D": (lambda x, d, s: (x, d[:, 0], s), ValueError, r"depth: \[2, 3, 4\]"),
     "depth of two channels": (
         lambda x, d, s: (x, d.expand(2, 2, 3, 4), s),
@@ -93,6 +93,7 @@ class TestSemanticDepthConcat(OpChecks):
     fused = staticmethod(semantic_depth_concat)
     reference = staticmethod(reference)
     shapes = SHAPES
+    alignments = (True, False)
     interpreted = INTERPRETED
     bad_inputs = BAD_INPUTS
 
@@ -101,7 +102,7 @@ class TestSemanticDepthConcat(OpChecks):
 
     def operator_inputs(self, backend, device):
         logits, depth, size = cast(self.small(), torch.float32, device)
-        return logits, depth, *size, backend
+        return logits, depth, *size, True, backend
 
 
 @pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)])
@@ -110,7 +111,7 @@ def test_opcheck_of_backward(target, needed):
     backend, device = require(*target)
     grad, logits = torch.randn(2, 5, 9, 13, device=device), torch.randn(2, 4, 3, 4, device=device)
     operator = torch.ops.gioada_fast.semantic_depth_concat_backward.default
-    torch.library.opcheck(operator, (grad, logits, *needed, backend))
+    torch.library.opcheck(operator, (grad, logits, True, *needed, backend))
 
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])

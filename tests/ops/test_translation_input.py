@@ -61,7 +61,7 @@ BAD_INPUTS = {
         ValueError,
         r"depth: N, H, W are \[1, 5, 7\]",
     ),
-    "depth float16": (lambda i, d, y, c, t: (i, d.half(), y, c, t), TypeError, "torch.float16"),
+    "depth int32": (lambda i, d, y, c, t: (i, d.int(), y, c, t), TypeError, "torch.int32"),
     "depth elsewhere": (
         lambda i, d, y, c, t: (i, d.to("meta"), y, c, t),
         ValueError,
@@ -80,18 +80,18 @@ BAD_INPUTS = {
     "labels of other batch": (
         lambda i, d, y, c, t: (i, d, y[:1], c, t),
         ValueError,
-        r"labels: \[1, 5, 7\], expected \[N, H, W\] with N = 2",
+        r"labels: \[1, 5, 7\], expected \[N, H, W\] or \[N, 1, H, W\] with N = 2",
     ),
     "labels float": (
         lambda i, d, y, c, t: (i, d, y.float(), c, t),
         TypeError,
-        "labels: torch.float32, expected int64 or uint8",
+        "labels: torch.float32, expected int64, int32 or uint8",
     ),
     "no class": (lambda i, d, y, c, t: (i, d, y, 0, t), ValueError, "num_classes is 0"),
-    "dtype float16": (
-        lambda i, d, y, c, t: (i, d, y, c, torch.float16),
+    "dtype int32": (
+        lambda i, d, y, c, t: (i, d, y, c, torch.int32),
         TypeError,
-        "dtype is torch.float16",
+        "dtype is torch.int32",
     ),
 }
 

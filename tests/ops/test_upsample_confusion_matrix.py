@@ -60,10 +60,14 @@ BAD_INPUTS = {
         ValueError,
         "46341 classes, expected at most 46340",
     ),
-    "logits float16": (lambda x, y, i: (x.half(), y), TypeError, "torch.float16"),
+    "logits int32": (lambda x, y, i: (x.int(), y), TypeError, "torch.int32"),
     "labels 4-D": (lambda x, y, i: (x, y[None]), ValueError, r"labels: \[1, 2, 9, 13\]"),
-    "other batch": (lambda x, y, i: (x, y[:1]), ValueError, r"expected \[N, H, W\] with N = 2"),
-    "labels int32": (lambda x, y, i: (x, y.int()), TypeError, "torch.int32"),
+    "other batch": (
+        lambda x, y, i: (x, y[:1]),
+        ValueError,
+        r"expected \[N, H, W\] or \[N, 1, H, W\] with N = 2",
+    ),
+    "labels int16": (lambda x, y, i: (x, y.short()), TypeError, "torch.int16"),
     "labels elsewhere": (
         lambda x, y, i: (x, y.to("meta")),
         ValueError,
@@ -72,7 +76,7 @@ BAD_INPUTS = {
 }
 
 
-def near_ties(logits, labels):
+def near_ties(logits, labels, align_corners=True):
     """Mask [N, H, W] of pixels whose two largest logits differ by less than float32 rounding.
 
     For each of the two classes, weights and two interpolations have a rounding error of at most 6
@@ -80,7 +84,7 @@ def near_ties(logits, labels):
     """
     if logits.shape[1] == 1 or labels.numel() == 0:
         return torch.zeros(labels.shape, dtype=torch.bool)
-    resize = dict(size=labels.shape[1:], mode="bilinear", align_corners=True)
+    resize = dict(size=labels.shape[1:], mode="bilinear", align_corners=align_corners)
     exact = logits.double().cpu()
     first, second = F.interpolate(exact, **resize).topk(2, dim=1).values.unbind(1)
     size = F.interpolate(exact.abs(), **resize).amax(1)
@@ -92,6 +96,7 @@ class TestUpsampleConfusionMatrix(OpChecks):
     fused = staticmethod(upsample_confusion_matrix)
     reference = staticmethod(reference)
     shapes = SHAPES
+    alignments = (True, False)
     interpreted = tuple(s for s in SHAPES if s not in LARGE)
     bad_inputs = BAD_INPUTS
 
@@ -100,17 +105,17 @@ class TestUpsampleConfusionMatrix(OpChecks):
 
     def operator_inputs(self, backend, device):
         logits, labels, ignore_index = self.small()
-        return logits.to(device), labels.to(device), ignore_index, backend
+        return logits.to(device), labels.to(device), ignore_index, True, backend
 
-    def assert_right(self, inputs, roundoff=0.0):
+    def assert_right(self, fused, reference, inputs, roundoff=0.0):
         """All pixels are counted as in float64, except those with nearly tied classes."""
         logits, labels, ignore_index = inputs
-        tied = near_ties(logits, labels)
+        tied = near_ties(logits, labels, **reference.keywords)
         assert tied.float().mean() < 0.05
         decided = labels.masked_fill(tied.to(labels.device), ignore_index)
         for labels_, moved in ((decided, 0), (labels, int(tied.sum()))):
             exact = reference(*cast((logits, labels_, ignore_index), torch.float64, "cpu"))
-            difference = upsample_confusion_matrix(logits, labels_, ignore_index).cpu() - exact
+            difference = fused(logits, labels_, ignore_index).cpu() - exact
             assert not difference.sum(1).any()
             assert difference.abs().sum() <= 2 * moved
 

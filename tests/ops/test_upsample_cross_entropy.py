@@ -43,14 +43,14 @@ SHAPES = {
 BAD_INPUTS = {
     "logits 3-D": (lambda x, y, i, w: (x[0], y), ValueError, r"logits: \[4, 3, 4\]"),
     "no class": (lambda x, y, i, w: (x[:, :0], y), ValueError, r"logits: \[2, 0, 3, 4\]"),
-    "logits float16": (lambda x, y, i, w: (x.half(), y), TypeError, "torch.float16"),
+    "logits int32": (lambda x, y, i, w: (x.int(), y), TypeError, "torch.int32"),
     "labels 4-D": (lambda x, y, i, w: (x, y[None]), ValueError, r"labels: \[1, 2, 9, 13\]"),
     "other batch": (
         lambda x, y, i, w: (x, y[:1]),
         ValueError,
-        r"expected \[N, H, W\] with N = 2",
+        r"expected \[N, H, W\] or \[N, 1, H, W\] with N = 2",
     ),
-    "labels int32": (lambda x, y, i, w: (x, y.int()), TypeError, "torch.int32"),
+    "labels int16": (lambda x, y, i, w: (x, y.short()), TypeError, "torch.int16"),
     "labels elsewhere": (
         lambda x, y, i, w: (x, y.to("meta")),
         ValueError,
@@ -79,6 +79,7 @@ class TestUpsampleCrossEntropy(OpChecks):
     fused = staticmethod(upsample_cross_entropy)
     reference = staticmethod(reference)
     shapes = SHAPES
+    alignments = (True, False)
     interpreted = tuple(i for i in SHAPES if i not in ("flagship", "downsampling"))
     bad_inputs = BAD_INPUTS
 
@@ -88,7 +89,15 @@ class TestUpsampleCrossEntropy(OpChecks):
     def operator_inputs(self, backend, device):
         logits, labels, ignore_index, _ = self.small()
         logits = logits.detach().to(device).requires_grad_()
-        return logits, labels.to(device), torch.ones(4, device=device), ignore_index, True, backend
+        return (
+            logits,
+            labels.to(device),
+            torch.ones(4, device=device),
+            ignore_index,
+            True,
+            True,
+            backend,
+        )
 
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])

@@ -59,7 +59,7 @@ BAD_INPUTS = {
         r"depth: \[2, 2, 3, 4\], expected \[N, 1, h, w\]",
     ),
     "no row": (lambda d, t, k, v: (d[:, :, :0], t), ValueError, r"depth: \[2, 1, 0, 4\]"),
-    "depth float16": (lambda d, t, k, v: (d.half(), t), TypeError, "depth: torch.float16"),
+    "depth int32": (lambda d, t, k, v: (d.int(), t), TypeError, "depth: torch.int32"),
     "target 3-D": (lambda d, t, k, v: (d, t[:, 0]), ValueError, r"target: \[2, 9, 13\]"),
     "other batch": (
         lambda d, t, k, v: (d, t[:1]),
@@ -75,7 +75,7 @@ BAD_INPUTS = {
     "target float64": (
         lambda d, t, k, v: (d, t.double()),
         TypeError,
-        "target: torch.float64, expected float32 or bfloat16",
+        "target: torch.float64, expected float32, bfloat16 or float16",
     ),
     "target elsewhere": (
         lambda d, t, k, v: (d, t.to("meta")),
@@ -106,6 +106,7 @@ class TestUpsampleDepthLoss(OpChecks):
     fused = staticmethod(upsample_depth_loss)
     reference = staticmethod(reference)
     shapes = SHAPES
+    alignments = (True, False)
     interpreted = (
         *("small", "odd", "several strips", "1x1 depth", "1x1 target", "one row", "one column"),
         *("wide cells", "high cells", "downsampling", "same size"),
@@ -119,7 +120,7 @@ class TestUpsampleDepthLoss(OpChecks):
         depth, target, _, valid = self.small()
         depth = depth.detach().to(device).requires_grad_()
         # opcheck compares inputs before and after, and NaN is not equal to itself.
-        return depth, target.nan_to_num().to(device), valid.to(device), "berhu", True, backend
+        return depth, target.nan_to_num().to(device), valid.to(device), "berhu", True, True, backend
 
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])

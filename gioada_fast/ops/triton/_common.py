@@ -19,29 +19,38 @@ def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
-@triton.jit
-def cell_begin(cell, size_in, size_out):
-    # First output index of a cell; see cell_begin in csrc/common.h.
-    cells = tl.maximum(size_in - 1, 1)
-    begin = (cell * (size_out - 1) + cells - 1) // cells
-    begin = tl.where(cell <= 0, 0, begin)
-    at_end = (cell >= cells) | ((size_out == 1) & (cell > 0))
-    return tl.where(at_end, size_out, begin)
+# An axis of a resize is the tuple Axis of ops/_bilinear.py: size_in, size_out, step, offset, unit.
 
 
 @triton.jit
-def cell_of(index, size_in, size_out):
-    # Cell of an output index; see cell_of in csrc/common.h.
-    cell = index.to(tl.int64) * (size_in - 1) // tl.maximum(size_out - 1, 1)
+def cell_count(axis):
+    return tl.maximum(axis[0] - 1, 1)
+
+
+@triton.jit
+def cell_begin(cell, axis):
+    # First output index of a cell; see Axis::begin_of in csrc/common.h.
+    _, size_out, step, offset, unit = axis
+    distance = tl.maximum(cell * unit - offset, 0)
+    begin = tl.minimum((distance + step - 1) // tl.maximum(step, 1), size_out)
+    at_end = (cell >= cell_count(axis)) | ((step == 0) & (cell > 0))
+    return tl.where(cell <= 0, 0, tl.where(at_end, size_out, begin))
+
+
+@triton.jit
+def cell_of(index, axis):
+    # Cell of an output index; see Axis::cell_of in csrc/common.h.
+    size_in, _, step, offset, unit = axis
+    cell = tl.maximum(index.to(tl.int64) * step + offset, 0) // unit
     return tl.maximum(tl.minimum(cell, size_in - 2), 0).to(tl.int32)
 
 
 @triton.jit
-def frac_of(index, cell, size_in, size_out):
-    # Weight of input point cell + 1; 0 if input or output has only one point.
-    rest = index * (size_in - 1) - cell * (size_out - 1)
-    frac = rest.to(tl.float32) / tl.maximum(size_out - 1, 1).to(tl.float32)
-    return tl.where((size_in == 1) | (size_out == 1), 0.0, frac)
+def frac_of(index, cell, axis):
+    # Weight of input point cell + 1, from 0 to 1.
+    size_in, _, step, offset, unit = axis
+    rest = tl.minimum(tl.maximum(index * step + offset - cell * unit, 0), unit)
+    return tl.where(size_in == 1, 0.0, rest.to(tl.float32) / tl.cast(unit, tl.float32))
 
 
 @triton.jit

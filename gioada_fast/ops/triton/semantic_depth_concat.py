@@ -10,8 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gioada_fast.ops._bilinear import Axis
 from gioada_fast.ops.triton._common import (
     cell_begin,
+    cell_count,
     cell_of,
     frac_of,
     launch_gradient,
@@ -52,10 +54,8 @@ def forward_kernel(
     out,  # [N, H, W, C + HAS_DEPTH]
     pixels,  # N * H * W
     C,
-    h,
-    w,
-    H,
-    W,
+    rows,  # Axis
+    columns,  # Axis
     stride_n,
     stride_c,
     stride_h,
@@ -69,15 +69,15 @@ def forward_kernel(
 ):
     pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     inside = pixel < pixels
-    x = (pixel % W).to(tl.int32)
-    y = (pixel // W % H).to(tl.int32)
-    n = pixel // W // H
-    cell_x = cell_of(x, w, W)
-    cell_y = cell_of(y, h, H)
-    frac_x = frac_of(x, cell_x, w, W)
-    frac_y = frac_of(y, cell_y, h, H)
-    more_x = w > 1
-    more_y = h > 1
+    x = (pixel % columns[1]).to(tl.int32)
+    y = (pixel // columns[1] % rows[1]).to(tl.int32)
+    n = pixel // columns[1] // rows[1]
+    cell_x = cell_of(x, columns)
+    cell_y = cell_of(y, rows)
+    frac_x = frac_of(x, cell_x, columns)
+    frac_y = frac_of(y, cell_y, rows)
+    more_x = columns[0] > 1
+    more_y = rows[0] > 1
 
     classes = tl.arange(0, BLOCK_C)
     is_class = classes < C
@@ -115,10 +115,8 @@ def backward_kernel(
     logits,  # [N, C, h, w], any strides, read if WANTS_LOGITS
     partial,  # [N, cells, 4 corners, channels]: C if WANTS_LOGITS, and 1 if WANTS_DEPTH
     C,
-    h,
-    w,
-    H,
-    W,
+    rows,  # Axis
+    columns,  # Axis
     grad_stride_n,
     grad_stride_c,
     grad_stride_h,
@@ -133,21 +131,21 @@ def backward_kernel(
     BLOCK_C: tl.constexpr,
 ):
     program = tl.program_id(0)
-    cells_x = tl.maximum(w - 1, 1)
-    cells_y = tl.maximum(h - 1, 1)
+    cells_x = cell_count(columns)
+    cells_y = cell_count(rows)
     cell_x = program % cells_x
     cell_y = program // cells_x % cells_y
     n = (program // (cells_x * cells_y)).to(tl.int64)
-    x_begin = cell_begin(cell_x, w, W)
-    y_begin = cell_begin(cell_y, h, H)
-    width = cell_begin(cell_x + 1, w, W) - x_begin
-    pixels = width * (cell_begin(cell_y + 1, h, H) - y_begin)
+    x_begin = cell_begin(cell_x, columns)
+    y_begin = cell_begin(cell_y, rows)
+    width = cell_begin(cell_x + 1, columns) - x_begin
+    pixels = width * (cell_begin(cell_y + 1, rows) - y_begin)
 
     classes = tl.arange(0, BLOCK_C)
     is_class = classes < C
     if WANTS_LOGITS:
-        right = tl.where(w > 1, stride_w, 0)
-        down = tl.where(h > 1, stride_h, 0)
+        right = tl.where(columns[0] > 1, stride_w, 0)
+        down = tl.where(rows[0] > 1, stride_h, 0)
         corner = logits + n * stride_n + cell_y.to(tl.int64) * stride_h
         corner += cell_x.to(tl.int64) * stride_w + classes.to(tl.int64) * stride_c
         z00 = tl.load(corner, mask=is_class, other=0.0).to(tl.float32)
@@ -171,8 +169,8 @@ def backward_kernel(
         x = x_begin + pixel % width
         at = grad + n * grad_stride_n + y.to(tl.int64) * grad_stride_h
         at += x.to(tl.int64) * grad_stride_w
-        frac_y = frac_of(y, cell_y, h, H)
-        frac_x = frac_of(x, cell_x, w, W)
+        frac_y = frac_of(y, cell_y, rows)
+        frac_x = frac_of(x, cell_x, columns)
         if WANTS_LOGITS:
             d = frac_y[:, None]
             r = frac_x[:, None]
@@ -220,11 +218,10 @@ def backward_kernel(
         tl.store(out + 3 * channels, d11)
 
 
-def launch(logits: Tensor, depth: Tensor | None, out: Tensor) -> None:
+def launch(logits: Tensor, depth: Tensor | None, rows: Axis, columns: Axis, out: Tensor) -> None:
     """Fill ``out`` [N, C (+ 1), H, W], channels-last; at least one pixel."""
-    n, c, h, w = logits.shape
-    height, width = out.shape[2:]
-    pixels = n * height * width
+    n, c, _, _ = logits.shape
+    pixels = n * rows.size_out * columns.size_out
     block_c = triton.next_power_of_2(c)
     block_p = max(1, FORWARD_ELEMENTS // block_c)
     strides = (0, 0, 0) if depth is None else (depth.stride(0), *depth.stride()[2:])
@@ -235,10 +232,8 @@ def launch(logits: Tensor, depth: Tensor | None, out: Tensor) -> None:
             out,
             pixels,
             c,
-            h,
-            w,
-            height,
-            width,
+            rows,
+            columns,
             *logits.stride(),
             *strides,
             HAS_DEPTH=depth is not None,
@@ -247,13 +242,19 @@ def launch(logits: Tensor, depth: Tensor | None, out: Tensor) -> None:
         )
 
 
-def launch_backward(grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_depth: Tensor) -> None:
+def launch_backward(
+    grad: Tensor,
+    logits: Tensor,
+    rows: Axis,
+    columns: Axis,
+    grad_logits: Tensor,
+    grad_depth: Tensor,
+) -> None:
     """Fill ``grad_logits`` [N, C, h, w] and ``grad_depth`` [N, 1, h, w], unless they are empty.
 
     Both are float32 and channels-last; ``grad`` [N, C (+ 1), H, W] has at least one pixel.
     """
     n, c, h, w = logits.shape
-    height, width = grad.shape[2:]
     programs = n * max(h - 1, 1) * max(w - 1, 1)
     wants_logits, wants_depth = grad_logits.numel() > 0, grad_depth.numel() > 0
     channels = c * wants_logits + wants_depth
@@ -265,10 +266,8 @@ def launch_backward(grad: Tensor, logits: Tensor, grad_logits: Tensor, grad_dept
             logits,
             partial,
             c,
-            h,
-            w,
-            height,
-            width,
+            rows,
+            columns,
             *grad.stride(),
             *logits.stride(),
             WANTS_LOGITS=wants_logits,

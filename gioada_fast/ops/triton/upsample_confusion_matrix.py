@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gioada_fast.ops.triton._common import cell_begin, cell_of, frac_of, on_device_of
+from gioada_fast.ops._bilinear import Axis
+from gioada_fast.ops.triton._common import cell_begin, cell_count, cell_of, frac_of, on_device_of
 
 ROWS, COLUMNS = 8, 64  # block of pixels; 128 columns would spill registers
 MAX_PROGRAMS = 1024  # 7 per multiprocessor of an H100
@@ -26,10 +27,8 @@ def count_kernel(
     counts,  # int64 [C, C]: label, prediction
     ignore_index,
     C,
-    h,
-    w,
-    H,
-    W,
+    rows,  # Axis
+    columns,  # Axis
     stride_n,
     stride_c,
     stride_h,
@@ -40,27 +39,27 @@ def count_kernel(
     COLUMNS: tl.constexpr,
     BINS: tl.constexpr,  # of the histogram; 0: no histogram
 ):
-    cell_rows = tl.maximum(h - 1, 1)
-    tiles_x = tl.cdiv(W, COLUMNS)
-    right = tl.where(w > 1, stride_w, 0)
-    down = tl.where(h > 1, stride_h, 0)
+    cell_rows = cell_count(rows)
+    tiles_x = tl.cdiv(columns[1], COLUMNS)
+    right = tl.where(columns[0] > 1, stride_w, 0)
+    down = tl.where(rows[0] > 1, stride_h, 0)
     histogram = tl.zeros([BINS if BINS > 0 else 1], tl.int32)
     tile = tl.program_id(0)
     while tile < tiles:
         row = tile // tiles_x % cell_rows
         n = (tile // tiles_x // cell_rows).to(tl.int64)
         x = tile % tiles_x * COLUMNS + tl.arange(0, COLUMNS)
-        inside = x < W
-        column = cell_of(x, w, W)
-        frac_x = frac_of(x, column, w, W)
+        inside = x < columns[1]
+        column = cell_of(x, columns)
+        frac_x = frac_of(x, column, columns)
         corner = (
             logits + n * stride_n + row.to(tl.int64) * stride_h + column.to(tl.int64) * stride_w
         )
-        y_start = cell_begin(row, h, H)
-        y_end = cell_begin(row + 1, h, H)
+        y_start = cell_begin(row, rows)
+        y_end = cell_begin(row + 1, rows)
         while y_start < y_end:
             y = y_start + tl.arange(0, ROWS)
-            frac_y = frac_of(y, row, h, H)[:, None]
+            frac_y = frac_of(y, row, rows)[:, None]
             best = tl.full([ROWS, COLUMNS], float("-inf"), tl.float32)
             predicted = tl.zeros([ROWS, COLUMNS], tl.int32)
             at = corner
@@ -83,7 +82,7 @@ def count_kernel(
                 predicted = tl.where(better, c, predicted)
                 at += stride_c
                 c += 1
-            pixel = (n * H + y[:, None]) * W + x[None, :]
+            pixel = (n * rows[1] + y[:, None]) * columns[1] + x[None, :]
             valid = (y[:, None] < y_end) & inside[None, :]
             label = tl.load(labels + pixel, mask=valid, other=0).to(tl.int64)
             valid = valid & (label != ignore_index) & (label >= 0) & (label < C)
@@ -101,11 +100,12 @@ def count_kernel(
         tl.atomic_add(counts + elements, histogram.to(tl.int64), mask=used, sem="relaxed")
 
 
-def launch(logits: Tensor, labels: Tensor, ignore_index: int, counts: Tensor) -> None:
+def launch(
+    logits: Tensor, labels: Tensor, ignore_index: int, rows: Axis, columns: Axis, counts: Tensor
+) -> None:
     """Add to ``counts`` int64 [C, C]; at least one pixel."""
-    n, c, h, w = logits.shape
-    _, height, width = labels.shape
-    tiles = n * max(h - 1, 1) * triton.cdiv(width, COLUMNS)
+    n, c, h, _ = logits.shape
+    tiles = n * max(h - 1, 1) * triton.cdiv(columns.size_out, COLUMNS)
     programs = min(tiles, MAX_PROGRAMS)
     bins = triton.next_power_of_2(c * c)
     with on_device_of(logits):
@@ -115,10 +115,8 @@ def launch(logits: Tensor, labels: Tensor, ignore_index: int, counts: Tensor) ->
             counts,
             ignore_index,
             c,
-            h,
-            w,
-            height,
-            width,
+            rows,
+            columns,
             *logits.stride(),
             tiles,
             programs,

@@ -9,8 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gioada_fast.ops._bilinear import Axis
 from gioada_fast.ops.triton._common import (
     cell_begin,
+    cell_count,
     frac_of,
     launch_gradient,
     on_device_of,
@@ -30,10 +32,8 @@ def cells_kernel(
     sums,  # [N, cells, 2]: loss, weight
     ignore_index,
     C,
-    h,
-    w,
-    H,
-    W,
+    rows,  # Axis
+    columns,  # Axis
     stride_n,
     stride_c,
     stride_h,
@@ -44,16 +44,16 @@ def cells_kernel(
     BLOCK_C: tl.constexpr,
 ):
     program = tl.program_id(0)
-    cells_x = tl.maximum(w - 1, 1)
-    cells_y = tl.maximum(h - 1, 1)
+    cells_x = cell_count(columns)
+    cells_y = cell_count(rows)
     cell_x = program % cells_x
     cell_y = program // cells_x % cells_y
     n = (program // (cells_x * cells_y)).to(tl.int64)
 
     classes = tl.arange(0, BLOCK_C)
     is_class = classes < C
-    right = tl.where(w > 1, stride_w, 0)
-    down = tl.where(h > 1, stride_h, 0)
+    right = tl.where(columns[0] > 1, stride_w, 0)
+    down = tl.where(rows[0] > 1, stride_h, 0)
     corner = logits + n * stride_n + cell_y.to(tl.int64) * stride_h
     corner += cell_x.to(tl.int64) * stride_w + classes.to(tl.int64) * stride_c
     z00 = tl.load(corner, mask=is_class, other=0.0).to(tl.float32)
@@ -61,10 +61,10 @@ def cells_kernel(
     z10 = tl.load(corner + down, mask=is_class, other=0.0).to(tl.float32)
     z11 = tl.load(corner + down + right, mask=is_class, other=0.0).to(tl.float32)
 
-    x_begin = cell_begin(cell_x, w, W)
-    y_begin = cell_begin(cell_y, h, H)
-    width = cell_begin(cell_x + 1, w, W) - x_begin
-    pixels = width * (cell_begin(cell_y + 1, h, H) - y_begin)
+    x_begin = cell_begin(cell_x, columns)
+    y_begin = cell_begin(cell_y, rows)
+    width = cell_begin(cell_x + 1, columns) - x_begin
+    pixels = width * (cell_begin(cell_y + 1, rows) - y_begin)
 
     loss = 0.0
     weights = 0.0
@@ -78,7 +78,8 @@ def cells_kernel(
         inside = pixel < pixels
         y = y_begin + pixel // width
         x = x_begin + pixel % width
-        raw_label = tl.load(labels + (n * H + y) * W + x, mask=inside, other=0).to(tl.int64)
+        at = (n * rows[1] + y) * columns[1] + x
+        raw_label = tl.load(labels + at, mask=inside, other=0).to(tl.int64)
         is_valid = inside & (raw_label != ignore_index) & (raw_label >= 0) & (raw_label < C)
         label = tl.where(is_valid, raw_label, 0).to(tl.int32)
         if HAS_WEIGHT:
@@ -86,8 +87,8 @@ def cells_kernel(
         else:
             pixel_weight = is_valid.to(tl.float32)
 
-        frac_y = frac_of(y, cell_y, h, H)[:, None]
-        frac_x = frac_of(x, cell_x, w, W)[:, None]
+        frac_y = frac_of(y, cell_y, rows)[:, None]
+        frac_x = frac_of(x, cell_x, columns)[:, None]
         row_above = z00[None, :] * (1.0 - frac_x) + z01[None, :] * frac_x
         row_below = z10[None, :] * (1.0 - frac_x) + z11[None, :] * frac_x
         z = row_above * (1.0 - frac_y) + row_below * frac_y
@@ -127,6 +128,8 @@ def launch(
     labels: Tensor,
     weight: Tensor | None,
     ignore_index: int,
+    rows: Axis,
+    columns: Axis,
     loss: Tensor,
     grad: Tensor,
 ) -> None:
@@ -136,7 +139,6 @@ def launch(
     """
     wants_grad = grad.numel() > 0
     n, c, h, w = logits.shape
-    _, height, width = labels.shape
     programs = n * max(h - 1, 1) * max(w - 1, 1)
     block_c = triton.next_power_of_2(c)
     partial = loss.new_empty(programs * 4 * c if wants_grad else 0)
@@ -151,10 +153,8 @@ def launch(
             sums,
             ignore_index,
             c,
-            h,
-            w,
-            height,
-            width,
+            rows,
+            columns,
             *logits.stride(),
             HAS_WEIGHT=weight is not None,
             WANTS_GRAD=wants_grad,

@@ -11,8 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gioada_fast.ops._bilinear import Axis
 from gioada_fast.ops.triton._common import (
     cell_begin,
+    cell_count,
     frac_of,
     launch_gradient,
     on_device_of,
@@ -33,10 +35,8 @@ def cells_kernel(
     largest,  # [programs] largest |e|, written if FIND_LARGEST
     partial,  # [N, cells, 4 corners], written if WANTS_GRAD
     sums,  # [programs, 2]: loss, number of valid pixels; written unless FIND_LARGEST
-    h,
-    w,
-    H,
-    W,
+    rows,  # Axis
+    columns,  # Axis
     stride_n,
     stride_h,
     stride_w,
@@ -48,16 +48,16 @@ def cells_kernel(
     PIXELS: tl.constexpr,
 ):
     program = tl.program_id(0)
-    cells_x = tl.maximum(w - 1, 1)
-    cells_y = tl.maximum(h - 1, 1)
+    cells_x = cell_count(columns)
+    cells_y = cell_count(rows)
     blocks_x = (cells_x + CELLS - 1) // CELLS
     cell_x = program % blocks_x * CELLS + tl.arange(0, CELLS)
     cell_y = program // blocks_x % cells_y
     n = (program // (blocks_x * cells_y)).to(tl.int64)
     is_cell = cell_x < cells_x
 
-    right = tl.where(w > 1, stride_w, 0)
-    down = tl.where(h > 1, stride_h, 0)
+    right = tl.where(columns[0] > 1, stride_w, 0)
+    down = tl.where(rows[0] > 1, stride_h, 0)
     corner = depth + n * stride_n + cell_y.to(tl.int64) * stride_h
     corner += cell_x.to(tl.int64) * stride_w
     z00 = tl.load(corner, mask=is_cell, other=0.0).to(tl.float32)[:, None]
@@ -65,10 +65,10 @@ def cells_kernel(
     z10 = tl.load(corner + down, mask=is_cell, other=0.0).to(tl.float32)[:, None]
     z11 = tl.load(corner + down + right, mask=is_cell, other=0.0).to(tl.float32)[:, None]
 
-    x_begin = cell_begin(cell_x, w, W)
-    y_begin = cell_begin(cell_y, h, H)
-    width = cell_begin(cell_x + 1, w, W) - x_begin
-    pixels = width * (cell_begin(cell_y + 1, h, H) - y_begin)
+    x_begin = cell_begin(cell_x, columns)
+    y_begin = cell_begin(cell_y, rows)
+    width = cell_begin(cell_x + 1, columns) - x_begin
+    pixels = width * (cell_begin(cell_y + 1, rows) - y_begin)
     max_pixels = tl.max(pixels)
     x_begin = x_begin[:, None]
     width = tl.maximum(width, 1)[:, None]
@@ -86,14 +86,14 @@ def cells_kernel(
         is_valid = pixel < pixels[:, None]
         y = y_begin + pixel // width
         x = x_begin + pixel % width
-        at = (n * H + y) * W + x
+        at = (n * rows[1] + y) * columns[1] + x
         # Reads the target of invalid pixels too, so that the two loads overlap.
         t = tl.load(target + at, mask=is_valid, other=0.0).to(tl.float32)
         if HAS_VALID:
             is_valid = is_valid & (tl.load(valid + at, mask=is_valid, other=0) != 0)
 
-        frac_y = frac_of(y, cell_y, h, H)
-        frac_x = frac_of(x, cell_x[:, None], w, W)
+        frac_y = frac_of(y, cell_y, rows)
+        frac_x = frac_of(x, cell_x[:, None], columns)
         row_above = z00 * (1.0 - frac_x) + z01 * frac_x
         row_below = z10 * (1.0 - frac_x) + z11 * frac_x
         z = row_above * (1.0 - frac_y) + row_below * frac_y
@@ -158,13 +158,14 @@ def launch(
     target: Tensor,
     valid: Tensor | None,
     kind: str,
+    rows: Axis,
+    columns: Axis,
     loss: Tensor,
     grad: Tensor,
 ) -> None:
     """Fill ``loss`` [] and, unless empty, ``grad`` [N, 1, h, w] (float32); at least one pixel."""
     berhu, wants_grad = kind == "berhu", grad.numel() > 0
     n, _, h, w = depth.shape
-    height, width = target.shape[2:]
     stride_n, _, stride_h, stride_w = depth.stride()
     cells_x, cells_y = max(w - 1, 1), max(h - 1, 1)
     programs = n * cells_y * triton.cdiv(cells_x, CELLS)
@@ -183,10 +184,8 @@ def launch(
             largest,
             partial,
             sums,
-            h,
-            w,
-            height,
-            width,
+            rows,
+            columns,
             stride_n,
             stride_h,
             stride_w,
