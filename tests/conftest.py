@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cuda_emulation.build import build, require_compiler
+from tests.cuda_emulation.emulator import Emulator
+
 HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
     # Makes Triton run its kernels in an interpreter on the CPU; must be set before the import.
@@ -17,6 +20,23 @@ if not HAS_CUDA:
 def seeded():
     """Every test draws the same random numbers, whether it runs alone or after other tests."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def emulator(pytestconfig):
+    """The CUDA kernels, compiled for the CPU; skips the test where that is not possible."""
+    require_compiler()
+    return Emulator(build(pytestconfig.cache.mkdir("cuda_emulation")))
+
+
+@pytest.fixture(autouse=True)
+def emulated_cuda(request):
+    """In tests with the mark ``emulated``, the back end ``cuda`` runs on CPU tensors."""
+    if "emulated" not in request.keywords:
+        yield
+        return
+    with request.getfixturevalue("emulator").live():
+        yield
 
 
 op_cases: set[tuple[str, str, str, bool | None, str]] = set()

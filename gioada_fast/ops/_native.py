@@ -39,13 +39,18 @@ def run(kernel: str, backend: str, *arguments: Any) -> int | None:
         return _cpu_kernel(kernel)(torch.get_num_threads(), *arguments)
     if backend == "triton":
         return _triton_launcher(kernel)(*arguments)
+    run_cuda(kernel, *arguments)
+    return None
+
+
+def run_cuda(kernel: str, *arguments: Any) -> None:
+    """Run a CUDA kernel on the current stream. Tests replace this function to emulate kernels."""
     first = arguments[0]
     size = getattr(native, f"{kernel}_cuda_workspace")(*arguments)
     workspace = first.new_empty(size, dtype=torch.float32)
     with torch.cuda.device(first.device):
         stream = torch.cuda.current_stream().cuda_stream
         getattr(native, f"{kernel}_cuda")(workspace, stream, *arguments)
-    return None
 
 
 @functools.cache
