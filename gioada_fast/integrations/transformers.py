@@ -204,12 +204,18 @@ def fuse_loss(model: Model) -> Model:
             f"fuse_loss: {cls.__name__} is not one of {', '.join(MODELS)}; if it contains one, "
             "fuse that before it is wrapped"
         )
-    for name in ("forward", "compute_loss", "loss_function", "_loss_function"):
-        if name in vars(model) or getattr(cls, name, None) is not getattr(known, name, None):
-            raise TypeError(
-                f"fuse_loss: this {cls.__name__} has a {name} of its own, so its loss may be "
-                f"another than that of {known.__name__}; if a wrapper has set it, fuse before"
-            )
+    own = [
+        name
+        for name in ("forward", "compute_loss", "loss_function")
+        if name in vars(model) or getattr(cls, name, None) is not getattr(known, name, None)
+    ]
+    if hasattr(model, "_loss_function"):
+        own.append("loss_function")
+    if own:
+        raise TypeError(
+            f"fuse_loss: this {cls.__name__} has its own {own[0]}, so its loss may differ from "
+            f"that of {known.__name__}; if a wrapper has set it, fuse the model before"
+        )
     fused: Any = model
     fused.__class__ = _subclass(_FusedModel, cls)
     fused._loss_heads()  # before torch.compile, which cannot trace the change of their class
