@@ -13,7 +13,7 @@ venv: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt $(CSRC)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[scenes,test,dev]"
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[scenes,transformers,test,dev]"
 	touch $@
 
 train: venv

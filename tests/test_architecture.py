@@ -16,6 +16,7 @@ ALLOWED = {
     "adaptation": {"self_training", "models", "ops", "labels", "config", "depth"},
     "self_training": {"models", "ops", "labels", "config"},
     "models": {"ops", "errors"},
+    "integrations": {"ops"},
     "ops": set(),
     "data": {"street_scenes", *LEAVES},
     "street_scenes": LEAVES,
