@@ -118,7 +118,6 @@ __global__ void __launch_bounds__(kThreads)
       }
       if (!kGrad) break;  // one group is enough for the loss
 
-      __syncthreads();
       fracs_x[threadIdx.x] = frac_x;
 #pragma unroll
       for (int c = 0; c < kClasses; ++c) {

@@ -35,6 +35,7 @@ SHAPES = {
     "batch": dict(n=5, h=5, w=7, height=37, width=50, kind="berhu"),
     "large batch": dict(n=70, h=2, w=3, height=5, width=6),
     "many rows": dict(n=3, h=700, w=3, height=720, width=5, kind="berhu"),
+    "many rows, downsampling": dict(n=3, h=700, w=3, height=300, width=5),
     "several strips": dict(n=1, h=4, w=37, height=29, width=289),
     "1x1 depth": dict(n=2, h=1, w=1, height=6, width=5),
     "1x1 target": dict(n=1, h=5, w=4, height=1, width=1, invalid=0.0),
