@@ -21,7 +21,10 @@ TRITON = {
         "gradient_kernel": ("*fp32 *fp32 *fp32" + " i32" * 6, {"HAS_SCALE": True, "BLOCK": 1024}),
     },
     "translation_input": {
-        "fill_kernel": ("*u8 *fp32 *u8 *fp32" + " i32" * 11, {"BLOCK": 1024}),
+        "fill_kernel": (
+            "*u8 *fp32 *u8 *fp32" + " i32" * 11,
+            {"BLOCK_P": 64, "BLOCK_C": 32},
+        ),
     },
     "semantic_depth_concat": {
         "forward_kernel": (

@@ -1,7 +1,7 @@
-"""Triton kernel of ``translation_input``: each lane computes one element of the result.
+"""Triton kernel of ``translation_input``: each program writes all channels of some pixels.
 
-Adjacent lanes write adjacent channels, so stores fill whole cache lines. All channels of a pixel
-read the same few bytes, which stay in the cache.
+Adjacent lanes write adjacent channels. A block has rows of channels, so that the two divisions that
+find a pixel's place are made once for all of its channels.
 """
 
 import triton
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gioada_fast.ops.triton._common import on_device_of
 
-BLOCK = 1024
+ELEMENTS = 2048  # of a block [pixels, channels]
 
 
 @triton.jit
@@ -19,7 +19,7 @@ def fill_kernel(
     depth,  # [N, 1, H, W], any strides
     labels,  # [N, H, W]
     out,  # [N, H, W, 4 + C]
-    elements,
+    pixels,
     C,
     H,
     W,
@@ -30,45 +30,50 @@ def fill_kernel(
     depth_n,
     depth_h,
     depth_w,
-    BLOCK: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < elements
-    pixel = i // (4 + C)
-    channel = (i - pixel * (4 + C)).to(tl.int32)
-    x = pixel % W
-    y = pixel // W % H
-    n = pixel // W // H
+    pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.arange(0, BLOCK_C)[None, :]
+    inside = pixel < pixels
+    row = pixel // W
+    x = pixel - row * W
+    n = row // H
+    y = row - n * H
 
-    at = n * image_n + channel * image_c + y * image_h + x * image_w
-    value = tl.load(image + at, mask=inside & (channel < 3), other=0).to(tl.float32)
+    at = (n * image_n + y * image_h + x * image_w)[:, None] + channel.to(tl.int64) * image_c
+    value = tl.load(image + at, mask=inside[:, None] & (channel < 3), other=0).to(tl.float32)
     value = tl.div_rn(value, 127.5) - 1.0
     at = n * depth_n + y * depth_h + x * depth_w
-    depth_value = tl.load(depth + at, mask=inside & (channel == 3), other=0.0).to(tl.float32)
-    label = tl.load(labels + pixel, mask=inside & (channel > 3), other=-1).to(tl.int64)
-    value = tl.where(channel == 3, depth_value, value)
-    value = tl.where(channel > 3, (label == channel - 4).to(tl.float32), value)
-    tl.store(out + i, value, mask=inside)
+    depth_value = tl.load(depth + at, mask=inside, other=0.0).to(tl.float32)
+    label = tl.load(labels + pixel, mask=inside, other=-1).to(tl.int64)
+    value = tl.where(channel == 3, depth_value[:, None], value)
+    value = tl.where(channel > 3, (label[:, None] == channel - 4).to(tl.float32), value)
+    mask = inside[:, None] & (channel < 4 + C)
+    tl.store(out + pixel[:, None] * (4 + C) + channel, value, mask=mask)
 
 
 def launch(image: Tensor, depth: Tensor, labels: Tensor, out: Tensor) -> None:
     """Fill ``out`` [N, 4 + C, H, W], channels-last; at least one pixel."""
-    _, _, height, width = image.shape
-    elements = out.numel()
+    n, channels, height, width = out.shape
+    pixels = n * height * width
+    block_c = triton.next_power_of_2(channels)
+    block_p = max(1, ELEMENTS // block_c)
     depth_n, _, depth_h, depth_w = depth.stride()
     with on_device_of(image):
-        fill_kernel[(triton.cdiv(elements, BLOCK),)](
+        fill_kernel[(triton.cdiv(pixels, block_p),)](
             image,
             depth,
             labels,
             out,
-            elements,
-            out.shape[1] - 4,
+            pixels,
+            channels - 4,
             height,
             width,
             *image.stride(),
             depth_n,
             depth_h,
             depth_w,
-            BLOCK=BLOCK,
+            BLOCK_P=block_p,
+            BLOCK_C=block_c,
         )
