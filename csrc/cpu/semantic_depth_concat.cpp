@@ -101,6 +101,8 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
         if (op.depth) store(planes + depth_at, value(cell, frac_y, depth_at));
         const int64_t x = s * kLanes, count = std::min<int64_t>(kLanes, op.width() - x);
         T* out = op.out.as<T>() + ((n * op.height() + y) * op.width() + x) * channels;
+        // The next row of the strip is far away in memory: hardware does not foresee it.
+        prefetch<true>(out + op.width() * channels, count * channels * sizeof(T));
         if (x + kLanes < op.width()) {
           to_pixels(planes, channels, classes, 1.f / sum, out);
         } else {  // writes nothing beyond the row
@@ -146,9 +148,11 @@ struct Scratch {
 // Copies the incoming gradient of `count` pixels, the first of them at p, to s.planes. Other lanes
 // get 0. `last`: there may be no memory after these pixels.
 template <typename T>
-inline void read_gradient(const T* p, int64_t channel_stride, int64_t pixel_stride,
-                          int64_t channels, int64_t count, bool last, const Scratch& s) {
+inline void read_gradient(const T* p, int64_t channel_stride, int64_t row_stride,
+                          int64_t pixel_stride, int64_t channels, int64_t count, bool last,
+                          const Scratch& s) {
   if (channel_stride == 1 && pixel_stride == channels) {
+    prefetch(p + row_stride, count * channels * sizeof(T));
     if (last) {
       T* pixels = reinterpret_cast<T*>(s.pixels);
       std::memcpy(pixels, p, count * channels * sizeof(T));
@@ -214,7 +218,7 @@ void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, 
       std::memset(s.grad_below, 0, tile * sizeof(float));
       const int64_t y_end = op.rows.begin_of(cell + 1);
       for (int64_t y = op.rows.begin_of(cell); y < y_end; ++y) {
-        read_gradient(grad + y * gs[2] + x * gs[3], gs[1], gs[3], channels, count,
+        read_gradient(grad + y * gs[2] + x * gs[3], gs[1], gs[2], gs[3], channels, count,
                       i + 1 == strips.count(), s);
         pixel_row(classes, channels, op.rows.frac_of(y, cell), s);
       }

@@ -46,8 +46,8 @@ static inline int64_t in_vectors(int64_t channels) {
   return rest <= kFewChannels ? channels - rest : channels - rest + kLanes;
 }
 
-// [channels, kLanes] to [kLanes, channels]. Multiplies the first `scaled` channels by `scale`. Reads
-// and writes whole vectors, so both need room for round_up(channels, kLanes) channels.
+// [channels, kLanes] to [kLanes, channels]. Multiplies the first `scaled` channels by `scale`.
+// Reads and writes whole vectors, so both need room for round_up(channels, kLanes) channels.
 template <typename T>
 static inline void to_pixels(const float* planes, int64_t channels, int64_t scaled, Floats scale,
                              T* pixels) {

@@ -88,13 +88,14 @@ def _result_size(
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f"size: {tuple(size)}, expected (H, W), both at least 1")
         return size, None
+    assert scale_factor is not None
     factors = scale_factor if isinstance(scale_factor, tuple | list) else (scale_factor,) * 2
     expected = "expected a number or (vertical, horizontal)"
     if not all(isinstance(f, int | float | torch.SymInt | torch.SymFloat) for f in factors):
         raise TypeError(f"scale_factor: {scale_factor}, {expected}")
     if len(factors) != 2 or not all(0 < f < math.inf for f in factors):
         raise ValueError(f"scale_factor: {scale_factor}, {expected}, above 0 and finite")
-    vertical, horizontal = map(float, factors)
+    vertical, horizontal = float(factors[0]), float(factors[1])
     h, w = logits.shape[2:]
     size = math.floor(h * vertical), math.floor(w * horizontal)
     if min(size) < 1:
