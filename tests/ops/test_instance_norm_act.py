@@ -486,6 +486,13 @@ def test_gradient_of_one_input_only(device, pad):
     assert torch.equal(only_x, both[1]) and torch.equal(only_r, both[2])
 
 
+def test_result_may_be_modified_in_place(device):
+    x = image(device, 2, 6, 5, 4)
+    _, expected = run(lambda x: F.relu(instance_norm_act(x, "silu")), (x,))
+    _, found = run(lambda x: F.relu(instance_norm_act(x, "silu"), inplace=True), (x,))
+    assert torch.equal(found, expected)
+
+
 def test_saves_only_x_and_statistics():
     require("cpp", "cpu")
     x, r = image("cpu", 2, 8, 6, 5), image("cpu", 2, 8, 6, 5)
