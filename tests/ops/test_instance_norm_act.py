@@ -85,9 +85,9 @@ SHAPES = {
     "one group, GELU": dict(n=1, c=17, h=9, w=8, activation="gelu", pad=0, affine="both", groups=1),
     "groups of one pixel": dict(n=2, c=6, h=1, w=1, pad=0, affine="both", groups=2),
     "32 groups, larger": dict(
-        n=2, c=256, h=24, w=33, activation="silu", pad=0, affine="both", groups=32
+        n=1, c=256, h=9, w=11, activation="silu", pad=0, affine="both", groups=32
     ),
-    "affine, larger": dict(n=1, c=64, h=40, w=60, activation="gelu", affine="both"),
+    "affine, larger": dict(n=1, c=64, h=24, w=31, activation="gelu", affine="both"),
 }
 LARGE = (
     "32 groups, larger",
