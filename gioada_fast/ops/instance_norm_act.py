@@ -29,6 +29,7 @@ from gioada_fast.ops._registry import FusedOp, refuse_second_derivative
 
 _NAME = "instance_norm_act"
 ACTIVATIONS = ("none", "relu", "leaky_relu", "silu", "gelu")
+_SLOPES = {"none": 1.0, "relu": 0.0}  # the kernels compute both as leaky_relu
 
 
 def reference(
@@ -114,8 +115,14 @@ def _check(
 
 
 def _empty_image(x: Tensor, pad: int = 0) -> Tensor:
+    """Uninitialised channels-last image. Not a view, so that results can be modified in place."""
     n, c, h, w = x.shape
-    return x.new_empty((n, h + 2 * pad, w + 2 * pad, c)).permute(0, 3, 1, 2)
+    return torch.empty(
+        (n, c, h + 2 * pad, w + 2 * pad),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
 
 
 def _with_dense_rows(residual: Tensor | None) -> Tensor | None:
@@ -385,16 +392,14 @@ def instance_norm_act(
             bias=bias,
             groups=groups,
         )
-    slopes = {"none": 1.0, "relu": 0.0, "leaky_relu": float(negative_slope)}
-    slope = slopes.get(activation, 1.0)
     x = x.contiguous(memory_format=torch.channels_last)
     out, _, _ = _op(
         x,
         residual,
         weight,
         bias,
-        "leaky_relu" if activation in slopes else activation,
-        slope,
+        "leaky_relu" if activation in _SLOPES else activation,
+        float(_SLOPES.get(activation, negative_slope)),
         x.shape[1] if groups is None else groups,
         pad,
         float(eps),
