@@ -5,6 +5,7 @@
 // that nothing has written. The first finding ends the kernel, before the access happens.
 
 #include <dlfcn.h>
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -12,6 +13,7 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,14 +31,16 @@ constexpr size_t kStack = 128 << 10;     // bytes per fibre
 constexpr size_t kMaxShared = 48 << 10;  // bytes that every GPU has for a block
 constexpr size_t kGap = 1 << 10;         // bytes between shared variables
 
-// The last write, or a summary of the reads, of an element of memory. Its time: the number of the
-// block, and of barriers that the block and the warp had passed.
+// Who may have accessed an element while the running thread did.
+enum Others : int8_t { nobody, of_warp, of_block, of_grid };
+
+// The last write, or the last read, of an element of memory. Its time: the number of the block, and
+// of barriers that the block and the warp had passed.
 struct Access {
   uint32_t block = 0, phase = 0, warp_phase = 0;
   int16_t thread = 0;
   bool atomic = false;
-  // Besides `thread`, others have read since the last barrier that orders their reads.
-  bool other_blocks = false, other_warps = false, other_threads = false;
+  Others others = nobody;  // whose reads this one has replaced, with no barrier between
 };
 struct Element {
   Access write, reads;
@@ -67,13 +71,14 @@ enum class State { ready, at_barrier, at_warp_barrier, done };
 struct Thread {
   State state;
   const char* place;  // of the barrier
-  ucontext_t context;
+  bool started;
+  jmp_buf context;
   dim3 index;
 };
 Thread threads[kMaxThreads];
 int thread_count, current = -1;
 std::vector<int> ready;  // threads that run before the scheduler does
-ucontext_t scheduler;
+jmp_buf scheduler;
 char* const stacks = static_cast<char*>(mmap(nullptr, kStack* kMaxThreads, PROT_READ | PROT_WRITE,
                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 
@@ -88,64 +93,63 @@ std::string finding;
 std::mt19937_64 generator;
 int change = -1;
 
-// Leaves a fibre, or the scheduler, for the next thread that is ready, else for the scheduler.
-void switch_from(ucontext_t* context) {
-  current = -1;
-  ucontext_t* next = &scheduler;
-  if (!ready.empty()) {
-    current = ready.back();
-    ready.pop_back();
-    now.thread = threads[current].index;
-    next = &threads[current].context;
-  }
-  swapcontext(context, next);
+void switch_from(jmp_buf context);
+
+void run_thread() {
+  body(arguments);
+  threads[current].state = State::done;
+  switch_from(threads[current].context);
 }
 
-std::string text_of(const dim3& i) {
-  return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")";
+// Leaves a fibre, or the scheduler, for the next thread that is ready, else for the scheduler. Only
+// the start of a fibre needs a ucontext, whose switches are system calls.
+void switch_from(jmp_buf context) {
+  if (_setjmp(context) != 0) return;
+  current = -1;
+  if (ready.empty()) _longjmp(scheduler, 1);
+  current = ready.back();
+  ready.pop_back();
+  Thread& thread = threads[current];
+  now.thread = thread.index;
+  if (std::exchange(thread.started, true)) _longjmp(thread.context, 1);
+  static ucontext_t start;
+  getcontext(&start);
+  start.uc_stack.ss_sp = stacks + current * kStack;
+  start.uc_stack.ss_size = kStack;
+  makecontext(&start, run_thread, 0);
+  setcontext(&start);
+}
+
+std::ostream& operator<<(std::ostream& out, const dim3& i) {
+  return out << "(" << i.x << ", " << i.y << ", " << i.z << ")";
 }
 
 // Records what is wrong, with the code's offset in this library, and ends the kernel.
-void fail(const std::string& what, const void* code = nullptr) {
-  finding = std::string(kernel) + ": " + what + "; block " + text_of(now.block);
-  if (current < 0) return;
-  finding += ", thread " + text_of(now.thread);
+template <typename... Parts>
+void fail(const void* code, const Parts&... what) {
+  std::ostringstream text;
+  text << kernel << ": ";
+  (text << ... << what) << "; block " << now.block;
+  if (current >= 0) text << ", thread " << now.thread;
   Dl_info library;
   if (code != nullptr && dladdr(code, &library) != 0) {
-    const auto offset = static_cast<const char*>(code) - static_cast<char*>(library.dli_fbase);
-    finding += "@" + std::to_string(offset - 1);  // the call ends before its return address
+    // The call ends before its return address.
+    text << "@" << static_cast<const char*>(code) - static_cast<char*>(library.dli_fbase) - 1;
   }
+  finding = text.str();
   ready.clear();
-  switch_from(&threads[current].context);
+  if (current >= 0) switch_from(threads[current].context);
 }
 
-// Whether no barrier orders an earlier access and one by the running thread.
-bool concurrent(const Access& a) {
-  if (a.block < first_block) return false;
-  if (a.other_blocks || a.block != block) return true;
-  if (a.phase != phase) return false;
+// Who made an access that no barrier orders before those of the running thread.
+Others unordered(const Access& a) {
+  if (a.block < first_block) return nobody;
+  if (a.block != block || a.others == of_grid) return of_grid;
+  if (a.phase != phase) return nobody;
   const int warp = current / kWarp;
-  if (a.other_warps || a.thread / kWarp != warp) return true;
-  return a.warp_phase == warp_phase[warp] && (a.other_threads || a.thread != current);
-}
-
-// Sets the time of an access to now, and the thread to the running one.
-void stamp(Access* a) {
-  a->block = block;
-  a->phase = phase;
-  a->warp_phase = warp_phase[current / kWarp];
-  a->thread = static_cast<int16_t>(current);
-}
-
-void add_read(Access* a) {
-  const int warp = current / kWarp;
-  const bool same_phase = a->block == block && a->phase == phase;
-  const bool same_warp = same_phase && a->thread / kWarp == warp;
-  a->other_blocks = a->block >= first_block && (a->other_blocks || a->block != block);
-  a->other_warps = same_phase && (a->other_warps || !same_warp);
-  a->other_threads =
-      same_warp && a->warp_phase == warp_phase[warp] && (a->other_threads || a->thread != current);
-  stamp(a);
+  if (a.thread / kWarp != warp || a.others == of_block) return of_block;
+  if (a.warp_phase != warp_phase[warp]) return nobody;
+  return a.thread != current || a.others == of_warp ? of_warp : nobody;
 }
 
 // Index of the region with these bytes, or the number of regions.
@@ -158,15 +162,16 @@ size_t region_of(const char* p, size_t size) {
 
 // The distance of an address from the nearest region.
 std::string position_of(const char* p) {
-  std::string text = "no tensor is known";
+  std::ostringstream text;
   ptrdiff_t least = PTRDIFF_MAX;
   for (const Region& r : regions) {
     const ptrdiff_t distance = p < r.begin ? r.begin - p : p - r.end;
     if (distance >= least) continue;
     least = distance;
-    text = std::to_string(distance) + (p < r.begin ? " bytes before " : " bytes behind ") + r.name;
+    text.str("");
+    text << distance << (p < r.begin ? " bytes before " : " bytes behind ") << r.name;
   }
-  return text;
+  return text.str();
 }
 
 void access(const void* address, size_t size, bool write, bool atomic, const void* code) {
@@ -179,38 +184,34 @@ void access(const void* address, size_t size, bool write, bool atomic, const voi
   last_region = region_of(p, size);
   if (last_region == regions.size()) {
     if (in(arguments, arguments_size) || in(&now, sizeof now)) return;
-    fail(std::string("out of bounds: ") + what + std::to_string(size) + " bytes, " + position_of(p),
-         code);
+    fail(code, "out of bounds: ", what, size, " bytes, ", position_of(p));
   }
   Region& region = regions[last_region];
   const size_t first = (p - region.begin) / region.element_size;
   const size_t last = (p + size - 1 - region.begin) / region.element_size;
-  const auto element_name = [&](size_t i) {
-    return region.name + ", element " + std::to_string(i);
-  };
   if (reinterpret_cast<uintptr_t>(p) % std::min<size_t>(size, 16) != 0) {
-    fail(std::string("misaligned: ") + what + std::to_string(size) + " bytes of " +
-             element_name(first),
-         code);
+    fail(code, "misaligned: ", what, size, " bytes of ", region.name, ", element ", first);
   }
+  const Access here = {block, phase, warp_phase[current / kWarp], int16_t(current), atomic};
   for (size_t i = first; i <= last; ++i) {
     Element& element = region.elements[i];
-    const bool after_write = concurrent(element.write) && !(atomic && element.write.atomic);
-    if (after_write || (write && concurrent(element.reads))) {
+    const bool after_write =
+        unordered(element.write) != nobody && !(atomic && element.write.atomic);
+    const Others readers = unordered(element.reads);
+    if (after_write || (write && readers != nobody)) {
       const Access& other = after_write ? element.write : element.reads;
-      fail(std::string("race: ") + what + element_name(i) + ", after a " +
-               (after_write ? "write" : "read") + " by thread " + std::to_string(other.thread) +
-               " of " + (other.block == block ? "this block" : "another block"),
-           code);
+      fail(code, "race: ", what, region.name, ", element ", i, ", after a ",
+           after_write ? "write" : "read", " by thread ", other.thread, " of ",
+           other.block == block ? "this block" : "another block");
     }
     if (!region.initialised && element.write.block == 0 && (!write || atomic)) {
-      fail("unwritten: read of " + element_name(i), code);
+      fail(code, "unwritten: read of ", region.name, ", element ", i);
     }
     if (write) {
-      stamp(&element.write);
-      element.write.atomic = atomic;
+      element.write = here;
     } else {
-      add_read(&element.reads);
+      element.reads = here;
+      element.reads.others = readers;
     }
   }
 }
@@ -221,17 +222,15 @@ bool open(int begin, int end, State barrier) {
   bool returned = false, diverged = false;
   for (int t = begin; t < end; ++t) {
     const Thread& thread = threads[t];
-    if (thread.state == State::done) {
-      returned = true;
-      continue;
-    }
+    returned = returned || thread.state == State::done;
+    if (thread.state == State::done) continue;
     if (thread.state != barrier) return false;
-    if (place == nullptr) place = thread.place;
-    diverged = diverged || strcmp(place, thread.place) != 0;
+    diverged = diverged || (place != nullptr && strcmp(place, thread.place) != 0);
+    place = thread.place;
   }
   if (place == nullptr) return false;
-  if (diverged) fail(std::string("divergent barrier: not all threads wait at ") + place);
-  if (returned) fail(std::string("divergent barrier: threads returned before ") + place);
+  if (diverged) fail(nullptr, "divergent barrier: not all threads wait at ", place);
+  if (returned) fail(nullptr, "divergent barrier: threads returned before ", place);
   for (int t = begin; t < end; ++t) {
     if (threads[t].state == barrier) threads[t].state = State::ready;
   }
@@ -242,27 +241,19 @@ bool open(int begin, int end, State barrier) {
 bool open_barriers() {
   bool opened = false;
   for (int begin = 0; begin < thread_count; begin += kWarp) {
-    if (open(begin, std::min(begin + kWarp, thread_count), State::at_warp_barrier)) {
-      ++warp_phase[begin / kWarp];
-      opened = true;
-    }
+    if (!open(begin, std::min(begin + kWarp, thread_count), State::at_warp_barrier)) continue;
+    ++warp_phase[begin / kWarp];
+    opened = true;
   }
   if (!opened && open(0, thread_count, State::at_barrier)) {
     ++phase;
     opened = true;
   }
-  for (int t = 0; t < thread_count && !opened; ++t) {
+  for (int t = 0; t < thread_count && !opened && finding.empty(); ++t) {
     if (threads[t].state == State::done) continue;
-    fail(std::string("divergent barrier: threads wait for ever at ") + threads[t].place);
-    break;
+    fail(nullptr, "divergent barrier: threads wait for ever at ", threads[t].place);
   }
   return opened && finding.empty();
-}
-
-void run_thread() {
-  body(arguments);
-  threads[current].state = State::done;
-  switch_from(&threads[current].context);
 }
 
 void run_block() {
@@ -273,18 +264,15 @@ void run_block() {
   for (int t = 0; t < thread_count; ++t) {
     Thread& thread = threads[t];
     thread.state = State::ready;
+    thread.started = false;
     thread.index = dim3(t % size.x, t / size.x % size.y, t / size.x / size.y);
-    getcontext(&thread.context);
-    thread.context.uc_stack.ss_sp = stacks + t * kStack;
-    thread.context.uc_stack.ss_size = kStack;
-    makecontext(&thread.context, run_thread, 0);
   }
   do {
     for (int t = 0; t < thread_count; ++t) {
       if (threads[t].state == State::ready) ready.push_back(t);
     }
     std::shuffle(ready.begin(), ready.end(), generator);
-    switch_from(&scheduler);
+    switch_from(scheduler);
   } while (finding.empty() && open_barriers());
   const auto shared = [](const Region& region) { return !region.shared.empty(); };
   regions.erase(std::remove_if(regions.begin(), regions.end(), shared), regions.end());
@@ -300,7 +288,7 @@ void* shared_memory(const char* name, size_t size, size_t alignment) {
     used += region.end - region.begin;
   }
   if (size == 0) size = dynamic_shared_size;
-  if (used + size > kMaxShared) fail("too large: shared memory up to " + std::string(name));
+  if (used + size > kMaxShared) fail(nullptr, "too large: shared memory up to ", name);
   std::vector<char> memory(size + kGap, '\xff');  // NaN
   regions.emplace_back(name, memory.data(), size, alignment, false);
   regions.back().shared = std::move(memory);
@@ -311,7 +299,7 @@ void barrier(bool of_warp, const char* place) {
   Thread& thread = threads[current];
   thread.state = of_warp ? State::at_warp_barrier : State::at_barrier;
   thread.place = place;
-  switch_from(&thread.context);
+  switch_from(thread.context);
 }
 
 bool broken(int change) { return change == emulation::change; }
@@ -331,7 +319,7 @@ void run(const char* kernel, dim3 grid, dim3 block_size, size_t dynamic_shared,
   std::vector<unsigned> order(size_t(grid.x) * grid.y * grid.z);
   if (order.empty() || grid.y > 0xffff || grid.z > 0xffff || thread_count < 1 ||
       thread_count > kMaxThreads) {
-    fail("invalid launch: grid " + text_of(grid) + ", block " + text_of(block_size));
+    fail(nullptr, "invalid launch: grid ", grid, ", block of ", block_size);
   }
   std::iota(order.begin(), order.end(), 0u);
   std::shuffle(order.begin(), order.end(), generator);

@@ -52,7 +52,8 @@ class Library:
         if offset:  # of the code; the innermost of inlined functions comes first
             command = ["addr2line", "-i", "-e", self.path, hex(int(offset))]
             places = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-            finding += ", ".join(["", *(p for p in places if "cuda_runtime.h" not in p)])
+            places = [p.split(" ")[0] for p in places if "cuda_runtime.h" not in p]
+            finding = ", ".join([finding, *places])
         raise EmulationError(finding.replace(f"{self.path.parent}/csrc/", ""))
 
 

@@ -155,23 +155,23 @@ class Change:
 
 def _changes() -> Iterator[Change]:
     """Every barrier of every kernel, and the bounds."""
-    for path in sorted(CSRC.glob("cuda/*.*")):
-        text = path.read_text()
+    for file in sorted({path.name for path in CSRC.glob("cuda/*.*")} | BOUNDS.keys()):
+        text = (CSRC / "cuda" / file).read_text()
         barriers = [
             (f"«{barrier}()»;", "void()")
             for barrier in ("__syncthreads", "__syncwarp")
             if f"{barrier}();" in text
         ]
-        for context, new in barriers + BOUNDS.get(path.name, []):
+        for context, new in barriers + BOUNDS.get(file, []):
             before, old, after = (
                 re.sub(r"(\\\s)+", r"\\s+", re.escape(part)) for part in re.split("[«»]", context)
             )
             places = list(re.finditer(f"{before}({old}){after}", text))
             for place in places:
                 line = text.count("\n", 0, place.start(1)) + 1
-                yield Change(path.name, context, new, place.span(1), line)
+                yield Change(file, context, new, place.span(1), line)
             if not places:
-                yield Change(path.name, context, new, None, 0)
+                yield Change(file, context, new, None, 0)
 
 
 CHANGES = list(_changes())
