@@ -22,11 +22,11 @@ FLAGSHIP, DEMO, ODD, MANY, FEW = SIZES
 CASES = [
     (FLAGSHIP, True, torch.float32, (7, 6)),
     (FLAGSHIP, False, torch.float32, (7, 6)),
-    (FLAGSHIP, True, torch.float16, (7, 6)),
+    (FLAGSHIP, True, torch.float16, (5, 3.5)),
     (DEMO, True, torch.float32, (5, 3.3)),
     (ODD, True, torch.float32, (4.5, 5)),
-    (MANY, False, torch.float32, (3, 3)),
-    (FEW, False, torch.float32, (3, 3)),
+    (MANY, False, torch.float32, (4, 4)),
+    (FEW, False, torch.float32, (1.2, 1.5)),
 ]
 
 

@@ -103,9 +103,9 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
         T* out = op.out.as<T>() + ((n * op.height() + y) * op.width() + x) * channels;
         // The next row of the strip is far away in memory: hardware does not foresee it.
         prefetch<true>(out + op.width() * channels, count * channels * sizeof(T));
-        if (x + kLanes < op.width()) {
+        if (has_room_for_strip(op.width() - x, channels)) {
           to_pixels(planes, channels, classes, 1.f / sum, out);
-        } else {  // writes nothing beyond the row
+        } else {
           to_pixels(planes, channels, classes, 1.f / sum, pixels);
           std::memcpy(out, pixels, count * channels * sizeof(T));
         }
@@ -145,15 +145,15 @@ struct Scratch {
   float *grad_above, *grad_below;  // [channels, kLanes]
 };
 
-// Copies the incoming gradient of `count` pixels, the first of them at p, to s.planes. Other lanes
-// get 0. `last`: there may be no memory after these pixels.
+// Copies the incoming gradient of a strip's pixels to s.planes. The first is at p, and `left` are
+// left in the row. Lanes beyond the row get 0.
 template <typename T>
 inline void read_gradient(const T* p, int64_t channel_stride, int64_t row_stride,
-                          int64_t pixel_stride, int64_t channels, int64_t count, bool last,
-                          const Scratch& s) {
+                          int64_t pixel_stride, int64_t channels, int64_t left, const Scratch& s) {
+  const int64_t count = std::min<int64_t>(kLanes, left);
   if (channel_stride == 1 && pixel_stride == channels) {
     prefetch(p + row_stride, count * channels * sizeof(T));
-    if (last) {
+    if (!has_room_for_strip(left, channels)) {
       T* pixels = reinterpret_cast<T*>(s.pixels);
       std::memcpy(pixels, p, count * channels * sizeof(T));
       std::memset(pixels + count * channels, 0, (kLanes - count) * channels * sizeof(T));
@@ -209,7 +209,7 @@ void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, 
   std::memset(rows, 0, (last - first + 1) * row_size * sizeof(float));
   for (int64_t i = 0; i < strips.count(); ++i) {
     const Strip& strip = strips[i];
-    const int64_t x = i * kLanes, count = std::min<int64_t>(kLanes, op.width() - x);
+    const int64_t x = i * kLanes;
     interpolate_row(first, strip, s.cell.above);
     std::memset(s.grad_above, 0, tile * sizeof(float));
     for (int64_t cell = first; cell < last; ++cell) {
@@ -218,8 +218,8 @@ void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, 
       std::memset(s.grad_below, 0, tile * sizeof(float));
       const int64_t y_end = op.rows.begin_of(cell + 1);
       for (int64_t y = op.rows.begin_of(cell); y < y_end; ++y) {
-        read_gradient(grad + y * gs[2] + x * gs[3], gs[1], gs[2], gs[3], channels, count,
-                      i + 1 == strips.count(), s);
+        read_gradient(grad + y * gs[2] + x * gs[3], gs[1], gs[2], gs[3], channels, op.width() - x,
+                      s);
         pixel_row(classes, channels, op.rows.frac_of(y, cell), s);
       }
       scatter(s.grad_above, channels, strip, rows + (cell - first) * row_size, row_stride);
