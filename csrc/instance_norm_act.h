@@ -62,8 +62,7 @@ struct InstanceNormActBackward {
   int64_t pad;
   TensorView grad_x;         // [N, C, H, W], channels-last
   TensorView grad_residual;  // [N, C, H, W], channels-last; or none: not needed
-  TensorView grad_weight;    // float32 [C]; or none: not needed
-  TensorView grad_bias;      // float32 [C]; or none: not needed
+  TensorView grad_affine;    // float32 [2, C] of weight and bias; or none: not needed
 
   GIOADA_MEMBER int64_t batch() const { return x.shape[0]; }
   GIOADA_MEMBER int64_t channels() const { return x.shape[1]; }

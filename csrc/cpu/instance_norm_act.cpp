@@ -304,7 +304,11 @@ void band_sums(const InstanceNormActBackward& op, int64_t n, int64_t begin, int6
   double* gax_total = ga_total + period;
   float* folded = reinterpret_cast<float*>(gax_total + period);
   const float negative_slope = op.negative_slope;
-  norm.fill<Variant>(op, n, period);
+  if constexpr (Variant::kAffine) {
+    norm.fill<Variant>(op, n, period);
+  } else {  // the sign of x - mean is all that `gradient` needs
+    repeat(op.mean.as<float>() + n * c, c, period, norm.mean);
+  }
   for (int64_t i = 0; i < period; ++i) ga_total[i] = gax_total[i] = 0.;
 
   for (int64_t y = begin; y < end; ++y) {
@@ -350,8 +354,9 @@ void combine_sums(const InstanceNormActBackward& op, const Bands& bands,
   const int64_t c = op.channels(), group_size = op.group_size();
   const double elements = static_cast<double>(group_size * op.height() * op.width());
   const float* weight = op.weight.as<const float>();
-  const Buffer<double> grad_weight(c), grad_bias(c);
-  for (int64_t i = 0; i < c; ++i) grad_weight[i] = grad_bias[i] = 0.;
+  const Buffer<double> affine(2 * c);
+  double *grad_weight = affine.get(), *grad_bias = grad_weight + c;
+  for (int64_t i = 0; i < 2 * c; ++i) affine[i] = 0.;
   for (int64_t n = 0; n < op.batch(); ++n) {
     for (int64_t first = 0; first < c; first += group_size) {
       const double rstd = op.rstd.as<float>()[n * c + first];
@@ -373,9 +378,9 @@ void combine_sums(const InstanceNormActBackward& op, const Bands& bands,
       }
     }
   }
-  for (int64_t i = 0; i < c; ++i) {
-    if (op.grad_weight) op.grad_weight.as<float>()[i] = static_cast<float>(grad_weight[i]);
-    if (op.grad_bias) op.grad_bias.as<float>()[i] = static_cast<float>(grad_bias[i]);
+  if (!op.grad_affine) return;
+  for (int64_t i = 0; i < 2 * c; ++i) {
+    op.grad_affine.as<float>()[i] = static_cast<float>(affine[i]);
   }
 }
 

@@ -477,8 +477,8 @@ __global__ void __launch_bounds__(kThreads)
     weight += shares[n * 2 * op.channels() + c];
     bias += shares[(n * 2 + 1) * op.channels() + c];
   }
-  if (op.grad_weight) op.grad_weight.as<float>()[c] = static_cast<float>(weight);
-  if (op.grad_bias) op.grad_bias.as<float>()[c] = static_cast<float>(bias);
+  op.grad_affine.as<float>()[c] = static_cast<float>(weight);
+  op.grad_affine.as<float>()[op.channels() + c] = static_cast<float>(bias);
 }
 
 // A block writes part of a row.
@@ -568,7 +568,7 @@ void backward(const InstanceNormActBackward& op, float* workspace, cudaStream_t 
   totals_kernel<<<grid, total_block, 0, stream>>>(op, plan, partial, totals, shares);
   check_launch(kernel);
 
-  if (op.grad_weight || op.grad_bias) {
+  if (op.grad_affine) {
     kernel = "instance_norm_act_backward: affine";
     grid = checked_grid(kernel, divide_up(op.channels(), kThreads));
     affine_kernel<<<grid, kThreads, 0, stream>>>(op, shares);

@@ -206,20 +206,16 @@ def _backward_fake(
     groups: int,
     pad: int,
     wants_residual: bool,
-    wants_weight: bool,
-    wants_bias: bool,
+    wants_affine: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, residual, weight and bias; those not needed are empty.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, of residual, and of weight and bias [2, C]; those not needed are empty.
 
     ``grad`` and ``x`` are channels-last. The gradients of weight and bias are float32.
     """
     grad_residual = _empty_image(x) if wants_residual else x.new_empty(0)
-    grad_weight, grad_bias = (
-        x.new_empty(x.shape[1] if wanted else 0, dtype=torch.float32)
-        for wanted in (wants_weight, wants_bias)
-    )
-    return _empty_image(x), grad_residual, grad_weight, grad_bias
+    grad_affine = mean.new_empty((2, x.shape[1]) if wants_affine else 0)
+    return _empty_image(x), grad_residual, grad_affine
 
 
 def _backward_kernel(
@@ -234,10 +230,9 @@ def _backward_kernel(
     groups: int,
     pad: int,
     wants_residual: bool,
-    wants_weight: bool,
-    wants_bias: bool,
+    wants_affine: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     results = _backward_fake(
         grad,
         x,
@@ -250,8 +245,7 @@ def _backward_kernel(
         groups,
         pad,
         wants_residual,
-        wants_weight,
-        wants_bias,
+        wants_affine,
         backend,
     )
     if x.numel():
@@ -271,8 +265,7 @@ def _backward_kernel(
             *results,
         )
     else:
-        for sums in results[2:]:
-            sums.zero_()
+        results[2].zero_()
     return results
 
 
@@ -291,7 +284,7 @@ def _backward(ctx, grad: Tensor, *_: Tensor) -> tuple:
     _, wants_residual, wants_weight, wants_bias, *_ = ctx.needs_input_grad
     weight, bias = ctx.saved_tensors[3:]
     folds = ctx.pad > 0
-    grad_x, grad_residual, grad_weight, grad_bias = _backward_op(
+    grad_x, grad_residual, grad_affine = _backward_op(
         grad,
         *ctx.saved_tensors,
         ctx.activation,
@@ -299,8 +292,7 @@ def _backward(ctx, grad: Tensor, *_: Tensor) -> tuple:
         ctx.groups,
         ctx.pad,
         wants_residual and folds,
-        wants_weight,
-        wants_bias,
+        wants_weight or wants_bias,
         ctx.backend,
     )
     if not folds:
@@ -308,8 +300,8 @@ def _backward(ctx, grad: Tensor, *_: Tensor) -> tuple:
     return (
         grad_x,
         grad_residual if wants_residual else None,
-        grad_weight.to(weight.dtype) if wants_weight else None,
-        grad_bias.to(bias.dtype) if wants_bias else None,
+        grad_affine[0].to(weight.dtype) if wants_weight else None,
+        grad_affine[1].to(bias.dtype) if wants_bias else None,
         *[None] * 6,
     )
 

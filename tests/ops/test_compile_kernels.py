@@ -85,8 +85,8 @@ TRITON = {
             },
         ),
         "affine_kernel": (
-            "*fp64 *fp32 *fp32 i32 i32",
-            {"WANTS_WEIGHT": True, "WANTS_BIAS": True, "BLOCK_C": 32},
+            "*fp64 *fp32 i32 i32",
+            {"BLOCK_C": 32},
         ),
         "gradient_kernel": (
             "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 4,

@@ -373,12 +373,9 @@ def totals_kernel(
 @triton.jit
 def affine_kernel(
     shares,  # [N, 2, C] float64
-    grad_weight,  # [C], written if WANTS_WEIGHT
-    grad_bias,  # [C], written if WANTS_BIAS
+    grad_affine,  # [2, C]
     N,
     C,
-    WANTS_WEIGHT: tl.constexpr,
-    WANTS_BIAS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -390,10 +387,8 @@ def affine_kernel(
         weight += tl.load(at, mask=c < C, other=0.0)
         bias += tl.load(at + C, mask=c < C, other=0.0)
         n += 1
-    if WANTS_WEIGHT:
-        tl.store(grad_weight + c, weight.to(tl.float32), mask=c < C)
-    if WANTS_BIAS:
-        tl.store(grad_bias + c, bias.to(tl.float32), mask=c < C)
+    tl.store(grad_affine + c, weight.to(tl.float32), mask=c < C)
+    tl.store(grad_affine + C + c, bias.to(tl.float32), mask=c < C)
 
 
 @triton.jit
@@ -533,12 +528,12 @@ def launch_backward(
     pad: int,
     grad_x: Tensor,
     grad_residual: Tensor,
-    grad_weight: Tensor,
-    grad_bias: Tensor,
+    grad_affine: Tensor,
 ) -> None:
     """Fill ``grad_x`` and those of the other gradients that are not empty.
 
-    All images are channels-last; ``weight``, ``bias`` and their gradients are float32 [C].
+    All images are channels-last; ``weight`` and ``bias`` are float32 [C], ``grad_affine`` is
+    float32 [2, C].
     """
     n, c, h, w = x.shape
     block = _block(c)
@@ -549,8 +544,7 @@ def launch_backward(
     span, spans, grouped = _span(c, groups)
     partial = mean.new_empty((n, chunks, 2, c), dtype=torch.float64)
     totals = mean.new_empty((n, 2, c))
-    wants_weight, wants_bias = grad_weight.numel() > 0, grad_bias.numel() > 0
-    wants_affine = wants_weight or wants_bias
+    wants_affine = grad_affine.numel() > 0
     shares = mean.new_empty((n, 2, c) if wants_affine else 0, dtype=torch.float64)
     affine = {"HAS_WEIGHT": weight is not None, "HAS_BIAS": bias is not None}
     weight_or_any, bias_or_any = (mean if v is None else v for v in (weight, bias))
@@ -594,14 +588,7 @@ def launch_backward(
         )
         if wants_affine:
             affine_kernel[(triton.cdiv(c, TOTAL_CHANNELS),)](
-                shares,
-                grad_weight,
-                grad_bias,
-                n,
-                c,
-                WANTS_WEIGHT=wants_weight,
-                WANTS_BIAS=wants_bias,
-                BLOCK_C=TOTAL_CHANNELS,
+                shares, grad_affine, n, c, BLOCK_C=TOTAL_CHANNELS
             )
         gradient_kernel[(n * blocks, channel_blocks)](
             grad,
