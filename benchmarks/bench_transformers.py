@@ -21,7 +21,7 @@ transformers = pytest.importorskip(
 )
 
 SECONDS = 30.0  # measurement time per case; multiplied by harness.time_factor
-BATCH, SIZE = 1, 512
+BATCH, SIZE = 2, 512  # UperNet's batch norm of one pixel needs two images
 
 
 def _segformer(num_labels: int) -> nn.Module:
@@ -47,10 +47,10 @@ def _upernet(num_labels: int) -> nn.Module:
 
 # Model, number of classes, guards for the ratios of time and of memory, with room for noise.
 CASES = {
-    "SegFormer-B0, 19 classes": (_segformer, 19, 1.0, 1.0),
-    "SegFormer-B0, 150 classes": (_segformer, 150, 1.0, 1.0),
-    "UperNet, 19 classes": (_upernet, 19, 1.0, 1.0),
-    "UperNet, 150 classes": (_upernet, 150, 1.0, 1.0),
+    "SegFormer-B0, 19 classes": (_segformer, 19, 0.95, 0.95),
+    "SegFormer-B0, 150 classes": (_segformer, 150, 1.2, 1.2),
+    "UperNet, 19 classes": (_upernet, 19, 1.0, 0.95),
+    "UperNet, 150 classes": (_upernet, 150, 1.2, 1.2),
 }
 
 
