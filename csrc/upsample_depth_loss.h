@@ -52,7 +52,7 @@ struct UpsampleDepthLoss {
 
 inline namespace GIOADA_ISA {
 
-// f of l1, berhu and l2: f(e) = linear |e| + max(|e| - c, 0)^2 curvature / 2.
+// f of l1, berhu and l2: f(e) = linear |e| + curvature max(|e| - c, 0)^2.
 // f of silog: f(e) = (e - mean)^2 + offset mean / 2, where offset = 2 (1 - lambda) mean.
 struct Curve {
   float linear, c, curvature;
@@ -62,25 +62,22 @@ struct Curve {
 // `statistic` is the largest |e| for berhu, the mean error for silog.
 GIOADA_HD Curve curve_of(const UpsampleDepthLoss& op, float statistic) {
   if (op.kind == DepthLossKind::l1) return {1.f, INFINITY, 0.f, 0.f, 0.f};
-  if (op.kind == DepthLossKind::l2) return {0.f, 0.f, 2.f, 0.f, 0.f};
+  if (op.kind == DepthLossKind::l2) return {0.f, 0.f, 1.f, 0.f, 0.f};
   if (op.kind == DepthLossKind::silog) {
-    return {0.f, 0.f, 2.f, statistic, 2.f * (1.f - op.silog_lambda) * statistic};
+    return {0.f, 0.f, 1.f, statistic, 2.f * (1.f - op.silog_lambda) * statistic};
   }
   const float c = fmaxf(statistic / 5.f, FLT_MIN);  // avoids 1 / 0 if all errors are 0
-  return {1.f, c, 1.f / c, 0.f, 0.f};
+  return {1.f, c, 0.5f / c, 0.f, 0.f};
 }
 
-// f(e) and its derivative; Real is float or a vector of floats. BerHu above c is computed in a form
-// that overflows only if f(e) does.
+// f and its derivative with respect to |e|; Real is float or a vector of floats. Overflows only if
+// f does.
 template <typename Real>
-GIOADA_HD void depth_error(Real e, const Curve& curve, Real* loss, Real* slope) {
-  const Real zero = Real{};
-  const Real magnitude = e < zero ? -e : e;
-  const Real excess = magnitude > curve.c ? magnitude - curve.c : zero;
-  const Real ratio = excess * curve.curvature;
-  const Real steepness = ratio + curve.linear;
-  *loss = curve.linear * magnitude + excess * (ratio * 0.5f);
-  *slope = e > zero ? steepness : (e < zero ? -steepness : zero);
+GIOADA_HD void depth_error(Real magnitude, const Curve& curve, Real* loss, Real* slope) {
+  const Real excess = magnitude > curve.c ? magnitude - curve.c : Real{};
+  const Real bend = excess * curve.curvature;
+  *loss = excess * bend + magnitude * curve.linear;
+  *slope = bend * 2.f + curve.linear;
 }
 
 // Error of silog. NaN unless both are positive; `log` is for positive, normal numbers.

@@ -262,7 +262,7 @@ class AdaptationConfig:
     depth_encoding: Literal["inverse", "log", "linear"] = "log"
     """How metres are encoded for the networks. inverse spends nearly all of its range on the first
     few metres."""
-    depth_loss: Literal["l1", "berhu"] = "l1"
+    depth_loss: Literal["l1", "berhu", "l2"] = "l1"
     """Kind of the loss on the encoded depth."""
     gan_loss: Literal["lsgan", "bce", "hinge"] = "lsgan"
     """Kind of the adversarial loss of both discriminators."""

@@ -22,7 +22,8 @@ from gioada_fast.ops.upsample_depth_loss import KINDS as DEPTH_LOSSES
     ("owner", "name", "known"),
     [
         (AdaptationConfig, "gan_loss", GAN_LOSSES),
-        (AdaptationConfig, "depth_loss", DEPTH_LOSSES),
+        # silog is for positive depth: encoded depth is 0 far away.
+        (AdaptationConfig, "depth_loss", [kind for kind in DEPTH_LOSSES if kind != "silog"]),
         (AdaptationConfig, "depth_encoding", ENCODINGS),
     ],
 )

@@ -125,6 +125,13 @@ static inline Floats max(Floats a, Floats b) {
 // Minimum; `b` if either is NaN.
 static inline Floats min(Floats a, Floats b) { return a < b ? a : b; }
 
+static inline Floats abs(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
+
+// `magnitude` >= 0 with the sign of `sign`.
+static inline Floats copy_sign(Floats magnitude, Floats sign) {
+  return (Floats)((Ints)magnitude | ((Ints)sign & INT32_MIN));
+}
+
 // Whether any lane of a comparison's result is true.
 static inline bool any(Ints mask) {
 #if defined(__AVX512F__)

@@ -115,7 +115,9 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Curve& curve,
           f = valid ? f : Floats{};
           slope = valid ? slope : Floats{};
         } else {
-          depth_error(e, curve, &f, &slope);
+          const Floats magnitude = abs(e);
+          depth_error(magnitude, curve, &f, &slope);
+          slope = magnitude > 0.f ? copy_sign(slope, e) : Floats{};
         }
         if constexpr (kWeighted) {
           const float* weights = op.pixel_weight.as<const float>() + pixel + r * op.width();

@@ -199,7 +199,13 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
         }
         float f = e, slope = 0.f;
         if (kPass != Pass::statistic) {
-          kLog ? log_error(e, z, curve, &f, &slope) : depth_error(e, curve, &f, &slope);
+          if (kLog) {
+            log_error(e, z, curve, &f, &slope);
+          } else {
+            const float magnitude = fabsf(e);
+            depth_error(magnitude, curve, &f, &slope);
+            slope = magnitude > 0.f ? copysignf(slope, e) : 0.f;
+          }
         }
         if (kLog && !valid) f = slope = 0.f;
         const float w = valid ? given_weight : 0.f;

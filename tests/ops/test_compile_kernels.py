@@ -16,7 +16,7 @@ ARCHS = (80, 90)
 GELU = {"HAS_WEIGHT": True, "HAS_BIAS": True, "ACTIVATION": "gelu"}  # with all that it may have
 
 # op -> kernel -> (types of the arguments, constants), as for the flagship shape. "*fp32:4" is a
-# tuple of four pointers.
+# tuple of four pointers. Words after the kernel's name tell several cases apart.
 TRITON = {
     "_common": {
         "total_kernel": ("*fp32 i32 *fp32 *fp32", {"REDUCTION": "mean", "BLOCK": 1024}),
@@ -119,17 +119,27 @@ TRITON = {
         ),
     },
     "upsample_depth_loss": {
-        "cells_kernel": (
-            "*fp32 *fp32 *u8 *fp32 *fp32 *fp32 *fp32 i32:5 i32:5" + " i32" * 3,
-            {
-                "HAS_VALID": True,
-                "BERHU": True,
-                "FIND_LARGEST": False,
-                "WANTS_GRAD": True,
-                "CELLS": 16,
-                "PIXELS": 32,
-            },
-        ),
+        **{
+            f"cells_kernel {kind} {name}{' weighted' * weighted}": (
+                "*fp32 *fp32 *u8" + " *fp32" * 5 + " fp32 i32:5 i32:5" + " i32" * 3,
+                {
+                    "KIND": kind,
+                    "PASS": name,
+                    "HAS_VALID": True,
+                    "HAS_WEIGHT": weighted,
+                    "CELLS": 16,
+                    "PIXELS": 32,
+                },
+            )
+            for kind, name in (
+                ("l1", "gradient"),
+                ("berhu", "gradient"),
+                ("berhu", "map"),
+                ("silog", "statistic"),
+                ("silog", "gradient"),
+            )
+            for weighted in (False, True)
+        },
         "threshold_kernel": ("*fp32 i32 *fp32", {"BLOCK": 1024}),
     },
 }
@@ -147,7 +157,7 @@ def signature_of(type):
 
 def ptxas(op, kernel, types, constants, arch):
     options = {"num_warps": constants.pop("num_warps")} if "num_warps" in constants else {}
-    function = getattr(importlib.import_module(f"gioada_fast.ops.triton.{op}"), kernel)
+    function = getattr(importlib.import_module(f"gioada_fast.ops.triton.{op}"), kernel.split()[0])
     arguments = [name for name in function.arg_names if name not in constants]
     signature = dict(zip(arguments, map(signature_of, types.split()), strict=True))
     signature |= {name: "constexpr" for name in constants}
