@@ -7,6 +7,7 @@ from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LABELS = (torch.int64, torch.int32, torch.uint8)
+REDUCTIONS = ("mean", "sum", "none")
 
 
 def check_dtype(name: str, tensor: Tensor, allowed: tuple[torch.dtype, ...] = FLOATS) -> None:
@@ -97,3 +98,32 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless the value is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+
+
+def check_constant(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise unless a weight of a loss is floating point, without gradient, on the other's device.
+
+    Raises:
+        TypeError: not a floating-point type.
+        ValueError: on another device, or the tensor requires a gradient.
+    """
+    check_dtype(name, tensor)
+    check_device(name, tensor, other_name, other)
+    if tensor.requires_grad:
+        raise ValueError(f"{name} requires a gradient, which this loss does not have")
+
+
+def checked_pixel_weight(weight: Tensor, targets: Tensor, name: str, image: Tensor) -> Tensor:
+    """Weights of the pixels in the shape of ``targets``: [N, H, W] or [N, 1, H, W].
+
+    Raises:
+        ValueError, TypeError: neither of these two shapes, or see ``check_constant`` for ``image``.
+    """
+    n, height, width = targets.shape[0], *targets.shape[-2:]
+    if weight.shape not in ((n, height, width), (n, 1, height, width)):
+        raise ValueError(
+            f"pixel_weight: {list(weight.shape)}, expected [N, H, W] or [N, 1, H, W] = "
+            f"[{n}, {height}, {width}] or [{n}, 1, {height}, {width}]"
+        )
+    check_constant("pixel_weight", weight, name, image)
+    return weight.reshape(targets.shape)

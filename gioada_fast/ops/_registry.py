@@ -310,31 +310,53 @@ class FusedOp:
         return "reference"
 
 
-def scaled_gradient(name: str, arguments: int) -> tuple[Callable, Callable]:
-    """``setup_context`` and ``backward`` of an op whose forward also computes the gradient.
+def loss_gradient(
+    name: str, arguments: int, of_each: Callable[..., Tensor] | None = None
+) -> tuple[Callable, Callable]:
+    """``setup_context`` and ``backward`` of a loss whose forward also computes the gradient.
 
-    Only the operator's first input has a gradient. The outputs are the loss [] and that gradient in
-    float32, empty if not needed. The backward only scales it. Second derivatives are refused.
+    Only the operator's first input has a gradient. The outputs are the loss and that gradient in
+    float32, empty if not needed. If the loss is a scalar, the backward only scales the gradient.
+    Losses of single pixels (``reduction="none"``) come without a gradient, since it depends on
+    theirs: the backward calls ``of_each``. Second derivatives are refused.
 
     Args:
         name: name of the op, for error messages.
         arguments: number of the operator's arguments, the back end included.
+        of_each: ``(grad_losses, *inputs)``, the operator's inputs; returns the gradient of the
+            first one, in any dtype. It is the gradient of a sum with ``grad_losses`` as weights of
+            the pixels.
     """
 
     def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)  # else output[1] gets a gradient of zeros
-        ctx.save_for_backward(output[1])
+        loss, grad = output
+        ctx.mark_non_differentiable(grad)
+        ctx.set_materialize_grads(False)  # else grad gets a gradient of zeros
         ctx.dtype = inputs[0].dtype
+        ctx.inputs = None
+        if loss.dim() == 0:
+            ctx.save_for_backward(grad)
+        else:
+            ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
+            ctx.inputs = [_SAVED if isinstance(x, Tensor) else x for x in inputs]
 
     def backward(ctx, grad_loss: Tensor | None, _: None) -> tuple:
         refuse_second_derivative(name)
         if grad_loss is None:
             return (None,) * arguments
-        (grad,) = ctx.saved_tensors
-        return (grad * grad_loss).to(ctx.dtype), *[None] * (arguments - 1)
+        if ctx.inputs is None:
+            (grad,) = ctx.saved_tensors
+            grad = grad * grad_loss
+        else:
+            assert of_each is not None
+            saved = iter(ctx.saved_tensors)
+            grad = of_each(grad_loss, *(next(saved) if x is _SAVED else x for x in ctx.inputs))
+        return grad.to(ctx.dtype), *[None] * (arguments - 1)
 
     return setup_context, backward
+
+
+_SAVED = object()  # the place of a tensor among the inputs that a context keeps
 
 
 def refuse_second_derivative(name: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gioada_fast.ops._bilinear import axes
 from gioada_fast.ops._checks import (
-    check_device,
+    check_constant,
     check_dtype,
     check_image,
     check_label_values,
@@ -24,7 +24,7 @@ from gioada_fast.ops._checks import (
     checked_labels,
 )
 from gioada_fast.ops._native import run
-from gioada_fast.ops._registry import FusedOp, empty_gradient, scaled_gradient
+from gioada_fast.ops._registry import FusedOp, empty_gradient, loss_gradient
 
 _NAME = "upsample_cross_entropy"
 
@@ -59,11 +59,7 @@ def _check(logits: Tensor, weight: Tensor | None) -> None:
             raise ValueError(
                 f"weight: {list(weight.shape)}, expected [C] with C = {logits.shape[1]}"
             )
-        if not weight.is_floating_point():
-            raise TypeError(f"weight: {weight.dtype}, expected a floating-point type")
-        check_device("weight", weight, "logits", logits)
-        if weight.requires_grad:
-            raise ValueError("weight requires a gradient, which this loss does not have")
+        check_constant("weight", weight, "logits", logits)
 
 
 def _fake(
@@ -97,7 +93,7 @@ def _kernel(
     return loss, grad
 
 
-_setup_context, _backward = scaled_gradient(_NAME, arguments=7)
+_setup_context, _backward = loss_gradient(_NAME, arguments=7)
 _op = FusedOp(
     _NAME,
     fake=_fake,

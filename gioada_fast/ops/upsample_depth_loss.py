@@ -18,7 +18,7 @@ from torch import Tensor
 from gioada_fast.ops._bilinear import axes
 from gioada_fast.ops._checks import check_choice, check_device, check_dtype, check_image
 from gioada_fast.ops._native import run
-from gioada_fast.ops._registry import FusedOp, empty_gradient, scaled_gradient
+from gioada_fast.ops._registry import FusedOp, empty_gradient, loss_gradient
 
 KINDS = ("l1", "berhu")
 
@@ -98,7 +98,7 @@ def _kernel(
     return loss, grad
 
 
-_setup_context, _backward = scaled_gradient(_NAME, arguments=7)
+_setup_context, _backward = loss_gradient(_NAME, arguments=7)
 _op = FusedOp(
     _NAME,
     fake=_fake,

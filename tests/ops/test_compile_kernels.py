@@ -17,7 +17,7 @@ ARCHS = (80, 90)
 # tuple of four pointers.
 TRITON = {
     "_common": {
-        "total_kernel": ("*fp32 i32 *fp32 *fp32", {"BLOCK": 1024}),
+        "total_kernel": ("*fp32 i32 *fp32 *fp32", {"REDUCTION": "mean", "BLOCK": 1024}),
         "gradient_kernel": ("*fp32 *fp32 *fp32" + " i32" * 6, {"HAS_SCALE": True, "BLOCK": 1024}),
     },
     "translation_input": {

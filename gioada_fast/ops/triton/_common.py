@@ -1,7 +1,7 @@
-"""Shared by the Triton kernels: the device of a launch, bilinear resizing, mean losses.
+"""Shared by the Triton kernels: the device of a launch, bilinear resizing, sums of losses.
 
 The upsampling kernels write partial sums over pixels. ``total_kernel`` combines those of the loss
-to a mean, ``launch_gradient`` those of the gradient to the gradient of the input.
+to a mean or a sum, ``launch_gradient`` those of the gradient to the gradient of the input.
 """
 
 import contextlib
@@ -58,7 +58,8 @@ def total_kernel(
     sums,  # [programs, 2]: loss, weight
     programs,
     loss,  # [1]
-    scale,  # [1]: 1 / sum of weights, or 0
+    scale,  # [1]: written if REDUCTION is mean; see loss_scale in csrc/reduction.h
+    REDUCTION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     losses = tl.zeros([BLOCK], tl.float64)
@@ -69,10 +70,15 @@ def total_kernel(
         losses += tl.load(sums + 2 * i, mask=i < programs, other=0.0).to(tl.float64)
         weights += tl.load(sums + 2 * i + 1, mask=i < programs, other=0.0).to(tl.float64)
         start += BLOCK
-    total = tl.sum(weights)
-    factor = tl.where(total > 0, 1.0 / tl.where(total > 0, total, 1.0), 0.0)
-    tl.store(loss, (tl.sum(losses) * factor).to(tl.float32))
-    tl.store(scale, factor.to(tl.float32))
+    total = tl.sum(losses)
+    if REDUCTION == "mean":
+        weight = tl.sum(weights)
+        counts = (weight != 0) | (total != 0)
+        factor = tl.where(counts, 1.0 / tl.where(counts, weight, 1.0), 0.0)
+        tl.store(loss, (total * factor).to(tl.float32))
+        tl.store(scale, factor.to(tl.float32))
+    else:
+        tl.store(loss, total.to(tl.float32))
 
 
 @triton.jit

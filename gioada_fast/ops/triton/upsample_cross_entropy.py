@@ -161,6 +161,6 @@ def launch(
             BLOCK_P=max(1, ELEMENTS // block_c),
             BLOCK_C=block_c,
         )
-        total_kernel[(1,)](sums, programs, loss, scale, BLOCK=TOTAL_BLOCK)
+        total_kernel[(1,)](sums, programs, loss, scale, REDUCTION="mean", BLOCK=TOTAL_BLOCK)
         if wants_grad:
             launch_gradient(partial, grad, scale)

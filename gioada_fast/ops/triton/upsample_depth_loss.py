@@ -202,6 +202,6 @@ def launch(
             cells(find_largest=True)
             threshold_kernel[(1,)](largest, programs, threshold, BLOCK=TOTAL_BLOCK)
         cells(find_largest=False)
-        total_kernel[(1,)](sums, programs, loss, scale, BLOCK=TOTAL_BLOCK)
+        total_kernel[(1,)](sums, programs, loss, scale, REDUCTION="mean", BLOCK=TOTAL_BLOCK)
         if wants_grad:
             launch_gradient(partial, grad, scale)
