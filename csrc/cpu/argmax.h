@@ -16,18 +16,21 @@ namespace gioada {
 inline namespace GIOADA_ISA {
 
 constexpr int64_t kBlockRows = 32;
+// A block may start this many rows earlier, where a cell begins.
+constexpr int64_t kMaxShift = kBlockRows / 2;
+constexpr int64_t kMaxBlockRows = kBlockRows + kMaxShift;
 
 // Working memory of one thread.
 struct ArgmaxScratch {
   float *above, *below;  // [classes, kLanes] input rows at the strip's columns
   float *candidates_above, *candidates_below;  // [candidates, kLanes]
   int32_t* candidates;                         // [classes] ascending
-  int32_t* predicted;                          // [kBlockRows, padded width]
+  int32_t* predicted;                          // [kMaxBlockRows, padded width]
 };
 
 // Collects the candidates: classes that can be largest somewhere between `above` and `below`.
 // Returns their number, or 0 if a logit is NaN or infinite.
-static inline int64_t find_candidates(int64_t classes, const ArgmaxScratch& s) {
+static int64_t find_candidates(int64_t classes, const ArgmaxScratch& s) {
   // In every pixel of a column, at least one class reaches this value.
   Floats reached = min(load(s.above), load(s.below));
   Floats zero = Floats{};
@@ -111,7 +114,7 @@ static void predict(const Op& op, const Strips& strips,
                     const T* image,  // [C, h, w] with the strides of op.logits
                     int64_t begin, int64_t end, ArgmaxScratch s) {
   const int64_t h = op.rows.in, pitch = round_up(op.width(), kLanes);
-  float frac_y[kBlockRows];  // weight of the input row below
+  float frac_y[kMaxBlockRows];  // weight of the input row below
   for (int64_t y = begin; y < end; ++y) {
     frac_y[y - begin] = op.rows.frac_of(y, op.rows.cell_of(y));
   }
@@ -175,13 +178,23 @@ static int64_t row_blocks(const Op& op) {
   return op.batch() * ((op.height() + kBlockRows - 1) / kBlockRows);
 }
 
+// First pixel row of a block of an image. A cell that is split between two blocks is interpolated
+// twice, so a block starts with a cell if one begins nearby.
+template <typename Op>
+static int64_t block_begin(const Op& op, int64_t block) {
+  const int64_t row = block * kBlockRows;
+  if (row >= op.height()) return op.height();
+  const int64_t begin = op.rows.begin_of(op.rows.cell_of(row));
+  return row - begin <= kMaxShift ? begin : row;
+}
+
 // Calls use(PredictedRows) for every block, on worker_count(threads, row_blocks(op)) threads.
 template <typename T, typename Op, typename Use>
 static void predict_blocks(const Op& op, int threads, const Use& use) {
   const int64_t blocks = row_blocks(op), in_image = blocks / op.batch();
   const int workers = worker_count(threads, blocks);
   const int64_t tile = op.classes() * kLanes, pitch = round_up(op.width(), kLanes);
-  const int64_t scratch_size = round_up(5 * tile + kBlockRows * pitch, 16);
+  const int64_t scratch_size = round_up(5 * tile + kMaxBlockRows * pitch, 16);
 
   const Strips strips(op.columns);
   const Buffer<float> memory(workers * scratch_size);
@@ -194,8 +207,9 @@ static void predict_blocks(const Op& op, int threads, const Use& use) {
     s.candidates_below = p + 3 * tile;
     s.candidates = reinterpret_cast<int32_t*>(p + 4 * tile);
     s.predicted = reinterpret_cast<int32_t*>(p + 5 * tile);
-    const int64_t n = block / in_image, begin = block % in_image * kBlockRows;
-    const int64_t end = begin + kBlockRows < op.height() ? begin + kBlockRows : op.height();
+    const int64_t n = block / in_image;
+    const int64_t begin = block_begin(op, block % in_image);
+    const int64_t end = block_begin(op, block % in_image + 1);
     predict(op, strips, op.logits.template as<const T>() + n * op.logits.strides[0], begin, end, s);
     use(PredictedRows{block, thread, n, begin, end, s.predicted, pitch});
   });
