@@ -61,8 +61,11 @@ def interpolate(
     return joint[:, 1].reshape(n, c, *joint.shape[2:])
 
 
-def instance_norm(x: Tensor, momentum: float = 0.1, **kwargs) -> Tensor:
-    # momentum acts on running statistics alone
+def instance_norm(
+    x: Tensor, momentum: float = 0.1, use_input_stats: bool = True, **kwargs
+) -> Tensor:
+    # momentum acts on running statistics alone; every sample normalises by those of the input.
+    assert use_input_stats
     return ops.instance_norm_act(image(x), "none", **kwargs).view_as(x)
 
 
