@@ -37,13 +37,13 @@ def axis(
         align_corners: True puts the first and last points of both onto each other. False puts the
             outer edges of the first and last pixels onto each other.
         scale_factor: if given and ``align_corners`` is False, the ratio of the sizes; by default
-            size_out / size_in.
+            size_out / size_in. An axis that keeps its size is copied, as PyTorch does on CPU.
     """
     if align_corners:
         step, offset, unit = size_in - 1, 0, size_out - 1
     else:
         scale = Fraction(size_out, size_in)
-        if scale_factor is not None:
+        if scale_factor is not None and size_in != size_out:
             scale = Fraction(scale_factor).limit_denominator(MAX_DENOMINATOR)
         # (i + 1/2) / scale - 1/2
         step = 2 * scale.denominator
