@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.harness import require_fast
 from gioada_fast.ops import instance_norm_act
 
 
@@ -27,15 +28,15 @@ CASES = {
     "demo 4x16x180x240, ReLU, pad 1": Case((4, 16, 180, 240), "relu", (3.4, 2.1), pad=1),
     "residual 4x64x45x60, pad 1": Case((4, 64, 45, 60), "none", (2.4, 2.1), residual=True, pad=1),
     "odd 2x24x91x123, leaky ReLU": Case((2, 24, 91, 123), "leaky_relu", (1.2, 1.1)),
-    "affine 1x64x256x512, ReLU": Case((1, 64, 256, 512), "relu", (1, 1), affine=True),
+    "affine 1x64x256x512, ReLU": Case((1, 64, 256, 512), "relu", (2.2, 2), affine=True),
     "32 groups 2x256x64x128, affine, ReLU": Case(
-        (2, 256, 64, 128), "relu", (1, 1), affine=True, groups=32
+        (2, 256, 64, 128), "relu", (1.3, 1.5), affine=True, groups=32
     ),
     "32 groups 2x256x64x128, affine, SiLU": Case(
-        (2, 256, 64, 128), "silu", (1, 1), affine=True, groups=32
+        (2, 256, 64, 128), "silu", (1.2, 1.3), affine=True, groups=32
     ),
     "32 groups 2x256x64x128, affine, GELU": Case(
-        (2, 256, 64, 128), "gelu", (1, 1), affine=True, groups=32
+        (2, 256, 64, 128), "gelu", (1.1, 1.2), affine=True, groups=32
     ),
     "32 groups 2x256x64x128, affine, SiLU, float16": Case(
         (2, 256, 64, 128), "silu", (1, 1), affine=True, groups=32, dtype=torch.float16
@@ -72,6 +73,7 @@ def eager(x, activation, negative_slope, residual, pad, weight, bias, groups):
 @pytest.mark.parametrize("name", CASES)
 def bench_instance_norm_act(name, backward, race, device):
     case = CASES[name]
+    require_fast(case.dtype, device)
     torch.manual_seed(0)
 
     def tensor(*size):
