@@ -362,12 +362,11 @@ def test_berhu_of_errors_of_any_size(target, scale):
     torch.testing.assert_close(scaled_grad, grad, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [0.0, -1.0])
-def test_silog_of_numbers_that_are_not_positive(device, wrong):
+def test_silog_of_numbers_that_are_not_positive(device):
     """Not finite if a valid number is not positive; invalid ones have no effect."""
     depth, target, valid, kind = case(device, "silog")
     valid[1, 0, 8, 12] = True
-    for z, t in ((None, wrong), (wrong, None), (wrong, wrong)):
+    for z, t in ((None, 0.0), (-1.0, None), (-1.0, -1.0)):
         changed, changed_target = depth.detach().clone(), target.nan_to_num(1.0)
         if z is not None:
             changed[1, 0, 2, 3] = z
@@ -380,7 +379,7 @@ def test_silog_of_numbers_that_are_not_positive(device, wrong):
         assert all(x.isfinite().all() for x in run(upsample_depth_loss, (*inputs, without)))
 
 
-@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("factor", [1e-3, 1e4])
 @pytest.mark.parametrize("target", TARGETS)
 def test_silog_is_invariant_to_scale(target, factor):
     """With lambda 1, silog is a variance: a factor cancels. Kernels lose no digits by that."""
@@ -429,8 +428,7 @@ def test_pixel_weight_of_any_dtype(device):
         assert_same_bits(found, expected)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_float16_with_grad_scaler(device, reduction):
+def test_float16_with_grad_scaler(device):
     """A step under autocast has the gradient of float32; one that overflows is skipped."""
     depth, target, valid, kind = case(device, "berhu")
     head = torch.nn.Conv2d(1, 1, 1).to(device)
@@ -441,7 +439,7 @@ def test_float16_with_grad_scaler(device, reduction):
         with torch.autocast(device, dtype=torch.float16, enabled=dtype == torch.float16):
             z = head(depth.detach())
             assert z.dtype == dtype
-            return upsample_depth_loss(z, target, kind, valid, reduction=reduction).mean()
+            return upsample_depth_loss(z, target, kind, valid, reduction="none").mean()
 
     expected = torch.autograd.grad(loss(torch.float32), head.weight)[0]
     scaler.scale(loss(torch.float16)).backward()
@@ -526,18 +524,8 @@ def test_compile_and_autocast_per_pixel():
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])
-@pytest.mark.parametrize("target", TARGETS)
-def test_opcheck_of_reductions(target, reduction):
-    backend, device = require(*target, "upsample_depth_loss")
-    depth, depths, valid, kind = case(device, "berhu")
-    arguments = depth, depths.nan_to_num(), valid, None, kind, reduction, 0.5, False, True, backend
+def test_opcheck_of_reductions(reduction):
+    require("cpp", "cpu")
+    depth, target, valid, kind = case("cpu", "berhu")
+    arguments = depth, target.nan_to_num(), valid, None, kind, reduction, 0.5, False, True, "cpp"
     torch.library.opcheck(torch.ops.gioada_fast.upsample_depth_loss.default, arguments)
-
-
-def test_backward_scales_and_accumulates(device, kind):
-    """Retained graphs and scaled losses work as for any PyTorch loss."""
-    depth, target, valid, _ = case(device, kind)
-    loss = upsample_depth_loss(depth, target, kind, valid)
-    (once,) = torch.autograd.grad(loss, depth, retain_graph=True)
-    (scaled,) = torch.autograd.grad(loss * -4, depth)
-    torch.testing.assert_close(scaled, -4 * once)
