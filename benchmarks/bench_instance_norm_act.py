@@ -1,4 +1,6 @@
-"""``instance_norm_act`` against ``F.instance_norm``, an activation, a sum and ``F.pad``."""
+"""``instance_norm_act`` against PyTorch's norms, an activation, a sum and ``F.pad``."""
+
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -6,44 +8,89 @@ import torch.nn.functional as F
 
 from gioada_fast.ops import instance_norm_act
 
-# (n, c, h, w), activation, residual, pad; guards for forward and for forward + backward.
-SHAPES = {
-    "flagship 1x64x256x512, ReLU, pad 1": ((1, 64, 256, 512), "relu", False, 1, (3, 2.2)),
-    "demo 4x16x180x240, ReLU, pad 1": ((4, 16, 180, 240), "relu", False, 1, (3.4, 2.1)),
-    "residual 4x64x45x60, pad 1": ((4, 64, 45, 60), "none", True, 1, (2.4, 2.1)),
-    "odd 2x24x91x123, leaky ReLU": ((2, 24, 91, 123), "leaky_relu", False, 0, (1.2, 1.1)),
+
+class Case(NamedTuple):
+    """A row of the benchmark; guards for forward and for forward + backward."""
+
+    size: tuple[int, int, int, int]
+    activation: str
+    guards: tuple[float, float]
+    residual: bool = False
+    pad: int = 0
+    affine: bool = False
+    groups: int | None = None
+    dtype: torch.dtype = torch.float32
+
+
+CASES = {
+    "flagship 1x64x256x512, ReLU, pad 1": Case((1, 64, 256, 512), "relu", (3, 2.2), pad=1),
+    "demo 4x16x180x240, ReLU, pad 1": Case((4, 16, 180, 240), "relu", (3.4, 2.1), pad=1),
+    "residual 4x64x45x60, pad 1": Case((4, 64, 45, 60), "none", (2.4, 2.1), residual=True, pad=1),
+    "odd 2x24x91x123, leaky ReLU": Case((2, 24, 91, 123), "leaky_relu", (1.2, 1.1)),
+    "affine 1x64x256x512, ReLU": Case((1, 64, 256, 512), "relu", (1, 1), affine=True),
+    "32 groups 2x256x64x128, affine, ReLU": Case(
+        (2, 256, 64, 128), "relu", (1, 1), affine=True, groups=32
+    ),
+    "32 groups 2x256x64x128, affine, SiLU": Case(
+        (2, 256, 64, 128), "silu", (1, 1), affine=True, groups=32
+    ),
+    "32 groups 2x256x64x128, affine, GELU": Case(
+        (2, 256, 64, 128), "gelu", (1, 1), affine=True, groups=32
+    ),
+    "32 groups 2x256x64x128, affine, SiLU, float16": Case(
+        (2, 256, 64, 128), "silu", (1, 1), affine=True, groups=32, dtype=torch.float16
+    ),
+}
+ACTIVATIONS = {
+    "none": lambda y, slope: y,
+    "relu": lambda y, slope: F.relu(y),
+    "leaky_relu": F.leaky_relu,
+    "silu": lambda y, slope: F.silu(y),
+    "gelu": lambda y, slope: F.gelu(y),
 }
 
 
-def eager(x, activation, negative_slope, residual, pad):
+def fused(x, activation, negative_slope, residual, pad, weight, bias, groups):
+    return instance_norm_act(
+        x, activation, negative_slope, residual, pad, weight=weight, bias=bias, groups=groups
+    )
+
+
+def eager(x, activation, negative_slope, residual, pad, weight, bias, groups):
     """As public code writes it."""
-    y = F.instance_norm(x)
-    if activation == "relu":
-        y = F.relu(y)
-    elif activation == "leaky_relu":
-        y = F.leaky_relu(y, negative_slope)
+    if groups is None:
+        y = F.instance_norm(x, weight=weight, bias=bias)
+    else:
+        y = F.group_norm(x, groups, weight, bias)
+    y = ACTIVATIONS[activation](y, negative_slope)
     if residual is not None:
         y = residual + y
     return F.pad(y, (pad, pad, pad, pad), mode="reflect") if pad > 0 else y
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward+backward"])
-@pytest.mark.parametrize("shape", SHAPES)
-def bench_instance_norm_act(shape, backward, race, device):
-    size, activation, has_residual, pad, guards = SHAPES[shape]
+@pytest.mark.parametrize("name", CASES)
+def bench_instance_norm_act(name, backward, race, device):
+    case = CASES[name]
     torch.manual_seed(0)
-    x = torch.randn(size, device=device).requires_grad_(backward)
-    residual = torch.randn(size, device=device).requires_grad_(backward) if has_residual else None
+
+    def tensor(*size):
+        x = torch.randn(size, device=device).to(case.dtype)
+        return x.requires_grad_(backward)
+
+    x = tensor(*case.size)
+    residual = tensor(*case.size) if case.residual else None
+    weight, bias = (tensor(case.size[1]) if case.affine else None for _ in range(2))
     # Forward reads x twice (statistics, result) and the residual once, and writes the result.
     # Backward reads x and the gradient twice each (sums, result), and writes the gradients.
-    images = (10 if has_residual else 8) if backward else (4 if has_residual else 3)
+    images = (10 if case.residual else 8) if backward else (4 if case.residual else 3)
     race(
         "instance_norm_act",
-        shape,
-        instance_norm_act,
+        name,
+        fused,
         eager,
-        (x, activation, 0.2, residual, pad),
-        guard=guards[backward],
+        (x, case.activation, 0.2, residual, case.pad, weight, bias, case.groups),
+        guard=case.guards[backward],
         channels_last=True,
         bytes_moved=images * x.nbytes,
     )

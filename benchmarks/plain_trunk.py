@@ -5,6 +5,7 @@ new trunk needs no change here, unless it has a new type of fused module.
 """
 
 import copy
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 
@@ -12,7 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from gioada_fast.models.layers import GROUP_SIZE, GroupNormReLU, InstanceNormAct
+from gioada_fast.models.layers import (
+    GROUP_SIZE,
+    GroupNormAct,
+    GroupNormReLU,
+    InstanceNormAct,
+)
 from gioada_fast.models.trunks import Trunk
 from gioada_fast.models.trunks.resnet import FrozenBatchNorm2d
 
@@ -42,14 +48,35 @@ class PlainInstanceNormAct(nn.Module):
         return F.pad(x, (self.pad,) * 4, mode="reflect") if self.pad else x
 
 
-def _batch_norm(frozen: FrozenBatchNorm2d) -> nn.Module:
-    return nn.BatchNorm2d(len(frozen.weight), frozen.eps).eval().requires_grad_(False)
+class PlainNormAct(nn.Module):
+    """Makes a norm of PyTorch into the norm, an activation and a residual, one after the other."""
+
+    activation: str
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        x = super().forward(x)
+        x = F.relu(x, inplace=True) if self.activation == "relu" else x
+        return x if residual is None else x + residual
 
 
-PLAIN = {
+class PlainGroupNormAct(PlainNormAct, nn.GroupNorm):
+    def __init__(self, fused: GroupNormAct):
+        super().__init__(fused.num_groups, fused.num_channels, fused.eps)
+        self.activation = fused.activation
+
+
+class PlainBatchNormAct(PlainNormAct, nn.BatchNorm2d):
+    def __init__(self, frozen: FrozenBatchNorm2d):
+        super().__init__(len(frozen.weight), frozen.eps)
+        self.activation = frozen.activation
+        self.eval().requires_grad_(False)
+
+
+PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
+    GroupNormAct: PlainGroupNormAct,
     GroupNormReLU: lambda fused: PlainGroupNormReLU(),
     InstanceNormAct: PlainInstanceNormAct,
-    FrozenBatchNorm2d: _batch_norm,
+    FrozenBatchNorm2d: PlainBatchNormAct,
 }
 """Type of a module -> function that builds its replacement, without the weights."""
 

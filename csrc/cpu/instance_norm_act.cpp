@@ -51,6 +51,50 @@ inline void repeat(const float* values, int64_t channels, int64_t period, float*
   }
 }
 
+struct Exp {
+  Floats operator()(Floats x) const { return exp_nonpositive(x); }
+};
+
+// Values per channel of an image's normalisation, each repeated to the length of a period.
+struct Normalization {
+  float *mean, *rstd, *weight, *bias;  // [period]
+
+  // In the first kArrays * period elements of `scratch`.
+  static constexpr int kArrays = 4;
+  Normalization(float* scratch, int64_t period)
+      : mean(scratch),
+        rstd(scratch + period),
+        weight(scratch + 2 * period),
+        bias(scratch + 3 * period) {}
+
+  template <typename Variant, typename Arguments>
+  void fill(const Arguments& op, int64_t n, int64_t period) {
+    const int64_t c = op.channels();
+    repeat(op.mean.template as<float>() + n * c, c, period, mean);
+    repeat(op.rstd.template as<float>() + n * c, c, period, rstd);
+    if constexpr (Variant::kAffine) {
+      for (int64_t i = 0; i < period; ++i) weight[i] = 1.f;
+      if (op.weight) repeat(op.weight.template as<float>(), c, period, weight);
+      for (int64_t i = 0; i < period; ++i) bias[i] = 0.f;
+      if (op.bias) repeat(op.bias.template as<float>(), c, period, bias);
+    }
+  }
+
+  // The activation's argument for centred = x - mean.
+  template <typename Variant>
+  Floats argument(Floats centred, int64_t lane) const {
+    const Floats z = centred * load(rstd + lane);
+    return Variant::kAffine ? z * load(weight + lane) + load(bias + lane) : z;
+  }
+
+  // gy act'(a), which is the gradient of the bias.
+  template <typename Variant>
+  Floats gradient(Floats centred, Floats gy, float negative_slope, int64_t lane) const {
+    const Floats a = Variant::kAffine ? argument<Variant>(centred, lane) : centred;
+    return activation_gradient<Variant::kActivation>(a, gy, negative_slope, Exp());
+  }
+};
+
 // Mean and sum of squared deviations of each channel over `pixels` pixels. Sums differences from
 // the mean so far, so a channel with a large offset loses no precision. If differences are large,
 // so is the variance.
@@ -112,10 +156,9 @@ void band_moments(const T* x,  // [pixels, channels]
 }
 
 // Writes one row of the padded result and its reflections.
-template <typename T>
+template <typename T, typename Variant>
 void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period,
-               const float* mean,    // [period]
-               const float* rstd) {  // [period]
+               Normalization norm) {
   const int64_t c = op.channels(), pad = op.pad;
   const int64_t out_row = (op.width() + 2 * pad) * c;
   const T* x = op.x.as<const T>() + (n * op.height() + y) * op.width() * c;
@@ -124,8 +167,9 @@ void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period,
   T* out = row + pad * c;
   const float negative_slope = op.negative_slope;
   const auto normalized = [&](int64_t i, int64_t lane, auto count) {
-    return activate((load_unaligned(x + i, count) - load(mean + lane)) * load(rstd + lane),
-                    negative_slope);
+    const Floats centred = load_unaligned(x + i, count) - load(norm.mean + lane);
+    return activate<Variant::kActivation>(norm.argument<Variant>(centred, lane), negative_slope,
+                                          Exp());
   };
   if (op.residual) {
     const T* residual =
@@ -150,7 +194,7 @@ void write_row(const InstanceNormAct& op, int64_t n, int64_t y, int64_t period,
   }
 }
 
-template <typename T>
+template <typename T, typename Variant>
 void forward(const InstanceNormAct& op, int threads) {
   const int64_t c = op.channels(), period = period_of(c);
   const Bands bands(op.batch(), op.height());
@@ -167,26 +211,29 @@ void forward(const InstanceNormAct& op, int threads) {
     band_moments(x, rows * op.width(), c, period, scratch.get() + thread * scratch_size,
                  means.get() + band * c, squares.get() + band * c);
   });
+  const int64_t group_size = op.group_size();
   for (int64_t n = 0; n < op.batch(); ++n) {
-    for (int64_t i = 0; i < c; ++i) {
+    for (int64_t first = 0; first < c; first += group_size) {
       double count = 0., mean = 0., sum = 0.;
-      for (int64_t band = n * bands.in_image; band < (n + 1) * bands.in_image; ++band) {
-        const int64_t rows = bands.end(band) - bands.begin(band);
-        merge_moments(static_cast<double>(rows * op.width()), means[band * c + i],
-                      squares[band * c + i], &count, &mean, &sum);
+      for (int64_t i = first; i < first + group_size; ++i) {
+        for (int64_t band = n * bands.in_image; band < (n + 1) * bands.in_image; ++band) {
+          const int64_t rows = bands.end(band) - bands.begin(band);
+          merge_moments(static_cast<double>(rows * op.width()), means[band * c + i],
+                        squares[band * c + i], &count, &mean, &sum);
+        }
       }
-      op.mean.as<float>()[n * c + i] = static_cast<float>(mean);
-      op.rstd.as<float>()[n * c + i] = reciprocal_deviation(sum / count, op.eps);
+      for (int64_t i = first; i < first + group_size; ++i) {
+        op.mean.as<float>()[n * c + i] = static_cast<float>(mean);
+        op.rstd.as<float>()[n * c + i] = reciprocal_deviation(sum / count, op.eps);
+      }
     }
   }
   bands.walk_back(workers, [&](int64_t band, int thread) {
     const int64_t n = bands.image(band);
-    float* mean = scratch.get() + thread * scratch_size;
-    float* rstd = mean + period;
-    repeat(op.mean.as<float>() + n * c, c, period, mean);
-    repeat(op.rstd.as<float>() + n * c, c, period, rstd);
+    Normalization norm(scratch.get() + thread * scratch_size, period);
+    norm.fill<Variant>(op, n, period);
     for (int64_t y = bands.end(band) - 1; y >= bands.begin(band); --y) {
-      write_row<T>(op, n, y, period, mean, rstd);
+      write_row<T, Variant>(op, n, y, period, norm);
     }
   });
 }
@@ -242,32 +289,39 @@ void for_each_piece(const InstanceNormActBackward& op, int64_t n, int64_t y,
   }
 }
 
-// Sums of gz and of gz (x - mean) over rows [begin, end). Also writes the gradient of the residual.
-template <typename T>
+// Sums of ga = gy act'(a) and of ga (x - mean) over rows [begin, end). Also writes the gradient of
+// the residual.
+template <typename T, typename Variant>
 void band_sums(const InstanceNormActBackward& op, int64_t n, int64_t begin, int64_t end,
                int64_t period, float* __restrict__ scratch,  // see `backward`
-               double* sum_gz,                               // [channels]
-               double* sum_gzx) {                            // [channels]
+               double* sum_ga,                               // [channels]
+               double* sum_gax) {                            // [channels]
   const int64_t c = op.channels();
-  float *mean = scratch, *gz_lanes = scratch + period, *gzx_lanes = scratch + 2 * period;
-  double* gz_total = reinterpret_cast<double*>(scratch + 3 * period);
-  double* gzx_total = gz_total + period;
-  float* folded = scratch + 7 * period;
+  Normalization norm(scratch, period);
+  float* ga_lanes = scratch + Normalization::kArrays * period;
+  float* gax_lanes = ga_lanes + period;
+  double* ga_total = reinterpret_cast<double*>(gax_lanes + period);
+  double* gax_total = ga_total + period;
+  float* folded = reinterpret_cast<float*>(gax_total + period);
   const float negative_slope = op.negative_slope;
-  repeat(op.mean.as<float>() + n * c, c, period, mean);
-  for (int64_t i = 0; i < period; ++i) gz_total[i] = gzx_total[i] = 0.;
+  if constexpr (Variant::kAffine) {
+    norm.fill<Variant>(op, n, period);
+  } else {  // the sign of x - mean is all that `gradient` needs
+    repeat(op.mean.as<float>() + n * c, c, period, norm.mean);
+  }
+  for (int64_t i = 0; i < period; ++i) ga_total[i] = gax_total[i] = 0.;
 
   for (int64_t y = begin; y < end; ++y) {
     const int64_t row = (n * op.height() + y) * op.width();
-    std::memset(gz_lanes, 0, 2 * period * sizeof(float));
+    std::memset(ga_lanes, 0, 2 * period * sizeof(float));
     for_each_piece<T>(op, n, y, folded, [&](int64_t first, int64_t pixels, const auto* grad) {
       const T* x = op.x.as<const T>() + (row + first) * c;
       for_each_vector(pixels * c, period, [&](int64_t i, int64_t lane, auto count) {
-        const Floats centred = load_unaligned(x + i, count) - load(mean + lane);
-        const Floats gz =
-            activation_gradient(centred, load_unaligned(grad + i, count), negative_slope);
-        store(gz_lanes + lane, load(gz_lanes + lane) + gz);
-        store(gzx_lanes + lane, load(gzx_lanes + lane) + gz * centred);
+        const Floats centred = load_unaligned(x + i, count) - load(norm.mean + lane);
+        const Floats ga =
+            norm.gradient<Variant>(centred, load_unaligned(grad + i, count), negative_slope, lane);
+        store(ga_lanes + lane, load(ga_lanes + lane) + ga);
+        store(gax_lanes + lane, load(gax_lanes + lane) + ga * centred);
       });
       if (op.grad_residual) {
         T* out = op.grad_residual.as<T>() + (row + first) * c;
@@ -277,20 +331,60 @@ void band_sums(const InstanceNormActBackward& op, int64_t n, int64_t begin, int6
       }
     });
     for (int64_t i = 0; i < period; ++i) {
-      gz_total[i] += gz_lanes[i];
-      gzx_total[i] += gzx_lanes[i];
+      ga_total[i] += ga_lanes[i];
+      gax_total[i] += gax_lanes[i];
     }
   }
   for (int64_t i = 0; i < c; ++i) {
-    sum_gz[i] = sum_gzx[i] = 0.;
+    sum_ga[i] = sum_gax[i] = 0.;
     for (int64_t lane = i; lane < period; lane += c) {
-      sum_gz[i] += gz_total[lane];
-      sum_gzx[i] += gzx_total[lane];
+      sum_ga[i] += ga_total[lane];
+      sum_gax[i] += gax_total[lane];
     }
   }
 }
 
-template <typename T>
+// Adds up the bands: mean(gz) and rstd mean(gz z) of each image and group, written to each of the
+// group's channels, and the gradients of weight and bias.
+void combine_sums(const InstanceNormActBackward& op, const Bands& bands,
+                  const double* sums_ga,   // [bands, C]
+                  const double* sums_gax,  // [bands, C]
+                  float* mean_gz,          // [N, C]
+                  float* slope) {          // [N, C]
+  const int64_t c = op.channels(), group_size = op.group_size();
+  const double elements = static_cast<double>(group_size * op.height() * op.width());
+  const float* weight = op.weight.as<const float>();
+  const Buffer<double> affine(2 * c);
+  double *grad_weight = affine.get(), *grad_bias = grad_weight + c;
+  for (int64_t i = 0; i < 2 * c; ++i) affine[i] = 0.;
+  for (int64_t n = 0; n < op.batch(); ++n) {
+    for (int64_t first = 0; first < c; first += group_size) {
+      const double rstd = op.rstd.as<float>()[n * c + first];
+      double gz = 0., gzx = 0.;
+      for (int64_t i = first; i < first + group_size; ++i) {
+        double ga = 0., gax = 0.;
+        for (int64_t band = n * bands.in_image; band < (n + 1) * bands.in_image; ++band) {
+          ga += sums_ga[band * c + i];
+          gax += sums_gax[band * c + i];
+        }
+        grad_bias[i] += ga;
+        grad_weight[i] += gax * rstd;
+        gz += weight != nullptr ? weight[i] * ga : ga;
+        gzx += weight != nullptr ? weight[i] * gax : gax;
+      }
+      for (int64_t i = first; i < first + group_size; ++i) {
+        mean_gz[n * c + i] = static_cast<float>(gz / elements);
+        slope[n * c + i] = static_cast<float>(gzx / elements * rstd * rstd);
+      }
+    }
+  }
+  if (!op.grad_affine) return;
+  for (int64_t i = 0; i < 2 * c; ++i) {
+    op.grad_affine.as<float>()[i] = static_cast<float>(affine[i]);
+  }
+}
+
+template <typename T, typename Variant>
 void backward(const InstanceNormActBackward& op, int threads) {
   const int64_t c = op.channels(), period = period_of(c);
   const int64_t pixels = op.height() * op.width();
@@ -301,36 +395,26 @@ void backward(const InstanceNormActBackward& op, int threads) {
     prefer_huge_pages(op.grad_residual.data, op.batch() * pixels * c * sizeof(T));
   }
 
-  // float [3, period], double [2, period], then the folded gradient of a row
-  const int64_t scratch_size = round_up(7 * period + op.width() * c, 16);
+  // Normalization, float [2, period], double [2, period], then the folded gradient of a row
+  constexpr int kFolded = Normalization::kArrays + 6;
+  const int64_t scratch_size = round_up(kFolded * period + op.width() * c, 16);
   const Buffer<float> scratch(workers * scratch_size);
-  const Buffer<double> sums_gz(bands.total * c), sums_gzx(bands.total * c);
+  const Buffer<double> sums_ga(bands.total * c), sums_gax(bands.total * c);
   bands.walk(workers, [&](int64_t band, int thread) {
-    band_sums<T>(op, bands.image(band), bands.begin(band), bands.end(band), period,
-                 scratch.get() + thread * scratch_size, sums_gz.get() + band * c,
-                 sums_gzx.get() + band * c);
+    band_sums<T, Variant>(op, bands.image(band), bands.begin(band), bands.end(band), period,
+                          scratch.get() + thread * scratch_size, sums_ga.get() + band * c,
+                          sums_gax.get() + band * c);
   });
   const Buffer<float> mean_gz(op.batch() * c), slope(op.batch() * c);
-  for (int64_t n = 0; n < op.batch(); ++n) {
-    for (int64_t i = 0; i < c; ++i) {
-      double gz = 0., gzx = 0.;
-      for (int64_t band = n * bands.in_image; band < (n + 1) * bands.in_image; ++band) {
-        gz += sums_gz[band * c + i];
-        gzx += sums_gzx[band * c + i];
-      }
-      const double rstd = op.rstd.as<float>()[n * c + i];
-      mean_gz[n * c + i] = static_cast<float>(gz / pixels);
-      slope[n * c + i] = static_cast<float>(gzx / pixels * rstd * rstd);
-    }
-  }
+  combine_sums(op, bands, sums_ga.get(), sums_gax.get(), mean_gz.get(), slope.get());
   bands.walk_back(workers, [&](int64_t band, int thread) {
     const int64_t n = bands.image(band);
-    float* mean = scratch.get() + thread * scratch_size;
-    float *rstd = mean + period, *offset = mean + 2 * period, *factor = mean + 3 * period;
-    float* folded = mean + 7 * period;
+    float* own = scratch.get() + thread * scratch_size;
+    Normalization norm(own, period);
+    float *offset = own + Normalization::kArrays * period, *factor = offset + period;
+    float* folded = own + kFolded * period;
     const float negative_slope = op.negative_slope;
-    repeat(op.mean.as<float>() + n * c, c, period, mean);
-    repeat(op.rstd.as<float>() + n * c, c, period, rstd);
+    norm.fill<Variant>(op, n, period);
     repeat(mean_gz.get() + n * c, c, period, offset);
     repeat(slope.get() + n * c, c, period, factor);
     for (int64_t y = bands.end(band) - 1; y >= bands.begin(band); --y) {
@@ -339,11 +423,12 @@ void backward(const InstanceNormActBackward& op, int threads) {
         const T* x = op.x.as<const T>() + (row + first) * c;
         T* out = op.grad_x.as<T>() + (row + first) * c;
         for_each_vector(pixels * c, period, [&](int64_t i, int64_t lane, auto count) {
-          const Floats centred = load_unaligned(x + i, count) - load(mean + lane);
-          const Floats gz =
-              activation_gradient(centred, load_unaligned(grad + i, count), negative_slope);
+          const Floats centred = load_unaligned(x + i, count) - load(norm.mean + lane);
+          Floats gz = norm.gradient<Variant>(centred, load_unaligned(grad + i, count),
+                                             negative_slope, lane);
+          if constexpr (Variant::kAffine) gz *= load(norm.weight + lane);
           store_unaligned(out + i,
-                          norm_gradient(gz, centred, load(rstd + lane), load(offset + lane),
+                          norm_gradient(gz, centred, load(norm.rstd + lane), load(offset + lane),
                                         load(factor + lane)),
                           count);
         });
@@ -352,15 +437,24 @@ void backward(const InstanceNormActBackward& op, int threads) {
   });
 }
 
+// Calls function(T{}, Variant{}) with the element type and the variant of these arguments.
+template <typename Arguments, typename Function>
+void dispatch(const Arguments& op, const Function& function) {
+  with_float_type(op.x.type, [&](auto x) {
+    with_norm_variant(op, [&](auto variant) { function(x, variant); });
+  });
+}
+
 }  // namespace
 
 // Both expect at least one pixel.
 void instance_norm_act(const InstanceNormAct& op, int threads) {
-  with_float_type(op.x.type, [&](auto x) { forward<decltype(x)>(op, threads); });
+  dispatch(op, [&](auto x, auto variant) { forward<decltype(x), decltype(variant)>(op, threads); });
 }
 
 void instance_norm_act_backward(const InstanceNormActBackward& op, int threads) {
-  with_float_type(op.x.type, [&](auto x) { backward<decltype(x)>(op, threads); });
+  dispatch(op,
+           [&](auto x, auto variant) { backward<decltype(x), decltype(variant)>(op, threads); });
 }
 
 }  // namespace GIOADA_ISA

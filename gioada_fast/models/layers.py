@@ -17,24 +17,49 @@ def channels(base: int, width: float) -> int:
     return max(GROUP_SIZE, round(base * width / GROUP_SIZE) * GROUP_SIZE)
 
 
-def group_norm(num_channels: int) -> nn.GroupNorm:
-    """Group norm with ``GROUP_SIZE`` channels per group, which does not depend on the batch."""
-    return nn.GroupNorm(num_channels // GROUP_SIZE, num_channels)
-
-
 def normalise(image: Tensor) -> Tensor:
     """Convert uint8 [N, 3, H, W] to float32 in [-1, 1], channels-last, on the same device."""
     x = image.to(torch.float32, memory_format=torch.channels_last, copy=True)
     return x.div_(127.5).sub_(1)
 
 
+class GroupNormAct(nn.GroupNorm):
+    """act(group norm(x)) + residual, with ``GROUP_SIZE`` adjacent channels per group.
+
+    Group norm does not depend on the batch. The parameters are those of ``nn.GroupNorm``.
+
+    Args:
+        num_channels: a multiple of ``GROUP_SIZE``.
+        activation: of ``instance_norm_act``; "none" by default.
+    """
+
+    def __init__(self, num_channels: int, activation: str = "none"):
+        super().__init__(num_channels // GROUP_SIZE, num_channels)
+        self.activation = activation
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return instance_norm_act(
+            x,
+            self.activation,
+            residual=residual,
+            eps=self.eps,
+            weight=self.weight,
+            bias=self.bias,
+            groups=self.num_groups,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.activation}"
+
+
 class GroupNormReLU(nn.Module):
     """Group norm with ``GROUP_SIZE`` channels per group, followed by ReLU.
 
-    With G groups, group g consists of channels g, g + G, and so on. A channels-last image can then
-    be read as G channels with ``GROUP_SIZE`` times as many pixels, whose instance norm is the group
-    norm. There are no affine parameters: the convolution before it can scale and shift the channels
-    of a group relative to each other.
+    With G groups, group g consists of channels g, g + G, and so on, which is not the order of
+    ``nn.GroupNorm`` and ``GroupNormAct``; trained weights depend on it. A channels-last image can
+    then be read as G channels with ``GROUP_SIZE`` times as many pixels, whose instance norm is the
+    group norm. There are no affine parameters: the convolution before it can scale and shift the
+    channels of a group relative to each other.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ import pytest
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 ARCHS = (80, 90)
 
+GELU = {"HAS_WEIGHT": True, "HAS_BIAS": True, "ACTIVATION": "gelu"}  # with all that it may have
+
 # op -> kernel -> (types of the arguments, constants), as for the flagship shape. "*fp32:4" is a
 # tuple of four pointers.
 TRITON = {
@@ -45,24 +47,41 @@ TRITON = {
             {"BLOCK_P": 16, "BLOCK_C": 64, "CHUNK": 128},
         ),
         "statistics_kernel": (
-            "*fp64 *fp32 *fp32 i32 i32 i32 fp32",
-            {"CHUNK": 128, "BLOCK_C": 32, "BLOCK_CHUNKS": 16},
+            "*fp64 *fp32 *fp32 i32 i32 i32 i32 fp32",
+            {"GROUPED": True, "CHUNK": 128, "BLOCK_C": 32, "BLOCK_CHUNKS": 16},
         ),
         "normalize_kernel": (
-            "*fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 6,
-            {"HAS_RESIDUAL": True, "PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64},
+            "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 6,
+            {"HAS_RESIDUAL": True, **GELU, "PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64},
         ),
         "sums_kernel": (
-            "*fp32 *fp32 *fp32 *fp32 *fp64 fp32" + " i32" * 4,
-            {"WANTS_RESIDUAL": True, "PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64, "CHUNK": 128},
+            "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp64 fp32" + " i32" * 4,
+            {
+                "WANTS_RESIDUAL": True,
+                **GELU,
+                "PAD": 1,
+                "BLOCK_P": 16,
+                "BLOCK_C": 64,
+                "CHUNK": 128,
+            },
         ),
         "totals_kernel": (
-            "*fp64 *fp32 *fp32" + " i32" * 3,
-            {"BLOCK_C": 32, "BLOCK_CHUNKS": 16},
+            "*fp64 *fp32 *fp32 *fp32 *fp64" + " i32" * 4,
+            {
+                "GROUPED": True,
+                "HAS_WEIGHT": True,
+                "WANTS_AFFINE": True,
+                "BLOCK_C": 32,
+                "BLOCK_CHUNKS": 16,
+            },
+        ),
+        "affine_kernel": (
+            "*fp64 *fp32 i32 i32",
+            {"BLOCK_C": 32},
         ),
         "gradient_kernel": (
-            "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 4,
-            {"PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64},
+            "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 fp32" + " i32" * 4,
+            {**GELU, "PAD": 1, "BLOCK_P": 16, "BLOCK_C": 64},
         ),
     },
     "gan_loss": {

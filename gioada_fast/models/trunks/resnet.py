@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import channels, group_norm
+from ..layers import GroupNormAct, channels
 from .base import Trunk
 
 _STAGES = ((64, 3, 1, 1), (128, 4, 2, 1), (256, 23, 1, 2), (512, 3, 1, 4))
@@ -13,9 +13,14 @@ _EXPANSION = 4
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with fixed statistics, weight and bias.
+    """act(batch norm(x)) + residual, with fixed statistics, weight and bias.
 
     For pretrained weights: statistics of small batches are too noisy to train with.
+
+    Args:
+        num_channels: channels of x.
+        activation: "none" or "relu".
+        eps: added to the variance.
     """
 
     weight: Tensor
@@ -23,22 +28,27 @@ class FrozenBatchNorm2d(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, num_channels: int, eps: float = 1e-5):
+    def __init__(self, num_channels: int, activation: str = "none", eps: float = 1e-5):
         super().__init__()
+        self.activation = activation
         self.eps = eps
         self.register_buffer("weight", torch.ones(num_channels))
         self.register_buffer("bias", torch.zeros(num_channels))
         self.register_buffer("running_mean", torch.zeros(num_channels))
         self.register_buffer("running_var", torch.ones(num_channels))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         shift = self.bias - self.running_mean * scale
-        return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+        y = x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
+        if self.activation == "relu":
+            y = F.relu(y, inplace=True)
+        return y if residual is None else y + residual
 
 
-def _norm(kind: str, num_channels: int) -> nn.Module:
-    return group_norm(num_channels) if kind == "group" else FrozenBatchNorm2d(num_channels)
+def _norm(kind: str, num_channels: int, activation: str = "none") -> nn.Module:
+    norm = GroupNormAct if kind == "group" else FrozenBatchNorm2d
+    return norm(num_channels, activation)
 
 
 class Bottleneck(nn.Module):
@@ -48,11 +58,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         c_out = c * _EXPANSION
         self.conv1 = nn.Conv2d(c_in, c, 1, bias=False)
-        self.bn1 = _norm(norm, c)
+        self.bn1 = _norm(norm, c, "relu")
         self.conv2 = nn.Conv2d(
             c, c, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
         )
-        self.bn2 = _norm(norm, c)
+        self.bn2 = _norm(norm, c, "relu")
         self.conv3 = nn.Conv2d(c, c_out, 1, bias=False)
         self.bn3 = _norm(norm, c_out)
         self.downsample = None
@@ -63,9 +73,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
+        x = self.bn1(self.conv1(x))
+        x = self.bn2(self.conv2(x))
+        return F.relu(self.bn3(self.conv3(x), shortcut), inplace=True)
 
 
 class ResNet101(Trunk):
@@ -86,7 +96,7 @@ class ResNet101(Trunk):
         super().__init__(width, norm)
         c_in = channels(64, width)
         self.conv1 = nn.Conv2d(3, c_in, 7, stride=2, padding=3, bias=False)
-        self.bn1 = _norm(norm, c_in)
+        self.bn1 = _norm(norm, c_in, "relu")
         stages: list[nn.Sequential] = []
         for base, blocks, stride, dilation in _STAGES:
             c = channels(base, width)
@@ -103,6 +113,6 @@ class ResNet101(Trunk):
 
     def forward(self, x: Tensor) -> Tensor:
         """See ``Trunk.forward``."""
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = self.bn1(self.conv1(x))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
