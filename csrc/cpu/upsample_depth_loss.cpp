@@ -1,5 +1,5 @@
 // CPU kernel: loss and gradient in one pass over the target, without a full-size intermediate.
-// BerHu needs a pass before it, for the largest error.
+// Kinds that need a statistic of all errors have a pass before it.
 //
 // Each input row is interpolated horizontally once per pass. A vector of pixels between two input
 // rows then costs a multiplication and a fused multiply-add. Gradients accumulate for the input
@@ -7,6 +7,7 @@
 
 #include "upsample_depth_loss.h"
 
+#include <type_traits>
 #include <utility>
 
 #include "cpu/bands.h"
@@ -16,7 +17,7 @@ namespace gioada {
 inline namespace GIOADA_ISA {
 namespace {
 
-enum class Pass { largest, loss, gradient };
+enum class Pass { statistic, map, loss, gradient };
 
 // Working memory of one thread.
 struct Scratch {
@@ -26,8 +27,8 @@ struct Scratch {
 };
 
 struct Sums {
-  double loss;
-  int64_t valid;  // number of valid pixels
+  double loss;    // in the statistic pass of silog, the errors
+  double weight;  // over valid pixels
   float largest;  // largest |e|
 };
 
@@ -53,8 +54,8 @@ inline void interpolate_row(const UpsampleDepthLoss& op, int64_t n, int64_t row,
 
 // Processes rows of cells [first, last) of image n. Writes the gradient of input rows [first, last]
 // to grad_rows.
-template <typename T, Pass kPass>
-Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& threshold, int64_t n,
+template <typename T, Pass kPass, bool kLog, bool kWeighted>
+Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Curve& curve, int64_t n,
           int64_t first, int64_t last, Scratch s,
           float* grad_rows,  // [last - first + 1, pitch]
           int64_t pitch) {
@@ -69,7 +70,7 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
     }
   }
 
-  Sums sums = {0., 0, 0.f};
+  Sums sums = {0., 0., 0.f};
   Floats largest = Floats{};
   interpolate_row(op, n, first, strips, s.above);
   if (kGrad) {
@@ -82,7 +83,7 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
     const int64_t rows = op.rows.begin_of(cell + 1) - y_begin;
     const float* frac_y = s.frac_y + (y_begin - begin);
     Floats row_loss = Floats{};
-    Ints row_valid = Ints{};
+    std::conditional_t<kWeighted, Floats, Ints> row_weight = {};  // without weights, a count
     for (int64_t i = 0; i < strips.count(); ++i) {
       const int64_t x = i * kLanes;
       const int64_t count = op.width() - x < kLanes ? op.width() - x : kLanes;
@@ -99,16 +100,36 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
               Ints);
         }
         const Floats z = (1.f - frac_y[r]) * above + frac_y[r] * below;
-        const Floats e = valid ? z - load_unaligned(target + r * op.width(), count) : Floats{};
-        if (kPass == Pass::largest) {
+        const Floats t = load_unaligned(target + r * op.width(), count);
+        const Floats e = valid ? (kLog ? log_ratio(z, t, log_positive) : z - t) : Floats{};
+        if (kPass == Pass::statistic && !kLog) {
           largest = max(e, largest);
           largest = max(-e, largest);
           continue;
         }
         Floats f, slope;
-        depth_error(e, threshold, &f, &slope);
+        if (kPass == Pass::statistic) {
+          f = e;
+        } else if (kLog) {
+          log_error(e, z, curve, &f, &slope);
+          f = valid ? f : Floats{};
+          slope = valid ? slope : Floats{};
+        } else {
+          depth_error(e, curve, &f, &slope);
+        }
+        if constexpr (kWeighted) {
+          const float* weights = op.pixel_weight.as<const float>() + pixel + r * op.width();
+          const Floats weight = valid ? load_unaligned(weights, count) : Floats{};
+          f *= weight;
+          slope *= weight;
+          row_weight += weight;
+        } else {
+          row_weight -= valid;
+        }
+        if (kPass == Pass::map) {
+          store_unaligned(op.loss.as<float>() + pixel + r * op.width(), f, count);
+        }
         loss += f;
-        row_valid -= valid;
         if (kGrad) {
           grad_above += (1.f - frac_y[r]) * slope;
           grad_below += frac_y[r] * slope;
@@ -123,7 +144,7 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
     }
     for (int lane = 0; lane < kLanes; ++lane) {
       sums.loss += row_loss[lane];
-      sums.valid += row_valid[lane];
+      sums.weight += row_weight[lane];
     }
     std::swap(s.above, s.below);
     std::swap(s.grad_above, s.grad_below);
@@ -139,7 +160,7 @@ Sums walk(const UpsampleDepthLoss& op, const Strips& strips, const Threshold& th
   return sums;
 }
 
-template <typename T>
+template <typename T, bool kLog, bool kWeighted>
 void run(const UpsampleDepthLoss& op, int threads) {
   const bool wants_grad(op.grad);
   const Strips strips(op.columns);
@@ -153,29 +174,37 @@ void run(const UpsampleDepthLoss& op, int threads) {
   const Buffer<float> grads(bands.total * band_grad);
   const Buffer<Sums> sums(bands.total);
 
-  const auto walk_all = [&](auto walk_band, const Threshold& threshold) {
+  const auto walk_all = [&](auto walk_band, const Curve& curve) {
     parallel_for(bands.total, workers, [&](int64_t band, int thread) {
       float* p = memory.get() + thread * scratch_size;
       const Scratch s = {p, p + padded_width, p + 2 * padded_width, p + 3 * padded_width,
                          p + 4 * padded_width};
-      sums[band] = walk_band(op, strips, threshold, bands.image(band), bands.begin(band),
+      sums[band] = walk_band(op, strips, curve, bands.image(band), bands.begin(band),
                              bands.end(band), s, grads.get() + band * band_grad, pitch);
     });
-    Sums total = {0., 0, 0.f};
+    Sums total = {0., 0., 0.f};
     for (int64_t band = 0; band < bands.total; ++band) {
       total.loss += sums[band].loss;
-      total.valid += sums[band].valid;
+      total.weight += sums[band].weight;
       if (sums[band].largest > total.largest) total.largest = sums[band].largest;
     }
     return total;
   };
 
-  float largest = 0.f;
-  if (op.berhu()) largest = walk_all(walk<T, Pass::largest>, Threshold{}).largest;
-  const Threshold threshold = threshold_of(op.berhu(), largest);
-  const Sums total = wants_grad ? walk_all(walk<T, Pass::gradient>, threshold)
-                                : walk_all(walk<T, Pass::loss>, threshold);
-  const double scale = total.valid > 0 ? 1. / total.valid : 0.;
+  float statistic = 0.f;
+  if (op.needs_statistic()) {
+    const Sums found = walk_all(walk < T, Pass::statistic, kLog, kWeighted && kLog >, Curve{});
+    const double scale = loss_scale(Reduction::mean, found.loss, found.weight);
+    statistic = kLog ? static_cast<float>(found.loss * scale) : found.largest;
+  }
+  const Curve curve = curve_of(op, statistic);
+  if (op.reduction == Reduction::none) {
+    if constexpr (!kLog) walk_all(walk<T, Pass::map, kLog, kWeighted>, curve);
+    return;
+  }
+  const Sums total = wants_grad ? walk_all(walk<T, Pass::gradient, kLog, kWeighted>, curve)
+                                : walk_all(walk<T, Pass::loss, kLog, kWeighted>, curve);
+  const double scale = loss_scale(op.reduction, total.loss, total.weight);
   *op.loss.as<float>() = static_cast<float>(total.loss * scale);
   if (!wants_grad) return;
 
@@ -200,7 +229,14 @@ void run(const UpsampleDepthLoss& op, int threads) {
 
 // Expects at least one pixel.
 void upsample_depth_loss(const UpsampleDepthLoss& op, int threads) {
-  with_float_type(op.target.type, [&](auto target) { run<decltype(target)>(op, threads); });
+  with_float_type(op.target.type, [&](auto target) {
+    using T = decltype(target);
+    if (op.logarithmic()) {
+      op.pixel_weight ? run<T, true, true>(op, threads) : run<T, true, false>(op, threads);
+    } else {
+      op.pixel_weight ? run<T, false, true>(op, threads) : run<T, false, false>(op, threads);
+    }
+  });
 }
 
 }  // namespace GIOADA_ISA

@@ -4,11 +4,12 @@
 // columns of one wide cell. A block processes a strip in several rows of cells. After each row of
 // cells, it sums the gradients over the columns of each cell in shared memory, in a fixed order,
 // and writes partial sums for the cells' input points. A last kernel adds up the losses of the
-// blocks, and combines and scales the gradient. BerHu first needs a pass for the largest error. No
-// atomics: every run gives the same bits.
+// blocks, and combines and scales the gradient. Kinds that need a statistic of all errors have a
+// pass before it. No atomics: every run gives the same bits.
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "cuda/bilinear.h"
 #include "cuda/reduce.h"
@@ -19,6 +20,9 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 128;
+// Blocks of strip_kernel per multiprocessor: leaves 80 registers to a thread. Without it, the
+// compiler takes fewer for some kernels, and spills.
+constexpr int kMinBlocks = 6;
 // Input points of a strip: each has one thread for the row above and one for the row below.
 constexpr int kMaxPoints = kThreads / 2;
 constexpr int64_t kMaxFinishBlocks = 1024;
@@ -26,7 +30,7 @@ constexpr int64_t kMaxFinishBlocks = 1024;
 // all blocks of strip_kernel.
 constexpr int64_t kMaxBlocks = 2048;
 
-enum class Pass { largest, loss, gradient };
+enum class Pass { statistic, map, loss, gradient };
 
 // Splits the batch into strips and blocks.
 struct Grid {
@@ -81,13 +85,35 @@ __device__ __forceinline__ float depth_at(const UpsampleDepthLoss& op, int64_t l
   return value;
 }
 
-// Grid (strips, chunks). Block b writes largest[b], or sums[b] and its elements of `partial`.
-template <typename T, Pass kPass>
-__global__ void __launch_bounds__(kThreads)
-    strip_kernel(const UpsampleDepthLoss op, const Grid grid,
-                 float* __restrict__ largest,  // [blocks] largest |e|, used by berHu
+struct Log {
+  __device__ float operator()(float x) const { return logf(x); }
+};
+
+// What the blocks have found in the statistic pass.
+struct Statistics {
+  float* largest;  // [blocks] largest |e|, for berHu
+  double* errors;  // [blocks, 2] weighted sum of errors, sum of weights, for silog
+
+  // Statistic of curve_of; every thread gets the result.
+  template <bool kLog>
+  __device__ __forceinline__ float total(int blocks, float* shared, LossSums* shared_sums) const {
+    if (kLog) {
+      const LossSums found = total_of<kThreads>(errors, blocks, shared_sums);
+      return found.loss * loss_scale(Reduction::mean, found.loss, found.weight);
+    }
+    float error = 0.f;
+    for (int i = threadIdx.x; i < blocks; i += kThreads) error = fmaxf(error, largest[i]);
+    return block_reduce<kThreads>(error, shared, Max());
+  }
+};
+
+// Grid (strips, chunks). Block b writes its elements of `statistics`; of the loss, if that is a
+// map; or of `sums` and `partial`.
+template <typename T, Pass kPass, bool kLog, bool kWeighted>
+__global__ void __launch_bounds__(kThreads, kMinBlocks)
+    strip_kernel(const UpsampleDepthLoss op, const Grid grid, const Statistics statistics,
                  float* __restrict__ partial,  // [rows, strips, 2, cells + 1]
-                 double* __restrict__ sums) {  // [blocks, 2] loss, number of valid pixels
+                 double* __restrict__ sums) {  // [blocks, 2] loss, weight
   __shared__ float fracs_y[kThreads];          // of pixel rows: weight of the input row below
   __shared__ float fracs_x[kThreads];          // of pixel columns: weight of the right input point
   __shared__ float tile[2][kThreads];          // gradients of the row above, and below
@@ -99,14 +125,11 @@ __global__ void __launch_bounds__(kThreads)
   const int in_width = static_cast<int>(op.in_width()),
             in_height = static_cast<int>(op.in_height());
 
-  Threshold threshold = {};
-  if (kPass != Pass::largest) {
-    float error = 0.f;
-    if (op.berhu()) {
-      for (int i = thread; i < grid.blocks(); i += kThreads) error = fmaxf(error, largest[i]);
-      error = block_reduce<kThreads>(error, fracs_x, Max());
-    }
-    threshold = threshold_of(op.berhu(), error);
+  Curve curve = {};
+  if (kPass != Pass::statistic) {
+    float statistic = 0.f;
+    if (op.needs_statistic()) statistic = statistics.total<kLog>(grid.blocks(), fracs_x, reduced);
+    curve = curve_of(op, statistic);
   }
 
   const int strip = blockIdx.x, first = strip / grid.pieces * grid.cells;
@@ -135,8 +158,7 @@ __global__ void __launch_bounds__(kThreads)
     to = begin(first + point + 1);
   }
 
-  double loss_sum = 0.;
-  int valid_sum = 0;
+  double loss_sum = 0., weight_sum = 0.;
   float error_max = 0.f;
   const int64_t first_row = blockIdx.y * static_cast<int64_t>(grid.block_rows);
   const int64_t last_row = min(first_row + grid.block_rows, grid.rows);
@@ -150,7 +172,7 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t below_row = in_height > 1 ? above_row + op.depth.strides[2] : above_row;
     const float above = depth_at(op, above_row + left, above_row + right, frac_x);
     const float below = depth_at(op, below_row + left, below_row + right, frac_x);
-    float loss = 0.f, grad_above = 0.f, grad_below = 0.f;
+    float loss = 0.f, weight = 0.f, grad_above = 0.f, grad_below = 0.f;
     for (int top = y_begin; top < y_end; top += kThreads) {
       const int rows = min(y_end - top, kThreads);
       __syncthreads();
@@ -159,27 +181,44 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t pixel = (n * height + top) * width + x;
       const T* target = op.target.as<const T>() + pixel;
       const uint8_t* mask = op.valid.as<const uint8_t>() + pixel;
+      const float* pixel_weight = op.pixel_weight.as<const float>() + pixel;
+      float* map = op.loss.as<float>() + pixel;
 #pragma unroll 4
-      for (int r = 0; r < rows; ++r, target += width, mask += width) {
-        // Reads the target of invalid pixels too, so that the loads of target and mask overlap.
+      for (int r = 0; r < rows; ++r, target += width, mask += width, pixel_weight += width) {
+        // Reads invalid pixels too, so that the loads overlap.
         const float depth = to_float(*target);
+        const float given_weight = kWeighted ? *pixel_weight : 1.f;
         const bool valid = inside && (!op.valid || *mask != 0);
         const float frac_y = fracs_y[r];
         const float z = (1.f - frac_y) * above + frac_y * below;
-        const float e = valid ? z - depth : 0.f;
-        if (kPass == Pass::largest) {
+        float e = 0.f;
+        if (valid) e = kLog ? log_ratio(z, depth, Log()) : z - depth;
+        if (kPass == Pass::statistic && !kLog) {
           error_max = fmaxf(error_max, fabsf(e));
-        } else {
-          float f, slope;
-          depth_error(e, threshold, &f, &slope);
-          loss += f;
-          valid_sum += valid;
-          grad_above += (1.f - frac_y) * slope;
-          grad_below += frac_y * slope;
+          continue;
         }
+        float f = e, slope = 0.f;
+        if (kPass != Pass::statistic) {
+          kLog ? log_error(e, z, curve, &f, &slope) : depth_error(e, curve, &f, &slope);
+        }
+        if (kLog && !valid) f = slope = 0.f;
+        const float w = valid ? given_weight : 0.f;
+        if (kWeighted) {
+          f *= w;
+          slope *= w;
+        }
+        if (kPass == Pass::map) {
+          if (inside) map[r * static_cast<int64_t>(width)] = f;
+          continue;
+        }
+        loss += f;
+        weight += w;
+        grad_above += (1.f - frac_y) * slope;
+        grad_below += frac_y * slope;
       }
     }
     loss_sum += loss;
+    weight_sum += weight;
     if (kGrad) {
       tile[0][thread] = grad_above;
       tile[1][thread] = grad_below;
@@ -198,15 +237,17 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
 
-  if (kPass == Pass::largest) {
+  if (kPass == Pass::map) return;
+  if (kPass == Pass::statistic && !kLog) {
     error_max = block_reduce<kThreads>(error_max, fracs_x, Max());
-    if (thread == 0) largest[block] = error_max;
+    if (thread == 0) statistics.largest[block] = error_max;
   } else {
-    const LossSums block_sums = {loss_sum, static_cast<double>(valid_sum)};
+    const LossSums block_sums = {loss_sum, weight_sum};
     const LossSums total = block_reduce<kThreads>(block_sums, reduced, Sum());
+    double* out = kPass == Pass::statistic ? statistics.errors : sums;
     if (thread == 0) {
-      sums[2 * block] = total.loss;
-      sums[2 * block + 1] = total.weight;
+      out[2 * block] = total.loss;
+      out[2 * block + 1] = total.weight;
     }
   }
 }
@@ -220,7 +261,7 @@ __global__ void __launch_bounds__(kThreads)
                   const double* __restrict__ sums) {  // [blocks, 2]
   __shared__ LossSums shared[kThreads];
   const LossSums total = total_of<kThreads>(sums, grid.blocks(), shared);
-  const double scale = total.weight > 0. ? 1. / total.weight : 0.;
+  const double scale = loss_scale(op.reduction, total.loss, total.weight);
   if (blockIdx.x == 0 && threadIdx.x == 0)
     *op.loss.as<float>() = static_cast<float>(total.loss * scale);
   if (!op.grad) return;
@@ -249,20 +290,24 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <typename T>
-void launch_strips(const UpsampleDepthLoss& op, const Grid& grid, float* largest, float* partial,
-                   double* sums, cudaStream_t stream) {
+template <typename T, bool kLog, bool kWeighted>
+void launch_strips(const UpsampleDepthLoss& op, const Grid& grid, const Statistics& statistics,
+                   float* partial, double* sums, cudaStream_t stream) {
   const dim3 blocks = checked_grid("upsample_depth_loss: strips", grid.strips, grid.chunks);
-  if (op.berhu()) {
-    strip_kernel<T, Pass::largest>
-        <<<blocks, kThreads, 0, stream>>>(op, grid, largest, partial, sums);
-    check_launch("upsample_depth_loss: largest error");
+  if (op.needs_statistic()) {
+    strip_kernel<T, Pass::statistic, kLog, kWeighted && kLog>
+        <<<blocks, kThreads, 0, stream>>>(op, grid, statistics, partial, sums);
+    check_launch("upsample_depth_loss: statistic");
   }
-  if (op.grad) {
-    strip_kernel<T, Pass::gradient>
-        <<<blocks, kThreads, 0, stream>>>(op, grid, largest, partial, sums);
+  if (op.reduction == Reduction::none) {
+    strip_kernel<T, Pass::map, false, kWeighted>
+        <<<blocks, kThreads, 0, stream>>>(op, grid, statistics, partial, sums);
+  } else if (op.grad) {
+    strip_kernel<T, Pass::gradient, kLog, kWeighted>
+        <<<blocks, kThreads, 0, stream>>>(op, grid, statistics, partial, sums);
   } else {
-    strip_kernel<T, Pass::loss><<<blocks, kThreads, 0, stream>>>(op, grid, largest, partial, sums);
+    strip_kernel<T, Pass::loss, kLog, kWeighted>
+        <<<blocks, kThreads, 0, stream>>>(op, grid, statistics, partial, sums);
   }
   check_launch("upsample_depth_loss: strips");
 }
@@ -272,7 +317,8 @@ void launch_strips(const UpsampleDepthLoss& op, const Grid& grid, float* largest
 int64_t upsample_depth_loss_workspace(const UpsampleDepthLoss& op) {
   const Grid grid = grid_of(op);
   constexpr int64_t kDouble = sizeof(double) / sizeof(float);
-  return (2 * kDouble + 1) * grid.blocks() + partial_size(op, grid);
+  const int64_t statistics = op.logarithmic() ? 2 * kDouble : 1;
+  return (2 * kDouble + statistics) * grid.blocks() + partial_size(op, grid);
 }
 
 // Expects at least one pixel; `workspace` has upsample_depth_loss_workspace(op) floats, aligned for
@@ -281,11 +327,24 @@ void upsample_depth_loss(const UpsampleDepthLoss& op, float* workspace, void* st
   const cudaStream_t stream = static_cast<cudaStream_t>(stream_);
   const Grid grid = grid_of(op);
   double* sums = reinterpret_cast<double*>(workspace);
-  float* largest = reinterpret_cast<float*>(sums + 2 * grid.blocks());
-  float* partial = largest + grid.blocks();
+  double* errors = sums + 2 * grid.blocks();
+  const Statistics statistics = {reinterpret_cast<float*>(errors), errors};  // one of both
+  float* partial = op.logarithmic() ? reinterpret_cast<float*>(errors + 2 * grid.blocks())
+                                    : statistics.largest + grid.blocks();
   with_float_type(op.target.type, [&](auto target) {
-    launch_strips<decltype(target)>(op, grid, largest, partial, sums, stream);
+    using T = decltype(target);
+    const auto launch = [&](auto logarithmic, auto weighted) {
+      launch_strips<T, logarithmic, weighted>(op, grid, statistics, partial, sums, stream);
+    };
+    constexpr std::true_type yes;
+    constexpr std::false_type no;
+    if (op.logarithmic()) {
+      op.pixel_weight ? launch(yes, yes) : launch(yes, no);
+    } else {
+      op.pixel_weight ? launch(no, yes) : launch(no, no);
+    }
   });
+  if (op.reduction == Reduction::none) return;
   int64_t blocks = 1;
   if (op.grad) {
     blocks = divide_up(op.batch() * op.in_height() * op.in_width(), kThreads);
