@@ -7,20 +7,38 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.bench_upsample_argmax import random_logits, smooth_logits
 from gioada_fast.ops import upsample_confusion_matrix
 
-# n, c, h, w, H, W; guards for random and for smooth logits, with room for noise.
+# n, c, h, w, H, W; align_corners; guards for random and for smooth logits, with room for noise.
 SHAPES = {
-    "flagship 1x16, 65x129 to 1024x2048": ((1, 16, 65, 129, 1024, 2048), (18, 20)),
-    "demo 4x11, 24x31 to 180x240": ((4, 11, 24, 31, 180, 240), (9, 11)),
-    "odd 2x19, 45x77 to 357x611": ((2, 19, 45, 77, 357, 611), (14, 14)),
+    "flagship 1x16, 65x129 to 1024x2048": ((1, 16, 65, 129, 1024, 2048), True, (18, 20)),
+    "demo 4x11, 24x31 to 180x240": ((4, 11, 24, 31, 180, 240), True, (9, 11)),
+    "odd 2x19, 45x77 to 357x611": ((2, 19, 45, 77, 357, 611), True, (14, 14)),
+    "flagship, half pixels 1x16, 65x129 to 1024x2048": (
+        (1, 16, 65, 129, 1024, 2048),
+        False,
+        (1, 1),
+    ),
+    "2 classes, half pixels 1x2, 128x128 to 512x512": ((1, 2, 128, 128, 512, 512), False, (1, 1)),
+    "150 classes, half pixels 1x150, 128x128 to 512x512": (
+        (1, 150, 128, 128, 512, 512),
+        False,
+        (1, 1),
+    ),
 }
 
 
-def eager(logits, labels):
+def fused(logits, labels, align_corners):
+    return upsample_confusion_matrix(logits, labels, align_corners=align_corners)
+
+
+def eager(logits, labels, align_corners):
     """As public code writes it, but with an extra row for ignored pixels: faster than a mask."""
     classes = logits.shape[1]
-    full = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
+    full = F.interpolate(
+        logits, size=labels.shape[1:], mode="bilinear", align_corners=align_corners
+    )
     rows = torch.where((labels >= 0) & (labels < classes), labels, classes)
     cells = (rows * classes + full.argmax(1)).flatten()
     counts = torch.bincount(cells, minlength=(classes + 1) * classes)
@@ -30,21 +48,20 @@ def eager(logits, labels):
 @pytest.mark.parametrize("smooth", [False, True], ids=["random", "smooth"])
 @pytest.mark.parametrize("shape", SHAPES)
 def bench_upsample_confusion_matrix(shape, smooth, race, device):
-    (n, c, h, w, height, width), guards = SHAPES[shape]
+    (n, c, h, w, height, width), align_corners, guards = SHAPES[shape]
     torch.manual_seed(0)
-    logits = 2 * torch.randn(n, c, h, w, device=device)
+    logits = random_logits(n, c, h, w, device)
     labels = torch.randint(0, c, (n, height, width), device=device)
     if smooth:
-        grid = 8 * torch.randn(n, c, max(2, h // 8), max(2, w // 8), device=device)
-        logits = F.interpolate(grid, size=(h, w), mode="bicubic")
+        logits = smooth_logits(n, c, h, w, device)
         labels = F.interpolate(logits, size=labels.shape[1:], mode="bilinear").argmax(1)
     labels[torch.rand(labels.shape, device=device) < (0.02 if smooth else 0.1)] = 255
     race(
         "upsample_confusion_matrix",
         f"{shape}, {'smooth' if smooth else 'random'}",
-        upsample_confusion_matrix,
+        fused,
         eager,
-        (logits, labels),
+        (logits, labels, align_corners),
         guard=guards[smooth],
         bytes_moved=logits.nbytes + labels.nbytes,
     )

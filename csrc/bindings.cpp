@@ -17,6 +17,7 @@
 #include "instance_norm_act.h"
 #include "semantic_depth_concat.h"
 #include "translation_input.h"
+#include "upsample_argmax.h"
 #include "upsample_confusion_matrix.h"
 #include "upsample_cross_entropy.h"
 #include "upsample_depth_loss.h"
@@ -37,6 +38,7 @@
   apply(void, semantic_depth_concat, SemanticDepthConcat) \
   apply(void, semantic_depth_concat_backward, SemanticDepthConcatBackward) \
   apply(void, translation_input, TranslationInput) \
+  apply(void, upsample_argmax, UpsampleArgmax) \
   apply(int64_t, upsample_confusion_matrix, UpsampleConfusionMatrix) \
   apply(int64_t, upsample_cross_entropy, UpsampleCrossEntropy) \
   apply(void, upsample_depth_loss, UpsampleDepthLoss)
@@ -45,6 +47,7 @@
   apply(instance_norm_act_backward, InstanceNormActBackward) \
   apply(semantic_depth_concat, SemanticDepthConcat) \
   apply(semantic_depth_concat_backward, SemanticDepthConcatBackward) \
+  apply(upsample_argmax, UpsampleArgmax) \
   apply(upsample_confusion_matrix, UpsampleConfusionMatrix) \
   apply(upsample_cross_entropy, UpsampleCrossEntropy) \
   apply(upsample_depth_loss, UpsampleDepthLoss)

@@ -12,7 +12,7 @@ from ..depth import decode_depth
 from ..labels import LabelSpace, label_space
 from ..models import TaskNet
 from ..models.layers import normalise, upsample
-from ..ops import upsample_confusion_matrix
+from ..ops import upsample_argmax, upsample_confusion_matrix
 from . import distributed
 from .device import autocast
 
@@ -109,8 +109,8 @@ def evaluate(
             logits, depth = task(normalise(image))
         labels = torch.from_numpy(frame.labels).unsqueeze(0).to(device)
         if on_prediction is not None:
-            logits = upsample(logits.float(), (labels.shape[1], labels.shape[2]))
-            on_prediction(index, logits.argmax(1)[0].to(torch.uint8).cpu().numpy())
+            predicted = upsample_argmax(logits, labels.shape[1:], dtype=torch.uint8)
+            on_prediction(index, predicted[0].cpu().numpy())
         confusion += upsample_confusion_matrix(logits, labels)
         if frame.depth is not None:
             true = torch.from_numpy(frame.depth).to(device)

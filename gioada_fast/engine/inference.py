@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..models import TaskNet, TranslationNet
 from ..models.layers import normalise, upsample
+from ..ops import upsample_argmax
 from .device import autocast
 
 
@@ -31,7 +32,7 @@ def predict_maps(
     with autocast(device, precision):
         logits, depth = task(normalise(images.to(device)))
     size = size or (images.shape[2], images.shape[3])
-    labels = upsample(logits.float(), size).argmax(1).to(torch.uint8)
+    labels = upsample_argmax(logits, size, dtype=torch.uint8)
     return labels.cpu().numpy(), upsample(depth.float(), size)[:, 0].cpu().numpy()
 
 

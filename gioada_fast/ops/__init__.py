@@ -10,6 +10,7 @@ from gioada_fast.ops.gan_loss import gan_loss
 from gioada_fast.ops.instance_norm_act import instance_norm_act
 from gioada_fast.ops.semantic_depth_concat import semantic_depth_concat
 from gioada_fast.ops.translation_input import translation_input
+from gioada_fast.ops.upsample_argmax import upsample_argmax
 from gioada_fast.ops.upsample_confusion_matrix import upsample_confusion_matrix
 from gioada_fast.ops.upsample_cross_entropy import upsample_cross_entropy
 from gioada_fast.ops.upsample_depth_loss import upsample_depth_loss
@@ -24,6 +25,7 @@ __all__ = [
     "registered",
     "semantic_depth_concat",
     "translation_input",
+    "upsample_argmax",
     "upsample_confusion_matrix",
     "upsample_cross_entropy",
     "upsample_depth_loss",

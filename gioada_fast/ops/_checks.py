@@ -1,5 +1,7 @@
 """Argument checks shared by the ops. Each error names the value found and the value expected."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,14 @@ def check_image(name: str, tensor: Tensor, channels: int | None = None) -> None:
         raise ValueError(
             f"{name}: {list(tensor.shape)}, expected [N, {expected}, h, w] with all but N above 0"
         )
+
+
+def check_size(size: Sequence[int]) -> None:
+    """Raise TypeError or ValueError unless ``size`` is (H, W), both at least 1."""
+    if not isinstance(size, Sequence) or not all(isinstance(s, int | torch.SymInt) for s in size):
+        raise TypeError(f"size: {size!r}, expected integers (H, W)")
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size: {tuple(size)}, expected (H, W), both at least 1")
 
 
 def checked_labels(labels: Tensor, name: str, image: Tensor) -> Tensor:

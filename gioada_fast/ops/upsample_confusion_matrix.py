@@ -3,16 +3,13 @@
     z[c, p]    = bilinear(logits, size of labels)                        [N, C, H, W], never stored
     counts[i, j] = number of pixels p with label i and argmax_c z[c, p] = j
 
-Interpolation is convex: within a cell, the values of a class stay in the range of its four corners.
-A class cannot win if the range of another class lies above its own. In a smooth map, most cells
-therefore have few candidates, and their pixels need little arithmetic.
+The predictions are those of ``upsample_argmax``, from the same kernel code.
 
 Source: evaluation of semantic segmentation as in the Cityscapes and CamVid benchmarks, on logits
 that are upsampled before the argmax (DeepLab-v2, arXiv 1606.00915).
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gioada_fast.ops._bilinear import axes
@@ -25,10 +22,10 @@ from gioada_fast.ops._checks import (
 )
 from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp
+from gioada_fast.ops.upsample_argmax import reference as argmax_reference
 
 _NAME = "upsample_confusion_matrix"
 MAX_CLASSES = 46340  # the matrix and an extra row are indexed with 32 bits
-MAX_LOGIT = 2.0**126  # an infinite logit counts as this; see clamp_finite() in csrc
 
 
 def reference(
@@ -38,13 +35,11 @@ def reference(
     classes = logits.shape[1]
     counts = torch.zeros((classes + 1) * classes, dtype=torch.int64, device=logits.device)
     if labels.numel():
-        z = logits if logits.dtype == torch.float64 else logits.float()
-        z = z.clamp(-MAX_LOGIT, MAX_LOGIT)  # 0 times infinity would be NaN
-        z = F.interpolate(z, labels.shape[1:], mode="bilinear", align_corners=align_corners)
         y = labels.long()
         # Ignored pixels are counted in an extra row, which is dropped.
         y = y.masked_fill((y == ignore_index) | (y < 0) | (y >= classes), classes)
-        cells = (y * classes + z.argmax(1)).flatten()
+        predicted = argmax_reference(logits, labels.shape[1:], align_corners=align_corners)
+        cells = (y * classes + predicted).flatten()
         counts = counts.index_add(0, cells, torch.ones_like(cells))
     return counts.view(classes + 1, classes)[:classes].clone()
 
@@ -97,11 +92,8 @@ def upsample_confusion_matrix(
         int64 [C, C], rows the label, columns the prediction. Has no gradient.
 
     A label that is neither ``ignore_index`` nor in [0, C) raises on CPU. On a GPU, raising would
-    wait for the device; there its pixel is not counted. Interpolation is in float32: if the two
-    largest logits of a pixel differ by less than the rounding error, either class may win. A class
-    masked with -infinity never wins against a finite one. NaN is larger than any number, as in
-    ``torch.argmax``; a class is NaN at a pixel if one of its logits at the four corners of the
-    pixel's cell is NaN.
+    wait for the device; there its pixel is not counted. Near ties, infinity and NaN are treated as
+    in ``upsample_argmax``.
 
     Deterministic: counts are integers. Nothing is read back to the host.
 

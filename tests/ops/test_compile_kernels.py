@@ -35,6 +35,12 @@ TRITON = {
             {"WANTS_LOGITS": True, "WANTS_DEPTH": True, "BLOCK_P": 64, "BLOCK_C": 16},
         ),
     },
+    "upsample_argmax": {
+        "argmax_kernel": (
+            "*fp32 *i64 i32 i32:5 i32:5" + " i32" * 4,
+            {"ROWS": 8, "COLUMNS": 64},
+        ),
+    },
     "upsample_confusion_matrix": {
         "count_kernel": (
             "*fp32 *u8 *i64 i32 i32 i32:5 i32:5" + " i32" * 6,

@@ -10,7 +10,8 @@ from gioada_fast.ops.upsample_confusion_matrix import (
     reference,
     upsample_confusion_matrix,
 )
-from tests.op_checks import TARGETS, OpChecks, cast, require
+from tests.op_checks import DTYPES, TARGETS, OpChecks, cast, require
+from tests.ops.test_upsample_argmax import near_ties
 
 
 def make(
@@ -47,7 +48,7 @@ SHAPES = {
     "same size": dict(n=1, c=4, h=6, w=7, height=6, width=7),
     "uint8": dict(n=2, c=7, h=3, w=5, height=19, width=35, label_dtype=torch.uint8),
     "far from zero": dict(n=1, c=5, h=4, w=9, height=31, width=59, offset=100.0),
-    "large logits": dict(n=1, c=4, h=3, w=4, height=9, width=9, scale=1e30),
+    "large logits": dict(n=1, c=4, h=3, w=4, height=9, width=9, scale=1e4),  # float16: < 65504
 }
 
 LARGE = ("flagship's scale", "regions", "70 classes", "300 classes")
@@ -76,21 +77,6 @@ BAD_INPUTS = {
 }
 
 
-def near_ties(logits, labels, align_corners=True):
-    """Mask [N, H, W] of pixels whose two largest logits differ by less than float32 rounding.
-
-    For each of the two classes, weights and two interpolations have a rounding error of at most 6
-    half-ulps of the interpolated absolute values.
-    """
-    if logits.shape[1] == 1 or labels.numel() == 0:
-        return torch.zeros(labels.shape, dtype=torch.bool)
-    resize = dict(size=labels.shape[1:], mode="bilinear", align_corners=align_corners)
-    exact = logits.double().cpu()
-    first, second = F.interpolate(exact, **resize).topk(2, dim=1).values.unbind(1)
-    size = F.interpolate(exact.abs(), **resize).amax(1)
-    return first - second <= 6 * torch.finfo(torch.float32).eps * size
-
-
 class TestUpsampleConfusionMatrix(OpChecks):
     name = "upsample_confusion_matrix"
     fused = staticmethod(upsample_confusion_matrix)
@@ -110,7 +96,7 @@ class TestUpsampleConfusionMatrix(OpChecks):
     def assert_right(self, fused, reference, inputs, roundoff=0.0):
         """All pixels are counted as in float64, except those with nearly tied classes."""
         logits, labels, ignore_index = inputs
-        tied = near_ties(logits, labels, **reference.keywords)
+        tied = near_ties(logits, labels.shape[1:], **reference.keywords)
         assert tied.float().mean() < 0.05
         decided = labels.masked_fill(tied.to(labels.device), ignore_index)
         for labels_, moved in ((decided, 0), (labels, int(tied.sum()))):
@@ -118,6 +104,14 @@ class TestUpsampleConfusionMatrix(OpChecks):
             difference = fused(logits, labels_, ignore_index).cpu() - exact
             assert not difference.sum(1).any()
             assert difference.abs().sum() <= 2 * moved
+
+    @pytest.mark.parametrize("scale", [1e30, 2.0**124])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    def test_no_overflow(self, device, dtype, align_corners, scale):
+        """Logits of up to about 2^126 count as they are."""
+        torch.manual_seed(0)
+        inputs = make(1, 4, 3, 4, 9, 9, scale=scale)
+        self.assert_right(*self.case(align_corners=align_corners), cast(inputs, dtype, device))
 
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
@@ -158,7 +152,7 @@ def exact_case(c, dtype=torch.float32):
     return logits, labels
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("c", [2, 5, 40, 300])
 def test_first_of_equal_classes_wins(device, c, dtype):
     """With exact arithmetic, each tie goes to the class that argmax picks."""
@@ -231,10 +225,12 @@ def test_ignore_index(device, ignore_index):
 
 
 def test_label_types_agree(device):
-    logits, labels, _ = make(2, 5, 4, 5, 28, 35)
+    logits, labels, _ = make(2, 5, 4, 5, 9, 11)
     logits, labels = logits.to(device), labels.to(device)
-    found = upsample_confusion_matrix(logits, labels.to(torch.uint8))
-    assert torch.equal(found, upsample_confusion_matrix(logits, labels))
+    expected = upsample_confusion_matrix(logits, labels)
+    for dtype in (torch.uint8, torch.int32):
+        assert torch.equal(upsample_confusion_matrix(logits, labels.to(dtype)), expected)
+        assert torch.equal(upsample_confusion_matrix(logits, labels[:, None].to(dtype)), expected)
 
 
 @pytest.mark.parametrize("c", [4, 300])

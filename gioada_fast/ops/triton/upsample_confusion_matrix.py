@@ -1,9 +1,8 @@
 """Triton kernel of ``upsample_confusion_matrix``: a block of pixels in one row of cells at a time.
 
-A program loops over the classes, reads four logits per class and column, and keeps the best class
-of each pixel in registers. It counts its pixels in its own histogram; with more than 32 classes, it
-adds every pixel to the result instead. Counts are integers, so the order of additions does not
-matter.
+The predictions are those of ``upsample_argmax``. A program counts its pixels in its own histogram;
+with more than 32 classes, it adds every pixel to the result instead. Counts are integers, so the
+order of additions does not matter.
 """
 
 import triton
@@ -12,12 +11,10 @@ from torch import Tensor
 
 from gioada_fast.ops._bilinear import Axis
 from gioada_fast.ops.triton._common import cell_begin, cell_count, cell_of, frac_of, on_device_of
+from gioada_fast.ops.triton.upsample_argmax import COLUMNS, ROWS, predict
 
-ROWS, COLUMNS = 8, 64  # block of pixels; 128 columns would spill registers
 MAX_PROGRAMS = 1024  # 7 per multiprocessor of an H100
 MAX_BINS = 1024
-MAX_LOGIT = tl.constexpr(2.0**126)  # clamps infinities, as in csrc/upsample_confusion_matrix.h
-NAN = tl.constexpr(tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -59,29 +56,8 @@ def count_kernel(
         y_end = cell_begin(row + 1, rows)
         while y_start < y_end:
             y = y_start + tl.arange(0, ROWS)
-            frac_y = frac_of(y, row, rows)[:, None]
-            best = tl.full([ROWS, COLUMNS], float("-inf"), tl.float32)
-            predicted = tl.zeros([ROWS, COLUMNS], tl.int32)
-            at = corner
-            c = 0
-            while c < C:
-                z00 = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-                z01 = tl.load(at + right, mask=inside, other=0.0).to(tl.float32)
-                z10 = tl.load(at + down, mask=inside, other=0.0).to(tl.float32)
-                z11 = tl.load(at + down + right, mask=inside, other=0.0).to(tl.float32)
-                z00 = tl.clamp(z00, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
-                z01 = tl.clamp(z01, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
-                z10 = tl.clamp(z10, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
-                z11 = tl.clamp(z11, -MAX_LOGIT, MAX_LOGIT, propagate_nan=NAN)
-                above = (1.0 - frac_x) * z00 + frac_x * z01
-                below = (1.0 - frac_x) * z10 + frac_x * z11
-                z = (1.0 - frac_y) * above[None, :] + frac_y * below[None, :]
-                # As in torch.argmax, the first of equals wins, and NaN is larger than any number.
-                better = (z > best) | ((z != z) & (best == best))
-                best = tl.where(better, z, best)
-                predicted = tl.where(better, c, predicted)
-                at += stride_c
-                c += 1
+            frac_y = frac_of(y, row, rows)
+            predicted = predict(corner, right, down, stride_c, C, frac_x, frac_y, inside)
             pixel = (n * rows[1] + y[:, None]) * columns[1] + x[None, :]
             valid = (y[:, None] < y_end) & inside[None, :]
             label = tl.load(labels + pixel, mask=valid, other=0).to(tl.int64)
