@@ -90,13 +90,22 @@ def self_training_loss(logits: Tensor, mixed: Mixed, weight: Tensor | None = Non
         mixed: result of ``class_mix``.
         weight: [C] class weights of the cross-entropy, or None.
     """
-    pasted = torch.where(mixed.pasted, mixed.labels, IGNORE)
-    pseudo = torch.where(mixed.pasted, IGNORE, mixed.labels)
-    m = mixed.pasted.flatten(1).mean(1, dtype=torch.float32)
-    # one call for each image: the fused loss averages over all valid pixels of a batch
-    images = zip(*(x.split(1) for x in (logits, pasted, pseudo)), strict=True)
-    losses = [
-        torch.stack([upsample_cross_entropy(z, y, weight=weight) for y in ys]) for z, *ys in images
-    ]
-    source, target = torch.stack(losses, dim=1)
-    return (m * source + (1 - m) * mixed.confidence * target).mean()
+    valid = mixed.labels != IGNORE
+    w = valid.float()
+    if weight is not None:
+        w = w * weight[mixed.labels.long() * valid]
+    m = mixed.pasted.mean((1, 2), keepdim=True, dtype=torch.float32)
+    q = mixed.confidence[:, None, None]
+
+    def share(part: Tensor, factor: Tensor) -> Tensor:
+        """Pixel weights [N, 1, 1] of a part: the part's sum becomes its mean times the factor."""
+        total = (w * part).sum((1, 2), keepdim=True)
+        return torch.where(total > 0, factor / total, 0)
+
+    pixel_weight = torch.where(
+        mixed.pasted, share(mixed.pasted, m), share(~mixed.pasted, (1 - m) * q)
+    )
+    loss = upsample_cross_entropy(
+        logits, mixed.labels, IGNORE, weight, reduction="sum", pixel_weight=pixel_weight
+    )
+    return loss / len(logits)

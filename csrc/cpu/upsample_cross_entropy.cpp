@@ -7,6 +7,8 @@
 
 #include "upsample_cross_entropy.h"
 
+#include <algorithm>
+
 #include "cpu/bands.h"
 #include "cpu/bilinear.h"
 
@@ -23,8 +25,18 @@ struct Scratch {
   float *grad_above, *grad_below;  // [classes, kLanes]
   float* exps;                     // [classes, kRowsAtOnce, kLanes] z, then exp(z - max z)
   float* grad_rows;                // [rows of the band + 1, classes, padded input width]
-  int32_t* label;                  // [pixel rows of the band, padded width], see class_of
-  float* weight;                   // [pixel rows of the band, padded width] 0 where ignored
+  // Pixel rows of the band, [rows, padded width]:
+  int32_t* label;       // see class_of
+  float* weight;        // w[label] times pixel weight, 0 where ignored
+  float* pixel_weight;  // 0 where ignored; only with label smoothing
+};
+
+// Class weights for label smoothing.
+struct ClassWeights {
+  const float* w;  // [classes]
+  float sum;       // of w
+  float of_label;  // 1 - label_smoothing
+  float of_each;   // label_smoothing / classes
 };
 
 struct Sums {
@@ -32,22 +44,37 @@ struct Sums {
   int64_t wrong_label;  // flat index of the first label out of range, or -1
 };
 
-// Returns the weighted losses of kRows consecutive rows of a strip within one cell, and adds to the
-// gradients. Several rows at once hide the latency of sums and exponentials.
-template <int kRows, bool kGrad>
-inline Floats pixel_rows(int64_t classes,
-                         const float* frac_y,    // [kRows]
-                         const int32_t* labels,  // [kRows, pitch]
-                         const float* weights,   // [kRows, pitch]
-                         int64_t pitch, const Scratch& s) {
+// A pixel row of a strip.
+struct PixelRows {
+  const float* frac_y;   // [rows]
+  const int32_t* label;  // [rows, pitch], as are the next two
+  const float* weight;
+  const float* pixel_weight;
+  int64_t pitch;
+  float* loss;  // [rows, loss_pitch], or null
+  int64_t loss_pitch;
+  int64_t lanes;  // inside the image
+};
+
+// Returns the losses of kRows consecutive rows of a strip within one cell. Adds to the gradients,
+// or stores the losses if rows.loss is not null. Several rows at once hide the latency of sums and
+// exponentials.
+template <int kRows, bool kGrad, bool kSmooth>
+inline Floats pixel_rows(int64_t classes, const ClassWeights& weights, const PixelRows& rows,
+                         const Scratch& s) {
+  const float* frac_y = rows.frac_y;
   Ints label[kRows];
-  Floats weight[kRows], largest[kRows], picked[kRows], sum[kRows];
+  Floats a[kRows], b[kRows], largest[kRows], picked[kRows], sum[kRows], weighted[kRows];
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
-    label[r] = load(labels + r * pitch);
-    weight[r] = load(weights + r * pitch);
+    label[r] = load(rows.label + r * rows.pitch);
+    a[r] = load(rows.weight + r * rows.pitch);
+    b[r] = weighted[r] = picked[r] = sum[r] = Floats{};
+    if (kSmooth) {
+      a[r] *= weights.of_label;
+      b[r] = weights.of_each * load(rows.pixel_weight + r * rows.pitch);
+    }
     largest[r] = load(s.above) + frac_y[r] * load(s.step);
-    picked[r] = sum[r] = Floats{};
   }
   for (int64_t c = 0; c < classes; ++c) {
     const Floats above = load(s.above + c * kLanes), step = load(s.step + c * kLanes);
@@ -63,23 +90,28 @@ inline Floats pixel_rows(int64_t classes,
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       float* at = s.exps + (c * kRows + r) * kLanes;
-      const Floats e = exp_nonpositive(load(at) - largest[r]);
+      const Floats z = load(at) - largest[r];
+      const Floats e = exp_nonpositive(z);
       if (kGrad) store(at, e);
+      if (kSmooth) weighted[r] += weights.w[c] * z;
       sum[r] += e;
     }
   }
   if (kGrad) {
     Floats scaled[kRows];
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) scaled[r] = weight[r] / sum[r];
+    for (int r = 0; r < kRows; ++r) {
+      scaled[r] = (kSmooth ? a[r] + weights.sum * b[r] : a[r]) / sum[r];
+    }
     for (int64_t c = 0; c < classes; ++c) {
       Floats grad_above = load(s.grad_above + c * kLanes);
       Floats grad_below = load(s.grad_below + c * kLanes);
+      const float w_c = kSmooth ? weights.w[c] : 0.f;
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         const Floats e = load(s.exps + (c * kRows + r) * kLanes);
-        const Floats if_label = label[r] == static_cast<int32_t>(c) ? weight[r] : Floats{};
-        const Floats g = logit_gradient(e, scaled[r], if_label);
+        const Floats a_if_label = label[r] == static_cast<int32_t>(c) ? a[r] : Floats{};
+        const Floats g = logit_gradient<kSmooth>(e, scaled[r], a_if_label, b[r], w_c);
         grad_above += (1.f - frac_y[r]) * g;
         grad_below += frac_y[r] * g;
       }
@@ -90,14 +122,19 @@ inline Floats pixel_rows(int64_t classes,
   Floats total = Floats{};
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
-    const Floats loss = weight[r] * (log_positive(sum[r]) + (largest[r] - picked[r]));
-    total += label[r] >= 0 ? loss : Floats{};
+    Floats loss = cross_entropy<kSmooth>(a[r], b[r], weights.sum, log_positive(sum[r]),
+                                         picked[r] - largest[r], weighted[r]);
+    loss = label[r] >= 0 ? loss : Floats{};
+    if (!kGrad && rows.loss != nullptr) {
+      store_unaligned(rows.loss + r * rows.loss_pitch, loss, rows.lanes);
+    }
+    total += loss;
   }
   return total;
 }
 
-// Fills s.label and s.weight for pixel rows [begin, end) of image n. Returns the flat index of the
-// first label out of range, or -1.
+// Fills s.label, s.weight and, for label smoothing, s.pixel_weight for pixel rows [begin, end) of
+// image n. Returns the flat index of the first label out of range, or -1.
 template <typename L>
 int64_t read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, int64_t end,
                     int64_t padded_width, const Scratch& s) {
@@ -125,6 +162,20 @@ int64_t read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, in
     } else {
       for (int64_t x = 0; x < padded_width; ++x) weight[x] = label[x] >= 0 ? 1.f : 0.f;
     }
+    const float* given = op.pixel_weight
+                             ? op.pixel_weight.as<float>() + (n * op.height() + y) * op.width()
+                             : nullptr;
+    if (op.label_smoothing > 0.f) {
+      float* pixel_weight = s.pixel_weight + (y - begin) * padded_width;
+      for (int64_t x = 0; x < padded_width; ++x) {
+        pixel_weight[x] = label[x] < 0 ? 0.f : given != nullptr ? given[x] : 1.f;
+      }
+    }
+    if (given != nullptr) {  // may be NaN where the label is ignored
+      for (int64_t x = 0; x < op.width(); ++x) {
+        weight[x] = label[x] >= 0 ? weight[x] * given[x] : 0.f;
+      }
+    }
   }
   return wrong;
 }
@@ -132,20 +183,25 @@ int64_t read_labels(const UpsampleCrossEntropy& op, int64_t n, int64_t begin, in
 // Processes rows of cells [first, last) of image n. Writes the gradient of input rows [first, last)
 // to op.grad. Input row `last` also gets a gradient from the next band, so this band's part goes to
 // `border`.
-template <typename T, bool kGrad>
-Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, int64_t first,
-               int64_t last, Scratch s,
+template <bool kGrad, bool kSmooth>
+Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips,
+               const ClassWeights& class_weights, int64_t n, int64_t first, int64_t last, Scratch s,
                float* border) {  // [input width, classes]
   const int64_t classes = op.classes(), h = op.in_height(), w = op.in_width();
   const int64_t padded_width = round_up(op.width(), kLanes);
   const int64_t row_stride = w + kLanes, row_size = classes * row_stride;
   const int64_t tile = classes * kLanes;
-  const T* image = op.logits.as<const T>() + n * op.logits.strides[0];
+  const int64_t* strides = op.logits.strides;
   const auto interpolate_row = [&](int64_t row, const Strip& strip, float* out) {
-    interpolate(image + row * op.logits.strides[2], op.logits.strides[1], op.logits.strides[3],
-                classes, strip, out);
+    with_float_type(op.logits.type, [&](auto logit) {
+      const auto* from = op.logits.as<const decltype(logit)>() + n * strides[0] + row * strides[2];
+      interpolate(from, strides[1], strides[3], classes, strip, out);
+    });
   };
   const int64_t begin = op.rows.begin_of(first), end = op.rows.begin_of(last);
+  float* losses = op.reduction == Reduction::none
+                      ? op.loss.as<float>() + n * op.height() * op.width()
+                      : nullptr;
   Sums sums = {0., 0., -1};
   with_label_type(op.labels.type, [&](auto label) {
     sums.wrong_label = read_labels<decltype(label)>(op, n, begin, end, padded_width, s);
@@ -174,16 +230,19 @@ Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, 
         float frac_y[kRowsAtOnce];
         for (int64_t r = 0; r < kRowsAtOnce; ++r) frac_y[r] = op.rows.frac_of(y + r, cell);
         const int64_t at = (y - begin) * padded_width + x * kLanes;
-        const int32_t* labels = s.label + at;
-        const float* weights = s.weight + at;
+        const PixelRows rows = {
+            frac_y,        s.label + at,
+            s.weight + at, kSmooth ? s.pixel_weight + at : nullptr,
+            padded_width,  losses ? losses + y * op.width() + x * kLanes : nullptr,
+            op.width(),    std::min<int64_t>(op.width() - x * kLanes, kLanes)};
         if (y_end - y >= 4) {
-          loss += pixel_rows<4, kGrad>(classes, frac_y, labels, weights, padded_width, s);
+          loss += pixel_rows<4, kGrad, kSmooth>(classes, class_weights, rows, s);
           y += 4;
         } else if (y_end - y >= 2) {
-          loss += pixel_rows<2, kGrad>(classes, frac_y, labels, weights, padded_width, s);
+          loss += pixel_rows<2, kGrad, kSmooth>(classes, class_weights, rows, s);
           y += 2;
         } else {
-          loss += pixel_rows<1, kGrad>(classes, frac_y, labels, weights, padded_width, s);
+          loss += pixel_rows<1, kGrad, kSmooth>(classes, class_weights, rows, s);
           y += 1;
         }
       }
@@ -213,22 +272,30 @@ Sums walk_band(const UpsampleCrossEntropy& op, const Strips& strips, int64_t n, 
   return sums;
 }
 
-// Returns the flat index of the first label out of range, or -1.
-template <typename T>
-int64_t run(const UpsampleCrossEntropy& op, int threads) {
-  const bool wants_grad(op.grad);
+}  // namespace
+
+// Expects at least one pixel. Returns the flat index of the first label that is neither a class nor
+// ignore_index, or -1.
+int64_t upsample_cross_entropy(const UpsampleCrossEntropy& op, int threads) {
+  const bool wants_grad(op.grad), smooth = op.label_smoothing > 0.f;
   const int64_t h = op.in_height(), row = op.in_width() * op.classes();
   const CellBands bands(op.batch(), op.rows);
   const int64_t tile = op.classes() * kLanes;
   const int64_t pixels = round_up(bands.max_pixel_rows * round_up(op.width(), kLanes), kLanes);
   const int64_t grad_rows = wants_grad ? (bands.band_rows + 1) * (row + op.classes() * kLanes) : 0;
-  const int64_t scratch_size = round_up((5 + kRowsAtOnce) * tile + 2 * pixels + grad_rows, 16);
+  const int64_t scratch_size =
+      round_up((5 + kRowsAtOnce) * tile + (smooth ? 3 : 2) * pixels + grad_rows, 16);
   const int workers = worker_count(threads, bands.total);
 
   const Strips strips(op.columns);
   const Buffer<float> memory(workers * scratch_size);
   const Buffer<float> borders(wants_grad ? bands.total * row : 0);
   const Buffer<Sums> sums(bands.total);
+  const Buffer<float> w(op.classes());
+  ClassWeights class_weights = {w.get(), 0.f, 1.f - op.label_smoothing, op.uniform_weight()};
+  for (int64_t c = 0; c < op.classes(); ++c) class_weights.sum += w[c] = op.weight_of(c);
+  const auto walk = wants_grad ? (smooth ? walk_band<true, true> : walk_band<true, false>)
+                               : (smooth ? walk_band<false, true> : walk_band<false, false>);
   parallel_for(bands.total, workers, [&](int64_t band, int thread) {
     float* p = memory.get() + thread * scratch_size;
     Scratch s;
@@ -240,11 +307,10 @@ int64_t run(const UpsampleCrossEntropy& op, int threads) {
     s.exps = p + 5 * tile;
     s.weight = s.exps + kRowsAtOnce * tile;
     s.label = reinterpret_cast<int32_t*>(s.weight + pixels);
-    s.grad_rows = s.weight + 2 * pixels;
+    s.pixel_weight = s.weight + 2 * pixels;
+    s.grad_rows = s.pixel_weight + (smooth ? pixels : 0);
     const int64_t n = bands.image(band), first = bands.begin(band), last = bands.end(band);
-    float* border = borders.get() + band * row;
-    sums[band] = wants_grad ? walk_band<T, true>(op, strips, n, first, last, s, border)
-                            : walk_band<T, false>(op, strips, n, first, last, s, nullptr);
+    sums[band] = walk(op, strips, class_weights, n, first, last, s, borders.get() + band * row);
   });
 
   Sums total = {0., 0., -1};
@@ -253,11 +319,13 @@ int64_t run(const UpsampleCrossEntropy& op, int threads) {
     total.loss += sums[band].loss;
     total.weight += sums[band].weight;
   }
-  const double scale = total.weight > 0. ? 1. / total.weight : 0.;
-  *op.loss.as<float>() = static_cast<float>(total.loss * scale);
+  const double scale = op.scale(total.loss, total.weight);
+  if (op.reduction != Reduction::none) {
+    *op.loss.as<float>() = static_cast<float>(total.loss * scale);
+  }
   if (!wants_grad) return total.wrong_label;
 
-  // Completes the input rows that two bands share, and divides all gradients by the sum of weights.
+  // Completes the input rows that two bands share, and scales all gradients.
   parallel_for(bands.total, workers, [&](int64_t band, int) {
     const float factor = static_cast<float>(scale);
     const int64_t n = bands.image(band), first = bands.begin(band);
@@ -275,17 +343,6 @@ int64_t run(const UpsampleCrossEntropy& op, int threads) {
     for (int64_t i = 0; i < rows * row; ++i) grad[i] *= factor;
   });
   return total.wrong_label;
-}
-
-}  // namespace
-
-// Expects at least one pixel. Returns the flat index of the first label that is neither a class nor
-// ignore_index, or -1.
-int64_t upsample_cross_entropy(const UpsampleCrossEntropy& op, int threads) {
-  int64_t wrong_label = -1;
-  with_float_type(op.logits.type,
-                  [&](auto logit) { wrong_label = run<decltype(logit)>(op, threads); });
-  return wrong_label;
 }
 
 }  // namespace GIOADA_ISA

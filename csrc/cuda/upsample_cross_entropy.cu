@@ -33,19 +33,23 @@ int64_t partial_size(const UpsampleCrossEntropy& op, const CellStrips& strips) {
 
 // One block per strip. If there are several groups of classes, each recomputes the log-sum-exp over
 // all classes.
-template <typename T, int kClasses, bool kGrad>
+template <typename T, int kClasses, bool kGrad, bool kSmooth>
 __global__ void __launch_bounds__(kThreads)
     strip_kernel(const UpsampleCrossEntropy op, const CellStrips strips,
                  float* __restrict__ partial,  // [strips, 2, cells + 1, classes]
                  float* __restrict__ sums) {   // [strips, 2] loss, weight
   __shared__ float tile[kGrad ? 2 * kClasses * kPitch : kThreads];
   __shared__ float fracs_x[kThreads];
-  constexpr bool kGroups = kClasses > kFewClasses;  // there may be more than one group
   const int64_t strip = blockIdx.x;
   const StripCells at = cells_of(strips, strip, op.rows, op.columns);
   const int classes = static_cast<int>(op.classes());
+  const bool several_groups = kClasses > kFewClasses && classes > kClasses;
 
   float loss_sum = 0.f, weight_sum = 0.f;
+  float w_sum = 0.f;
+  if (kSmooth) {
+    for (int c = 0; c < classes; ++c) w_sum += op.weight_of(c);
+  }
   if (kGrad) {
     const int64_t size = 2 * (strips.cells + 1) * op.classes();
     for (int64_t i = threadIdx.x; i < size; i += kThreads) partial[strip * size + i] = 0.f;
@@ -68,15 +72,19 @@ __global__ void __launch_bounds__(kThreads)
           above[c] = -INFINITY;
         }
       }
-      for (int64_t y = at.y_begin; y < at.y_end; ++y) {
+      int64_t pixel = (at.n * op.height() + at.y_begin) * op.width() + x;
+      for (int64_t y = at.y_begin; y < at.y_end; ++y, pixel += op.width()) {
         const float frac_y = op.rows.frac_of(y, at.cell_row);
-        const int label =
-            inside ? read_class(op, (at.n * op.height() + y) * op.width() + x) : kIgnored;
-        float weight = label >= 0 ? 1.f : 0.f;
-        if (label >= 0 && op.weight) weight = op.weight.as<float>()[label];
+        const int label = inside ? read_class(op, pixel) : kIgnored;
+        float v = label >= 0 ? 1.f : 0.f;
+        if (label >= 0 && op.pixel_weight) v = op.pixel_weight.as<const float>()[pixel];
+        float weight = v;
+        if (label >= 0 && op.weight) weight *= op.weight.as<const float>()[label];
+        const float a = kSmooth ? (1.f - op.label_smoothing) * weight : weight;
+        const float b = kSmooth ? op.uniform_weight() * v : 0.f;
 
         float z[kClasses];
-        float largest = -INFINITY, picked = 0.f;
+        float largest = -INFINITY, picked = 0.f, weighted = 0.f;
 #pragma unroll
         for (int c = 0; c < kClasses; ++c) {
           z[c] = above[c] + frac_y * step[c];
@@ -84,36 +92,50 @@ __global__ void __launch_bounds__(kThreads)
           if (group + c == label) picked = z[c];
         }
         float sum = 0.f;
-        if (kGroups && classes > kClasses) {
+        if (several_groups) {
+          const float origin = z[0];  // a common offset of the logits costs no digits
           for (int c = 0; c < classes; ++c) {
             float value, slope;
             corners.interpolate(c, frac_x, &value, &slope);
             value += frac_y * slope;
             if (c == label) picked = value;
+            if (kSmooth) weighted += op.weight_of(c) * (value - origin);
             const float larger = fmaxf(largest, value);
             const bool member = c >= group && c < group + kClasses;  // added below
             sum = sum * __expf(largest - larger) + (member ? 0.f : __expf(value - larger));
             largest = larger;
           }
+          if (kSmooth) weighted -= w_sum * (largest - origin);
         }
 #pragma unroll
         for (int c = 0; c < kClasses; ++c) {
+          if (kSmooth && !several_groups && c < classes) {
+            weighted += op.weight_of(c) * (z[c] - largest);
+          }
           z[c] = __expf(z[c] - largest);
           sum += z[c];
         }
         if (kGrad) {
-          const float scaled = weight / sum;
+          const float scaled = (kSmooth ? a + b * w_sum : a) / sum;
 #pragma unroll
           for (int c = 0; c < kClasses; ++c) {
-            const float g = logit_gradient(z[c], scaled, group + c == label ? weight : 0.f);
+            const float w_c = kSmooth && group + c < classes ? op.weight_of(group + c) : 0.f;
+            const float a_if_label = group + c == label ? a : 0.f;
+            const float g = logit_gradient<kSmooth>(z[c], scaled, a_if_label, b, w_c);
             grad_above[c] += (1.f - frac_y) * g;
             grad_below[c] += frac_y * g;
           }
         }
-        if (group == 0 && label == kOutOfRange) loss_sum = NAN;
-        if (group == 0 && label >= 0) {
-          loss_sum += weight * (logf(sum) + (largest - picked));
+        if (group == 0) {
+          float loss = label == kOutOfRange ? NAN : 0.f;
+          if (label >= 0) {
+            loss = cross_entropy<kSmooth>(a, b, w_sum, logf(sum), picked - largest, weighted);
+          }
+          loss_sum += loss;
           weight_sum += weight;
+          if (!kGrad && inside && op.reduction == Reduction::none) {
+            op.loss.as<float>()[pixel] = loss;
+          }
         }
       }
       if (!kGrad) break;  // one group is enough for the loss
@@ -147,15 +169,15 @@ __global__ void __launch_bounds__(kThreads)
 
 // One block computes the loss and the factor of the gradient.
 __global__ void __launch_bounds__(kTotalThreads)
-    total_kernel(const float* __restrict__ sums,  // [strips, 2]
+    total_kernel(const UpsampleCrossEntropy op,
+                 const float* __restrict__ sums,  // [strips, 2]
                  int64_t strips,
-                 float* __restrict__ loss,     // [1]
                  float* __restrict__ scale) {  // [1]
   __shared__ LossSums shared[kTotalThreads];
   const LossSums total = total_of<kTotalThreads>(sums, strips, shared);
   if (threadIdx.x == 0) {
-    const double factor = total.weight > 0. ? 1. / total.weight : 0.;
-    *loss = static_cast<float>(total.loss * factor);
+    const double factor = op.scale(total.loss, total.weight);
+    *op.loss.as<float>() = static_cast<float>(total.loss * factor);
     *scale = static_cast<float>(factor);
   }
 }
@@ -164,11 +186,12 @@ template <typename T, int kClasses>
 void launch_strips(const UpsampleCrossEntropy& op, const CellStrips& strips, float* partial,
                    float* sums, cudaStream_t stream) {
   const dim3 grid = checked_grid("upsample_cross_entropy: strips", strips.total);
-  if (op.grad) {
-    strip_kernel<T, kClasses, true><<<grid, kThreads, 0, stream>>>(op, strips, partial, sums);
-  } else {
-    strip_kernel<T, kClasses, false><<<grid, kThreads, 0, stream>>>(op, strips, partial, sums);
-  }
+  const bool smooth = op.label_smoothing > 0.f;
+  const auto kernel = op.grad ? (smooth ? strip_kernel<T, kClasses, true, true>
+                                        : strip_kernel<T, kClasses, true, false>)
+                              : (smooth ? strip_kernel<T, kClasses, false, true>
+                                        : strip_kernel<T, kClasses, false, false>);
+  kernel<<<grid, kThreads, 0, stream>>>(op, strips, partial, sums);
   check_launch("upsample_cross_entropy: strips");
 }
 
@@ -199,7 +222,8 @@ void upsample_cross_entropy(const UpsampleCrossEntropy& op, float* workspace, vo
   with_float_type(op.logits.type, [&](auto logit) {
     launch_strips<decltype(logit)>(op, strips, partial, sums, stream);
   });
-  total_kernel<<<1, kTotalThreads, 0, stream>>>(sums, strips.total, op.loss.as<float>(), scale);
+  if (op.reduction == Reduction::none) return;
+  total_kernel<<<1, kTotalThreads, 0, stream>>>(op, sums, strips.total, scale);
   check_launch("upsample_cross_entropy: total");
   if (!op.grad) return;
   launch_gradient("upsample_cross_entropy: gradient", strips, partial, scale, op.grad, TensorView{},

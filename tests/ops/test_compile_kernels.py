@@ -102,8 +102,17 @@ TRITON = {
     },
     "upsample_cross_entropy": {
         "cells_kernel": (
-            "*fp32 *u8 *fp32 *fp32 *fp32 i32 i32 i32:5 i32:5" + " i32" * 4,
-            {"HAS_WEIGHT": True, "WANTS_GRAD": True, "BLOCK_P": 64, "BLOCK_C": 16},
+            "*fp32 *u8 *fp32 *fp32 *fp32 *fp32 i32 fp32 i32 i32:5 i32:5" + " i32" * 4,
+            {
+                "HAS_WEIGHT": True,
+                "HAS_PIXEL_WEIGHT": True,
+                "SMOOTH": True,
+                "REDUCTION": "mean",
+                "MEAN_OVER": "valid",
+                "WANTS_GRAD": True,
+                "BLOCK_P": 64,
+                "BLOCK_C": 16,
+            },
         ),
     },
     "upsample_depth_loss": {

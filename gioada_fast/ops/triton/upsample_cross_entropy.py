@@ -28,9 +28,11 @@ def cells_kernel(
     logits,  # [N, C, h, w], any strides
     labels,  # [N, H, W]
     weight,  # [C], read if HAS_WEIGHT
+    pixel_weight,  # [N, H, W], read if HAS_PIXEL_WEIGHT
     partial,  # [N, cells, 4 corners, C], written if WANTS_GRAD
-    sums,  # [N, cells, 2]: loss, weight
+    losses,  # REDUCTION none: [N, H, W]; else [N, cells, 2]: sums of losses and of weights
     ignore_index,
+    label_smoothing,
     C,
     rows,  # Axis
     columns,  # Axis
@@ -39,6 +41,10 @@ def cells_kernel(
     stride_h,
     stride_w,
     HAS_WEIGHT: tl.constexpr,
+    HAS_PIXEL_WEIGHT: tl.constexpr,
+    SMOOTH: tl.constexpr,
+    REDUCTION: tl.constexpr,
+    MEAN_OVER: tl.constexpr,
     WANTS_GRAD: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -61,13 +67,20 @@ def cells_kernel(
     z10 = tl.load(corner + down, mask=is_class, other=0.0).to(tl.float32)
     z11 = tl.load(corner + down + right, mask=is_class, other=0.0).to(tl.float32)
 
+    if SMOOTH:
+        if HAS_WEIGHT:
+            w = tl.load(weight + classes, mask=is_class, other=0.0)
+        else:
+            w = is_class.to(tl.float32)
+        w_sum = tl.sum(w)
+
     x_begin = cell_begin(cell_x, columns)
     y_begin = cell_begin(cell_y, rows)
     width = cell_begin(cell_x + 1, columns) - x_begin
     pixels = width * (cell_begin(cell_y + 1, rows) - y_begin)
 
-    loss = 0.0
-    weights = 0.0
+    loss_sum = 0.0
+    weight_sum = 0.0
     g00 = tl.zeros([BLOCK_C], tl.float32)
     g01 = tl.zeros([BLOCK_C], tl.float32)
     g10 = tl.zeros([BLOCK_C], tl.float32)
@@ -82,10 +95,16 @@ def cells_kernel(
         raw_label = tl.load(labels + at, mask=inside, other=0).to(tl.int64)
         is_valid = inside & (raw_label != ignore_index) & (raw_label >= 0) & (raw_label < C)
         label = tl.where(is_valid, raw_label, 0).to(tl.int32)
+        v = is_valid.to(tl.float32)
+        if HAS_PIXEL_WEIGHT:
+            v = tl.load(pixel_weight + at, mask=is_valid, other=0.0)
+        a = v
         if HAS_WEIGHT:
-            pixel_weight = tl.load(weight + label, mask=is_valid, other=0.0)
+            a *= tl.load(weight + label, mask=is_valid, other=0.0)
+        if MEAN_OVER == "all":
+            weight_sum += tl.sum(inside.to(tl.float32))
         else:
-            pixel_weight = is_valid.to(tl.float32)
+            weight_sum += tl.sum(a)
 
         frac_y = frac_of(y, cell_y, rows)[:, None]
         frac_x = frac_of(x, cell_x, columns)[:, None]
@@ -98,13 +117,27 @@ def cells_kernel(
         exps = tl.exp(z - largest[:, None])
         total = tl.sum(exps, axis=1)
         picked = tl.sum(tl.where(is_label, z, 0.0), axis=1)
-        loss += tl.sum(tl.where(is_valid, pixel_weight * (tl.log(total) + largest - picked), 0.0))
-        out_of_range = inside & (raw_label != ignore_index) & ((raw_label < 0) | (raw_label >= C))
-        loss += tl.sum(tl.where(out_of_range, float("nan"), 0.0))
-        weights += tl.sum(pixel_weight)
+        # a and b: see csrc/upsample_cross_entropy.h
+        if SMOOTH:
+            a *= 1.0 - label_smoothing
+            b = v * (label_smoothing / C)
+            centred = tl.where(is_class[None, :], z - largest[:, None], 0.0)
+            weighted = tl.sum(w[None, :] * centred, axis=1)
+            loss = a * (tl.log(total) - (picked - largest)) + b * (w_sum * tl.log(total) - weighted)
+        else:
+            loss = a * (tl.log(total) - (picked - largest))
+        is_out_of_range = (raw_label != ignore_index) & ((raw_label < 0) | (raw_label >= C))
+        loss = tl.where(is_valid, loss, tl.where(is_out_of_range, float("nan"), 0.0))
+        if REDUCTION == "none":
+            tl.store(losses + at, loss, mask=inside)
+        else:
+            loss_sum += tl.sum(tl.where(inside, loss, 0.0))
         if WANTS_GRAD:
-            g = exps * (pixel_weight / total)[:, None]
-            g -= tl.where(is_label, pixel_weight[:, None], 0.0)
+            if SMOOTH:
+                g = exps * ((a + b * w_sum) / total)[:, None] - b[:, None] * w[None, :]
+            else:
+                g = exps * (a / total)[:, None]
+            g -= tl.where(is_label, a[:, None], 0.0)
             g_right = g * frac_x
             g_left = g - g_right
             g01 += tl.sum(g_right * (1.0 - frac_y), axis=0)
@@ -113,8 +146,9 @@ def cells_kernel(
             g10 += tl.sum(g_left * frac_y, axis=0)
         start += BLOCK_P
 
-    tl.store(sums + 2 * program, loss)
-    tl.store(sums + 2 * program + 1, weights)
+    if REDUCTION != "none":
+        tl.store(losses + 2 * program, loss_sum)
+        tl.store(losses + 2 * program + 1, weight_sum)
     if WANTS_GRAD:
         out = partial + program.to(tl.int64) * 4 * C + classes
         tl.store(out, g00, mask=is_class)
@@ -127,15 +161,20 @@ def launch(
     logits: Tensor,
     labels: Tensor,
     weight: Tensor | None,
+    pixel_weight: Tensor | None,
     ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+    mean_over: str,
     rows: Axis,
     columns: Axis,
     loss: Tensor,
     grad: Tensor,
 ) -> None:
-    """Fill ``loss`` [] and, unless empty, ``grad`` [N, C, h, w]; at least one pixel.
+    """Fill ``loss`` and, unless empty, ``grad`` [N, C, h, w]; at least one pixel.
 
-    Both are float32, ``grad`` is channels-last.
+    Both are float32. ``loss`` is [], or [N, H, W] if the reduction is none; ``grad`` is
+    channels-last.
     """
     wants_grad = grad.numel() > 0
     n, c, h, w = logits.shape
@@ -149,18 +188,25 @@ def launch(
             logits,
             labels,
             weight if weight is not None else sums,
+            pixel_weight if pixel_weight is not None else sums,
             partial,
-            sums,
+            loss if reduction == "none" else sums,
             ignore_index,
+            label_smoothing,
             c,
             rows,
             columns,
             *logits.stride(),
             HAS_WEIGHT=weight is not None,
+            HAS_PIXEL_WEIGHT=pixel_weight is not None,
+            SMOOTH=label_smoothing > 0,
+            REDUCTION=reduction,
+            MEAN_OVER=mean_over,
             WANTS_GRAD=wants_grad,
             BLOCK_P=max(1, ELEMENTS // block_c),
             BLOCK_C=block_c,
         )
-        total_kernel[(1,)](sums, programs, loss, scale, REDUCTION="mean", BLOCK=TOTAL_BLOCK)
+        if reduction != "none":
+            total_kernel[(1,)](sums, programs, loss, scale, REDUCTION=reduction, BLOCK=TOTAL_BLOCK)
         if wants_grad:
-            launch_gradient(partial, grad, scale)
+            launch_gradient(partial, grad, scale if reduction == "mean" else None)
