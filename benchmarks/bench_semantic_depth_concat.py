@@ -1,41 +1,61 @@
 """``semantic_depth_concat`` against ``F.interpolate``, ``F.softmax`` and ``torch.cat``."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.harness import require_fast
 from gioada_fast.ops import semantic_depth_concat
 
-# n, c, h, w, H, W; guards for forward and for forward + backward, with room for noise.
-SHAPES = {
-    "flagship 1x16, 65x129 to 512x1024": ((1, 16, 65, 129, 512, 1024), (7, 6)),
-    "demo 4x11, 24x31 to 180x240": ((4, 11, 24, 31, 180, 240), (5, 3.3)),
-    "odd 2x19, 45x77 to 357x611": ((2, 19, 45, 77, 357, 611), (4.5, 5)),
+# n, c, h, w, H, W
+SIZES = {
+    "flagship 1x16, 65x129 to 512x1024": (1, 16, 65, 129, 512, 1024),
+    "demo 4x11, 24x31 to 180x240": (4, 11, 24, 31, 180, 240),
+    "odd 2x19, 45x77 to 357x611": (2, 19, 45, 77, 357, 611),
+    "1x150, 128x128 to 512x512": (1, 150, 128, 128, 512, 512),
+    "1x2, 128x128 to 512x512": (1, 2, 128, 128, 512, 512),
 }
+FLAGSHIP, DEMO, ODD, MANY, FEW = SIZES
+# Size, align_corners, dtype; guards for forward and for forward + backward, with room for noise.
+CASES = [
+    (FLAGSHIP, True, torch.float32, (7, 6)),
+    (FLAGSHIP, False, torch.float32, (7, 6)),
+    (FLAGSHIP, True, torch.float16, (7, 6)),
+    (DEMO, True, torch.float32, (5, 3.3)),
+    (ODD, True, torch.float32, (4.5, 5)),
+    (MANY, False, torch.float32, (3, 3)),
+    (FEW, False, torch.float32, (3, 3)),
+]
 
 
-def eager(logits, depth, size):
+def eager(logits, depth, size, *, align_corners):
     """As public code writes it."""
-    full = F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
-    full_depth = F.interpolate(depth, size=size, mode="bilinear", align_corners=True)
-    return torch.cat([F.softmax(full, dim=1), full_depth], dim=1)
+    resize = functools.partial(
+        F.interpolate, size=size, mode="bilinear", align_corners=align_corners
+    )
+    return torch.cat([F.softmax(resize(logits), dim=1), resize(depth)], dim=1)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward+backward"])
-@pytest.mark.parametrize("shape", SHAPES)
-def bench_semantic_depth_concat(shape, backward, race, device):
-    (n, c, h, w, height, width), guards = SHAPES[shape]
+@pytest.mark.parametrize(("size", "align_corners", "dtype", "guards"), CASES)
+def bench_semantic_depth_concat(size, align_corners, dtype, guards, backward, race, device):
+    require_fast(dtype, device)
+    n, c, h, w, height, width = SIZES[size]
     torch.manual_seed(0)
-    logits = (2 * torch.randn(n, c, h, w, device=device)).requires_grad_(backward)
-    depth = torch.randn(n, 1, h, w, device=device).requires_grad_(backward)
-    written = 4 * n * (c + 1) * height * width
+    logits = (2 * torch.randn(n, c, h, w, device=device)).to(dtype).requires_grad_(backward)
+    depth = torch.randn(n, 1, h, w, device=device).to(dtype).requires_grad_(backward)
+    variant = ("" if align_corners else ", align_corners=False") + (
+        "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
+    )
     race(
         "semantic_depth_concat",
-        shape,
-        semantic_depth_concat,
-        eager,
+        size + variant,
+        functools.partial(semantic_depth_concat, align_corners=align_corners),
+        functools.partial(eager, align_corners=align_corners),
         (logits, depth, (height, width)),
         guard=guards[backward],
         channels_last=True,
-        bytes_moved=written * (1 + backward),
+        bytes_moved=logits.element_size() * n * (c + 1) * height * width * (1 + backward),
     )

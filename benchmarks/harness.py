@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -21,6 +22,17 @@ CALLS = {"cpu": 1, "cuda": 20}  # per measurement; many on a GPU, so that launch
 
 records: list[dict] = []
 """One record for each case that has been measured."""
+
+
+def require_fast(dtype: torch.dtype, device: str) -> None:
+    """Skip the case unless the device at least converts the dtype in hardware.
+
+    All GPUs convert float16, and so do processors with AVX2, which have F16C too. Elsewhere a case
+    in float16 would time the emulation.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    if dtype == torch.float16 and device == "cpu" and capability not in ("AVX2", "AVX512"):
+        pytest.skip(f"no float16 in hardware ({capability})")
 
 
 def clock(function: Callable, device: str, calls: int | None = None) -> float:
@@ -96,9 +108,9 @@ def _assert_agree(name: str, actual: list[Tensor], expected: list[Tensor]) -> No
         if not e.is_floating_point():  # counts: rounding moves a few pixels to another class
             assert (a - e).abs().sum() <= 1e-4 * e.abs().sum(), name
             continue
-        torch.testing.assert_close(
-            a, e, rtol=1e-4, atol=1e-5 * e.abs().max().item(), msg=lambda m: f"{name}: {m}"
-        )
+        eps = torch.finfo(e.dtype).eps
+        rtol, atol = max(1e-4, 2 * eps), max(1e-5, eps) * e.abs().max().item()
+        torch.testing.assert_close(a, e, rtol=rtol, atol=atol, msg=lambda m: f"{name}: {m}")
 
 
 def _contender(function: Callable[..., Tensor], inputs: tuple) -> Callable[[], list[Tensor]]:

@@ -29,22 +29,23 @@ struct Cell {
   float *above, *below, *step;  // [channels, kLanes]; step = below - above
 };
 
-// exps[c] = exp(z[c] - max z) in a pixel row; returns their sum.
-inline Floats exponentials(int64_t classes, const Cell& cell, float frac_y,
-                           float* exps) {  // [classes, kLanes]
-  Floats largest = load(cell.above) + frac_y * load(cell.step);
-  for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
-    const Floats z = load(cell.above + i) + frac_y * load(cell.step + i);
-    store(exps + i, z);
-    largest = max(largest, z);
+// Value of channel i / kLanes in a pixel row.
+inline Floats value(const Cell& cell, float frac_y, int64_t i) {
+  return load(cell.above + i) + frac_y * load(cell.step + i);
+}
+
+// Calls body(i, e) for all channels i / kLanes of the classes, with e = exp(z - max z) in a pixel
+// row. To compute z twice takes less time than to store it.
+template <typename Body>
+inline void for_each_exponential(int64_t classes, const Cell& cell, float frac_y,
+                                 const Body& body) {
+  Floats largest = value(cell, frac_y, 0);
+  for (int64_t i = kLanes; i < classes * kLanes; i += kLanes) {
+    largest = max(largest, value(cell, frac_y, i));
   }
-  Floats sum = Floats{};
   for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
-    const Floats e = exp_nonpositive(load(exps + i) - largest);
-    store(exps + i, e);
-    sum += e;
+    body(i, exp_nonpositive(value(cell, frac_y, i) - largest));
   }
-  return sum;
 }
 
 inline void fill_step(int64_t channels, const Cell& cell) {
@@ -67,7 +68,7 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
     scratch += 3 * tile;
   }
   float* planes = scratch;
-  float* pixels = scratch + tile;
+  T* pixels = reinterpret_cast<T*>(scratch + tile);
 
   const int64_t *ls = op.logits.strides, *ds = op.depth.strides;
   const auto interpolate_row = [&](int64_t row, const Strip& strip, float* out) {
@@ -92,16 +93,22 @@ void forward_rows(const SemanticDepthConcat& op, const Strips& strips, int64_t n
           interpolate_row(std::min(row + 1, h - 1), strips[s], cell.below);
           fill_step(channels, cell);
         }
-        const Floats scale = 1.f / exponentials(classes, cell, frac_y, planes);
-        for (int64_t i = 0; i < depth_at; i += kLanes) store(planes + i, load(planes + i) * scale);
-        if (op.depth) {
-          store(planes + depth_at,
-                load(cell.above + depth_at) + frac_y * load(cell.step + depth_at));
-        }
-        to_pixels(planes, channels, pixels);
+        Floats sum = Floats{};
+        for_each_exponential(classes, cell, frac_y, [&](int64_t i, Floats e) {
+          store(planes + i, e);
+          sum += e;
+        });
+        if (op.depth) store(planes + depth_at, value(cell, frac_y, depth_at));
         const int64_t x = s * kLanes, count = std::min<int64_t>(kLanes, op.width() - x);
         T* out = op.out.as<T>() + ((n * op.height() + y) * op.width() + x) * channels;
-        for (int64_t i = 0; i < count * channels; ++i) convert(pixels[i], out + i);
+        // The next row of the strip is far away in memory: hardware does not foresee it.
+        prefetch<true>(out + op.width() * channels, count * channels * sizeof(T));
+        if (x + kLanes < op.width()) {
+          to_pixels(planes, channels, classes, 1.f / sum, out);
+        } else {  // writes nothing beyond the row
+          to_pixels(planes, channels, classes, 1.f / sum, pixels);
+          std::memcpy(out, pixels, count * channels * sizeof(T));
+        }
       }
     }
   }
@@ -139,14 +146,20 @@ struct Scratch {
 };
 
 // Copies the incoming gradient of `count` pixels, the first of them at p, to s.planes. Other lanes
-// get 0.
+// get 0. `last`: there may be no memory after these pixels.
 template <typename T>
-inline void read_gradient(const T* p, int64_t channel_stride, int64_t pixel_stride,
-                          int64_t channels, int64_t count, const Scratch& s) {
+inline void read_gradient(const T* p, int64_t channel_stride, int64_t row_stride,
+                          int64_t pixel_stride, int64_t channels, int64_t count, bool last,
+                          const Scratch& s) {
   if (channel_stride == 1 && pixel_stride == channels) {
-    for (int64_t i = 0; i < count * channels; ++i) s.pixels[i] = to_float(p[i]);
-    for (int64_t i = count * channels; i < kLanes * channels; ++i) s.pixels[i] = 0.f;
-    to_planes(s.pixels, channels, s.planes);
+    prefetch(p + row_stride, count * channels * sizeof(T));
+    if (last) {
+      T* pixels = reinterpret_cast<T*>(s.pixels);
+      std::memcpy(pixels, p, count * channels * sizeof(T));
+      std::memset(pixels + count * channels, 0, (kLanes - count) * channels * sizeof(T));
+      p = pixels;
+    }
+    to_planes(p, channels, s.planes);
     return;
   }
   for (int64_t c = 0; c < channels; ++c) {
@@ -164,11 +177,13 @@ inline void pixel_row(int64_t classes, int64_t channels, float frac_y, const Scr
     store(s.grad_below + i, load(s.grad_below + i) + frac_y * g);
   };
   if (classes > 0) {
-    const Floats scale = 1.f / exponentials(classes, s.cell, frac_y, s.exps);
-    Floats mean = Floats{};
-    for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
-      mean += load(s.exps + i) * load(s.planes + i);
-    }
+    Floats sum = Floats{}, mean = Floats{};
+    for_each_exponential(classes, s.cell, frac_y, [&](int64_t i, Floats e) {
+      store(s.exps + i, e);
+      sum += e;
+      mean += e * load(s.planes + i);
+    });
+    const Floats scale = 1.f / sum;
     mean *= scale;
     for (int64_t i = 0; i < classes * kLanes; i += kLanes) {
       add(i, softmax_gradient<Floats>(load(s.exps + i) * scale, load(s.planes + i), mean));
@@ -203,7 +218,8 @@ void backward_band(const SemanticDepthConcatBackward& op, const Strips& strips, 
       std::memset(s.grad_below, 0, tile * sizeof(float));
       const int64_t y_end = op.rows.begin_of(cell + 1);
       for (int64_t y = op.rows.begin_of(cell); y < y_end; ++y) {
-        read_gradient(grad + y * gs[2] + x * gs[3], gs[1], gs[3], channels, count, s);
+        read_gradient(grad + y * gs[2] + x * gs[3], gs[1], gs[2], gs[3], channels, count,
+                      i + 1 == strips.count(), s);
         pixel_row(classes, channels, op.rows.frac_of(y, cell), s);
       }
       scatter(s.grad_above, channels, strip, rows + (cell - first) * row_size, row_stride);

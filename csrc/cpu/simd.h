@@ -100,6 +100,14 @@ static inline void store_unaligned(float16* p, Floats value, int64_t count = kLa
   store_bytes(p, halves, count * sizeof *p);
 }
 
+// Asks for the cache lines of memory that is read or, for kWrite, written soon. Never faults.
+template <bool kWrite = false>
+static inline void prefetch(const void* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) {
+    __builtin_prefetch(static_cast<const char*>(p) + i, kWrite);
+  }
+}
+
 static inline Floats broadcast(float value) { return value - Floats{}; }
 static inline Ints broadcast(int32_t value) { return value - Ints{}; }
 
@@ -131,7 +139,8 @@ static inline bool any(Ints mask) {
 }
 
 // exp(x) for x <= 0, within 2 ulp; below -87 the result stays at exp(-87) = 1.6e-38; NaN stays NaN.
-// Range reduction by Cody and Waite, polynomial of the Cephes library (expf).
+// Range reduction by Cody and Waite; minimax polynomial 1 + r + r^2 (...) on [-ln(2)/2, ln(2)/2]
+// with a relative error of 3e-9. Estrin's scheme: half as many dependent operations as Horner's.
 static inline Floats exp_nonpositive(Floats x) {
   x = max(broadcast(-87.f), x);
   // Adding 1.5 * 2^23 rounds to an integer in the low bits; 127 more makes it the exponent field.
@@ -139,13 +148,13 @@ static inline Floats exp_nonpositive(Floats x) {
   const Floats shifted = x * 1.44269504088896341f + shift;
   const Floats power = shifted - shift;
   const Floats r = (x - power * 0.693359375f) + power * 2.12194440e-4f;
-  Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r + 1.f;
-  p = p * r + 1.f;
+  const Floats square = r * r;
+  const Floats p01 = r + 1.f;
+  const Floats p23 = r * 1.66665205e-1f + 4.99999934e-1f;
+  const Floats p45 = r * 8.36872379e-3f + 4.16683889e-2f;
+  Floats p = square * 1.38145712e-3f + p45;
+  p = p * square + p23;
+  p = p * square + p01;
   return p * (Floats)((Ints)shifted << 23);
 }
 

@@ -46,41 +46,50 @@ static inline int64_t in_vectors(int64_t channels) {
   return rest <= kFewChannels ? channels - rest : channels - rest + kLanes;
 }
 
-// [channels, kLanes] to [kLanes, channels]. Reads and writes whole vectors, so both need room for
-// round_up(channels, kLanes) channels.
-static inline void to_pixels(const float* planes, int64_t channels, float* pixels) {
+// [channels, kLanes] to [kLanes, channels]. Multiplies the first `scaled` channels by `scale`.
+// Reads and writes whole vectors, so both need room for round_up(channels, kLanes) channels.
+template <typename T>
+static inline void to_pixels(const float* planes, int64_t channels, int64_t scaled, Floats scale,
+                             T* pixels) {
   const int64_t whole = in_vectors(channels);
   // The last store of a pixel spills into the next pixel, which is written afterwards.
   for (int64_t c = whole - kLanes; c >= 0; c -= kLanes) {
     Floats v[kLanes];
+    if (c + kLanes <= scaled) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) v[i] = load(planes + (c + i) * kLanes);
+      for (int i = 0; i < kLanes; ++i) v[i] = load(planes + (c + i) * kLanes) * scale;
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) {
+        v[i] = load(planes + (c + i) * kLanes);
+        if (c + i < scaled) v[i] *= scale;
+      }
+    }
     transpose(v);
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) {
-      std::memcpy(pixels + i * channels + c, &v[i], sizeof v[i]);
-    }
+    for (int i = 0; i < kLanes; ++i) store_unaligned(pixels + i * channels + c, v[i]);
   }
   for (int64_t c = whole; c < channels; ++c) {
-    for (int i = 0; i < kLanes; ++i) pixels[i * channels + c] = planes[c * kLanes + i];
+    Floats v = load(planes + c * kLanes);
+    if (c < scaled) v *= scale;
+    for (int i = 0; i < kLanes; ++i) convert(v[i], pixels + i * channels + c);
   }
 }
 
 // [kLanes, channels] to [channels, kLanes]: the inverse of to_pixels.
-static inline void to_planes(const float* pixels, int64_t channels, float* planes) {
+template <typename T>
+static inline void to_planes(const T* pixels, int64_t channels, float* planes) {
   const int64_t whole = in_vectors(channels);
   for (int64_t c = 0; c < whole; c += kLanes) {
     Floats v[kLanes];
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) {
-      std::memcpy(&v[i], pixels + i * channels + c, sizeof v[i]);
-    }
+    for (int i = 0; i < kLanes; ++i) v[i] = load_unaligned(pixels + i * channels + c);
     transpose(v);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) store(planes + (c + i) * kLanes, v[i]);
   }
   for (int64_t c = whole; c < channels; ++c) {
-    for (int i = 0; i < kLanes; ++i) planes[c * kLanes + i] = pixels[i * channels + c];
+    for (int i = 0; i < kLanes; ++i) planes[c * kLanes + i] = to_float(pixels[i * channels + c]);
   }
 }
 

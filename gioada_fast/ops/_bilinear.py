@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-# A scale factor is rounded to a fraction with a denominator up to this. The error of a position is
-# below that of float32, and products of positions stay within the kernels' integers.
-MAX_DENOMINATOR = 4096
+# A scale factor is rounded to a fraction with a denominator up to this: as exact as float32. The
+# kernels' 64-bit integers hold the positions of 2^37 pixels.
+MAX_DENOMINATOR = 2**24
 
 
 class Axis(NamedTuple):
@@ -58,9 +58,9 @@ def axes(
     size_in: Sequence[int],
     size_out: Sequence[int],
     align_corners: bool,
-    scale_factor: tuple[float, float] | None = None,
+    scale_factor: Sequence[float] | None = None,
 ) -> tuple[Axis, Axis]:
-    """``axis`` of the rows and of the columns; sizes are (height, width)."""
+    """``axis`` of the rows and of the columns; sizes and factors are (height, width)."""
     vertical, horizontal = scale_factor if scale_factor is not None else (None, None)
     return (
         axis(size_in[0], size_out[0], align_corners, vertical),

@@ -16,6 +16,8 @@ semantics alone, without depth, is AdaptSegNet's (arXiv 1802.10349).
 """
 
 import functools
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +32,20 @@ _NAME = "semantic_depth_concat"
 
 
 def reference(
-    logits: Tensor, depth: Tensor | None, size: tuple[int, int], *, align_corners: bool = True
+    logits: Tensor,
+    depth: Tensor | None,
+    size: tuple[int, int] | None = None,
+    *,
+    align_corners: bool = True,
+    scale_factor: float | tuple[float, float] | None = None,
 ) -> Tensor:
     """The op in plain PyTorch; arguments as for ``semantic_depth_concat``."""
     resize = functools.partial(
-        F.interpolate, size=size, mode="bilinear", align_corners=align_corners
+        F.interpolate,
+        size=size,
+        scale_factor=scale_factor,
+        mode="bilinear",
+        align_corners=align_corners,
     )
     # As the kernels, in one dtype; CPU autocast cannot concatenate float16.
     with torch.autocast(logits.device.type, enabled=False):
@@ -45,13 +56,9 @@ def reference(
     return joint.contiguous(memory_format=torch.channels_last)
 
 
-def _check(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> None:
+def _check(logits: Tensor, depth: Tensor | None) -> None:
     check_image("logits", logits)
     check_dtype("logits", logits)
-    if not all(isinstance(s, int | torch.SymInt) for s in size):
-        raise TypeError(f"size: {tuple(size)}, expected integers (H, W)")
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size: {tuple(size)}, expected (H, W), both at least 1")
     if depth is None:
         return
     check_image("depth", depth, channels=1)
@@ -64,12 +71,48 @@ def _check(logits: Tensor, depth: Tensor | None, size: tuple[int, int]) -> None:
     check_device("depth", depth, "logits", logits)
 
 
+def _result_size(
+    logits: Tensor,
+    size: tuple[int, int] | None,
+    scale_factor: float | tuple[float, float] | None,
+) -> tuple[tuple[int, int], tuple[float, float] | None]:
+    """(H, W) of the result; (vertical, horizontal) factor, or None if ``size`` was given."""
+    if (size is None) == (scale_factor is None):
+        given = "neither" if size is None else "both"
+        raise ValueError(
+            f"size: {size}, scale_factor: {scale_factor}, expected one of the two, found {given}"
+        )
+    if size is not None:
+        if not all(isinstance(s, int | torch.SymInt) for s in size):
+            raise TypeError(f"size: {tuple(size)}, expected integers (H, W)")
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"size: {tuple(size)}, expected (H, W), both at least 1")
+        return size, None
+    assert scale_factor is not None
+    factors = scale_factor if isinstance(scale_factor, tuple | list) else (scale_factor,) * 2
+    expected = "expected a number or (vertical, horizontal)"
+    if not all(isinstance(f, int | float | torch.SymInt | torch.SymFloat) for f in factors):
+        raise TypeError(f"scale_factor: {scale_factor}, {expected}")
+    if len(factors) != 2 or not all(0 < f < math.inf for f in factors):
+        raise ValueError(f"scale_factor: {scale_factor}, {expected}, above 0 and finite")
+    vertical, horizontal = float(factors[0]), float(factors[1])
+    h, w = logits.shape[2:]
+    size = math.floor(h * vertical), math.floor(w * horizontal)
+    if min(size) < 1:
+        raise ValueError(
+            f"scale_factor: {scale_factor} makes {size[0]} x {size[1]} pixels of logits "
+            f"{list(logits.shape)}, expected at least 1 x 1"
+        )
+    return size, (vertical, horizontal)
+
+
 def _fake(
     logits: Tensor,
     depth: Tensor | None,
     height: int,
     width: int,
     align_corners: bool,
+    scale_factor: Sequence[float] | None,
     backend: str,
 ) -> Tensor:
     """Empty result [N, C (+ 1), H, W], channels-last."""
@@ -84,11 +127,12 @@ def _kernel(
     height: int,
     width: int,
     align_corners: bool,
+    scale_factor: Sequence[float] | None,
     backend: str,
 ) -> Tensor:
-    out = _fake(logits, depth, height, width, align_corners, backend)
+    out = _fake(logits, depth, height, width, align_corners, scale_factor, backend)
     if out.numel():
-        resize = axes(logits.shape[2:], (height, width), align_corners)
+        resize = axes(logits.shape[2:], (height, width), align_corners, scale_factor)
         run(_NAME, backend, logits, depth, *resize, out)
     return out
 
@@ -97,6 +141,7 @@ def _backward_fake(
     grad: Tensor,
     logits: Tensor,
     align_corners: bool,
+    scale_factor: Sequence[float] | None,
     wants_logits: bool,
     wants_depth: bool,
     backend: str,
@@ -109,19 +154,22 @@ def _backward_kernel(
     grad: Tensor,
     logits: Tensor,
     align_corners: bool,
+    scale_factor: Sequence[float] | None,
     wants_logits: bool,
     wants_depth: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    grads = _backward_fake(grad, logits, align_corners, wants_logits, wants_depth, backend)
+    grads = _backward_fake(
+        grad, logits, align_corners, scale_factor, wants_logits, wants_depth, backend
+    )
     if grad.numel():
-        resize = axes(logits.shape[2:], grad.shape[2:], align_corners)
+        resize = axes(logits.shape[2:], grad.shape[2:], align_corners, scale_factor)
         run(f"{_NAME}_backward", backend, grad, logits, *resize, *grads)
     return grads
 
 
 def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-    logits, _, _, _, ctx.align_corners, ctx.backend = inputs
+    logits, _, _, _, *ctx.options = inputs
     ctx.save_for_backward(logits)
 
 
@@ -129,9 +177,10 @@ def _backward(ctx, grad: Tensor) -> tuple:
     refuse_second_derivative(_NAME)
     (logits,) = ctx.saved_tensors
     needed = ctx.needs_input_grad[:2]
-    grads = _backward_op(grad, logits, ctx.align_corners, *needed, ctx.backend)
+    *resize, backend = ctx.options
+    grads = _backward_op(grad, logits, *resize, *needed, backend)
     each = (g.to(logits.dtype) if n else None for g, n in zip(grads, needed, strict=True))
-    return *each, None, None, None, None
+    return *each, None, None, None, None, None
 
 
 _backward_op = FusedOp(
@@ -151,17 +200,26 @@ _op = FusedOp(
 
 
 def semantic_depth_concat(
-    logits: Tensor, depth: Tensor | None, size: tuple[int, int], *, align_corners: bool = True
+    logits: Tensor,
+    depth: Tensor | None,
+    size: tuple[int, int] | None = None,
+    *,
+    align_corners: bool = True,
+    scale_factor: float | tuple[float, float] | None = None,
 ) -> Tensor:
     """Joint output map seen by the output discriminator: class probabilities and depth, full size.
 
     Args:
-        logits: [N, C, h, w] class scores, float32 or bfloat16, any memory format. float64 is
-            computed by ``reference``.
+        logits: [N, C, h, w] class scores, float32, bfloat16 or float16, any memory format. float64
+            is computed by ``reference``.
         depth: [N, 1, h, w] predicted encoded depth, dtype and device of ``logits``, or None for
             semantics alone.
-        size: (H, W) of the result.
+        size: (H, W) of the result. Give either ``size`` or ``scale_factor``.
         align_corners: as in ``torch.nn.functional.interpolate``.
+        scale_factor: H / h and W / w, as one number or as (vertical, horizontal); H and W are
+            rounded down. As in ``torch.nn.functional.interpolate`` without
+            ``recompute_scale_factor``: if ``align_corners`` is False, the positions of the pixels
+            follow from this factor, not from the rounded sizes.
 
     Returns:
         [N, C + 1, H, W] in the dtype of ``logits``, channels-last: softmax over the classes of the
@@ -175,12 +233,17 @@ def semantic_depth_concat(
     are refused; ``reference`` has them.
 
     Raises:
-        ValueError: shapes or devices disagree, C, h or w is 0, or ``size`` is smaller than 1 pixel.
-        TypeError: a dtype other than the above, or two different ones.
+        ValueError: shapes or devices disagree; C, h or w is 0; ``size`` and ``scale_factor`` are
+            both given or both missing; a factor is not above 0; the result is smaller than 1 pixel.
+        TypeError: a dtype other than the above, or two different ones; ``size`` or
+            ``scale_factor`` are no numbers.
         RuntimeError: the requested back end does not run here.
     """
-    _check(logits, depth, size)
+    _check(logits, depth)
+    (height, width), factors = _result_size(logits, size, scale_factor)
     backend = _op.choose(logits)
     if backend == "reference":
-        return reference(logits, depth, size, align_corners=align_corners)
-    return _op(logits, depth, *size, align_corners, backend)
+        return reference(
+            logits, depth, size, align_corners=align_corners, scale_factor=scale_factor
+        )
+    return _op(logits, depth, height, width, align_corners, factors, backend)

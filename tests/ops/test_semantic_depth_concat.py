@@ -21,11 +21,11 @@ from tests.op_checks import (
 )
 
 
-def make(n, c, h, w, height, width, with_depth=True, scale=3.0, requires="both"):
-    """Logits, depth and size for one case."""
+def make(n, c, h, w, height=None, width=None, with_depth=True, scale=3.0, requires="both"):
+    """Logits, depth and size for one case; no size for a case with a scale factor."""
     logits = (scale * torch.randn(n, c, h, w)).requires_grad_(requires != "depth")
     depth = torch.randn(n, 1, h, w).requires_grad_(requires != "logits") if with_depth else None
-    return logits, depth, (height, width)
+    return logits, depth, None if height is None else (height, width)
 
 
 SHAPES = {
@@ -51,7 +51,13 @@ SHAPES = {
     "for depth": dict(n=1, c=5, h=3, w=4, height=9, width=19, requires="depth"),
     "large logits": dict(n=1, c=4, h=3, w=4, height=9, width=9, scale=200.0),
 }
+FACTORS = (1.7, 0.6, 2, 0.5, 1 / 3, (1.5, 0.75), 1.0002)
+BY_FACTOR = {f"factor {f}": dict(n=2, c=4, h=6, w=13) for f in FACTORS}
+BY_FACTOR["factor 1.0002"] = dict(n=1, c=2, h=2, w=9000)  # a position 1.8 pixels from the index
+SHAPES.update(BY_FACTOR)
+OPTIONS = {f"factor {f}": dict(scale_factor=f) for f in FACTORS}
 INTERPRETED = ("small", "odd", "1 class", "1x1 logits", "1x1 result", "one row", "one column")
+INTERPRETED += ("factor 1.7", "factor (1.5, 0.75)", "factor 1.0002")
 INTERPRETED += ("same size", "semantics alone", "for logits", "for depth", "large logits")
 
 BAD_INPUTS = {
@@ -85,6 +91,22 @@ BAD_INPUTS = {
     "negative width": (lambda x, d, s: (x, d, (9, -1)), ValueError, r"size: \(9, -1\), expected"),
     "size of three": (lambda x, d, s: (x, d, (2, 9, 13)), ValueError, r"size: \(2, 9, 13\)"),
     "fractional size": (lambda x, d, s: (x, d, (9.5, 13)), TypeError, r"size: \(9.5, 13\)"),
+    "no size": (
+        lambda x, d, s: (x, d),
+        ValueError,
+        "size: None, scale_factor: None, expected one of the two, found neither",
+    ),
+}
+
+BAD_FACTORS = {
+    "size as well": (2.0, (9, 13), ValueError, r"size: \(9, 13\), scale_factor: 2.0, .*both"),
+    "zero": (0, None, ValueError, "scale_factor: 0, expected .* above 0 and finite"),
+    "negative": ((2.0, -1.0), None, ValueError, r"scale_factor: \(2.0, -1.0\), expected"),
+    "not finite": (float("inf"), None, ValueError, "scale_factor: inf"),
+    "not a number": (float("nan"), None, ValueError, "scale_factor: nan"),
+    "three": ((1.0, 2.0, 2.0), None, ValueError, r"scale_factor: \(1.0, 2.0, 2.0\)"),
+    "text": ("2", None, TypeError, "scale_factor: 2, expected a number"),
+    "no pixel left": (0.3, None, ValueError, r"scale_factor: 0.3 makes 0 x 1 pixels of logits"),
 }
 
 
@@ -93,6 +115,7 @@ class TestSemanticDepthConcat(OpChecks):
     fused = staticmethod(semantic_depth_concat)
     reference = staticmethod(reference)
     shapes = SHAPES
+    options = OPTIONS
     alignments = (True, False)
     interpreted = INTERPRETED
     bad_inputs = BAD_INPUTS
@@ -102,7 +125,7 @@ class TestSemanticDepthConcat(OpChecks):
 
     def operator_inputs(self, backend, device):
         logits, depth, size = cast(self.small(), torch.float32, device)
-        return logits, depth, *size, True, backend
+        return logits, depth, *size, True, None, backend
 
 
 @pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)])
@@ -111,7 +134,7 @@ def test_opcheck_of_backward(target, needed):
     backend, device = require(*target)
     grad, logits = torch.randn(2, 5, 9, 13, device=device), torch.randn(2, 4, 3, 4, device=device)
     operator = torch.ops.gioada_fast.semantic_depth_concat_backward.default
-    torch.library.opcheck(operator, (grad, logits, True, *needed, backend))
+    torch.library.opcheck(operator, (grad, logits, True, None, *needed, backend))
 
 
 @pytest.fixture(params=[*TARGETS, pytest.param(("reference", "cpu"), id="reference")])
@@ -147,7 +170,7 @@ LAYOUTS = {
 
 
 # All shapes with channels-last gradients, as from a convolution; other layouts with some shapes.
-GRADIENTS = [(s, "channels-last") for s in SHAPES] + [
+GRADIENTS = [(s, "channels-last") for s in SHAPES if s not in OPTIONS] + [
     (shape, layout)
     for shape in ("small", "11 classes", "70 classes", "semantics alone", "for depth")
     for layout in LAYOUTS
@@ -197,6 +220,57 @@ def test_equals_pytorch_functions(device):
     torch.testing.assert_close(found[:, :4], full.softmax(1))
     torch.testing.assert_close(found[:, 4:], full_depth)
     assert torch.equal(semantic_depth_concat(logits, None, size), found[:, :4])
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("factor", FACTORS)
+def test_scale_factor_equals_interpolate(device, factor, align_corners):
+    """Sizes, values and gradients of ``F.interpolate``, which gets the same factor."""
+    inputs = cast(make(**BY_FACTOR[f"factor {factor}"])[:2], torch.float32, device)
+
+    def eager(logits, depth):
+        def resize(x):
+            return F.interpolate(
+                x, scale_factor=factor, mode="bilinear", align_corners=align_corners
+            )
+
+        return torch.cat([resize(logits).softmax(1), resize(depth)], 1)
+
+    def fused(logits, depth):
+        return semantic_depth_concat(
+            logits, depth, scale_factor=factor, align_corners=align_corners
+        )
+
+    for found, expected in zip(run(fused, inputs), run(eager, inputs), strict=True):
+        # PyTorch rounds positions to float32: 5e-4 at pixel 9000
+        torch.testing.assert_close(
+            found, expected, rtol=1e-4, atol=1e-4 if factor != 1.0002 else 2e-3
+        )
+
+
+@pytest.mark.parametrize("bad_id", BAD_FACTORS)
+def test_bad_scale_factor(bad_id):
+    factor, size, exception, message = BAD_FACTORS[bad_id]
+    logits, depth, _ = make(1, 3, 3, 4)
+    with pytest.raises(exception, match=message):
+        semantic_depth_concat(logits, depth, size, scale_factor=factor)
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+def test_compile_with_scale_factor(compiler):
+    require("cpp", "cpu")
+    torch.compiler.reset()
+
+    def step(logits, depth):
+        return semantic_depth_concat(logits, depth, scale_factor=1.7, align_corners=False)
+
+    dynamic = compiler == "aot_eager"
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend=compiler)
+    for shape in ((2, 4, 3, 4), (1, 5, 4, 3)) if dynamic else ((2, 4, 3, 4),):
+        inputs = make(*shape)[:2]
+        with ops.backend("cpp"):
+            for found, expected in zip(run(compiled, inputs), run(step, inputs), strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradient_of_one_input_only(device):

@@ -31,10 +31,10 @@ def cell_count(axis):
 def cell_begin(cell, axis):
     # First output index of a cell; see Axis::begin_of in csrc/common.h.
     _, size_out, step, offset, unit = axis
-    distance = tl.maximum(cell * unit - offset, 0)
+    distance = tl.maximum(cell.to(tl.int64) * unit - offset, 0)
     begin = tl.minimum((distance + step - 1) // tl.maximum(step, 1), size_out)
     at_end = (cell >= cell_count(axis)) | ((step == 0) & (cell > 0))
-    return tl.where(cell <= 0, 0, tl.where(at_end, size_out, begin))
+    return tl.where(cell <= 0, 0, tl.where(at_end, size_out, begin)).to(tl.int32)
 
 
 @triton.jit
@@ -49,7 +49,8 @@ def cell_of(index, axis):
 def frac_of(index, cell, axis):
     # Weight of input point cell + 1, from 0 to 1.
     size_in, _, step, offset, unit = axis
-    rest = tl.minimum(tl.maximum(index * step + offset - cell * unit, 0), unit)
+    position = index.to(tl.int64) * step + offset
+    rest = tl.minimum(tl.maximum(position - cell.to(tl.int64) * unit, 0), unit)
     return tl.where(size_in == 1, 0.0, rest.to(tl.float32) / tl.cast(unit, tl.float32))
 
 
