@@ -62,7 +62,8 @@ class Emulator(Library):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        spec = importlib.util.spec_from_file_location("_C", path)
+        # pybind11 has one module for each full name.
+        spec = importlib.util.spec_from_file_location(f"{path.parent.name}._C", path)
         self.module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.module)
         self.module.read_tensors_of(Tensor)
