@@ -5,6 +5,8 @@ All barriers and bounds of ``csrc/cuda`` were tried. Those that no case notices 
     bilinear.h   min in at.last              more points get partial sums, of 0; nothing reads them
     gradient.h   point < points - 1          `stop` also ends at x_end
                  x_end in `stop`             `to` also ends at x_end
+    instance_norm_act.cu
+                 column < half, row == 0 && column == 0    the other threads' values are not read
     semantic_depth_concat.cu
                  return if warp_x >= width   the row has no pixels to write
                  min in x                    a column beyond the row is computed, but not written
@@ -34,6 +36,11 @@ from tests.op_checks import OpChecks
 # File -> bounds, marked by « and » in their context, and what replaces them. If the context occurs
 # several times in the file, each of the bounds is replaced in turn.
 BOUNDS = {
+    "argmax.h": [
+        ("«tile < tiles.total»;", "tile <= tiles.total"),
+        ("if («x >= op.width()») continue;", "false"),
+        ("«min(y_end - y, int64_t(kRowsAtOnce))»", "int64_t(kRowsAtOnce)"),
+    ],
     "bilinear.h": [
         ("corners.right = «x.shape[3] > 1» ?", "true"),
         ("corners.down = «x.shape[2] > 1» ?", "true"),
@@ -52,24 +59,28 @@ BOUNDS = {
     ],
     "instance_norm_act.cu": [
         ("end = «min(begin + plan.chunk, plan.pixels)»;", "begin + plan.chunk"),
-        ("if («group < plan.groups» && first < end) {", "true"),
-        ("if (group < plan.groups && «first < end») {", "true"),
+        ("if («vector_index < plan.vectors» && first < end) {", "true"),
+        ("if (vector_index < plan.vectors && «first < end») {", "true"),
         ("if («threadIdx.x == 0») counts", "true"),
         ("if («threadIdx.y < half» && other", "true"),
         ("«other < plan.height» && counts", "true"),
         ("&& «counts[other] > 0.f») {", "true"),
         ("if («threadIdx.x == 0» && both", "true"),
-        ("«threadIdx.y == 0» && group < plan.groups", "true"),
-        ("threadIdx.y == 0 && «group < plan.groups»", "true"),
-        ("if («c < op.channels()») {", "true"),
+        ("«threadIdx.y == 0» && vector_index < plan.vectors", "true"),
+        ("threadIdx.y == 0 && «vector_index < plan.vectors»", "true"),
+        ("end = «min(begin + size, op.channels())»;", "begin + size"),
+        ("if («c < span.end») {", "true"),
+        ("if («row == 0» && c < span.end) {", "true"),
+        ("if (row == 0 && «c < span.end») {", "true"),
+        ("if («row == 0») put();", "true"),
         ("size = «min(plan.chunk, plan.pixels - chunk * plan.chunk)»;", "plan.chunk"),
-        ("if («threadIdx.y > 0» || c >= op.channels()) return;", "false"),
-        ("if (threadIdx.y > 0 || «c >= op.channels()») return;", "false"),
-        ("if («group >= plan.groups») return;", "false"),
+        ("if («row > 0») return;", "false"),
+        ("if («c >= op.channels()») return;", "false"),
+        ("if («vector_index >= plan.vectors») return;", "false"),
         ("if («out_x >= out_width») return;", "false"),
         ("if («row < 0») continue;", "false"),
         ("if («column < 0») continue;", "false"),
-        ("if («group < plan.groups») {", "true"),
+        ("if («vector_index < plan.vectors») {", "true"),
         ("if («threadIdx.y < half» && threadIdx.y + half", "true"),
         ("&& «threadIdx.y + half < plan.height») {", "true"),
         ("if («column >= op.width()») return;", "false"),
@@ -91,13 +102,13 @@ BOUNDS = {
         ("other = «inside» ?", "true"),
         ("if («c >= classes») break;", "false"),
     ],
+    "upsample_argmax.cu": [
+        ("if («r < rows») predictions", "true"),
+    ],
     "upsample_confusion_matrix.cu": [
         ("pixels == 0 || «element < 0») return;", "false"),
-        ("if («y + r >= y_end») break;", "false"),
         ("«i < matrix * copies»;", "i <= matrix * copies"),
         ("«i < matrix»; i +=", "i <= matrix"),
-        ("«tile < tiles.total»;", "tile <= tiles.total"),
-        ("if («x >= op.width()») continue;", "false"),
     ],
     "upsample_cross_entropy.cu": [
         ("«i < size»;", "i <= size"),
@@ -110,7 +121,7 @@ BOUNDS = {
         ("if («threadIdx.x == 0») {", "true"),
     ],
     "upsample_depth_loss.cu": [
-        ("«i < grid.blocks()»;", "i <= grid.blocks()"),
+        ("«i < blocks»;", "i <= blocks"),
         ("x_end = «min(x_begin + kThreads, column_of(last))»;", "column_of(last)"),
         ("x_end = «min(x_begin + kThreads, column_of(last))»;", "x_begin + kThreads"),
         ("bool inside = «x_begin + thread < x_end»;", "true"),

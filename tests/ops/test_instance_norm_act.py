@@ -83,6 +83,9 @@ SHAPES = {
         n=2, c=34, h=4, w=3, activation="silu", affine="bias", groups=2, residual=True
     ),
     "one group, GELU": dict(n=1, c=17, h=9, w=8, activation="gelu", pad=0, affine="both", groups=1),
+    "2 groups of 40, SiLU": dict(
+        n=1, c=80, h=3, w=4, activation="silu", pad=0, affine="both", groups=2
+    ),
     "groups of one pixel": dict(n=2, c=6, h=1, w=1, pad=0, affine="both", groups=2),
     "32 groups, larger": dict(
         n=1, c=256, h=9, w=11, activation="silu", pad=0, affine="both", groups=32
