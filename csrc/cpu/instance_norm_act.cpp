@@ -55,7 +55,8 @@ struct Exp {
   Floats operator()(Floats x) const { return exp_nonpositive(x); }
 };
 
-// Values per channel of an image's normalisation, each repeated to the length of a period.
+// Values per channel of an image's normalisation, each repeated to the length of a period. Members
+// are always inlined, so that the addresses stay in registers.
 struct Normalization {
   float *mean, *rstd, *weight, *bias;  // [period]
 
@@ -68,7 +69,7 @@ struct Normalization {
         bias(scratch + 3 * period) {}
 
   template <typename Variant, typename Arguments>
-  void fill(const Arguments& op, int64_t n, int64_t period) {
+  GIOADA_MEMBER void fill(const Arguments& op, int64_t n, int64_t period) {
     const int64_t c = op.channels();
     repeat(op.mean.template as<float>() + n * c, c, period, mean);
     repeat(op.rstd.template as<float>() + n * c, c, period, rstd);
@@ -82,14 +83,15 @@ struct Normalization {
 
   // The activation's argument for centred = x - mean.
   template <typename Variant>
-  Floats argument(Floats centred, int64_t lane) const {
+  GIOADA_MEMBER Floats argument(Floats centred, int64_t lane) const {
     const Floats z = centred * load(rstd + lane);
     return Variant::kAffine ? z * load(weight + lane) + load(bias + lane) : z;
   }
 
   // gy act'(a), which is the gradient of the bias.
   template <typename Variant>
-  Floats gradient(Floats centred, Floats gy, float negative_slope, int64_t lane) const {
+  GIOADA_MEMBER Floats gradient(Floats centred, Floats gy, float negative_slope,
+                                int64_t lane) const {
     const Floats a = Variant::kAffine ? argument<Variant>(centred, lane) : centred;
     return activation_gradient<Variant::kActivation>(a, gy, negative_slope, Exp());
   }
