@@ -310,9 +310,7 @@ class FusedOp:
         order = (_forced,) if _forced else _PREFERENCE.get(device_type, ("reference",))
         obstacles = {name: self._obstacle(name, device_type) for name in BACKENDS}
         chosen = next((name for name in order if obstacles[name] is None), None)
-        idle = f"{chosen} is preferred"
-        if _forced:
-            idle = f"{_forced} is forced"
+        idle = f"{_forced} is forced" if _forced else f"{chosen} is preferred"
         reasons = {
             name: obstacle or (idle if _forced or name in order else "runs only if it is forced")
             for name, obstacle in obstacles.items()
