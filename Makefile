@@ -5,6 +5,8 @@ RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed
 CSRC = setup.py CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.*)
 ARGS ?=
+# Processes that share the tests; set WORKERS=0 to debug in one.
+WORKERS ?= 2
 
 .PHONY: venv train test bench gpu lint fingerprint clean
 
@@ -20,7 +22,7 @@ train: venv
 	$(RUN) -m gioada_fast.train --config street_scenes $(ARGS)
 
 test: venv
-	$(RUN) -m pytest tests $(ARGS)
+	$(RUN) -m pytest tests --numprocesses $(WORKERS) $(ARGS)
 
 bench: venv
 	$(RUN) -m pytest benchmarks $(ARGS)

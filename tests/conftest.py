@@ -39,9 +39,6 @@ def emulated_cuda(request):
         yield
 
 
-op_cases: set[tuple[str, str, str, bool | None, str]] = set()
-
-
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -54,9 +51,15 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def count_case():
+def count_case(record_property):
     """Call with (op, back end, dtype, align_corners, shape) for each case compared with float64."""
-    return lambda *case: op_cases.add(case)
+    return lambda *case: record_property("op_case", case)
+
+
+@pytest.fixture
+def summarise(record_property):
+    """Call with a line that is printed after all tests."""
+    return lambda line: record_property("summary", line)
 
 
 def pytest_collection_modifyitems(items):
@@ -67,9 +70,14 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
+    # Properties of the reports, because the tests may have run in other processes.
+    properties = [p for r in terminalreporter.stats.get("passed", []) for p in r.user_properties]
+    write = terminalreporter.write_line
+    for line in sorted(value for name, value in properties if name == "summary"):
+        write(line)
+    op_cases = {tuple(value) for name, value in properties if name == "op_case"}
     if not op_cases:
         return
-    write = terminalreporter.write_line
     write(f"{len(op_cases)} cases of the ops within twice eager's error, against float64:")
     of_dtype = collections.Counter((op, target, dtype) for op, target, dtype, _, _ in op_cases)
     aligned = collections.Counter(

@@ -282,11 +282,13 @@ def _backward(ctx, grad: Tensor, *_: Tensor) -> tuple:
     refuse_second_derivative(_NAME)
     grad = grad.contiguous(memory_format=torch.channels_last)
     _, wants_residual, wants_weight, wants_bias, *_ = ctx.needs_input_grad
-    weight, bias = ctx.saved_tensors[3:]
+    # Read once: activation checkpointing gives saved tensors a single time.
+    saved = ctx.saved_tensors
+    weight, bias = saved[3:]
     folds = ctx.pad > 0
     grad_x, grad_residual, grad_affine = _backward_op(
         grad,
-        *ctx.saved_tensors,
+        *saved,
         ctx.activation,
         ctx.negative_slope,
         ctx.groups,

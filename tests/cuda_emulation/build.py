@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
@@ -82,10 +83,16 @@ def build(
     state = [texts, *(path.read_text() for path in [*own, HERE / "cuda_runtime.h"]), FLAGS]
     digest = hashlib.sha256(repr([*state, KERNEL_FLAGS]).encode()).hexdigest()[:16]
     library = cache / digest / "library.so"
-    if library.exists():
-        return library
+    with FileLock(f"{cache}.lock"):  # tests may run in several processes
+        if not library.exists():
+            shutil.rmtree(cache, ignore_errors=True)
+            _compile(library, texts, kernels, own)
+    return library
 
-    shutil.rmtree(cache, ignore_errors=True)
+
+def _compile(
+    library: Path, texts: dict[Path, str], kernels: Sequence[Path], own: Sequence[Path]
+) -> None:
     tree = library.parent / "csrc"
     (tree / "cuda").mkdir(parents=True)
     for path, text in texts.items():
@@ -110,7 +117,7 @@ def build(
         objects = list(pool.map(compile_, jobs))
     unfinished = library.with_suffix(".tmp")
     _run("g++", "-shared", *objects, "-ldl", "-o", unfinished)
-    return unfinished.rename(library)
+    unfinished.rename(library)
 
 
 def _run(*command: object) -> None:

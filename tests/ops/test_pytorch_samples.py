@@ -122,7 +122,7 @@ def positional(function: Callable, sample) -> tuple[Callable, tuple]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", CONTRACT)
-def test_samples_agree_or_are_refused(name, target, dtype, capsys):
+def test_samples_agree_or_are_refused(name, target, dtype, summarise):
     backend, device = require(*target)
     variant, ours, minimum, reasons = CONTRACT[name]
     theirs = functools.reduce(getattr, name.split("."), torch)
@@ -141,8 +141,11 @@ def test_samples_agree_or_are_refused(name, target, dtype, capsys):
                 continue
             assert_as_good_as_eager(fused, reference, inputs, roundoff_of(target, dtype))
         taken += 1
-    with capsys.disabled():
-        print(f"\n{name} {dtype} {backend}: {taken} samples agree, refused: {dict(refused)}")
+    why = ", ".join(f"{count} because of {reason}" for reason, count in refused.items())
+    summarise(
+        f"{name} {dtype}, {backend} on {device}: {taken} of PyTorch's samples agree, "
+        f"{sum(refused.values())} refused{': ' if why else ''}{why}"
+    )
     assert taken >= minimum
 
 
