@@ -170,7 +170,7 @@ def assert_agree(result, expected) -> None:
     torch.testing.assert_close(output.loss, expected_output.loss)
     assert gradients.keys() == expected_gradients.keys()
     # Rounding leaves something of gradients that are zero in theory, such as those of key biases.
-    rounding = 1e-6 * max(gradient.abs().max().item() for gradient in expected_gradients.values())
+    rounding = 3e-6 * max(gradient.abs().max().item() for gradient in expected_gradients.values())
     for name, gradient in expected_gradients.items():
         atol = 2e-5 * gradient.abs().max().item() + rounding
         torch.testing.assert_close(
@@ -513,7 +513,9 @@ def test_twenty_updates_have_the_same_losses(name):
         model = build(name)
         if fuse:
             fuse_loss(model)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        # Not Adam: it scales up gradients that are zero but for rounding, as those of biases
+        # before a batch norm, and so the rounding itself.
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.015, momentum=0.9)
         torch.manual_seed(2)
         inputs = batch()
         inputs["labels"] = (inputs["pixel_values"].mean(1) * 9).long().clamp(0, CLASSES - 1)

@@ -128,7 +128,7 @@ TRITON = {
                     "HAS_VALID": True,
                     "HAS_WEIGHT": weighted,
                     "CELLS": 16,
-                    "PIXELS": 32,
+                    "PIXELS": 16,
                 },
             )
             for kind, name in (

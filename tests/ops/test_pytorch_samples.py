@@ -124,6 +124,8 @@ def positional(function: Callable, sample) -> tuple[Callable, tuple]:
 @pytest.mark.parametrize("name", CONTRACT)
 def test_samples_agree_or_are_refused(name, target, dtype, summarise):
     backend, device = require(*target)
+    if target == ("triton", "cpu") and dtype != torch.float32:
+        pytest.skip("slow in Triton's interpreter; the roster has these dtypes")
     variant, ours, minimum, reasons = CONTRACT[name]
     theirs = functools.reduce(getattr, name.split("."), torch)
     taken, refused = 0, Counter()
@@ -139,7 +141,8 @@ def test_samples_agree_or_are_refused(name, target, dtype, summarise):
                 assert reason is not None, f"refused without a listed reason: {error}"
                 refused[reason] += 1
                 continue
-            assert_as_good_as_eager(fused, reference, inputs, roundoff_of(target, dtype))
+            # Twice: of the few values of a sample, eager may round all but exactly.
+            assert_as_good_as_eager(fused, reference, inputs, 2 * roundoff_of(target, dtype))
         taken += 1
     why = ", ".join(f"{count} because of {reason}" for reason, count in refused.items())
     summarise(
