@@ -348,7 +348,7 @@ class FusedOp:
 
 
 def loss_gradient(
-    name: str, arguments: int, of_each: Callable[..., Tensor] | None = None
+    name: str, arguments: int, of_each: Callable[..., Tensor]
 ) -> tuple[Callable, Callable]:
     """``setup_context`` and ``backward`` of a loss whose forward also computes the gradient.
 
@@ -385,7 +385,6 @@ def loss_gradient(
             (grad,) = ctx.saved_tensors
             grad = grad * grad_loss
         else:
-            assert of_each is not None
             saved = iter(ctx.saved_tensors)
             grad = of_each(grad_loss, *(next(saved) if x is _SAVED else x for x in ctx.inputs))
         return grad.to(ctx.dtype), *[None] * (arguments - 1)
