@@ -290,6 +290,13 @@ class OpChecks:
             reference = run(self.fused, inputs)
         assert [r.dtype for r in reference] == [e.dtype for e in expected]
 
+    @pytest.mark.parametrize("value", [None, 1, "no"])
+    def test_align_corners_is_a_bool(self, value):
+        if None in self.alignments:
+            pytest.skip("does not resize")
+        with pytest.raises(TypeError, match=f"align_corners is {value!r}, expected True or False"):
+            self.fused(*self.small(), align_corners=value)
+
     def test_bad_input(self, bad_id):
         """The op raises before it runs a kernel, and names the value found."""
         change, exception, message = self.bad_inputs[bad_id]

@@ -127,3 +127,9 @@ def checked_pixel_weight(weight: Tensor, targets: Tensor, name: str, image: Tens
         )
     check_constant("pixel_weight", weight, name, image)
     return weight.reshape(targets.shape)
+
+
+def check_bool(name: str, value: object) -> None:
+    """Raise TypeError unless the value is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, expected True or False")

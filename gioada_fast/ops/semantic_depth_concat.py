@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gioada_fast.ops._bilinear import axes
-from gioada_fast.ops._checks import check_device, check_dtype, check_image
+from gioada_fast.ops._checks import check_bool, check_device, check_dtype, check_image
 from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp, empty_gradient, refuse_second_derivative
 
@@ -239,6 +239,7 @@ def semantic_depth_concat(
             ``scale_factor`` are no numbers.
         RuntimeError: the requested back end does not run here.
     """
+    check_bool("align_corners", align_corners)
     _check(logits, depth)
     (height, width), factors = _result_size(logits, size, scale_factor)
     backend = _op.choose(logits)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gioada_fast.ops._bilinear import axes
-from gioada_fast.ops._checks import LABELS, check_dtype, check_image, check_size
+from gioada_fast.ops._checks import LABELS, check_bool, check_dtype, check_image, check_size
 from gioada_fast.ops._native import run
 from gioada_fast.ops._registry import FusedOp
 
@@ -119,6 +119,7 @@ def upsample_argmax(
         TypeError: a dtype other than the above, or sizes that are not integers.
         RuntimeError: the requested back end does not run here.
     """
+    check_bool("align_corners", align_corners)
     _check(logits, size, dtype)
     logits = logits.detach()
     backend = _op.choose(logits)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gioada_fast.ops._bilinear import axes
 from gioada_fast.ops._checks import (
+    check_bool,
     check_dtype,
     check_image,
     check_label_values,
@@ -103,6 +104,7 @@ def upsample_confusion_matrix(
         TypeError: a dtype other than the above.
         RuntimeError: the requested back end does not run here.
     """
+    check_bool("align_corners", align_corners)
     _check(logits)
     labels = checked_labels(labels, "logits", logits)
     backend = _op.choose(logits)

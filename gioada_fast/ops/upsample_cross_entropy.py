@@ -26,6 +26,7 @@ from torch import Tensor
 from gioada_fast.ops._bilinear import axes
 from gioada_fast.ops._checks import (
     REDUCTIONS,
+    check_bool,
     check_choice,
     check_constant,
     check_dtype,
@@ -271,6 +272,7 @@ def upsample_cross_entropy(
         TypeError: a dtype other than the above, such as that of probabilities as labels.
         RuntimeError: the requested back end does not run here.
     """
+    check_bool("align_corners", align_corners)
     _check(logits, labels, weight, reduction, label_smoothing, mean_over)
     labels = checked_labels(labels, "logits", logits)
     if pixel_weight is not None:

@@ -25,6 +25,7 @@ from torch import Tensor
 from gioada_fast.ops._bilinear import axes
 from gioada_fast.ops._checks import (
     REDUCTIONS,
+    check_bool,
     check_choice,
     check_device,
     check_dtype,
@@ -237,6 +238,7 @@ def upsample_depth_loss(
         TypeError: a dtype other than the above.
         RuntimeError: the requested back end does not run here.
     """
+    check_bool("align_corners", align_corners)
     _check(depth, target, kind, valid, reduction, silog_lambda)
     if pixel_weight is not None:
         pixel_weight = checked_pixel_weight(pixel_weight, target, "depth", depth)
