@@ -85,9 +85,9 @@ GIOADA_HD float reciprocal_deviation(double variance, double eps) {
   return variance + eps == 0. ? 0.f : static_cast<float>(1. / sqrt(variance + eps));
 }
 
-// 1 - normal_cdf(|a|), from e = exp(-a^2 / 2); absolute error 1e-9 before rounding. The form is
-// that of Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26 (erf), with two
-// coefficients more; they minimise the largest error.
+// 1 - normal_cdf(|a|), from e = exp(-a^2 / 2); absolute error 1e-9 before rounding. The formula
+// is 7.1.26 (erf) of Abramowitz and Stegun, Handbook of Mathematical Functions, with two more
+// coefficients, chosen to minimise the largest error.
 template <typename Real>
 GIOADA_HD Real normal_tail(Real magnitude, Real e) {
   const Real t = 1.f / (magnitude * 0.31819806f + 1.f);

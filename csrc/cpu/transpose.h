@@ -46,7 +46,7 @@ static inline int64_t in_vectors(int64_t channels) {
   return rest <= kFewChannels ? channels - rest : channels - rest + kLanes;
 }
 
-// Whether to_pixels and to_planes stay inside a row of which `pixels` are left. Their last vector
+// Whether to_pixels and to_planes stay inside the row if `pixels` of it are left. Their last vector
 // may reach beyond kLanes pixels.
 static inline bool has_room_for_strip(int64_t pixels, int64_t channels) {
   return pixels >= kLanes && (pixels - kLanes) * channels >= in_vectors(channels) - channels;

@@ -213,8 +213,8 @@ def fuse_loss(model: Model) -> Model:
         own.append("loss_function")
     if own:
         raise TypeError(
-            f"fuse_loss: this {cls.__name__} has its own {own[0]}, so its loss may differ from "
-            f"that of {known.__name__}; if a wrapper has set it, fuse the model before"
+            f"fuse_loss: this {cls.__name__} has its own {own[0]}, so its loss may not be the "
+            f"loss of {known.__name__}; if a wrapper replaced it, fuse the model before you wrap it"
         )
     fused: Any = model
     fused.__class__ = _subclass(_FusedModel, cls)

@@ -269,7 +269,7 @@ def upsample_cross_entropy(
         ValueError: shapes or devices disagree; C, h or w is 0; a label is out of range; ``weight``
             or ``pixel_weight`` requires a gradient; ``reduction`` or ``mean_over`` is unknown;
             ``mean_over`` is "all" without a mean; ``label_smoothing`` is not in [0, 1].
-        TypeError: a dtype other than the above, such as that of probabilities as labels.
+        TypeError: a dtype other than the above; labels that are probabilities.
         RuntimeError: the requested back end does not run here.
     """
     check_bool("align_corners", align_corners)

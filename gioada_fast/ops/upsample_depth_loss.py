@@ -171,7 +171,7 @@ def _gradient_of_each(
     wants_grad: bool,
     backend: str,
 ) -> Tensor:
-    """Gradient for the reduction "none": that of a sum, with other weights."""
+    """Gradient of the sum of all losses times ``grad_losses`` [N, 1, H, W]."""
     weight = grad_losses if pixel_weight is None else pixel_weight * grad_losses
     tensors = depth.detach(), target, valid, weight.contiguous()
     _, grad = _op(*tensors, kind, "sum", silog_lambda, align_corners, True, backend)
