@@ -55,13 +55,52 @@ class FramesConfig:
     """folder, carla: pattern of the label maps. Unset: none (folder), semantic/* (carla)."""
     depth: str | None = None
     """folder, carla: pattern of the depth maps. Unset: none (folder), depth/* (carla)."""
-    classes: str | None = None
-    """folder: YAML file that maps ids, or colours such as "128 64 128", to classes of
-    data.label_space; null ignores an id. carla: carla_0_9_10 (tags of 0.9.10 to 0.9.13, the
-    default), carla_0_9_14 or shift."""
-    depth_per_metre: float = 100.0
-    """folder: units per metre in 16-bit depth maps, 100 for centimetres; 0 and 65535 mean no
-    depth."""
+    classes: str | dict | None = None
+    """folder: the class map of the labels, a YAML file or the mapping itself, from ids (7: road) or
+    colours ("128 64 128": road) to classes of data.label_space; null ignores an id. carla: the
+    same, or a table of tags: carla_0_9_10 (0.9.10 to 0.9.13), carla_0_9_14 (0.9.14 and later) or
+    shift. Unset (carla): the table that fits what the tags draw."""
+    unknown_labels: Literal["error", "ignore"] = "error"
+    """What to do with ids and colours that the data set or the class map does not define: error, or
+    ignore their pixels."""
+    exif_orientation: Literal["ignore", "apply"] = "ignore"
+    """Whether to turn images as their EXIF data says: ignore reads them as stored, like their label
+    and depth maps; apply turns the images alone."""
+    depth_kind: Literal["metres", "disparity", "inverse", "carla"] = "metres"
+    """folder: what depth maps contain: metres, disparity (in pixels; depth is depth_focal_baseline
+    / disparity), inverse (1 / metres), or carla (the 24 bits of CARLA's depth camera in R, G and
+    B)."""
+    depth_per_metre: float | None = None
+    """folder: number that stands for one metre in depth maps (disparity: for one pixel; inverse:
+    for 1 / metre). Unset: 100 for whole numbers that are metres, so centimetres, and 1 for floating
+    point. 0 and the largest whole number (65535 in 16 bits) mean no depth."""
+    depth_focal_baseline: float | None = None
+    """folder: focal length in pixels times baseline in metres, for depth_kind disparity."""
+    depth_along: Literal["axis", "ray"] = "axis"
+    """folder: whether depth is measured along the camera's axis, or is the distance along each
+    pixel's ray, which needs depth_fov."""
+    depth_fov: float | None = None
+    """folder: horizontal field of view of the camera in degrees, for depth_along ray."""
+
+    def check(self, owner: str) -> None:
+        """Refuse settings that contradict each other; ``owner`` is their prefix in messages."""
+        for name in ("depth_per_metre", "depth_focal_baseline"):
+            if getattr(self, name) is not None:
+                _positive(owner, **{name: getattr(self, name)})
+        if self.depth_kind == "disparity" and self.depth_focal_baseline is None:
+            raise InputError(
+                f"{owner}.depth_kind is disparity, which needs {owner}.depth_focal_baseline: focal "
+                "length in pixels times baseline in metres"
+            )
+        if self.depth_along == "ray" and self.depth_fov is None:
+            raise InputError(
+                f"{owner}.depth_along is ray, which needs {owner}.depth_fov: the camera's "
+                "horizontal field of view in degrees"
+            )
+        if self.depth_fov is not None and not 0 < self.depth_fov < 180:
+            raise InputError(
+                f"{owner}.depth_fov is {self.depth_fov}, must be above 0 and below 180 degrees"
+            )
 
 
 @dataclass
@@ -82,9 +121,12 @@ class SourceConfig(FramesConfig):
     first_seed: int = 0
     """street_scenes: seed of the first frame; the others count up from it. The target's training
     frames start from seed 1000000, its evaluation frames from 2000000."""
+    share: float = 1.0
+    """In data.sources: share of the training pairs, relative to the other sources' shares."""
 
     def __post_init__(self):
-        _positive("data.source", frames=self.frames, depth_per_metre=self.depth_per_metre)
+        self.check("data.source")
+        _positive("data.source", frames=self.frames, share=self.share)
         _not_negative("data.source", first_seed=self.first_seed)
 
 
@@ -108,12 +150,8 @@ class TargetConfig(FramesConfig):
     """street_scenes: number of other frames to score on, with labels."""
 
     def __post_init__(self):
-        _positive(
-            "data.target",
-            frames=self.frames,
-            evaluation_frames=self.evaluation_frames,
-            depth_per_metre=self.depth_per_metre,
-        )
+        self.check("data.target")
+        _positive("data.target", frames=self.frames, evaluation_frames=self.evaluation_frames)
 
 
 @dataclass
@@ -122,8 +160,11 @@ class DataConfig:
 
     source: SourceConfig = field(default_factory=SourceConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
-    label_space: str = "camvid11"
-    """Classes that are trained and scored: a built-in label space, or a YAML file of your own."""
+    sources: list[SourceConfig] | None = None
+    """Several sources instead of data.source: a list of the same settings, each with a share."""
+    label_space: str | dict = "camvid11"
+    """Classes that are trained and scored: a built-in label space, a YAML file of your own, or its
+    content."""
     height: int = 180
     """Height of the training images in pixels."""
     width: int = 240

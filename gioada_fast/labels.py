@@ -21,9 +21,6 @@ IGNORE = 255
 FAR = 655.34
 """Largest valid depth in metres: 65534 of 16-bit centimetres. Pixels beyond it have no depth."""
 
-UNKNOWN = -1
-"""Entry of a look-up table for ids that the data set does not define."""
-
 COMMON_CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
     "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
@@ -91,21 +88,21 @@ class Labelling:
     name: str
     classes: Mapping[str, str | None]
     """From the data set's name of each class to the common name, or to None if the class is never
-    trained or scored. The position in the mapping is the class's id in label maps."""
+    trained or scored."""
     spaces: tuple[str, ...] | None = None
     """Built-in label spaces that the data set is used with. None: all for whose classes it has
     labels."""
+    numbers: tuple[int, ...] | None = None
+    """Id in label maps of each class. None: the position in ``classes``."""
 
     @property
     def ids(self) -> dict[str, int]:
         """Id of each of the data set's own names."""
-        return {name: index for index, name in enumerate(self.classes)}
+        return dict(zip(self.classes, self.numbers or range(len(self.classes)), strict=True))
 
-    def table(self, space: LabelSpace) -> np.ndarray:
-        """int16 [256] from the data set's ids to train ids of ``space``, IGNORE or UNKNOWN."""
-        table = np.full(256, UNKNOWN, np.int16)
-        table[: len(self.classes)] = [space.train_id(name) for name in self.classes.values()]
-        return table
+    def train_ids(self, space: LabelSpace) -> dict[int, int]:
+        """Train id of ``space``, or IGNORE, for each of the data set's ids."""
+        return {number: space.train_id(self.classes[name]) for name, number in self.ids.items()}
 
     def undrawn(self, space: LabelSpace) -> tuple[str, ...]:
         """Classes of ``space`` that the data set has no labels for.
@@ -124,12 +121,14 @@ class Labelling:
         return not self.undrawn(space)
 
 
-def label_space(name_or_path: str) -> LabelSpace:
-    """The built-in label space of that name, or the one that a YAML file describes.
+def label_space(name_or_path: str | Mapping[str, Any]) -> LabelSpace:
+    """The built-in label space of that name, or the one that a YAML file or its content describes.
 
     Raises:
         InputError: there is neither, or the file is not a label space.
     """
+    if isinstance(name_or_path, Mapping):
+        return _read_space(Path("data.label_space"), yaml.safe_dump(dict(name_or_path)))
     if name_or_path in BUILT_IN_SPACES:
         return _built_in_space(name_or_path)
     path = Path(name_or_path).expanduser()
@@ -149,7 +148,7 @@ def _built_in_space(name: str) -> LabelSpace:
     return _read_space(BUILT_IN_SPACES[name])
 
 
-def _read_space(path: Path) -> LabelSpace:
+def _read_space(path: Path, text: str | None = None) -> LabelSpace:
     """Read a label space from YAML; ``of``, ``id`` and ``also_scored`` are optional::
 
     name: warehouse
@@ -158,7 +157,8 @@ def _read_space(path: Path) -> LabelSpace:
       forklift: {colour: [0, 0, 142]}
     """
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = path.read_text(encoding="utf-8") if text is None else text
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise InputError(f"{path}: label space: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -292,13 +292,6 @@ STREET = Labelling(
     spaces=("camvid11", "cityscapes16", "cityscapes13", "kitti10"),
 )
 STREET_IDS = STREET.ids
-
-
-def lookup_table(train_ids: Mapping[int, int]) -> np.ndarray:
-    """int16 [256] table from a data set's id to the train id or IGNORE; all others are UNKNOWN."""
-    table = np.full(256, UNKNOWN, np.int16)
-    table[list(train_ids)] = list(train_ids.values())
-    return table
 
 
 def read_class_map(path: Path, space: LabelSpace) -> dict[int | tuple[int, int, int], int]:

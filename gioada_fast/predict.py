@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import track
 
 from . import cli
-from .data.files import list_images, read_image
+from .data.files import list_images
+from .data.rasters import read_image
 from .data.transforms import resize_image
 from .engine.device import choose_device
 from .engine.inference import image_tensor, predict_maps

@@ -16,7 +16,10 @@ from ..config import DataConfig
 from ..errors import InputError
 from ..labels import IGNORE
 from ..processes import run_in_processes, usable_cores
-from .files import DataSet, DepthReader, FrameFiles, LabelReader, read_image
+from .depth_maps import DepthReader
+from .files import DataSet, FrameFiles
+from .label_maps import LabelReader
+from .rasters import read_image
 from .sets import source_set, target_set
 from .transforms import check_same_size
 

@@ -27,7 +27,8 @@ import numpy as np
 
 from ..config import DataConfig
 from ..errors import InputError
-from .files import LabelledFrame, metres
+from .depth_maps import metres
+from .files import LabelledFrame
 from .pack_settings import Settings, differences
 
 FORMAT = 1

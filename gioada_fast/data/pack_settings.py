@@ -31,7 +31,7 @@ def source_settings(config: DataConfig) -> dict[str, Any]:
     labelling = reader.labelling_of(source)
     if labelling is not None:
         train_ids = {name: space.train_id(c) for name, c in labelling.classes.items()}
-    elif source.classes is not None and (path := Path(source.classes).expanduser()).is_file():
+    elif source.classes is not None and (path := Path(str(source.classes)).expanduser()).is_file():
         train_ids = {str(key): value for key, value in read_class_map(path, space).items()}
     else:
         return settings  # the class map may be gone together with the data set

@@ -23,7 +23,8 @@ import numpy as np
 from ..config import DataConfig
 from ..errors import InputError
 from ..processes import run_in_processes
-from .files import LabelledFrame, counts, metres
+from .depth_maps import counts, metres
+from .files import LabelledFrame
 from .pack_reader import (
     CHECKSUMS,
     MANIFEST,

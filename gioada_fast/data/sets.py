@@ -16,9 +16,10 @@ from ..config import TARGET_SEED, DataConfig, FramesConfig, SourceConfig
 from ..errors import InputError
 from ..labels import BUILT_IN_SPACES, Labelling, LabelSpace, label_space
 from . import registry
-from .files import DataSet, FrameFiles, LabelledFrame, read_image
+from .files import DataSet, FrameFiles, LabelledFrame
 from .pack_reader import PackedSource, PackedTarget, folder_of
 from .pack_settings import pack_command, source_settings, target_settings
+from .rasters import read_image
 from .transforms import check_same_size, resize_image, resize_nearest
 
 

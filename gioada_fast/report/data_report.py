@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data.check import PERCENTILES, SetReport
-from ..data.files import read_image
+from ..data.rasters import read_image
 from ..data.transforms import resize_image, resize_nearest
 from ..depth import NEAR
 from ..labels import LabelSpace

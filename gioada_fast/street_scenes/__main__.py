@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
-from ..labels import STREET, STREET_IDS, label_space
+from ..labels import IGNORE, STREET, STREET_IDS, label_space
 from .frames import Frame, render
 from .looks import LOOKS
 
@@ -25,7 +25,10 @@ def colourise(labels: np.ndarray) -> np.ndarray:
         uint8 [H, W, 3] RGB.
     """
     space = label_space("cityscapes16")
-    image = space.colourise(STREET.table(space)[labels])
+    train_ids = np.full(256, IGNORE, np.uint8)
+    for street_id, train_id in STREET.train_ids(space).items():
+        train_ids[street_id] = train_id
+    image = space.colourise(train_ids[labels])
     for name, colour in EXTRA_COLOURS.items():
         image[labels == STREET_IDS[name]] = colour
     return image

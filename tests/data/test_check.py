@@ -16,13 +16,14 @@ import pytest
 from gioada_fast import street_scenes
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data.check import check_set, list_set
-from gioada_fast.data.files import CENTIMETRES, DataSet, FrameFiles, id_labels
+from gioada_fast.data.depth_maps import CENTIMETRES
+from gioada_fast.data.files import DataSet, FrameFiles
+from gioada_fast.data.label_maps import id_labels
 from gioada_fast.labels import (
     BUILT_IN_SPACES,
     IGNORE,
     STREET_IDS,
     label_space,
-    lookup_table,
 )
 from gioada_fast.report.data_report import as_dict, contact_sheet
 
@@ -447,7 +448,7 @@ def test_readers_and_label_spaces_reach_other_processes(tmp_path):
     cv2.imwrite(str(tmp_path / "l.png"), np.zeros((4, 4), np.uint8))
     cv2.imwrite(str(tmp_path / "d.png"), np.full((4, 4), 150, np.uint16))
     files = [FrameFiles(*(tmp_path / f"{name}.png" for name in "ild"))]
-    data = DataSet("tiny", tmp_path, files, id_labels(lookup_table({0: 3})), CENTIMETRES)
+    data = DataSet("tiny", tmp_path, files, id_labels({0: 3}), CENTIMETRES)
     report = check_set(data, "tiny")
     assert report.labels.pixels[3] == 16
     assert report.depth.nearest == report.depth.farthest == 1.5

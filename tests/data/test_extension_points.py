@@ -19,7 +19,9 @@ from ..commands import command
 TOY = '''
 """Frames of two colours: <root>/<split>/1.png, with labels beside them as 1_ids.png."""
 
-from gioada_fast.data.files import CENTIMETRES, DataSet, FrameFiles, find_images, id_labels
+from gioada_fast.data.depth_maps import CENTIMETRES
+from gioada_fast.data.files import DataSet, FrameFiles, find_images
+from gioada_fast.data.label_maps import id_labels
 from gioada_fast.data.registry import Reader, Request, Splits
 from gioada_fast.labels import Labelling
 
@@ -33,7 +35,7 @@ def data_set(request: Request) -> DataSet:
         FrameFiles(i, i.with_name(f"{i.stem}_ids.png"), i.with_name(f"{i.stem}_depth.png"))
         for i in images
     ]
-    return DataSet(reader.title, root, frames, id_labels(TOY.table(request.space)), CENTIMETRES)
+    return DataSet(reader.title, root, frames, id_labels(TOY.train_ids(request.space)), CENTIMETRES)
 
 
 READER = Reader(

@@ -15,7 +15,7 @@ import pytest
 
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import pack_writer, sets
-from gioada_fast.data.files import counts, metres
+from gioada_fast.data.depth_maps import counts, metres
 from gioada_fast.data.loader import PairStream, pair_batches
 from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.errors import InputError

@@ -7,7 +7,9 @@ import pytest
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import sets
 from gioada_fast.data.class_weights import class_weights
-from gioada_fast.data.files import CENTIMETRES, id_labels, read_image
+from gioada_fast.data.depth_maps import CENTIMETRES
+from gioada_fast.data.label_maps import id_labels
+from gioada_fast.data.rasters import read_image
 from gioada_fast.data.readers.camvid import CAMVID
 from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.errors import InputError
@@ -16,9 +18,7 @@ from gioada_fast.labels import (
     IGNORE,
     STREET,
     STREET_IDS,
-    UNKNOWN,
     label_space,
-    lookup_table,
 )
 
 from ..miniature import SIZE, street_frame, write_camvid, write_street_scenes
@@ -102,13 +102,13 @@ def test_street_scenes_draw_all_classes_of_the_spaces_they_serve():
         assert len(space.classes) == len(space.colours) == len(set(space.colours))
         assert len(space.ids) == len(set(space.ids)) == space.num_classes
         if space.name in STREET.spaces:
-            table = STREET.table(space)
-            assert set(table[: len(STREET.classes)]) - {IGNORE} == set(range(space.num_classes))
-            assert (table[len(STREET.classes) :] == UNKNOWN).all()
+            train_ids = STREET.train_ids(space)
+            assert list(train_ids) == list(range(len(STREET.classes)))
+            assert set(train_ids.values()) - {IGNORE} == set(range(space.num_classes))
 
 
 def test_camvid_labels_fit_only_their_own_classes(tmp_path):
-    assert CAMVID.table(CAMVID11)[:12].tolist() == [*range(11), IGNORE]
+    assert list(CAMVID.train_ids(CAMVID11).values()) == [*range(11), IGNORE]
     write_camvid(tmp_path)
     data = config(tmp_path, name="camvid")
     data.label_space = "cityscapes16"
@@ -117,7 +117,7 @@ def test_camvid_labels_fit_only_their_own_classes(tmp_path):
 
 
 def test_bad_files_are_named(tmp_path):
-    read_labels = id_labels(lookup_table({0: 0, 1: 1, 2: IGNORE}))
+    read_labels = id_labels({0: 0, 1: 1, 2: IGNORE})
     path = tmp_path / "labels.png"
     cv2.imwrite(str(path), np.array([[0, 1], [2, 7]], np.uint8))
     with pytest.raises(InputError, match=r"labels\.png: labels has values up to 7.*0 to 2"):

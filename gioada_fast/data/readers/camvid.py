@@ -6,7 +6,8 @@ The label map of ``val/name.png`` is ``valannot/name.png``.
 """
 
 from ...labels import Labelling
-from ..files import DataSet, FrameFiles, find_images, id_labels
+from ..files import DataSet, FrameFiles, find_images
+from ..label_maps import id_labels
 from ..registry import Reader, Request, Splits
 
 CAMVID = Labelling(
@@ -35,7 +36,7 @@ def data_set(request: Request) -> DataSet:
     images = find_images(root, f"{request.split}/*", reader.layout)
     labels = root / f"{request.split}annot"
     frames = [FrameFiles(image, labels / f"{image.stem}.png") for image in images]
-    return DataSet(reader.title, root, frames, id_labels(CAMVID.table(request.space)))
+    return DataSet(reader.title, root, frames, id_labels(CAMVID.train_ids(request.space)))
 
 
 READER = Reader(

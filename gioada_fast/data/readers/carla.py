@@ -10,7 +10,9 @@ Depth has 24 bits, R + 256 G + 65536 B, from 0 to 1000 metres; the sky is at 100
 from ...config import SourceConfig, TargetConfig
 from ...errors import InputError
 from ...labels import COMMON_CLASSES, Labelling
-from ..files import CARLA_DEPTH, DataSet, id_labels
+from ..depth_maps import CARLA_DEPTH
+from ..files import DataSet
+from ..label_maps import id_labels
 from ..registry import Reader, Request
 from .folder import by_patterns
 
@@ -87,7 +89,7 @@ def data_set(request: Request) -> DataSet:
     reader, config, root = request.reader, request.config, request.root()
     patterns = config.images or IMAGES, config.labels or LABELS, config.depth or DEPTH
     frames = by_patterns(root, *patterns, reader.layout)
-    read_labels = id_labels(labelling(config).table(request.space), in_red=True)
+    read_labels = id_labels(labelling(config).train_ids(request.space), in_red=True)
     return DataSet(reader.title, root, frames, read_labels, CARLA_DEPTH)
 
 

@@ -7,7 +7,8 @@
 from pathlib import Path
 
 from ...labels import COMMON_CLASSES, Labelling
-from ..files import DataSet, FrameFiles, find_images, id_labels
+from ..files import DataSet, FrameFiles, find_images
+from ..label_maps import id_labels
 from ..registry import Reader, Request, Splits
 
 # gtFine's labelIds, and KITTI's semantic ids.
@@ -32,7 +33,7 @@ def data_set(request: Request) -> DataSet:
     reader, root, split = request.reader, request.root(), request.split
     images = find_images(root, f"leftImg8bit/{split}/*/*_leftImg8bit", reader.layout)
     frames = [FrameFiles(image, _labels(root, split, image)) for image in images]
-    return DataSet(reader.title, root, frames, id_labels(CITYSCAPES.table(request.space)))
+    return DataSet(reader.title, root, frames, id_labels(CITYSCAPES.train_ids(request.space)))
 
 
 def _labels(root: Path, split: str, image: Path) -> Path:

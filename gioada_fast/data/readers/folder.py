@@ -9,17 +9,10 @@ from pathlib import Path
 
 from ...config import TargetConfig
 from ...errors import InputError
-from ...labels import LabelSpace, lookup_table, read_class_map
-from ..files import (
-    IMAGE_SUFFIXES,
-    Colours,
-    DataSet,
-    FrameFiles,
-    LabelReader,
-    colour_labels,
-    depth_counts,
-    id_labels,
-)
+from ...labels import LabelSpace, read_class_map
+from ..depth_maps import depth_counts
+from ..files import IMAGE_SUFFIXES, DataSet, FrameFiles
+from ..label_maps import Colours, LabelReader, colour_labels, id_labels
 from ..registry import Reader, Request
 
 IMAGES = "images/*"
@@ -43,12 +36,12 @@ def data_set(request: Request) -> DataSet:
                 f"{request.setting}.classes is not set: a YAML file that maps the ids of {labels} "
                 f"to classes of {space.name}, with lines such as '7: {space.classes[0]}'"
             )
-        read_labels = _label_reader(Path(config.classes).expanduser(), space)
+        read_labels = _label_reader(Path(str(config.classes)).expanduser(), space)
     elif request.part == "source":
         raise InputError(
             "data.source.labels is not set: a source needs labels, by a pattern such as labels/*"
         )
-    read_depth = None if depth is None else depth_counts(config.depth_per_metre)
+    read_depth = None if depth is None else depth_counts(config.depth_per_metre or 100)
     return DataSet(f"folder {root}", root, frames, read_labels, read_depth)
 
 
@@ -89,7 +82,7 @@ def _label_reader(path: Path, space: LabelSpace) -> LabelReader:
     train_ids = read_class_map(path, space)
     by_id = {key: train_id for key, train_id in train_ids.items() if isinstance(key, int)}
     if by_id:
-        return id_labels(lookup_table(by_id))
+        return id_labels(by_id)
     return colour_labels(
         _Same({key: train_id for key, train_id in train_ids.items() if isinstance(key, tuple)})
     )

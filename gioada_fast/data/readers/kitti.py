@@ -5,7 +5,8 @@
 <root>/testing/image_2/000000_10.png
 """
 
-from ..files import DataSet, FrameFiles, find_images, id_labels
+from ..files import DataSet, FrameFiles, find_images
+from ..label_maps import id_labels
 from ..registry import Reader, Request, Splits
 from .cityscapes import CITYSCAPES
 
@@ -16,7 +17,7 @@ def data_set(request: Request) -> DataSet:
     images = find_images(root, f"{request.split}/image_2/*", reader.layout)
     labels = root / request.split / "semantic"
     frames = [FrameFiles(image, labels / f"{image.stem}.png") for image in images]
-    return DataSet(reader.title, root, frames, id_labels(CITYSCAPES.table(request.space)))
+    return DataSet(reader.title, root, frames, id_labels(CITYSCAPES.train_ids(request.space)))
 
 
 READER = Reader(

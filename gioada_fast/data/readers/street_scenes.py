@@ -5,7 +5,9 @@ from pathlib import Path
 from ... import street_scenes
 from ...config import EVALUATION_SEED, SCENES_CACHE, TARGET_SEED, SourceConfig, TargetConfig
 from ...labels import STREET
-from ..files import CENTIMETRES, DataSet, FrameFiles, id_labels
+from ..depth_maps import CENTIMETRES
+from ..files import DataSet, FrameFiles
+from ..label_maps import id_labels
 from ..registry import Reader, Request
 
 
@@ -21,7 +23,7 @@ def data_set(request: Request) -> DataSet:
     root = Path(config.root or SCENES_CACHE).expanduser()
     paths = street_scenes.ensure(root, config.look, range(first, first + count), request.size)
     frames = [FrameFiles(*files) for files in paths]
-    read_labels = id_labels(STREET.table(request.space))
+    read_labels = id_labels(STREET.train_ids(request.space))
     return DataSet(request.reader.title, root, frames, read_labels, CENTIMETRES)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...labels import Labelling
-from ..files import CENTIMETRES, DataSet, FrameFiles, find_images, id_labels
+from ..depth_maps import CENTIMETRES
+from ..files import DataSet, FrameFiles, find_images
+from ..label_maps import id_labels
 from ..registry import Reader, Request
 
 # Classes outside the usual 16 are ignored.
@@ -52,7 +54,7 @@ def data_set(request: Request) -> DataSet:
     labels = _folder(request, root, "GT/LABELS", "parsed_LABELS", "GT/parsed_LABELS")
     depth = _folder(request, root, "Depth/Depth", "Depth")
     frames = [FrameFiles(i, labels / f"{i.stem}.png", depth / f"{i.stem}.png") for i in images]
-    read_labels = id_labels(SYNTHIA.table(request.space), in_red=labels.name == "LABELS")
+    read_labels = id_labels(SYNTHIA.train_ids(request.space), in_red=labels.name == "LABELS")
     return DataSet(reader.title, root, frames, read_labels, CENTIMETRES)
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...labels import Labelling, LabelSpace
-from ..files import CENTIMETRES, Colours, DataSet, FrameFiles, colour_labels, find_images
+from ..depth_maps import CENTIMETRES
+from ..files import DataSet, FrameFiles, find_images
+from ..label_maps import Colours, colour_labels
 from ..registry import Reader, Request
 
 # For both versions. Label maps contain colours, which colour tables map to these classes.

@@ -12,7 +12,9 @@ optional. Depth is 16-bit centimetres; 655.35 m means no depth.
 from pathlib import Path
 
 from ...labels import LabelSpace
-from ..files import CENTIMETRES, Colours, DataSet, FrameFiles, colour_labels, find_images
+from ..depth_maps import CENTIMETRES
+from ..files import DataSet, FrameFiles, find_images
+from ..label_maps import Colours, colour_labels
 from ..registry import Reader, Request
 from .vkitti import VKITTI, read_colours
 
