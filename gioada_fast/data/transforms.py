@@ -48,7 +48,8 @@ def crop_to_shape(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if covering_size((height, width), size) == size:
         return array
     scale = min(height / size[0], width / size[1])
-    h, w = min(height, round(size[0] * scale)), min(width, round(size[1] * scale))
+    h = min(height, max(1, round(size[0] * scale)))
+    w = min(width, max(1, round(size[1] * scale)))
     top, left = (height - h) // 2, (width - w) // 2
     return array[top : top + h, left : left + w]
 

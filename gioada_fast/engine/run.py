@@ -203,11 +203,8 @@ class _Session:
         levels = settings.input_level, settings.output_level
         if levels != ("none", "none") or settings.self_training:
             return "adapted"
-        return (
-            "supervised"
-            if data.source == supervised(data).source and data.sources is None
-            else "source only, longer"
-        )
+        oracle = data.sources is None and data.source == supervised(data).source
+        return "supervised" if oracle else "source only, longer"
 
     def _check_depth(self) -> None:
         levels = self.config.adaptation
@@ -313,7 +310,7 @@ class _Session:
         self.log.picture(step, "panel", panel)
 
     def _panel_frames(self) -> list[LabelledFrame]:
-        """Source frames for a panel: of each source the same number, all at the first one's size."""
+        """Source frames for a panel, from each source in turn, all at the first frame's size."""
         parts = source_parts(self.source).values()
         count = -(-PANEL_PAIRS // len(parts))
         of_parts = [first_readable(frames, count) for frames in parts]
