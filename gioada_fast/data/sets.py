@@ -245,6 +245,20 @@ def describe_target(config: DataConfig) -> str:
     return f"{reader.title}, real frames ({reader.split(target, 'evaluation')})"
 
 
+def describe_sources(
+    config: DataConfig, source: SourceFrames | PackedSource | SourceMix
+) -> list[str]:
+    """Describes each source: data set, number of frames, share of the training pairs."""
+    parts, settings = source_parts(source), config.named_sources()
+    shares = source.shares if isinstance(source, SourceMix) else [1]
+    return [
+        f"{registry.find(settings[setting].name, 'source').title}, {len(frames)} frames"
+        + ("" if frames.has_depth else " without depth")
+        + ("" if len(parts) == 1 else f", {share:.1%} of the pairs")
+        for share, (setting, frames) in zip(shares, parts.items(), strict=True)
+    ]
+
+
 def check_label_space(config: DataConfig) -> None:
     """Refuse sources and a target that cannot all be mapped to the label space.
 

@@ -23,6 +23,7 @@ from ..data.files import LabelledFrame
 from ..data.sets import (
     EvaluationFrames,
     check_label_space,
+    describe_sources,
     describe_target,
     evaluation_frames,
     source_frames,
@@ -264,6 +265,8 @@ class _Session:
         columns = [other for other in columns if other["name"] != column["name"]] + [column]
         result = {
             "target": describe_target(self.config.data),
+            "sources": describe_sources(self.config.data, self.source),
+            "label_space": self.space.name,
             "classes": list(self.space.classes),
             "colours": [list(colour) for colour in self.space.colours],
             "columns": columns,

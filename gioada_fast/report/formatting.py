@@ -39,6 +39,12 @@ def settings_by_section(settings: Mapping[str, Any]) -> dict[str, list[tuple[str
     """Dotted names and values by section; settings outside any section come first, as ``run``."""
 
     def flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
+        if isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+            return [
+                line
+                for index, inner in enumerate(value)
+                for line in flatten(f"{prefix}[{index}]", inner)
+            ]
         if not isinstance(value, dict):
             return [(prefix, "unset" if value is None else str(value))]
         return [line for key, inner in value.items() for line in flatten(f"{prefix}.{key}", inner)]
