@@ -31,20 +31,30 @@ _MAX_KEPT = 100
 
 
 def class_weights(
-    config: DataConfig,
     source: SourceFrames | PackedSource | SourceMix,
     num_classes: int,
     unreadable: Unreadable,
+    config: DataConfig | None = None,
 ) -> np.ndarray:
     """1 / sqrt(frequency in the sources' labels), mean 1, float32 [C]; 1 for absent classes.
 
     Several sources count by their shares.
+
+    Args:
+        source: the source or sources.
+        num_classes: number of classes.
+        unreadable: counts the files that cannot be read.
+        config: settings of the sources, to keep the counts by; None counts and keeps nothing.
     """
     parts = source_parts(source)
     shares = source.shares if isinstance(source, SourceMix) else np.ones(1)
     frequency = np.zeros(num_classes)
     for share, (setting, frames) in zip(shares, parts.items(), strict=True):
-        counts = _kept_counts(frames, source_settings(config, setting), unreadable)[:num_classes]
+        if config is None:
+            counts, _ = _count(frames, unreadable)
+        else:
+            counts = _kept_counts(frames, source_settings(config, setting), unreadable)
+        counts = counts[:num_classes]
         frequency += share * (counts / max(1, counts.sum()))
     present = frequency > 0
     weights = np.ones(num_classes)

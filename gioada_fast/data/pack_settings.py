@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..config import DataConfig, SourceConfig, TargetConfig
+from ..config import DataConfig, FramesConfig, SourceConfig, TargetConfig
 from ..labels import label_space, read_class_map
 from . import registry
 
@@ -92,18 +92,20 @@ def _packing_settings(config: DataConfig) -> dict[str, Any]:
     return {f"data.{name}": value for name, value in settings.items()}
 
 
-def _default(name: str) -> Any:
-    side, _, field = name.removeprefix("data.").partition(".")
-    return getattr({"source": SourceConfig(), "target": TargetConfig()}.get(side), field, None)
+_SINCE_0_1_0 = {
+    name: getattr(FramesConfig(), name)
+    for name in ("unknown_labels", "exif_orientation", "depth_kind", "depth_along")
+}
+"""Defaults of settings that packs of version 0.1.0 lack."""
 
 
 def differences(packed: Settings, now: Settings, prefix: str = "") -> Iterator[str]:
     """Describe the settings that differ. Settings that ``now`` lacks are not compared.
 
-    A setting that the pack lacks, because it did not exist yet, had its default.
+    A setting that did not exist when the pack was made had its default.
     """
     for name, value in now.items():
-        before = packed.get(name, _default(name))
+        before = packed.get(name, _SINCE_0_1_0.get(name.rpartition(".")[2]))
         if isinstance(value, Mapping):
             every = {**dict.fromkeys(before or {}), **value}
             yield from differences(before or {}, every, f"{name} of ")

@@ -279,9 +279,11 @@ def check_label_space(config: DataConfig) -> None:
         spaces[f"{side} {settings.name}"] = _built_in_spaces(labelling)
     if own or all(space.name in names for names in spaces.values()):
         return
-    shared = [name for name in BUILT_IN_SPACES if all(name in names for names in spaces.values())]
+    each = list(spaces.values())
+    shared = [name for name in each[0] if all(name in names for names in each)]
+    first, *others = (f"{side} in {_list(names)}" for side, names in spaces.items())
     raise InputError(
-        "; ".join(f"{side} can be labelled in {_list(names)}" for side, names in spaces.items())
+        "; ".join([first.replace(" in ", " can be labelled in ", 1), *others])
         + f"; data.label_space is {space.name}: "
         + (f"set it to {' or '.join(shared)}" if shared else "they have none in common")
     )

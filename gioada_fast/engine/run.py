@@ -234,7 +234,7 @@ class _Session:
         if self.config.data.class_weights == "none":
             return None
         weights = class_weights(
-            self.config.data, self.source, self.space.num_classes, self.unreadable
+            self.source, self.space.num_classes, self.unreadable, self.config.data
         )
         return torch.from_numpy(weights)
 

@@ -144,7 +144,7 @@ def test_class_weights_are_those_of_the_mixture_and_are_kept(two_sources, tmp_pa
     expected = 1 / np.sqrt(frequency)
 
     def count():
-        return weights.class_weights(two_sources, source, 16, Unreadable(0, print))
+        return weights.class_weights(source, 16, Unreadable(0, print), two_sources)
 
     first = count()
     np.testing.assert_allclose(first, expected / expected.mean(), rtol=1e-6)
@@ -162,7 +162,7 @@ def test_kept_counts_are_counted_again_when_a_file_or_a_setting_changes(
 
     def count():
         source = sets.source_frames(two_sources)
-        return weights.class_weights(two_sources, source, 16, Unreadable(0, print))
+        return weights.class_weights(source, 16, Unreadable(0, print), two_sources)
 
     first = count()
     path = tmp_path / "mine/labels/000001.png"

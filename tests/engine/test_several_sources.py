@@ -115,7 +115,7 @@ def test_packs_give_the_same_weights(world, finished):
          "data.sources[0].include is 'x*', which none of the 3 images matches"),
         (["--data.label_space", "kitti10"],
          "source street_scenes can be labelled in camvid11, cityscapes16, cityscapes13, kitti10; "
-         "source camvid can be labelled in camvid11; target camvid"),
+         "source camvid in camvid11; target camvid"),
     ],
 )  # fmt: skip
 def test_what_a_source_lacks_is_told(world, flags, words):
