@@ -35,8 +35,11 @@ def source_settings(config: DataConfig, setting: str = "data.source") -> dict[st
     labelling = reader.labelling_of(source)
     if labelling is not None:
         train_ids = {name: space.train_id(c) for name, c in labelling.classes.items()}
-    elif source.classes is not None and (path := Path(str(source.classes)).expanduser()).is_file():
-        train_ids = {str(key): value for key, value in read_class_map(path, space).items()}
+    elif (classes := source.classes) is not None and (
+        isinstance(classes, dict) or Path(classes).expanduser().is_file()
+    ):
+        by_key = read_class_map(classes, space, "data.source.classes")
+        train_ids = {str(key): value for key, value in by_key.items()}
     else:
         return settings  # the class map may be gone together with the data set
     return {**settings, "train id": train_ids}
@@ -77,6 +80,7 @@ def pack_command(config: DataConfig) -> str:
 
 
 def _flag(value: Any) -> str:
+    # JSON, because the parser does not read every mapping in Python's notation
     return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 

@@ -5,11 +5,12 @@ folders: the label map of ``images/a/1.jpg`` (``images/*``) is ``labels/a/1.png`
 Without a suffix, images may be PNG or JPEG, and labels and depth are PNG.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ...config import TargetConfig
 from ...errors import InputError
-from ...labels import LabelSpace, read_class_map
+from ...labels import read_class_map
 from ..depth_maps import depth_counts
 from ..files import IMAGE_SUFFIXES, DataSet, FrameFiles
 from ..label_maps import Colours, LabelReader, colour_labels, id_labels
@@ -36,7 +37,8 @@ def data_set(request: Request) -> DataSet:
                 f"{request.setting}.classes is not set: a YAML file that maps the ids of {labels} "
                 f"to classes of {space.name}, with lines such as '7: {space.classes[0]}'"
             )
-        read_labels = _label_reader(Path(str(config.classes)).expanduser(), space)
+        classes = read_class_map(config.classes, space, f"{request.setting}.classes")
+        read_labels = _label_reader(classes)
     elif request.part == "source":
         raise InputError(
             "data.source.labels is not set: a source needs labels, by a pattern such as labels/*"
@@ -78,8 +80,7 @@ def _named(root: Path, pattern: str | None, name: str) -> Path | None:
     return root / (path if Path(pattern).suffix else f"{path}.png")
 
 
-def _label_reader(path: Path, space: LabelSpace) -> LabelReader:
-    train_ids = read_class_map(path, space)
+def _label_reader(train_ids: Mapping[int | tuple[int, int, int], int]) -> LabelReader:
     by_id = {key: train_id for key, train_id in train_ids.items() if isinstance(key, int)}
     if by_id:
         return id_labels(by_id)
