@@ -84,8 +84,8 @@ class Node:
         )
 
     def items(self, owner: str) -> list[tuple["Node", "Node"]]:
-        """Keys and values of a mapping; a value that is left out is an empty mapping."""
-        if self.kind == "null" and not self.text:
+        """Keys and values of a mapping; null is an empty mapping."""
+        if self.kind == "null":
             return []
         if not isinstance(self.node, yaml.MappingNode):
             raise InputError(f"{self.where}: {owner}: expected 'name: value' lines")
