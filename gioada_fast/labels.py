@@ -307,7 +307,8 @@ def _colour(node: Node) -> tuple[int, int, int] | None:
         inner = re.fullmatch(r"\s*([\[(]?)([\d\s,]*)([\])]?)\s*", node.text, re.ASCII)
         if inner is None or inner[1] + inner[3] not in ("", "[]", "()"):
             return None
-        parts = [int(part) for part in re.split(r"\s*,\s*|\s+", inner[2].strip()) if part]
+        texts = re.findall(r"\d+", inner[2])
+        parts = [int(text) if len(text) <= 3 else 256 for text in texts]
     if len(parts) != 3 or not all(0 <= part <= 255 for part in parts):
         return None
     r, g, b = parts
@@ -482,8 +483,8 @@ def _kind(key: int | tuple[int, int, int]) -> str:
 
 
 def _id_or_colour(node: Node) -> int | tuple[int, int, int] | None:
-    # other spellings of numbers, such as 010 and 1_000, mean other values to YAML than to people
-    if node.text is not None and re.fullmatch(r"0|-?[1-9]\d*", node.text.strip(), re.ASCII):
+    # at most 18 digits fit 64 bits; 010 and 1_000 mean other numbers to YAML than to people
+    if node.text is not None and re.fullmatch(r"0|-?[1-9]\d{0,17}", node.text.strip(), re.ASCII):
         return int(node.text)
     return _colour(node)
 

@@ -4,7 +4,9 @@ The label space travels: after training, the YAML files are gone and the command
 """
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -379,3 +381,12 @@ def test_wrong_classes_in_the_settings_are_one_message(tmp_path, text, words):
     assert len(done.stderr.splitlines()) <= 2 and [p.name for p in tmp_path.iterdir()] == [
         "own.yaml"
     ]
+
+
+def test_the_example_in_the_docs_is_a_configuration(tmp_path):
+    docs = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)
+    (tmp_path / "warehouse.yaml").write_text(example)
+    data = settings("--config", tmp_path / "warehouse.yaml").data
+    assert list(data.label_space["classes"]) == CLASSES
+    assert data.source.classes == {0: None, 1: "floor", 2: "person", 3: "forklift"}
