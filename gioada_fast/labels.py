@@ -341,7 +341,7 @@ def _fields(
     allowed = (*required, *optional)
     fields: dict[str, Node] = {}
     for key, value in node.items(owner):
-        name = key.shown if key.text is None else key.text
+        name = key.written
         if name in fields:
             raise InputError(f"{key.where}: {owner} has {name!r} twice")
         if name not in allowed:
@@ -448,7 +448,7 @@ def _class_map(
         raise InputError(f"{node.where}: class map has no entries such as '7: {space.classes[0]}'")
     names: dict[int | tuple[int, int, int], str | None] = {}
     for key_node, name_node in entries:
-        text = key_node.shown if key_node.text is None else key_node.text
+        text = key_node.written
         place = f"{key_node.where}: {text}"
         key = _id_or_colour(key_node)
         if key is None:

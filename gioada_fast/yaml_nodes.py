@@ -62,9 +62,13 @@ class Node:
 
     @property
     def shown(self) -> str:
-        """The value in messages, shortened."""
-        text = repr(self.value)
-        return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+        """The value in messages, in Python's notation, shortened."""
+        return _shortened(repr(self.value))
+
+    @property
+    def written(self) -> str:
+        """The value in messages, as it was written if it is a scalar, shortened."""
+        return self.shown if self.text is None else _shortened(self.text)
 
     def name(self, owner: str) -> str:
         """The value as a text, such as a class's name.
@@ -102,6 +106,10 @@ class Node:
             return []
         is_mapping = isinstance(self.node, yaml.MappingNode)
         return [Node(child[1] if is_mapping else child, self.origin) for child in self.node.value]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def read_text(path: Path, what: str) -> str:

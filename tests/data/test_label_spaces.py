@@ -337,8 +337,8 @@ def test_a_class_map(tmp_path, text, expected):
         ("~: person\n", "line 1: '~' is neither an id"),
         ("'1 2 256': person\n", "line 1: '1 2 256' is neither an id"),
         ("'1 2': person\n", "line 1: '1 2' is neither an id"),
-        ("9" * 5000 + ": person\n", "line 1: '9*' is neither an id"),
-        ("'1 2 " + "9" * 5000 + "': person\n", "line 1: '1 2 9*' is neither an id"),
+        ("9" * 900 + ": person\n", "line 1: '9*...' is neither an id"),
+        ("'1 2 " + "9" * 900 + "': person\n", "line 1: '1 2 9*...' is neither an id"),
         ("[1, 2, x]: person\n", r"line 1: .*1, 2, 'x'.* is neither an id"),
         ("0: floor\n#804080: person\n", "line 2: YAML reads '#804080: person' as a comment"),
         ("", "class map has no entries such as '7: floor'"),
@@ -354,7 +354,7 @@ def test_an_invalid_class_map_is_refused(tmp_path, text, words):
     path = Path(write(tmp_path, text)) if text is not None else tmp_path / "nowhere.yaml"
     with pytest.raises(InputError, match=words) as error:
         read_class_map(path, SPACE, "data.source.classes")
-    assert str(error.value).startswith(str(path))
+    assert str(error.value).startswith(str(path)) and len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize(
