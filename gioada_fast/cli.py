@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import (
     ActionConfigFile,
     ArgumentParser,
     Namespace,
     get_loader,
+    set_dumper,
     set_parsing_settings,
 )
 from rich.console import Console
@@ -25,6 +25,7 @@ from .config import (
     DataConfig,
     SourceConfig,
     TargetConfig,
+    dump_settings,
     find_config,
     find_preset,
     rename_old_settings,
@@ -33,6 +34,7 @@ from .errors import InputError, RunStopped
 from .labels import BUILT_IN_SPACES, class_map_content, label_space
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_dumper("yaml", dump_settings)
 
 
 class Parser(ArgumentParser):
@@ -94,8 +96,7 @@ class ConfigParser(Parser):
             for old, new in renamed.items():
                 self.hint(old, new)
             if _find_beside(Path(path).parent, settings.get("data")) or renamed:
-                # quotes and tags keep the type of every value and key
-                content = yaml.safe_dump(settings, default_style='"', sort_keys=False)
+                content = dump_settings(settings)
         return super().parse_string(content, path, *args, **kwargs)
 
     def hint(self, old: str, new: str) -> None:
@@ -132,7 +133,8 @@ def _check_keys(node: yaml_nodes.Node) -> None:
 def _find_beside(folder: Path, data: Any) -> bool:
     """Let label space and class maps name files beside the configuration.
 
-    Files in the working directory come first. Changes ``data`` in place; returns whether it did.
+    Files in the working directory come first; values without a suffix are names. Changes ``data``
+    in place; returns whether it did.
     """
     if not isinstance(data, dict):
         return False
@@ -141,7 +143,7 @@ def _find_beside(folder: Path, data: Any) -> bool:
     for section in sections:
         for name in ("label_space", "classes"):
             value = section.get(name) if isinstance(section, dict) else None
-            if not isinstance(value, str) or value in BUILT_IN_SPACES:
+            if not isinstance(value, str) or not Path(value).suffix:
                 continue
             if not Path(value).expanduser().is_file() and (folder / value).is_file():
                 section[name] = str(folder / value)

@@ -510,9 +510,25 @@ def _find(kind: str, name: str, shipped: dict[str, Path]) -> Path:
     raise InputError(f"no {kind} {name!r}: neither a file nor one of {', '.join(shipped)}")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts such as 1e3, which PyYAML reads as a text, but jsonargparse as a number."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*|\d[\d_]*\.[\d_]*|\.[\d_]+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
+
+
+def dump_settings(settings: Mapping[str, Any]) -> str:
+    """Settings nested by section as YAML that a configuration may have."""
+    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def save_config(config: Config, path: Path) -> None:
     """Write every setting as YAML."""
-    path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    path.write_text(dump_settings(asdict(config)), encoding="utf-8")
 
 
 RENAMED = {

@@ -307,7 +307,8 @@ def _colour(node: Node) -> tuple[int, int, int] | None:
         inner = re.fullmatch(r"\s*([\[(]?)([\d\s,]*)([\])]?)\s*", node.text, re.ASCII)
         if inner is None or inner[1] + inner[3] not in ("", "[]", "()"):
             return None
-        parts = [int(part) for part in re.split(r"\s*,\s*|\s+", inner[2].strip()) if part]
+        texts = re.findall(r"\d+", inner[2])
+        parts = [int(text) if len(text) <= 3 else 256 for text in texts]
     if len(parts) != 3 or not all(0 <= part <= 255 for part in parts):
         return None
     r, g, b = parts
@@ -340,7 +341,7 @@ def _fields(
     allowed = (*required, *optional)
     fields: dict[str, Node] = {}
     for key, value in node.items(owner):
-        name = key.shown if key.text is None else key.text
+        name = key.written
         if name in fields:
             raise InputError(f"{key.where}: {owner} has {name!r} twice")
         if name not in allowed:
@@ -447,7 +448,7 @@ def _class_map(
         raise InputError(f"{node.where}: class map has no entries such as '7: {space.classes[0]}'")
     names: dict[int | tuple[int, int, int], str | None] = {}
     for key_node, name_node in entries:
-        text = key_node.shown if key_node.text is None else key_node.text
+        text = key_node.written
         place = f"{key_node.where}: {text}"
         key = _id_or_colour(key_node)
         if key is None:
@@ -482,8 +483,8 @@ def _kind(key: int | tuple[int, int, int]) -> str:
 
 
 def _id_or_colour(node: Node) -> int | tuple[int, int, int] | None:
-    # other spellings of numbers, such as 010 and 1_000, mean other values to YAML than to people
-    if node.text is not None and re.fullmatch(r"0|-?[1-9]\d*", node.text.strip(), re.ASCII):
+    # at most 18 digits fit 64 bits; 010 and 1_000 mean other numbers to YAML than to people
+    if node.text is not None and re.fullmatch(r"0|-?[1-9]\d{0,17}", node.text.strip(), re.ASCII):
         return int(node.text)
     return _colour(node)
 

@@ -62,9 +62,13 @@ class Node:
 
     @property
     def shown(self) -> str:
-        """The value in messages, shortened."""
-        text = repr(self.value)
-        return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+        """The value in messages, in Python's notation, shortened."""
+        return _shortened(repr(self.value))
+
+    @property
+    def written(self) -> str:
+        """The value in messages, as it was written if it is a scalar, shortened."""
+        return self.shown if self.text is None else _shortened(self.text)
 
     def name(self, owner: str) -> str:
         """The value as a text, such as a class's name.
@@ -84,8 +88,8 @@ class Node:
         )
 
     def items(self, owner: str) -> list[tuple["Node", "Node"]]:
-        """Keys and values of a mapping; a value that is left out is an empty mapping."""
-        if self.kind == "null" and not self.text:
+        """Keys and values of a mapping; null is an empty mapping."""
+        if self.kind == "null":
             return []
         if not isinstance(self.node, yaml.MappingNode):
             raise InputError(f"{self.where}: {owner}: expected 'name: value' lines")
@@ -102,6 +106,10 @@ class Node:
             return []
         is_mapping = isinstance(self.node, yaml.MappingNode)
         return [Node(child[1] if is_mapping else child, self.origin) for child in self.node.value]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def read_text(path: Path, what: str) -> str:
