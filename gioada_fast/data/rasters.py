@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
+from .tree import read_bytes
 
 # The loader's processes already run in parallel.
 cv2.setNumThreads(0)
@@ -17,9 +18,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_stored(path: Path, flags: int) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    data = np.fromfile(path, np.uint8)
+    data = np.frombuffer(read_bytes(path), np.uint8)
     array = cv2.imdecode(data, flags) if data.size else None
     if array is None:
         raise InputError(f"{path}: not a readable image ({data.size} bytes)")

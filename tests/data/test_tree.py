@@ -1,13 +1,11 @@
 """Files in folders, links and zip archives appear at the paths that unpacking gives."""
 
-import os
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from gioada_fast.data import tree
-from gioada_fast.errors import InputError
 
 PNG = (".png",)
 
