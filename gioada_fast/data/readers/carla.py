@@ -15,9 +15,10 @@ import numpy as np
 from ...config import SourceConfig, TargetConfig
 from ...errors import InputError
 from ...labels import COMMON_CLASSES, Labelling, read_class_map
+from ..class_maps import class_map_labels
 from ..depth_maps import CARLA_DEPTH
 from ..files import DataSet, find_root
-from ..label_maps import class_map_labels, id_labels
+from ..label_maps import id_labels
 from ..rasters import read_labels as stored_labels
 from ..registry import Reader, Request
 from ..tree import is_folder
@@ -158,12 +159,13 @@ def data_set(request: Request) -> DataSet:
         read_labels = id_labels(train_ids, in_red=True, unknown=config.unknown_labels)
     elif config.classes is not None:
         classes = read_class_map(config.classes, request.space, f"{request.setting}.classes")
-        read_labels = class_map_labels(classes, in_red=True, unknown=config.unknown_labels)
+        read_labels = class_map_labels(classes, config.unknown_labels)
     else:
         raise InputError(
-            f"{root}: cannot tell the version of CARLA from {labels}: neither version's road "
-            f"lies below and its sky above. Set {request.setting}.classes to carla_0_9_10 (0.9.10 "
-            "to 0.9.13), carla_0_9_14 (0.9.14 and later), shift, or a class map (a YAML file)"
+            f"{root}: cannot tell the version of CARLA from {labels}: neither version's road lies "
+            "below and its sky above (colours instead of raw tags have none). Set "
+            f"{request.setting}.classes to carla_0_9_10 (up to 0.9.13), carla_0_9_14 (0.9.14 and "
+            "later), shift, or a class map (a YAML file)"
         )
     name = reader.title if table is None else table.name
     return DataSet(name, root, frames, read_labels, None if depth is None else CARLA_DEPTH)
