@@ -154,7 +154,7 @@ class Measures:
     depths: float = math.nan
     """Number of distinct depths."""
     step: float = math.nan
-    """Typical gap between neighbouring depths, relative to the depth."""
+    """Unit relative to the median, if all depths, or all inverse depths, are multiples of a unit."""
     like_image: float = math.nan
     """Absolute correlation of depth and grey value."""
     like_labels: float = math.nan
@@ -211,7 +211,7 @@ def measure(
         small = _every(labels, step)
         counts = places(small)
         found.ignored = float((small == IGNORE).mean())
-        found.values = float(np.count_nonzero(places.any(axis=1)))
+        found.values = float(np.count_nonzero(counts.any(axis=1)))
         if grey is not None and edges is not None:
             found.explained = _explained(grey, small)
             _set_alignment(found, "labels", edges, small, label_edges)
@@ -249,8 +249,7 @@ def _measure_depth(
     found.p5, found.median, found.p95 = (float(v) for v in np.percentile(known, (5, 50, 95)))
     distinct = np.unique(known)
     found.depths = float(distinct.size)
-    if distinct.size > 1:
-        found.step = _median(np.diff(distinct) / distinct[1:])
+    found.step = np.nanmax([0, _unit(distinct, found.median), _unit(1 / distinct, 1 / found.median)])
     lower = has_depth.copy()
     lower[: round(0.4 * len(lower))] = False
     found.fall = _correlation(np.nonzero(lower)[0], np.log(metres[lower]))
@@ -293,6 +292,20 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     if x.size < 100 or np.std(x) < 1e-6 or np.std(y) < 1e-6:
         return math.nan
     return float(np.corrcoef(x, y)[0, 1])
+
+
+def _unit(distinct: np.ndarray, typical: float) -> float:
+    """Unit of values that lie on a regular grid, relative to ``typical``; NaN if they do not."""
+    if not 1 < distinct.size <= 1024:
+        return math.nan
+    values = np.sort(distinct.astype(np.float64))
+    smallest, extent = np.diff(values).min(), values[-1] - values[0]
+    # another rounding, to centimetres for example, makes the smallest gap less than the unit
+    for count in range(math.ceil(extent / smallest / 1.1), round(extent / smallest) + 1):
+        steps = (values - values[0]) * (count / extent)
+        if count <= 1024 and np.abs(steps - np.rint(steps)).max() < 0.15:
+            return float(extent / count / typical)
+    return math.nan
 
 
 def _median(values: np.ndarray) -> float:
@@ -874,14 +887,14 @@ def _depth_like_labels(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
 
 
 def _depth_quantised(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
-    depths, step = facts.column("depths"), facts.column("step")
-    count, typical = np.nanmedian(depths), np.nanmedian(step)
-    # street scenes: 1,138 to 3,700 depths at steps of 0.1 %
-    if not (count <= 256 and typical > 0.01):
+    step = facts.column("step")
+    # street scenes: 0.1 %, as they are in centimetres
+    if not np.nanmedian(step) > 0.02:
         return None
     return (
-        f"depth has {count:.0f} values in a map, at steps of {typical:.1%} (bounds 256 and 1 %)",
-        facts.worst(np.where(depths > 1, step, np.nan)),
+        f"depth comes in steps of {np.nanmedian(step):.1%} of its median (bound 2 %), with "
+        f"{np.nanmedian(facts.column('depths')):.0f} values in a map",
+        facts.worst(step),
     )
 
 
@@ -948,15 +961,20 @@ def _depth_range(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
     )
 
 
-_FILES_ADVICE = "look at the files"
 _PAIRS = "make sure that an image and its {} have the same name, and that all were exported alike"
+_CLASSES = "compare the class map, or the ids of the labels, with the data set's documentation"
 _KIND = (
     "set {setting}.depth_kind (metres, disparity or inverse) and depth_per_metre to what the files "
     "contain"
 )
+_PATTERN = "set {{setting}}.{} to the pattern of the {}, not of the {}"
+
+_NO_IMAGE = ("images-one-colour", "images-near-black", "images-near-white", "images-are-labels")
+_WRONG_LABELS = ("labels-flipped", "labels-numbering", "labels-one-value", "labels-place")
+_NO_DEPTH = ("depth-one-value", "depth-is-image", "depth-is-labels")
 
 RULES = (
-    Rule("images-one-colour", _one_value, "render or download these images again"),
+    Rule("images-one-colour", _one_value, "render or export these images again"),
     Rule(
         "images-near-black",
         _near_black,
@@ -975,124 +993,106 @@ RULES = (
         _bits,
         "export all images alike, with 8 bits or with the whole range of 16",
     ),
-    Rule("images-repeated", _repeated, "leave the copies out", needs_all=True),
     Rule(
-        "images-are-labels",
-        _labels_are_image,
-        "set {setting}.images to the pattern of the images, not of the label maps",
+        "images-repeated",
+        _repeated,
+        "leave the copies out",
+        ("images-one-colour",),
+        needs_all=True,
     ),
     Rule(
-        "labels-flipped",
-        _labels_flipped,
-        "flip the label maps (or the images) back",
-        ("images-are-labels",),
+        "images-are-labels", _labels_are_image, _PATTERN.format("images", "images", "label maps")
     ),
+    Rule("labels-flipped", _labels_flipped, "flip the label maps (or the images) back", _NO_IMAGE),
+    Rule("labels-one-value", _labels_one_value, "render or export these label maps again"),
     Rule(
         "labels-numbering",
         _numbering,
-        "correct the class map or the label maps, or take the reader for this labelling",
-        ("labels-flipped",),
+        "correct the class map or the label maps, or take the reader of that data set",
+        ("labels-flipped", "labels-one-value"),
     ),
     Rule(
         "labels-of-another-frame",
         _labels_elsewhere,
         _PAIRS.format("label map"),
-        ("labels-flipped", "images-one-colour", "images-are-labels"),
+        (*_NO_IMAGE, "labels-flipped", "images-repeated"),
     ),
     Rule(
         "labels-of-neighbour",
         _labels_of_neighbour,
         _PAIRS.format("label map"),
-        ("labels-flipped", "labels-of-another-frame"),
+        (*_NO_IMAGE, "labels-flipped", "labels-of-another-frame", "images-repeated"),
+    ),
+    Rule("labels-ignored", _labels_ignored, _CLASSES, ("labels-numbering",)),
+    Rule(
+        "labels-one-class",
+        _one_class,
+        f"{_CLASSES}; the other classes are hardly trained",
+        ("labels-numbering", "labels-one-value", "labels-ignored"),
     ),
     Rule(
         "labels-place",
         _labels_place,
-        "compare the class map with the data set's documentation",
-        ("labels-flipped", "labels-numbering"),
-    ),
-    Rule("labels-one-value", _labels_one_value, "render or export these label maps again"),
-    Rule(
-        "labels-ignored",
-        _labels_ignored,
-        "compare the class map, or the labels' ids, with the data set's documentation",
-        ("labels-numbering",),
-    ),
-    Rule(
-        "labels-one-class",
-        _one_class,
-        "compare the class map with the data set's documentation; the other classes are hardly "
-        "trained",
-        ("labels-numbering", "labels-one-value"),
+        _CLASSES,
+        ("labels-flipped", "labels-numbering", "labels-one-class"),
     ),
     Rule(
         "labels-never-drawn",
         _never_drawn,
         "leave the class out of the label space, or add frames or a source that draws it; it is "
         "never predicted",
-        ("labels-numbering", "labels-one-value", "labels-place"),
+        (*_WRONG_LABELS, "labels-ignored", "labels-one-class"),
         needs_all=True,
     ),
     Rule("depth-one-value", _depth_one_value, "render or export these depth maps again"),
     Rule(
-        "depth-is-image",
-        _depth_like_image,
-        "set {setting}.depth to the pattern of the depth maps, not of the images",
+        "depth-is-image", _depth_like_image, _PATTERN.format("depth", "depth maps", "images")
     ),
     Rule(
         "depth-is-labels",
         _depth_like_labels,
-        "set {setting}.depth to the pattern of the depth maps, not of the label maps",
+        _PATTERN.format("depth", "depth maps", "label maps"),
     ),
     Rule(
         "depth-flipped",
         _depth_flipped,
         "flip the depth maps (or the images) back",
-        ("depth-is-image",),
+        (*_NO_DEPTH, *_NO_IMAGE),
     ),
-    Rule(
-        "depth-of-another-frame",
-        _depth_elsewhere,
-        _PAIRS.format("depth map"),
-        ("depth-flipped", "depth-is-image", "depth-is-labels", "images-one-colour"),
-    ),
-    Rule(
-        "depth-does-not-fall",
-        _depth_rises,
-        _KIND,
-        ("depth-flipped", "depth-is-image", "depth-is-labels", "depth-one-value"),
-    ),
+    Rule("depth-does-not-fall", _depth_rises, _KIND, (*_NO_DEPTH, "depth-flipped")),
     Rule(
         "depth-sky-near",
         _depth_of_sky,
         "write 0 as the depth of the sky",
-        ("depth-does-not-fall", "depth-flipped", "depth-is-image", "depth-is-labels",
-         "depth-one-value"),
+        (*_WRONG_LABELS, *_NO_DEPTH, "depth-flipped", "depth-does-not-fall"),
     ),
     Rule(
         "depth-units",
         _depth_units,
         "set {setting}.depth_per_metre to the number that stands for one metre in the files",
-        ("depth-does-not-fall", "depth-is-image", "depth-is-labels", "depth-one-value"),
+        (*_NO_DEPTH, "depth-does-not-fall"),
     ),
     Rule(
-        "depth-range",
-        _depth_range,
-        _KIND,
-        ("depth-does-not-fall", "depth-is-image", "depth-is-labels", "depth-one-value",
-         "depth-units"),
+        "depth-range", _depth_range, _KIND, (*_NO_DEPTH, "depth-does-not-fall", "depth-units")
+    ),
+    Rule(
+        "depth-of-another-frame",
+        _depth_elsewhere,
+        _PAIRS.format("depth map"),
+        (*_NO_DEPTH, *_NO_IMAGE, "depth-flipped", "depth-does-not-fall", "depth-range",
+         "images-repeated"),
     ),
     Rule(
         "depth-quantised",
         _depth_quantised,
         "export depth with 16 bits or floating point",
-        ("depth-is-image", "depth-is-labels", "depth-one-value"),
+        _NO_DEPTH,
     ),
     Rule(
         "depth-missing",
         _depth_missing,
-        "make sure that 0 and the largest whole number mean no depth, and that depth_per_metre is "
-        "right: depths beyond 655 m do not count",
+        "make sure that only 0 and the largest whole number mean no depth, and that "
+        "depth_per_metre is right: depths beyond 655 m do not count",
     ),
 )  # fmt: skip
-"""All rules; causes come before what they explain."""
+"""All rules. Causes come before what they explain."""
