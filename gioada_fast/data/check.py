@@ -21,7 +21,7 @@ from ..processes import run_in_processes, usable_cores
 from . import plausibility
 from .depth_maps import DepthReader
 from .files import DataSet, FrameFiles
-from .label_maps import LabelReader, UnknownLabels
+from .label_maps import LabelReader, UnknownLabels, known_ids
 from .plausibility import FrameFacts, PlausibilityWarning, Roles, SetFacts, StoredLabels
 from .rasters import ImageFacts, read_image, read_labels, read_with_facts
 from .sets import source_set, target_set
@@ -342,8 +342,9 @@ class _Sums:
             dict(sorted(self._facts.items())),
             self._labels.pixels,
             whole=len(self.errors) == len(data.frames),
-            stored=_stored_labels(data, sorted([*sound, *self._undefined])) if labelled else None,
+            stored=_stored_labels(data, sorted([*sound, *self._undefined])),
             unread_labels=len(self._undefined),
+            unknown=sum(pixels for pixels, _ in self._unknown.values()),
             neighbours=_neighbours(data, sound) if labelled else None,
         )
 
@@ -355,26 +356,22 @@ def _spread(indices: Sequence[int], count: int) -> list[int]:
 
 
 def _stored_labels(data: DataSet, indices: Sequence[int]) -> StoredLabels | None:
-    """Ids of a few label maps as stored; None if they contain colours or cannot be read."""
+    """Ids of a few label maps as stored; None if they are colours or have more than 8 bits."""
+    train_ids = None if data.read_labels is None else known_ids(data.read_labels)
+    if train_ids is None:
+        return None
     places = np.zeros((256, plausibility.BANDS), np.int64)
-    train_ids: dict[int, int] = {}
     for index in _spread(indices, _SAMPLE):
         path = data.frames[index].labels
-        assert path is not None and data.read_labels is not None
+        assert path is not None
         try:
             ids = read_labels(path)
-            ids = ids[..., 0] if ids.ndim == 3 else ids
-            mapped = data.read_labels(path)
-        except InputError:
-            mapped = None
-        if ids.max() > 255 or ids.min() < 0:
+        except InputError:  # changed since it was read
+            continue
+        ids = ids if ids.ndim == 2 else ids[:, :, 0]
+        if ids.min() < 0 or ids.max() > 255:
             return None
         places += plausibility.places(ids.astype(np.uint8))
-        if mapped is not None:
-            values, first = np.unique(ids, return_index=True)
-            for value, train_id in zip(values.tolist(), mapped.ravel()[first].tolist(), strict=True):
-                if train_ids.setdefault(value, train_id) != train_id:
-                    return None
     return StoredLabels(places, train_ids)
 
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from ..labels import COMMON_CLASSES, IGNORE, Labelling, LabelSpace
+from . import registry
 from .files import DataSet
 from .rasters import ImageFacts
 
@@ -249,7 +250,7 @@ def _measure_depth(
     found.p5, found.median, found.p95 = (float(v) for v in np.percentile(known, (5, 50, 95)))
     distinct = np.unique(known)
     found.depths = float(distinct.size)
-    found.step = np.nanmax([0, _unit(distinct, found.median), _unit(1 / distinct, 1 / found.median)])
+    found.step = max(_unit(distinct, found.median), _unit(1 / distinct, 1 / found.median))
     lower = has_depth.copy()
     lower[: round(0.4 * len(lower))] = False
     found.fall = _correlation(np.nonzero(lower)[0], np.log(metres[lower]))
@@ -295,9 +296,9 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _unit(distinct: np.ndarray, typical: float) -> float:
-    """Unit of values that lie on a regular grid, relative to ``typical``; NaN if they do not."""
+    """Unit of values that lie on a regular grid, relative to ``typical``; 0 if they do not."""
     if not 1 < distinct.size <= 1024:
-        return math.nan
+        return 0.0
     values = np.sort(distinct.astype(np.float64))
     smallest, extent = np.diff(values).min(), values[-1] - values[0]
     # another rounding, to centimetres for example, makes the smallest gap less than the unit
@@ -305,7 +306,7 @@ def _unit(distinct: np.ndarray, typical: float) -> float:
         steps = (values - values[0]) * (count / extent)
         if count <= 1024 and np.abs(steps - np.rint(steps)).max() < 0.15:
             return float(extent / count / typical)
-    return math.nan
+    return 0.0
 
 
 def _median(values: np.ndarray) -> float:
@@ -409,7 +410,7 @@ class StoredLabels(NamedTuple):
     places: np.ndarray
     """int64 [256, BANDS]: number of pixels by stored id and band."""
     train_ids: Mapping[int, int]
-    """Train id that the set's reader gives each of the stored ids."""
+    """Train id, or IGNORE, of each id that the set's reader knows."""
 
 
 @dataclass(frozen=True)
@@ -431,7 +432,9 @@ class SetFacts:
     stored: StoredLabels | None = None
     """None if there are no label maps with ids."""
     unread_labels: int = 0
-    """Number of label maps with ids or colours that the set does not define."""
+    """Number of label maps that cannot be read because of values that the set does not define."""
+    unknown: int = 0
+    """Number of pixels with values that the set does not define."""
     neighbours: np.ndarray | None = None
     """float [n, 3]: alignment of n images with their own labels, those of the frame before and those
     of the frame after."""
@@ -490,7 +493,7 @@ def judge(facts: SetFacts) -> list[PlausibilityWarning]:
     for rule in RULES:
         if (rule.needs_all and not facts.whole) or any(n in warnings for n in rule.explained_by):
             continue
-        with np.errstate(all="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):  # NaN compares as False
             found = rule.find(facts)
         if found is not None:
             message, frames = found
@@ -519,6 +522,18 @@ def shared_images(
         "leave them out of one set; scores on images that were trained on say nothing",
         tuple(shared[:_MAX_FRAMES]),
     )
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean without NaN; NaN if there is nothing else."""
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else math.nan
+
+
+def _typical(values: np.ndarray) -> float:
+    """Median without NaN; NaN if there is nothing else."""
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else math.nan
 
 
 # --- images ---
@@ -666,6 +681,16 @@ def _one_class(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
     )
 
 
+def _labels_unknown(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
+    share = facts.unknown / max(1, int(facts.pixels.sum()))
+    if not share:
+        return None
+    return (
+        f"{share:.2%} of the pixels have values that the data set does not define, and are ignored",
+        facts.worst(facts.column("ignored")),
+    )
+
+
 def _never_drawn(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
     if facts.part != "source" or not facts.pixels[:IGNORE].any():
         return None
@@ -697,13 +722,13 @@ def _flipped(facts: SetFacts, kind: str) -> tuple[str, tuple[int, ...]] | None:
         return None
     for flip in ("mirrored", "upside_down", "turned"):
         flipped = facts.column(f"{kind}_{flip}")
-        gain = np.nanmean(flipped) - np.nanmean(here)
-        if gain > _BETTER_ALIGNED and np.nanmean(flipped - elsewhere) > _BETTER_ALIGNED:
+        gain = _mean(flipped) - _mean(here)
+        if gain > _BETTER_ALIGNED and _mean(flipped - elsewhere) > _BETTER_ALIGNED:
             words = {"mirrored": "mirrored left to right", "turned": "turned by 180 degrees"}
             return (
                 f"{kind} fit the images better when {words.get(flip, 'turned upside down')}: "
-                f"alignment of their edges {np.nanmean(flipped):.2f} instead of "
-                f"{np.nanmean(here):.2f}",
+                f"alignment of their edges {_mean(flipped):.2f} instead of "
+                f"{_mean(here):.2f}",
                 facts.worst(flipped - here),
             )
     return None
@@ -712,10 +737,10 @@ def _flipped(facts: SetFacts, kind: str) -> tuple[str, tuple[int, ...]] | None:
 def _elsewhere(facts: SetFacts, kind: str, edges: str) -> tuple[str, tuple[int, ...]] | None:
     gain = facts.column(f"{kind}_here") - facts.column(f"{kind}_elsewhere")
     judged = np.isfinite(gain)
-    if judged.sum() < _MIN_ALIGNED_FRAMES or np.nanmean(gain) > _ALIGNED:
+    if judged.sum() < _MIN_ALIGNED_FRAMES or _mean(gain) > _ALIGNED:
         return None
     return (
-        f"{edges} are not where the images have edges: alignment {np.nanmean(gain):.2f} (bound "
+        f"{edges} are not where the images have edges: alignment {_mean(gain):.2f} (bound "
         f"{_ALIGNED})",
         facts.worst(-gain),
     )
@@ -724,9 +749,9 @@ def _elsewhere(facts: SetFacts, kind: str, edges: str) -> tuple[str, tuple[int, 
 def _labels_of_neighbour(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
     if facts.neighbours is None or len(facts.neighbours) < _MIN_ALIGNED_FRAMES:
         return None
-    own, before, after = np.nanmean(facts.neighbours, axis=0)
+    own, before, after = (_mean(column) for column in facts.neighbours.T)
     name, other, column = ("before", before, 1) if before > after else ("after", after, 2)
-    wins = np.nanmean(facts.neighbours[:, column] > facts.neighbours[:, 0])
+    wins = _mean(facts.neighbours[:, column] > facts.neighbours[:, 0])
     if not (other - own > 0.08 and wins >= 0.75):
         return None
     return (
@@ -820,29 +845,26 @@ def _other_readings(facts: SetFacts) -> Iterable[tuple[str, np.ndarray]]:
         yield f"the train ids are {words}", _reread(facts.places, moved)
     if facts.stored is None:
         return
-    for labelling in _labellings():
+    readings = [("their ids are", facts.stored.train_ids)]
+    for name, labelling in _labellings():
         train_ids = labelling.train_ids(facts.space)
-        own = all(train_ids.get(i, IGNORE) == t for i, t in facts.stored.train_ids.items())
-        for move, words in ((0, ""), (-1, "less by one"), (1, "greater by one")):
-            if move:
-                name = "their ids are" if own else f"they are ids of {labelling.name},"
-            else:
-                name = f"they are ids of {labelling.name}"
-            moved = {i - move: train_id for i, train_id in train_ids.items()}
-            yield f"{name} {words}".strip(), _reread(facts.stored.places, moved)
+        yield f"they are {name}", _reread(facts.stored.places, train_ids)
+        readings.append((f"they are {name},", train_ids))
+    for name, train_ids in readings:
+        for move, words in ((-1, "less by one"), (1, "greater by one")):
+            moved = {number - move: train_id for number, train_id in train_ids.items()}
+            yield f"{name} {words}", _reread(facts.stored.places, moved)
 
 
 @lru_cache
-def _labellings() -> tuple[Labelling, ...]:
-    """Ids that label maps are often written in."""
-    from . import registry  # the readers import modules that import this one
-
-    found = [Labelling("Cityscapes' train ids", {name: name for name in COMMON_CLASSES})]
+def _labellings() -> tuple[tuple[str, Labelling], ...]:
+    """Ids that label maps are often written in, in words."""
+    train_ids = Labelling("train ids", {name: name for name in COMMON_CLASSES})
+    found = {"Cityscapes' train ids": train_ids}
     for reader in registry.readers().values():
-        labelling = reader.labelling
-        if isinstance(labelling, Labelling) and labelling not in found:
-            found.append(labelling)
-    return tuple(found)
+        if isinstance(reader.labelling, Labelling) and reader.labelling not in found.values():
+            found[f"ids of {reader.labelling.name}"] = reader.labelling
+    return tuple(found.items())
 
 
 def _reread(places: np.ndarray, train_ids: Mapping[int, int]) -> np.ndarray:
@@ -889,11 +911,11 @@ def _depth_like_labels(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
 def _depth_quantised(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
     step = facts.column("step")
     # street scenes: 0.1 %, as they are in centimetres
-    if not np.nanmedian(step) > 0.02:
+    if not _typical(step) > 0.02:
         return None
     return (
-        f"depth comes in steps of {np.nanmedian(step):.1%} of its median (bound 2 %), with "
-        f"{np.nanmedian(facts.column('depths')):.0f} values in a map",
+        f"depth comes in steps of {_typical(step):.1%} of its median (bound 2 %), with "
+        f"{_typical(facts.column('depths')):.0f} values in a map",
         facts.worst(step),
     )
 
@@ -901,10 +923,10 @@ def _depth_quantised(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
 def _depth_missing(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
     # the depth of real evaluation frames comes from lasers, which miss most pixels
     share = facts.column("share_not_sky")
-    if facts.part != "source" or not np.nanmean(share) < 0.5:
+    if facts.part != "source" or not _mean(share) < 0.5:
         return None
     return (
-        f"{np.nanmean(share):.1%} of the pixels that are not sky have a depth (bound 50 %)",
+        f"{_mean(share):.1%} of the pixels that are not sky have a depth (bound 50 %)",
         facts.worst(-share),
     )
 
@@ -913,11 +935,11 @@ def _depth_rises(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
     fall = facts.column("fall")
     # street scenes: -0.57 to -0.95
     bound = -0.3 if facts.street else 0.5
-    if not np.nanmedian(fall) > bound:
+    if not _typical(fall) > bound:
         return None
     return (
         "depth does not fall from the horizon to the bottom of the image: correlation with the row "
-        f"{np.nanmedian(fall):.2f} (bound {bound})",
+        f"{_typical(fall):.2f} (bound {bound})",
         facts.worst(fall),
     )
 
@@ -930,13 +952,13 @@ def _depth_of_sky(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
         return None
     return (
         f"the sky is nearer than the road in {nearer.sum()} of {judged} frames, at "
-        f"{np.nanmedian(sky):.2f} m against {np.nanmedian(road):.2f} m",
+        f"{_typical(sky):.2f} m against {_typical(road):.2f} m",
         facts.worst(road / sky),
     )
 
 
 def _depth_units(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
-    median, bottom = np.nanmedian(facts.column("median")), np.nanmedian(facts.column("road_bottom"))
+    median, bottom = _typical(facts.column("median")), _typical(facts.column("road_bottom"))
     # street scenes: medians of 4.6 to 18 m, and 2.1 to 5 m at the bottom of the image
     least, most = (2.5, 100) if facts.street else (0.2, 300)
     if not (median < least or median > most or bottom < 0.8 or bottom > 25):
@@ -951,9 +973,9 @@ def _depth_units(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
 def _depth_range(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
     ratio = facts.column("p95") / facts.column("p5")
     # street scenes: 6 to 30
-    if not facts.street or not np.nanmedian(ratio) < 2:
+    if not facts.street or not _typical(ratio) < 2:
         return None
-    p5, p95 = np.nanmedian(facts.column("p5")), np.nanmedian(facts.column("p95"))
+    p5, p95 = _typical(facts.column("p5")), _typical(facts.column("p95"))
     return (
         f"depth lies between {p5:.3g} and {p95:.3g} m (5th and 95th percentile; streets have a "
         "ratio of at least 2)",
@@ -1022,6 +1044,12 @@ RULES = (
         _labels_of_neighbour,
         _PAIRS.format("label map"),
         (*_NO_IMAGE, "labels-flipped", "labels-of-another-frame", "images-repeated"),
+    ),
+    Rule(
+        "labels-unknown",
+        _labels_unknown,
+        "add the values to the class map if they stand for classes",
+        ("labels-numbering",),
     ),
     Rule("labels-ignored", _labels_ignored, _CLASSES, ("labels-numbering",)),
     Rule(
