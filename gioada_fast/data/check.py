@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import combinations
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -401,7 +402,8 @@ def _alignments(data: DataSet, indices: Sequence[int]) -> list[float]:
 
 
 def _read_silently(task: tuple[int, FrameFiles], **settings: Any) -> tuple[int, _Frame]:
-    _silence_decoders()
+    if parent_process() is not None:  # not in this process, whose standard error others use
+        _silence_decoders()
     return _read_frame(task, **settings)
 
 

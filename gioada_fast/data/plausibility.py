@@ -269,7 +269,9 @@ def _digest(image: np.ndarray) -> bytes:
     """Hash of some 40,000 pixels: files of other formats with the same pixels have the same."""
     step = max(1, math.isqrt(image.shape[0] * image.shape[1] // 40_000))
     pixels = np.ascontiguousarray(image[::step, ::step])
-    return hashlib.blake2b(pixels.tobytes(), digest_size=16, key=repr(image.shape).encode()).digest()
+    return hashlib.blake2b(
+        pixels.tobytes(), digest_size=16, key=repr(image.shape).encode()
+    ).digest()
 
 
 def places(labels: np.ndarray) -> np.ndarray:
@@ -301,10 +303,12 @@ def _unit(distinct: np.ndarray, typical: float) -> float:
         return 0.0
     values = np.sort(distinct.astype(np.float64))
     smallest, extent = np.diff(values).min(), values[-1] - values[0]
+    if extent > 1024 * smallest:
+        return 0.0
     # another rounding, to centimetres for example, makes the smallest gap less than the unit
     for count in range(math.ceil(extent / smallest / 1.1), round(extent / smallest) + 1):
         steps = (values - values[0]) * (count / extent)
-        if count <= 1024 and np.abs(steps - np.rint(steps)).max() < 0.15:
+        if np.abs(steps - np.rint(steps)).max() < 0.15:
             return float(extent / count / typical)
     return 0.0
 

@@ -34,9 +34,7 @@ class ToyFrame(NamedTuple):
 
 def frames(count: int, first: int = 0, video: bool = False) -> list[ToyFrame]:
     """Frames of different streets, or of one street along which the camera drives."""
-    return [
-        render(first if video else first + k, 3.0 * k if video else 0.0) for k in range(count)
-    ]
+    return [render(first if video else first + k, 3.0 * k if video else 0.0) for k in range(count)]
 
 
 def render(street: int, travelled: float = 0.0) -> ToyFrame:
@@ -67,7 +65,9 @@ def render(street: int, travelled: float = 0.0) -> ToyFrame:
     tints = rng.normal(0, 28, (2, 61))
     level = _CAMERA_HEIGHT - down * front
     bumps = 1.2 * np.sin(3 * (front + travelled)) * (kinds[side, segment] == TREE)
-    walls = (front < np.minimum(depth, _FAR)) & (level > 0) & (level < heights[side, segment] + bumps)
+    walls = (
+        (front < np.minimum(depth, _FAR)) & (level > 0) & (level < heights[side, segment] + bumps)
+    )
     ids[walls], depth[walls] = kinds[side, segment][walls], front[walls]
     windows = 30 * ((level % 3 > 1.4) & ((front + travelled) % 2.2 > 1.0))
     shade = shade + np.where(walls, tints[side, segment] + windows * (ids == BUILDING), 0)
