@@ -85,6 +85,13 @@ def id_labels(
     )
 
 
+def known_ids(reader: LabelReader) -> Mapping[int, int] | None:
+    """Train id, or IGNORE, of each id that a reader of ``id_labels`` knows; None for colours."""
+    if isinstance(reader, partial) and reader.func is _read_ids:
+        return reader.keywords["train_ids"]
+    return None
+
+
 def colour_labels(train_ids: Callable[[Path], Colours], unknown: Unknown = "error") -> LabelReader:
     """Reader of label maps that contain colours; their train ids may differ from file to file."""
     return partial(_read_colours, train_ids=train_ids, unknown=unknown)
