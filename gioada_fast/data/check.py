@@ -135,14 +135,18 @@ def list_set(config: DataConfig, part: str) -> DataSet:
     """
     kind, _, number = part.partition(" ")
     if kind == "source":
-        if number and config.sources is not None:
-            config = replace(config, source=config.sources[int(number) - 1], sources=None)
-        return source_set(config)
+        settings = list(config.named_sources())
+        return source_set(config, settings[int(number) - 1 if number else 0])
     data = target_set(config, part)
-    frames = data.frames
     if part == "target":
-        return DataSet(data.name, data.root, [FrameFiles(files.image) for files in frames])
-    return DataSet(data.name, data.root, []) if data.read_labels is None else data
+        return images_only(data)
+    return replace(data, frames=[]) if data.read_labels is None else data
+
+
+def images_only(data: DataSet) -> DataSet:
+    """The set without its label and depth maps."""
+    frames = [FrameFiles(files.image) for files in data.frames]
+    return replace(data, frames=frames, read_labels=None, depth=None)
 
 
 def check_set(
@@ -214,7 +218,7 @@ def quick_warnings(data: DataSet, part: str, space: LabelSpace) -> list[Plausibi
         space: classes of the label maps' train ids.
     """
     if part == "target":
-        data = DataSet(data.name, data.root, [FrameFiles(files.image) for files in data.frames])
+        data = images_only(data)
     sums, count = _Sums(), _QUICK_FRAMES
     for turn in range(count):
         chosen = _spread(range(len(data.frames)), count)
