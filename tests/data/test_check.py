@@ -177,7 +177,7 @@ def broken(tmp_path):
     expected = [
         (image / "000000.png", "unreadable", "not a readable image"),
         (labels / "000001.png", "size", "7x5, but its image"),
-        (labels / "000002.png", "unreadable", "values up to 9"),
+        (labels / "000002.png", "unreadable", "unknown ids: 9"),
         (depth / "000003.png", "unreadable", "no pixel has a depth"),
         (labels / "000004.png", "missing", "no such file"),
         (labels / "000005.png", "unreadable", "not a readable image (0 bytes)"),
