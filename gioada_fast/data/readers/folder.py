@@ -6,13 +6,13 @@ Without a suffix, a pattern finds files of every format.
 """
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from glob import escape
 from pathlib import Path
 
 from ...config import TargetConfig
 from ...errors import InputError
-from ...labels import LabelSpace, read_class_map
+from ...labels import read_class_map
 from .. import tree
 from ..depth_maps import depth_counts
 from ..files import IMAGE_SUFFIXES, DataSet, FrameFiles, by_name, no_match
@@ -44,7 +44,8 @@ def data_set(request: Request) -> DataSet:
                 f"{request.setting}.classes is not set: a YAML file that maps the ids of {labels} "
                 f"to classes of {space.name}, with lines such as '7: {space.classes[0]}'"
             )
-        read_labels = _label_reader(Path(str(config.classes)).expanduser(), space)
+        classes = read_class_map(config.classes, space, f"{request.setting}.classes")
+        read_labels = _label_reader(classes)
     elif request.part == "source":
         raise InputError(
             "data.source.labels is not set: a source needs labels, by a pattern such as labels/*"
@@ -139,8 +140,7 @@ def by_patterns(
     return [FrameFiles(*files) for files in zip(frames.values(), *columns, strict=True)]
 
 
-def _label_reader(path: Path, space: LabelSpace) -> LabelReader:
-    train_ids = read_class_map(path, space)
+def _label_reader(train_ids: Mapping[int | tuple[int, int, int], int]) -> LabelReader:
     by_id = {key: train_id for key, train_id in train_ids.items() if isinstance(key, int)}
     if by_id:
         return id_labels(by_id)
