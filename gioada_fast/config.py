@@ -56,7 +56,8 @@ class FramesConfig:
     labels: str | None = None
     """folder, carla: pattern of the label maps. Unset: none (folder), semantic/* (carla)."""
     depth: str | None = None
-    """folder, carla: pattern of the depth maps. Unset: none (folder), depth/* (carla)."""
+    """folder, carla: pattern of the depth maps. Unset: none (folder), depth/* if there is that
+    folder (carla)."""
     classes: str | dict | None = None
     """folder: the class map of the labels, a YAML file or the mapping itself, from ids (7: road) or
     colours ("128 64 128": road) to classes of data.label_space; null ignores an id. carla: the
