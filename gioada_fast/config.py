@@ -4,6 +4,7 @@ The defaults suit a small machine with two CPU cores. All of them were chosen fo
 including the weights of the losses: the paper does not publish its own.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from .errors import InputError
+from .labels import label_space, read_class_map
 
 
 def _positive(owner: str, **values: float) -> None:
@@ -501,9 +503,25 @@ def _find(kind: str, name: str, shipped: dict[str, Path]) -> Path:
     raise InputError(f"no {kind} {name!r}: neither a file nor one of {', '.join(shipped)}")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts such as 1e3, which PyYAML reads as a text, but jsonargparse as a number."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*|\d[\d_]*\.[\d_]*|\.[\d_]+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
+
+
+def dump_settings(settings: Mapping[str, Any]) -> str:
+    """Settings nested by section as YAML that a configuration may have."""
+    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def save_config(config: Config, path: Path) -> None:
     """Write every setting as YAML."""
-    path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    path.write_text(dump_settings(asdict(config)), encoding="utf-8")
 
 
 RENAMED = {
@@ -546,6 +564,7 @@ MAY_CHANGE = (
     "data.max_unreadable",
     "data.source.root",
     "data.target.root",
+    "data.sources.root",
     "model.init_from",
 )
 """Settings that may differ when a run is resumed."""
@@ -556,6 +575,9 @@ def changed_setting(
 ) -> tuple[str, Any, Any] | None:
     """Find the first setting that has changed, except for those that may change (MAY_CHANGE).
 
+    Settings that are missing, because an older version saved them, count as their defaults. A label
+    space or class map is the same whether it is a file or its content.
+
     Args:
         saved: settings nested by section, as ``dataclasses.asdict`` returns them.
         now: the same.
@@ -565,16 +587,47 @@ def changed_setting(
     """
     before, after = _by_dotted_name(saved), _by_dotted_name(now)
     for name in sorted(before.keys() | after.keys()):
-        if name not in MAY_CHANGE and before.get(name) != after.get(name):
-            return name, before.get(name), after.get(name)
+        old, new = before.get(name), after.get(name)
+        if re.sub(r"\[\d+\]", "", name) in MAY_CHANGE or (isinstance(old, str) and old == new):
+            continue
+        if not _same(name, old, new, after["data.label_space"]):
+            return name, old, new
     return None
 
 
-def _by_dotted_name(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _same(name: str, old: Any, new: Any, space: str | dict[str, Any]) -> bool:
+    """Whether two values of a setting mean the same. The order of classes counts."""
+    try:
+        if name == "data.label_space":
+            return label_space(old) == label_space(new)
+        if name.endswith(".classes") and isinstance(old, str) != isinstance(new, str):
+            maps = (read_class_map(value, label_space(space), name) for value in (old, new))
+            return next(maps) == next(maps)
+    except (InputError, TypeError):  # a file that is gone, or no value
+        return False
+    return bool(old == new)
+
+
+def _by_dotted_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings; missing ones have their defaults."""
+    flat = _flat(asdict(Config())) | _flat(settings)
+    for side in ("source", "target"):
+        # version 0.1.0, which had no depth_kind, read depth_per_metre 100 where it is unset now
+        name, section = f"data.{side}.depth_per_metre", settings.get("data", {}).get(side, {})
+        if "depth_kind" not in section and flat[name] == 100:
+            flat[name] = None
+    return flat
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _by_dotted_name(value, f"{prefix}{name}.")
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if name == "data.sources" and value:
+            for index, source in enumerate(value):
+                flat |= _flat({**asdict(SourceConfig()), **source}, f"{name}[{index}].")
+        elif isinstance(value, dict) and key not in ("label_space", "classes"):
+            flat |= _flat(value, f"{name}.")
         else:
-            flat[prefix + name] = value
+            flat[name] = value
     return flat

@@ -22,6 +22,7 @@ from .label_maps import LabelReader
 from .rasters import read_image
 from .sets import source_set, target_set
 from .transforms import check_same_size
+from .tree import is_file
 
 PARTS = ("source", "target", "evaluation")
 """The sets of a run."""
@@ -252,7 +253,7 @@ def _file_error(path: Path, was_read: bool, error: Exception) -> FileError:
     message = " ".join(str(error).split()).removeprefix(f"{path}: ")
     if not isinstance(error, InputError):
         message = f"{type(error).__name__}: {message}"
-    elif not path.is_file():
+    elif not is_file(path):
         return FileError(path, "missing", message)
     return FileError(path, "size" if was_read else "unreadable", message)
 

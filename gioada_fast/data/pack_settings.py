@@ -1,5 +1,6 @@
 """The settings that a pack's frames depend on, and their comparison with the settings of a run."""
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -31,8 +32,11 @@ def source_settings(config: DataConfig) -> dict[str, Any]:
     labelling = reader.labelling_of(source)
     if labelling is not None:
         train_ids = {name: space.train_id(c) for name, c in labelling.classes.items()}
-    elif source.classes is not None and (path := Path(str(source.classes)).expanduser()).is_file():
-        train_ids = {str(key): value for key, value in read_class_map(path, space).items()}
+    elif (classes := source.classes) is not None and (
+        isinstance(classes, dict) or Path(classes).expanduser().is_file()
+    ):
+        by_key = read_class_map(classes, space, "data.source.classes")
+        train_ids = {str(key): value for key, value in by_key.items()}
     else:
         return settings  # the class map may be gone together with the data set
     return {**settings, "train id": train_ids}
@@ -68,7 +72,12 @@ def _own_settings(
 def pack_command(config: DataConfig) -> str:
     """The command that makes the packs for these settings, without ``--config``."""
     now, unset = (_packing_settings(c) for c in (config, DataConfig()))
-    flags = [f"--{name}={value}" for name, value in now.items() if value != unset[name]]
+    flags = [
+        # JSON, because the parser does not read every mapping in Python's notation
+        f"--{name}={json.dumps(value) if isinstance(value, dict | list) else value}"
+        for name, value in now.items()
+        if value != unset[name]
+    ]
     return shlex.join(["python", "-m", "gioada_fast.data", "pack", *flags])
 
 

@@ -247,6 +247,7 @@ class _Session:
         columns = [other for other in columns if other["name"] != column["name"]] + [column]
         result = {
             "target": describe_target(self.config.data),
+            "label_space": self.space.name,
             "classes": list(self.space.classes),
             "colours": [list(colour) for colour in self.space.colours],
             "columns": columns,

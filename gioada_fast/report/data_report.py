@@ -42,7 +42,8 @@ def tables(reports: Mapping[str, SetReport], space: LabelSpace) -> Iterator[Tabl
     labelled = {name: report.labels for name, report in reports.items() if report.labels}
     if not labelled:
         return
-    classes = Table("", space.name, show_edge=False)
+    classes = Table("", show_edge=False)
+    classes.add_column(Text(space.name))
     for name in labelled:
         classes.add_column(f"{name}, %", justify="right")
         classes.add_column("frames", justify="right")
@@ -52,7 +53,7 @@ def tables(reports: Mapping[str, SetReport], space: LabelSpace) -> Iterator[Tabl
             share = labels.pixels[index] / max(1, labels.labelled)
             seen = bool(labels.frames[index])
             cells += [_share(share) if seen else NO_VALUE, str(labels.frames[index])]
-        classes.add_row(Text("  ", style="on rgb({},{},{})".format(*colour)), name, *cells)
+        classes.add_row(Text("  ", style="on rgb({},{},{})".format(*colour)), Text(name), *cells)
     yield classes
 
 

@@ -177,7 +177,7 @@ def broken(tmp_path):
     expected = [
         (image / "000000.png", "unreadable", "not a readable image"),
         (labels / "000001.png", "size", "7x5, but its image"),
-        (labels / "000002.png", "unreadable", "values up to 9"),
+        (labels / "000002.png", "unreadable", "unknown ids: 9"),
         (depth / "000003.png", "unreadable", "no pixel has a depth"),
         (labels / "000004.png", "missing", "no such file"),
         (labels / "000005.png", "unreadable", "not a readable image (0 bytes)"),
@@ -267,7 +267,7 @@ def test_a_set_that_cannot_be_listed_leaves_the_others_checked(tmp_path, bad):
     assert not found["sound"] and list(found["sets"]) == ["source", "target", "evaluation"]
     assert found["sets"]["source"]["errors"] == [] and found["sets"]["source"]["sound"] == 6
     words = {
-        "empty": f"{root}: no PNG or JPEG image", "file": f"{root}: is a file, not a folder",
+        "empty": f"{root}: no image matches", "file": f"{root}: is a file, not a folder",
         "missing": f"{root}: no such folder", "unset": "data.target.root is not set",
     }[bad]  # fmt: skip
     for part in ("target", "evaluation"):

@@ -213,7 +213,7 @@ def pack_flags(folder: Path, **settings):
     [
         ("no_such.yaml", "no label space 'no_such.yaml': neither a YAML file nor one of camvid11"),
         ("forklift.yaml", "street_scenes has no labels for forklift of label space warehouse"),
-        ("broken.yaml", "broken.yaml: label space is not readable as YAML"),
+        ("broken.yaml", "broken.yaml, line 1: label space is not readable as YAML"),
     ],
 )
 def test_a_wrong_label_space_leaves_nothing(tmp_path, name, words):

@@ -120,9 +120,9 @@ def test_bad_files_are_named(tmp_path):
     read_labels = id_labels({0: 0, 1: 1, 2: IGNORE})
     path = tmp_path / "labels.png"
     cv2.imwrite(str(path), np.array([[0, 1], [2, 7]], np.uint8))
-    with pytest.raises(InputError, match=r"labels\.png: labels has values up to 7.*0 to 2"):
+    with pytest.raises(InputError, match=r"labels\.png: unknown ids: 7 \(1 pixels\).*0 to 2"):
         read_labels(path)
-    cv2.imwrite(str(path), np.zeros((2, 2, 3), np.uint8))
+    cv2.imwrite(str(path), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
     with pytest.raises(InputError, match=r"labels\.png.*one channel"):
         read_labels(path)
     with pytest.raises(InputError, match=r"labels\.png.*uint16"):

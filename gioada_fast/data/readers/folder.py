@@ -2,20 +2,28 @@
 
 A pattern is a path under the root with one ``*`` for the name of the frame, which may contain
 folders: the label map of ``images/a/1.jpg`` (``images/*``) is ``labels/a/1.png`` (``labels/*``).
-Without a suffix, images may be PNG or JPEG, and labels and depth are PNG.
+Without a suffix, a pattern finds files of every format.
 """
 
+import posixpath
+from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 
 from ...config import TargetConfig
 from ...errors import InputError
-from ...labels import LabelSpace, read_class_map
+from ...labels import read_class_map
+from .. import tree
 from ..depth_maps import depth_counts
-from ..files import IMAGE_SUFFIXES, DataSet, FrameFiles
+from ..files import IMAGE_SUFFIXES, DataSet, FrameFiles, by_name, no_match
 from ..label_maps import Colours, LabelReader, colour_labels, id_labels
 from ..registry import Reader, Request
 
 IMAGES = "images/*"
+
+# Label and depth maps of these formats are found, even if their decoders then refuse them with the
+# reason, such as a JPEG file as label map.
+_MAP_SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".npz", ".exr", ".pfm", ".hdr", ".gif", ".pgm", ".ppm")
 
 
 def data_set(request: Request) -> DataSet:
@@ -36,7 +44,8 @@ def data_set(request: Request) -> DataSet:
                 f"{request.setting}.classes is not set: a YAML file that maps the ids of {labels} "
                 f"to classes of {space.name}, with lines such as '7: {space.classes[0]}'"
             )
-        read_labels = _label_reader(Path(str(config.classes)).expanduser(), space)
+        classes = read_class_map(config.classes, space, f"{request.setting}.classes")
+        read_labels = _label_reader(classes)
     elif request.part == "source":
         raise InputError(
             "data.source.labels is not set: a source needs labels, by a pattern such as labels/*"
@@ -45,41 +54,93 @@ def data_set(request: Request) -> DataSet:
     return DataSet(f"folder {root}", root, frames, read_labels, read_depth)
 
 
+class _Pattern:
+    """A pattern of the settings, under a root: the paths before and after its ``*``, and suffixes.
+
+    Args:
+        text: value of the setting.
+        root: of the data set.
+        suffixes: of files that a pattern without suffix matches.
+    """
+
+    def __init__(self, text: str, root: Path, suffixes: tuple[str, ...]):
+        path = posixpath.normpath(text)
+        if text.count("*") != 1 or path.startswith("/"):
+            raise InputError(
+                f"pattern {text!r}: expected a path under {root} with one '*' for the name"
+            )
+        while path.startswith("../"):
+            root, path = root / "..", path.removeprefix("../")
+        stem, suffix = posixpath.splitext(path)
+        explicit = suffix.lower() in _MAP_SUFFIXES
+        self.text = text
+        self.before, self.after = (stem if explicit else path).split("*")
+        self.suffixes = (suffix.lower(),) if explicit else suffixes
+        self._suffix = suffix if explicit else ".png"
+        self._root = root
+        self._prefix = len(str(root / "x")) - 1
+
+    def files(self) -> list[Path]:
+        """The files that match, sorted."""
+        glob = f"{escape(self.before)}**{escape(self.after)}"
+        return tree.matching(self._root, glob, self.suffixes)
+
+    def by_frame(self, files: Sequence[Path]) -> dict[str, Path]:
+        """Matching files by the frame's name."""
+        remedy = f"remove one, or give the pattern {self.text} a suffix"
+        start, stop = self._prefix + len(self.before), -len(self.after) or None
+        return {stem[start:stop]: file for stem, file in by_name(files, remedy).items()}
+
+    def file(self, name: str) -> Path:
+        """The file of a frame of which there is none."""
+        return self._root / f"{self.before}{name}{self.after}{self._suffix}"
+
+    def includes(self, other: "_Pattern", file: Path) -> bool:
+        """Whether a file that another pattern matches rather belongs to this one."""
+        stem, suffix = posixpath.splitext(str(file)[self._prefix :])
+        return (
+            len(self.before + self.after) >= len(other.before + other.after)
+            and stem.startswith(self.before)
+            and stem.endswith(self.after)
+            and suffix.lower() in self.suffixes
+        )
+
+
 def by_patterns(
     root: Path, images: str, labels: str | None, depth: str | None, layout: str
 ) -> list[FrameFiles]:
-    """Frames whose images match a pattern, sorted by name, and the files that belong to them."""
-    for pattern in (images, labels, depth):
-        if pattern is not None and (pattern.count("*") != 1 or Path(pattern).is_absolute()):
-            raise InputError(
-                f"pattern {pattern!r}: expected a path under {root} with one '*' for the name"
-            )
-    before, after = images.split("*")
-    suffixes = IMAGE_SUFFIXES if not Path(images).suffix else (Path(images).suffix.lower(),)
-    after = after.removesuffix(Path(images).suffix)
-    folder = root / before.rpartition("/")[0]
-    frames = []
-    for image in folder.rglob("*") if folder.is_dir() else ():
-        path = image.relative_to(root).as_posix()
-        stem = path.removesuffix(image.suffix)
-        named = stem.startswith(before) and stem.endswith(after)
-        if named and image.suffix.lower() in suffixes and len(stem) > len(before + after):
-            name = stem[len(before) : len(stem) - len(after)]
-            frames.append(FrameFiles(image, _named(root, labels, name), _named(root, depth, name)))
-    if not frames:
-        raise InputError(f"{root}: no image matches {images}; {layout}")
-    return sorted(frames)
+    """Frames whose images match a pattern, sorted by name, and the files that belong to them.
+
+    Raises:
+        InputError: a pattern is malformed, no image matches, or two files belong to one frame.
+    """
+    pattern = _Pattern(images, root, IMAGE_SUFFIXES)
+    maps = [
+        None if text is None else _Pattern(text, root, _MAP_SUFFIXES) for text in (labels, depth)
+    ]
+    matching = pattern.files()
+    if not matching:
+        raise InputError(no_match(root, images, layout))
+    # images/* also matches images/1_labels.png
+    found = [
+        file
+        for file in matching
+        if not any(m.includes(pattern, file) for m in maps if m is not None)
+    ]
+    if not found:
+        raise InputError(
+            f"{root}: each file that matches {images} also matches the pattern of its labels or "
+            f"depth ({', '.join(m.text for m in maps if m is not None)}): give them suffixes"
+        )
+    frames = pattern.by_frame(found)
+    columns: list[list[Path | None]] = []
+    for m in maps:
+        own = {} if m is None else m.by_frame(m.files())
+        columns.append([None if m is None else own.get(name) or m.file(name) for name in frames])
+    return [FrameFiles(*files) for files in zip(frames.values(), *columns, strict=True)]
 
 
-def _named(root: Path, pattern: str | None, name: str) -> Path | None:
-    if pattern is None:
-        return None
-    path = pattern.replace("*", name)
-    return root / (path if Path(pattern).suffix else f"{path}.png")
-
-
-def _label_reader(path: Path, space: LabelSpace) -> LabelReader:
-    train_ids = read_class_map(path, space)
+def _label_reader(train_ids: Mapping[int | tuple[int, int, int], int]) -> LabelReader:
     by_id = {key: train_id for key, train_id in train_ids.items() if isinstance(key, int)}
     if by_id:
         return id_labels(by_id)
