@@ -28,6 +28,7 @@ from .report.panels import colour_depth, overlay, save_image
 
 PROG = "python -m gioada_fast.predict"
 KINDS = ("ids", "colour", "overlay", "depth")
+_FIRST = f"_{KINDS[0]}.png"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -104,10 +105,14 @@ def _add_folder(inputs: _Inputs, folder: Path, output: Path) -> None:
         )
     left = Counter({"hidden": tree.hidden_under(folder)})
     count = 0
-    for file in tree.files_under(folder):
+    files = tree.files_under(folder)
+    earlier = _predictions(files)
+    for file in files:
         suffix = file.suffix.lower()
         if written in file.resolve().parents:
             left["in the output folder"] += 1
+        elif file in earlier:
+            left["earlier predictions"] += 1
         elif suffix in IMAGE_SUFFIXES:
             _add(inputs, file, output / file.relative_to(folder).with_suffix(""))
             count += 1
@@ -126,6 +131,18 @@ def _add(inputs: _Inputs, image: Path, name: Path) -> None:
             f"{other} and {image} would both be written to {_outputs(name)[0]}: rename one, or "
             "predict them into two folders"
         )
+
+
+def _predictions(files: Sequence[Path]) -> set[Path]:
+    """Files that this command wrote: all kinds of pictures of an image are there."""
+    images = {
+        file.with_name(file.name.removesuffix(_FIRST))
+        for file in files
+        if file.name.endswith(_FIRST)
+    }
+    existing = set(files)
+    written = [outputs for image in images if existing.issuperset(outputs := _outputs(image))]
+    return {file for outputs in written for file in outputs}
 
 
 def _outputs(name: Path) -> list[Path]:

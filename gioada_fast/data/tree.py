@@ -383,6 +383,8 @@ class _Archive:
         where = f"{path}: member {member.filename} of {self.file}"
         if member.flag_bits & 1:
             raise InputError(f"{where} is encrypted: unpack the archive with its password")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise InputError(f"{where} is a link, which is not followed: unpack the archive")
         try:
             with open(self.file, "rb") as file:
                 stored = _stored(file.fileno(), member)
@@ -392,16 +394,17 @@ class _Archive:
             raise InputError(f"{where} cannot be read ({error}): unpack the archive") from error
         except Exception as error:  # zipfile and the decompressors raise many
             raise InputError(
-                f"{where} is damaged ({error or type(error).__name__}): download the archive "
-                "again, or leave the file out"
+                f"{where} is damaged ({str(error) or type(error).__name__}): download the archive "
+                "again"
             ) from error
 
 
 def _stored(descriptor: int, member: zipfile.ZipInfo) -> bytes:
     """A member's content as stored in the archive, still compressed."""
-    header = os.pread(descriptor, _HEADER.size, member.header_offset)
-    if len(header) < _HEADER.size or header[:4] != b"PK\3\4":
-        raise zipfile.BadZipFile("no header of a member where the archive's index says")
+    # offsets are negative if the archive's begin is missing
+    header = os.pread(descriptor, _HEADER.size, max(0, member.header_offset))
+    if member.header_offset < 0 or len(header) < _HEADER.size or header[:4] != b"PK\3\4":
+        raise zipfile.BadZipFile("it is not where the archive's index says")
     _, name_length, extra_length = _HEADER.unpack(header)
     start = member.header_offset + _HEADER.size + name_length + extra_length
     # a damaged index may give any size
