@@ -47,6 +47,10 @@ class DataSet:
     frames: Sequence[FrameFiles]
     read_labels: LabelReader | None = None
     depth: DepthReader | None = None
+    size: tuple[int, int] | None = None
+    """(H, W) that a run crops and resizes frames to; None: any."""
+    upright: bool = False
+    """Whether to turn images as their EXIF orientation says."""
 
     def missing(self) -> list[Path]:
         """Files that belong to an image but do not exist."""

@@ -88,11 +88,8 @@ class Request:
     size: tuple[int, int]
     """(H, W) that frames will be resized to."""
     space: LabelSpace
-
-    @property
-    def setting(self) -> str:
-        """Prefix of the settings in ``config``, for messages."""
-        return f"data.{'source' if self.part == 'source' else 'target'}"
+    setting: str = "data.source"
+    """Prefix of the settings in ``config``, for messages."""
 
     def root(self) -> Path:
         """The data set's folder, which must exist."""

@@ -76,6 +76,23 @@ def is_folder(path: Path) -> bool:
     )
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """Two numbers that change with a file: size and time of change, or a member's size and CRC-32.
+
+    They are 0 if there is no such file.
+    """
+    name = os.fspath(path)
+    try:
+        found = os.stat(name)
+        return found.st_size, found.st_mtime_ns
+    except (OSError, ValueError):
+        pass
+    for archive, member in _archives_with(name):
+        if member in archive.members:
+            return archive.members[member].file_size, archive.members[member].CRC
+    return 0, 0
+
+
 def files_under(folder: Path) -> list[Path]:
     """All files in a folder and its subfolders, sorted by path.
 
