@@ -101,7 +101,8 @@ def read_labels(path: Path, colours: bool = False) -> np.ndarray:
     pixels = _flat(raster.pixels, path, "label map")
     if pixels.dtype.kind != "f":
         return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
-    pixels = pixels.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        pixels = pixels.astype(np.float64)
     whole = np.isfinite(pixels) & (np.abs(pixels) < 2**53)
     ids = np.where(whole, pixels, 0).astype(np.int64)
     fractions = ~whole | (ids != pixels)

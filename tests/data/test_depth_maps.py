@@ -24,6 +24,8 @@ COUNTS = np.rint(METRES * 100).astype(np.uint16)
 SMALL = np.rint(METRES / 2).astype(np.uint8)
 OTHER = _RNG.uniform(0, 1, (H, W)).astype(np.float32)
 HALF = METRES.astype(np.float16)
+with np.errstate(divide="ignore"):
+    INVERSE_METRES, INVERSE_COUNTS = 1 / METRES, 1 / COUNTS.astype(float)
 
 
 def thrice(values) -> np.ndarray:
@@ -46,7 +48,7 @@ CASES = [
     ("png 16 by Pillow", pil(COUNTS, "PNG"), {"per_metre": 256}, COUNTS / 256),
     ("png 16 in equal channels", png(thrice(COUNTS), 16, RGB), {}, COUNTS / 100),
     ("png 16 with alpha", png(rgba(COUNTS), 16, RGBA), {"per_metre": 1000}, COUNTS / 1000),
-    ("png 8", png(SMALL, 8, GREY), {"per_metre": 0.5}, SMALL * 2),
+    ("png 8", png(SMALL, 8, GREY), {"per_metre": 0.5}, SMALL * 2.0),
     ("png 8 in equal channels", pil(thrice(SMALL), "PNG"), {"per_metre": 2}, SMALL / 2),
     ("png grey palette", pil(Image.fromarray(SMALL), "PNG", "P"), {"per_metre": 2}, SMALL / 2),
     *(
@@ -93,11 +95,11 @@ CASES = [
     ("npz depth", npz(image=OTHER, Depth=METRES), {}, METRES),
     ("npz arr_0", npz(arr_0=METRES, arr_1=OTHER), {}, METRES),
     ("disparity", png(COUNTS, 16, GREY),
-     {"kind": "disparity", "per_metre": 256, "focal_baseline": 40.0}, 40 * 256 / COUNTS),
-    ("disparity float", npy(METRES), {"kind": "disparity", "focal_baseline": 7.0}, 7 / METRES),
-    ("inverse", npy(METRES), {"kind": "inverse"}, 1 / METRES),
+     {"kind": "disparity", "per_metre": 256, "focal_baseline": 40.0}, 40 * 256 * INVERSE_COUNTS),
+    ("disparity float", npy(METRES), {"kind": "disparity", "focal_baseline": 7.0}, 7 * INVERSE_METRES),
+    ("inverse", npy(METRES), {"kind": "inverse"}, INVERSE_METRES),
     ("inverse 16", png(COUNTS, 16, GREY), {"kind": "inverse", "per_metre": 65536},
-     65536 / COUNTS),
+     65536 * INVERSE_COUNTS),
 ]  # fmt: skip
 
 
@@ -116,9 +118,7 @@ def test_depth(tmp_path, data, settings, metres):
     path.write_bytes(data)
     depth = pickle.loads(pickle.dumps(depth_reader(**settings).read))(path)
     assert depth.dtype == np.float32 and depth.any()
-    with np.errstate(all="ignore"):
-        expected = near(metres)
-    np.testing.assert_allclose(depth, expected, rtol=3e-7)
+    np.testing.assert_allclose(depth, near(metres), rtol=3e-7)
 
 
 @pytest.mark.filterwarnings("error")

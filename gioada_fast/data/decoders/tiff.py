@@ -98,7 +98,7 @@ def _by_other_libraries(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
     if bits == 1:
         return pixels.astype(np.uint8)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="))
-    if pixels.itemsize == page.dtype.itemsize:
+    if page.dtype is not None and pixels.itemsize == page.dtype.itemsize:
         pixels = pixels.view(page.dtype)  # Pillow knows no int8 and no uint32
     pixels = pixels if pixels.ndim == 2 else pixels[:, :, 0].copy()
     if bits <= 8 and page.photometric != _PALETTE:
