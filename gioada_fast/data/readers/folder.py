@@ -94,6 +94,8 @@ class _Pattern:
         self.text = text
         self.before, self.after = (stem if explicit else path).split("*")
         self.suffixes = (suffix.lower(),) if explicit else suffixes
+        self.exactness = len(self.before + self.after), explicit
+        """Files that match two patterns belong to the more exact one."""
         self._suffix = suffix if explicit else ".png"
         self._root = root
         self._prefix = len(str(root / "x")) - 1
@@ -113,12 +115,10 @@ class _Pattern:
         """The file of a frame of which there is none."""
         return self._root / f"{self.before}{name}{self.after}{self._suffix}"
 
-    def includes(self, other: "_Pattern", file: Path) -> bool:
-        """Whether a file that another pattern matches rather belongs to this one."""
+    def matches(self, file: Path) -> bool:
         stem, suffix = posixpath.splitext(str(file)[self._prefix :])
         return (
-            len(self.before + self.after) >= len(other.before + other.after)
-            and stem.startswith(self.before)
+            stem.startswith(self.before)
             and stem.endswith(self.after)
             and suffix.lower() in self.suffixes
         )
@@ -139,22 +139,24 @@ def by_patterns(
     matching = pattern.files()
     if not matching:
         raise InputError(no_match(root, images, layout))
-    # images/* also matches images/1_labels.png
-    found = [
-        file
-        for file in matching
-        if not any(m.includes(pattern, file) for m in maps if m is not None)
-    ]
+    closer = [m for m in maps if m is not None and m.exactness >= pattern.exactness]
+    found = [file for file in matching if not any(m.matches(file) for m in closer)]
     if not found:
         raise InputError(
             f"{root}: each file that matches {images} also matches the pattern of its labels or "
-            f"depth ({', '.join(m.text for m in maps if m is not None)}): give them suffixes"
+            f"depth ({', '.join(m.text for m in closer)}): give them suffixes"
         )
     frames = pattern.by_frame(found)
     columns: list[list[Path | None]] = []
     for m in maps:
-        own = {} if m is None else m.by_frame(m.files())
-        columns.append([None if m is None else own.get(name) or m.file(name) for name in frames])
+        if m is None:
+            columns.append([None] * len(frames))
+            continue
+        files = m.files()
+        if pattern.exactness > m.exactness:
+            files = [file for file in files if not pattern.matches(file)]
+        own = m.by_frame(files)
+        columns.append([own.get(name) or m.file(name) for name in frames])
     return [FrameFiles(*files) for files in zip(frames.values(), *columns, strict=True)]
 
 
