@@ -17,8 +17,8 @@ from rich.progress import track
 from . import cli
 from .data import tree
 from .data.files import IMAGE_SUFFIXES, expand
-from .data.rasters import read_image
-from .data.transforms import resize_image
+from .data.rasters import read_with_facts
+from .data.transforms import fit
 from .engine.device import choose_device
 from .engine.inference import image_tensor, predict_maps
 from .engine.networks import load_task
@@ -49,16 +49,17 @@ def main(arguments: Sequence[str]) -> None:
     output = expand(options.output, "--output")
     inputs = _find_inputs(options.inputs, output)
     cli.output_folder(options.output)
-    unreadable = []
+    unreadable, turned = [], 0
     console = Console(stderr=True)
     progress = track(inputs.images.items(), "predict", console=console, transient=True)
     for name, path in progress:
         try:
-            image = read_image(path)
+            image, facts = read_with_facts(path, upright=True)
         except Exception as error:  # a decoder may raise any
             unreadable.append(str(error) if isinstance(error, InputError) else f"{path}: {error!r}")
             continue
-        batch = image_tensor(resize_image(image, tuple(metadata["size"]))[np.newaxis])
+        turned += facts.orientation != 1
+        batch = image_tensor(fit(image, tuple(metadata["size"]))[np.newaxis])
         labels, depth = predict_maps(task, batch, options.precision, size=image.shape[:2])
         colours = space.colourise(labels[0])
         pictures = (labels[0], colours, overlay(image, colours), colour_depth(depth[0]))
@@ -68,6 +69,8 @@ def main(arguments: Sequence[str]) -> None:
     if unreadable:
         inputs.left["unreadable"] = len(unreadable)
     taken = _count(len(inputs.images) - len(unreadable), "image")
+    if turned:
+        taken += f" ({turned} turned as their EXIF data says)"
     print(f"{output}: took {taken}{_other_files(inputs.left)}")
     if unreadable:
         message = f"{_count(len(unreadable), 'image')} cannot be read"

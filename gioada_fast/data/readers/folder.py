@@ -6,17 +6,18 @@ Without a suffix, a pattern finds files of every format.
 """
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 
-from ...config import TargetConfig
+from ...config import FramesConfig, TargetConfig
 from ...errors import InputError
 from ...labels import read_class_map
 from .. import tree
-from ..depth_maps import depth_counts
+from ..class_maps import class_map_labels
+from ..depth_maps import DepthReader, depth_reader
 from ..files import IMAGE_SUFFIXES, DataSet, FrameFiles, by_name, no_match
-from ..label_maps import Colours, LabelReader, colour_labels, id_labels
 from ..registry import Reader, Request
 
 IMAGES = "images/*"
@@ -41,17 +42,34 @@ def data_set(request: Request) -> DataSet:
     if labels is not None:
         if config.classes is None:
             raise InputError(
-                f"{request.setting}.classes is not set: a YAML file that maps the ids of {labels} "
-                f"to classes of {space.name}, with lines such as '7: {space.classes[0]}'"
+                f"{request.setting}.classes is not set: a class map (a YAML file or a mapping) "
+                f"from the ids or colours of {labels} to classes of {space.name}, with lines such "
+                f"as '7: {space.classes[0]}'"
             )
-        classes = read_class_map(config.classes, space, f"{request.setting}.classes")
-        read_labels = _label_reader(classes)
+        train_ids = read_class_map(config.classes, space, f"{request.setting}.classes")
+        read_labels = class_map_labels(train_ids, config.unknown_labels)
     elif request.part == "source":
         raise InputError(
-            "data.source.labels is not set: a source needs labels, by a pattern such as labels/*"
+            f"{request.setting}.labels is not set: a source needs labels, by a pattern such as "
+            "labels/*"
         )
-    read_depth = None if depth is None else depth_counts(config.depth_per_metre or 100)
+    read_depth = None if depth is None else _depth_reader(config, frames)
     return DataSet(f"folder {root}", root, frames, read_labels, read_depth)
+
+
+def _depth_reader(config: FramesConfig, frames: Sequence[FrameFiles]) -> DepthReader:
+    reader = depth_reader(
+        config.depth_kind,
+        config.depth_per_metre,
+        config.depth_focal_baseline,
+        config.depth_along,
+        config.depth_fov,
+    )
+    # PNGs have whole numbers of up to 16 bits, which packs store without loss
+    counted = config.depth_kind == "metres" and config.depth_along == "axis"
+    if counted and all(f.depth is not None and f.depth.suffix.lower() == ".png" for f in frames):
+        return replace(reader, per_metre=config.depth_per_metre or 100)
+    return reader
 
 
 class _Pattern:
@@ -76,6 +94,8 @@ class _Pattern:
         self.text = text
         self.before, self.after = (stem if explicit else path).split("*")
         self.suffixes = (suffix.lower(),) if explicit else suffixes
+        self.exactness = len(self.before + self.after), explicit
+        """Files that match two patterns belong to the more exact one."""
         self._suffix = suffix if explicit else ".png"
         self._root = root
         self._prefix = len(str(root / "x")) - 1
@@ -95,12 +115,10 @@ class _Pattern:
         """The file of a frame of which there is none."""
         return self._root / f"{self.before}{name}{self.after}{self._suffix}"
 
-    def includes(self, other: "_Pattern", file: Path) -> bool:
-        """Whether a file that another pattern matches rather belongs to this one."""
+    def matches(self, file: Path) -> bool:
         stem, suffix = posixpath.splitext(str(file)[self._prefix :])
         return (
-            len(self.before + self.after) >= len(other.before + other.after)
-            and stem.startswith(self.before)
+            stem.startswith(self.before)
             and stem.endswith(self.after)
             and suffix.lower() in self.suffixes
         )
@@ -121,47 +139,38 @@ def by_patterns(
     matching = pattern.files()
     if not matching:
         raise InputError(no_match(root, images, layout))
-    # images/* also matches images/1_labels.png
-    found = [
-        file
-        for file in matching
-        if not any(m.includes(pattern, file) for m in maps if m is not None)
-    ]
+    closer = [m for m in maps if m is not None and m.exactness >= pattern.exactness]
+    found = [file for file in matching if not any(m.matches(file) for m in closer)]
     if not found:
         raise InputError(
             f"{root}: each file that matches {images} also matches the pattern of its labels or "
-            f"depth ({', '.join(m.text for m in maps if m is not None)}): give them suffixes"
+            f"depth ({', '.join(m.text for m in closer)}): give them suffixes"
         )
     frames = pattern.by_frame(found)
     columns: list[list[Path | None]] = []
     for m in maps:
-        own = {} if m is None else m.by_frame(m.files())
-        columns.append([None if m is None else own.get(name) or m.file(name) for name in frames])
+        if m is None:
+            columns.append([None] * len(frames))
+            continue
+        files = m.files()
+        if pattern.exactness > m.exactness:
+            files = [file for file in files if not pattern.matches(file)]
+        own = m.by_frame(files)
+        columns.append([own.get(name) or m.file(name) for name in frames])
     return [FrameFiles(*files) for files in zip(frames.values(), *columns, strict=True)]
-
-
-def _label_reader(train_ids: Mapping[int | tuple[int, int, int], int]) -> LabelReader:
-    by_id = {key: train_id for key, train_id in train_ids.items() if isinstance(key, int)}
-    if by_id:
-        return id_labels(by_id)
-    return colour_labels(
-        _Same({key: train_id for key, train_id in train_ids.items() if isinstance(key, tuple)})
-    )
-
-
-class _Same:
-    """The same colours for every file."""
-
-    def __init__(self, train_ids: Colours):
-        self.train_ids = train_ids
-
-    def __call__(self, path: Path) -> Colours:
-        return self.train_ids
 
 
 def _description(target: TargetConfig) -> str:
     return f"the images of {target.root}"
 
+
+_DEPTH_SETTINGS = (
+    "depth_kind",
+    "depth_per_metre",
+    "depth_focal_baseline",
+    "depth_along",
+    "depth_fov",
+)
 
 READER = Reader(
     name="folder",
@@ -174,7 +183,7 @@ READER = Reader(
     ),
     data_set=data_set,
     pack_settings={
-        "source": ("images", "labels", "depth", "depth_per_metre", "split"),
+        "source": ("images", "labels", "depth", *_DEPTH_SETTINGS, "split"),
         "target": ("images", "train_split"),
     },
     description=_description,
