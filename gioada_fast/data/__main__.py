@@ -15,8 +15,8 @@ pack    decode, resize and map the training frames once into a folder of packs, 
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
