@@ -23,7 +23,7 @@ from ..processes import run_in_processes, usable_cores
 from . import plausibility
 from .depth_maps import DepthReader
 from .files import DataSet, FrameFiles
-from .label_maps import LabelReader, UnknownLabels, known_ids
+from .label_maps import LabelReader, UnknownLabels, Value, known_ids
 from .plausibility import FrameFacts, PlausibilityWarning, Roles, SetFacts, StoredLabels
 from .rasters import ImageFacts, read_image, read_labels, read_with_facts
 from .sets import source_set, target_set
@@ -87,8 +87,8 @@ class DepthCounts(NamedTuple):
 class UnknownValue(NamedTuple):
     """Count of a value that a set's label maps have and the set does not define."""
 
-    value: int | tuple[int, ...]
-    """Id or colour."""
+    value: Value
+    """Id or colour (R, G, B)."""
     pixels: int
     files: int
 
@@ -266,7 +266,7 @@ class _Frame(NamedTuple):
     """int64 [256] number of pixels by train id."""
     depth: _Depth | None = None
     errors: tuple[FileError, ...] = ()
-    unknown: Mapping[int | tuple[int, ...], int] | None = None
+    unknown: Mapping[Value, int] | None = None
     """Pixels of the label map by a value that the data set does not define."""
     facts: FrameFacts | None = None
 
@@ -280,7 +280,7 @@ class _Sums:
         self._fatal = 0
         self._labels = LabelCounts(np.zeros(256, np.int64), np.zeros(256, np.int64))
         self._depth = _Depth(np.zeros(_DEPTH_BINS, np.int64), math.inf, 0.0, 0)
-        self._unknown: dict[int | tuple[int, ...], list[int]] = {}
+        self._unknown: dict[Value, list[int]] = {}
         self._facts: dict[int, FrameFacts] = {}
         self._undefined: list[int] = []
 
@@ -423,7 +423,7 @@ def _read_frame(
     index, files = task
     arrays: list[np.ndarray | None] = []
     errors = []
-    unknown: dict[int | tuple[int, ...], int] = {}
+    unknown: dict[Value, int] = {}
     facts: list[ImageFacts] = []
 
     def image_of(path: Path) -> np.ndarray:
@@ -466,7 +466,9 @@ def _read_frame(
         None if metres is None else _count_depth(metres),
         tuple(errors),
         unknown,
-        plausibility.measure(*same_size, roles, facts[0] if facts else None),
+        plausibility.measure(
+            same_size[0], same_size[1], same_size[2], roles, facts[0] if facts else None
+        ),
     )
 
 
