@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import __version__
 from ..atomic_files import write_atomically
 from ..config import Config, changed_setting, rename_old_settings
-from ..data.check import quick_warnings
+from ..data.check import crop_note, quick_warnings
 from ..data.class_weights import class_weights
 from ..data.files import DataSet, LabelledFrame
 from ..data.sets import (
@@ -247,6 +247,10 @@ class _Session:
         self._warn_of("data.target, evaluation", self.evaluation.data, "evaluation")
 
     def _warn_of(self, name: str, data: DataSet, part: str) -> None:
+        if part != "evaluation":
+            note = crop_note(data)
+            if note is not None:
+                self.console.print(f"{name}: {note}", markup=False, highlight=False)
         for warning in quick_warnings(data, part, self.space):
             self._warn(f"{name}: {warning}")
 
