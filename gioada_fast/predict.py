@@ -18,7 +18,7 @@ from . import cli
 from .data import tree
 from .data.files import IMAGE_SUFFIXES, expand
 from .data.rasters import read_with_facts
-from .data.transforms import fit
+from .data.transforms import covering_size, fit
 from .engine.device import choose_device
 from .engine.inference import image_tensor, predict_maps
 from .engine.networks import load_task
@@ -28,6 +28,8 @@ from .report.panels import colour_depth, overlay, save_image
 
 PROG = "python -m gioada_fast.predict"
 KINDS = ("ids", "colour", "overlay", "depth")
+_MAX_AREA = 32
+"""Largest image that the network is applied to, relative to the size that it was trained at."""
 _FIRST = f"_{KINDS[0]}.png"
 
 
@@ -55,11 +57,11 @@ def main(arguments: Sequence[str]) -> None:
     for name, path in progress:
         try:
             image, facts = read_with_facts(path, upright=True)
+            batch = image_tensor(_fitted(image, path, tuple(metadata["size"]))[np.newaxis])
         except Exception as error:  # a decoder may raise any
             unreadable.append(str(error) if isinstance(error, InputError) else f"{path}: {error!r}")
             continue
         turned += facts.orientation != 1
-        batch = image_tensor(fit(image, tuple(metadata["size"]))[np.newaxis])
         labels, depth = predict_maps(task, batch, options.precision, size=image.shape[:2])
         colours = space.colourise(labels[0])
         pictures = (labels[0], colours, overlay(image, colours), colour_depth(depth[0]))
@@ -75,6 +77,13 @@ def main(arguments: Sequence[str]) -> None:
     if unreadable:
         message = f"{_count(len(unreadable), 'image')} cannot be read"
         cli.fail("\n".join([message, *unreadable]), status=1)
+
+
+def _fitted(image: np.ndarray, path: Path, size: tuple[int, int]) -> np.ndarray:
+    (height, width), (h, w) = image.shape[:2], covering_size(image.shape[:2], size)
+    if h * w > _MAX_AREA * size[0] * size[1]:
+        raise InputError(f"{path}: {width}x{height} pixels: too narrow to be predicted")
+    return fit(image, size)
 
 
 @dataclass
