@@ -962,9 +962,11 @@ def _depth_of_sky(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
 
 
 def _depth_units(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
-    median, bottom = _typical(facts.column("median")), _typical(facts.column("road_bottom"))
-    # street scenes: medians of 4.6 to 18 m, and 2.1 to 5 m at the bottom of the image
-    least, most = (2.5, 100) if facts.street else (0.2, 300)
+    median, bottom = _typical(facts.column("median")), math.nan
+    least, most = 0.2, 300.0
+    if facts.street:
+        # street scenes: medians of 4.6 to 18 m, and 2.1 to 5 m at the bottom of the image
+        least, most, bottom = 2.5, 100.0, _typical(facts.column("road_bottom"))
     if not (median < least or median > most or bottom < 0.8 or bottom > 25):
         return None
     road = "" if math.isnan(bottom) else f"; road at the bottom at {bottom:.3g} m (0.8 to 25 m)"

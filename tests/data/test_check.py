@@ -15,7 +15,7 @@ import pytest
 
 from gioada_fast import street_scenes
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
-from gioada_fast.data.check import check_set, list_set
+from gioada_fast.data.check import check_set, list_set, part_names
 from gioada_fast.data.depth_maps import CENTIMETRES
 from gioada_fast.data.files import DataSet, FrameFiles
 from gioada_fast.data.label_maps import id_labels
@@ -29,7 +29,7 @@ from gioada_fast.report.data_report import as_dict, contact_sheet
 
 from .. import miniature
 from ..commands import command
-from . import fatal_readers, formats, test_readers
+from . import fatal_readers, formats, test_plausibility, test_readers, toy_street
 
 CAMVID11, CITYSCAPES16 = label_space("camvid11"), label_space("cityscapes16")
 FOLDER = {"name": "folder", "labels": "labels/*", "depth": "depth/*", "depth_per_metre": 1000.0}
@@ -315,6 +315,55 @@ def test_json_of_sound_sets(world, tmp_path):
     assert set(source["depth"]["percentiles"]) == {"5", "50", "95"}
     assert target["labels"] is target["depth"] is evaluation["depth"] is None
     assert 0 < evaluation["labels"]["ignored_share"] < 0.2
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory):
+    """Flags of a folder as source, whose label maps are mirrored."""
+    root = tmp_path_factory.mktemp("mirrored")
+    frames = [f.over(ids=f.ids[:, ::-1]) for f in test_plausibility.toys(count=5)]
+    source = test_plausibility.write(root / "set", frames)
+    (root / "set" / ".hidden.png").write_bytes(b"")
+    return flags(DataConfig(source=source))
+
+
+def test_warnings_are_printed_with_a_picture_and_are_no_errors(mirrored, tmp_path):
+    done = command("data", "check", *mirrored, "--only=source", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    warning = next(line for line in done.stdout.splitlines() if "warning:" in line)
+    assert warning.startswith("warning: source: labels-flipped: labels fit the images better when")
+    assert "pictures: data_check_warnings.png" in done.stdout
+    rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
+    assert ["hidden files skipped", "1"] in rows
+    sheet = cv2.imread(str(tmp_path / "data_check_warnings.png"))
+    height = round(256 * toy_street.SIZE[0] / toy_street.SIZE[1])
+    assert sheet.shape == (24 + height + 3, 3 + 3 * 259, 3)
+    # with --strict they are errors
+    done = command("data", "check", *mirrored, "--only=source", "--strict", cwd=tmp_path)
+    assert done.returncode == 1 and "error: 1 warnings with --strict" in done.stderr
+
+
+def test_json_has_the_warnings(mirrored, tmp_path):
+    done = command("data", "check", *mirrored, "--only=source", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    (warning,) = found["sets"]["source"]["warnings"]
+    assert found["sound"] and found["warnings_sheet"] == "data_check_warnings.png"
+    assert warning["rule"] == "labels-flipped" and len(warning["files"]) == 3
+    assert found["sets"]["source"]["images"] == [
+        {"bits": 8, "bits_used": 8, "orientation": 1, "images": 5}
+    ]
+    done = command("data", "check", *mirrored, "--only=source", "--json", "--strict", cwd=tmp_path)
+    assert done.returncode == 1 and not json.loads(done.stdout)["sound"]
+
+
+def test_each_of_several_sources_is_a_set(tmp_path):
+    roots = [tmp_path / "one", tmp_path / "two"]
+    frames = test_plausibility.toys(count=1)
+    sources = [test_plausibility.write(root, frames) for root in roots]
+    config = DataConfig(sources=sources)
+    assert part_names(config) == ("source 1", "source 2", "target", "evaluation")
+    assert [list_set(config, f"source {k}").root for k in (1, 2)] == roots
 
 
 def test_tables_and_sheet_of_sound_sets(world, tmp_path):

@@ -37,16 +37,17 @@ class Frame:
         return dataclasses.replace(self, **arrays)
 
 
-def _stored(frames):
+def toys(first=0, count=COUNT, video=False):
+    """Frames of the toy street, with depth in centimetres."""
     return [
         Frame(frame.image, frame.ids, np.rint(frame.metres * 100).astype(np.uint16))
-        for frame in frames
+        for frame in toy_street.frames(count, first, video)
     ]
 
 
 @pytest.fixture(scope="module")
 def street():
-    return _stored(toy_street.frames(COUNT))
+    return toys()
 
 
 def write(root, frames):
@@ -258,7 +259,7 @@ def test_other_worlds_are_not_judged_by_the_places_of_a_street(tmp_path):
 
 
 def test_labels_of_the_next_frame_of_a_video(tmp_path):
-    video = _stored(toy_street.frames(COUNT + 1, video=True))
+    video = toys(count=COUNT + 1, video=True)
     report = report_of(write(tmp_path / "sound", video[:-1]))
     assert not report.warnings
     late = [frame.over(ids=after.ids) for frame, after in pairwise(video)]
