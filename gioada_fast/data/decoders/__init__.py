@@ -88,7 +88,7 @@ def _description(data: bytes) -> str:
     with contextlib.suppress(UnicodeDecodeError):
         # the last character may be cut
         text = codecs.getincrementaldecoder("utf-8")().decode(start)
-        if all(character.isprintable() or character in "\r\n\t" for character in text):
+        if text and all(character.isprintable() or character in "\r\n\t" for character in text):
             return f"text: {text.splitlines()[0][:60]!r}"
     return "no known format"
 
@@ -105,8 +105,8 @@ def decode(data: bytes, names: tuple[str, ...] = ()) -> Raster:
         "PNG": png.decode,
         "JPEG": pictures.decode_jpeg,
         "WebP": pictures.decode_webp,
-        "BMP": pictures.decode_indexed,
-        "GIF": pictures.decode_indexed,
+        "BMP": pictures.decode_bmp,
+        "GIF": pictures.decode_gif,
         "TIFF": tiff.decode,
         "EXR": partial(exr.decode, names=names),
         "npy": arrays.decode_npy,
