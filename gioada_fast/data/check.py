@@ -135,14 +135,18 @@ def list_set(config: DataConfig, part: str) -> DataSet:
     """
     kind, _, number = part.partition(" ")
     if kind == "source":
-        if number and config.sources is not None:
-            config = replace(config, source=config.sources[int(number) - 1], sources=None)
-        return source_set(config)
+        settings = list(config.named_sources())
+        return source_set(config, settings[int(number) - 1 if number else 0])
     data = target_set(config, part)
-    frames = data.frames
     if part == "target":
-        return DataSet(data.name, data.root, [FrameFiles(files.image) for files in frames])
-    return DataSet(data.name, data.root, []) if data.read_labels is None else data
+        return images_only(data)
+    return replace(data, frames=[]) if data.read_labels is None else data
+
+
+def images_only(data: DataSet) -> DataSet:
+    """The set without its label and depth maps."""
+    frames = [FrameFiles(files.image) for files in data.frames]
+    return replace(data, frames=frames, read_labels=None, depth=None)
 
 
 def check_set(
@@ -171,6 +175,7 @@ def check_set(
         read_labels=data.read_labels,
         depth=data.depth,
         roles=plausibility.roles(space),
+        upright=data.upright,
         strict_labels=strict_labels,
     )
     sums = _Sums()
@@ -214,7 +219,7 @@ def quick_warnings(data: DataSet, part: str, space: LabelSpace) -> list[Plausibi
         space: classes of the label maps' train ids.
     """
     if part == "target":
-        data = DataSet(data.name, data.root, [FrameFiles(files.image) for files in data.frames])
+        data = images_only(data)
     sums, count = _Sums(), _QUICK_FRAMES
     for turn in range(count):
         chosen = _spread(range(len(data.frames)), count)
@@ -222,7 +227,8 @@ def quick_warnings(data: DataSet, part: str, space: LabelSpace) -> list[Plausibi
             break
         if chosen[turn] not in sums.errors:
             task = chosen[turn], data.frames[chosen[turn]]
-            sums.add(*_read_frame(task, data.read_labels, data.depth, plausibility.roles(space)))
+            roles = plausibility.roles(space)
+            sums.add(*_read_frame(task, data.read_labels, data.depth, roles, data.upright))
         if turn == 0 and sums.sizes:
             height, width = next(iter(sums.sizes))
             count = max(2, min(count, _QUICK_PIXELS // (height * width)))
@@ -394,7 +400,7 @@ def _neighbours(data: DataSet, sound: Sequence[int]) -> np.ndarray:
 
 def _alignments(data: DataSet, indices: Sequence[int]) -> list[float]:
     """Alignment of the first frame's image with the labels of each."""
-    image = read_image(data.frames[indices[0]].image)
+    image = read_image(data.frames[indices[0]].image, data.upright)
     scores = []
     for index in indices:
         path = data.frames[index].labels
@@ -414,6 +420,7 @@ def _read_frame(
     read_labels: LabelReader | None,
     depth: DepthReader | None,
     roles: Roles,
+    upright: bool = False,
     strict_labels: LabelReader | None = None,
 ) -> tuple[int, _Frame]:
     index, files = task
@@ -423,7 +430,7 @@ def _read_frame(
     facts: list[ImageFacts] = []
 
     def image_of(path: Path) -> np.ndarray:
-        image, image_facts = read_with_facts(path)
+        image, image_facts = read_with_facts(path, upright)
         facts.append(image_facts)
         return image
 

@@ -432,8 +432,6 @@ class SetFacts:
     """By the frame's index in ``data``."""
     pixels: np.ndarray
     """int64 [256]: pixels of all frames by train id."""
-    upright: bool = False
-    """Whether images are turned as their EXIF data says."""
     whole: bool = True
     """Whether ``frames`` are all of the set."""
     stored: StoredLabels | None = None
@@ -564,7 +562,7 @@ def _near_white(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
 def _orientation(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
     images = {i: frame.image for i, frame in facts.frames.items() if frame.image is not None}
     turned = [i for i, image in images.items() if image.orientation != 1]
-    if not turned or facts.upright:
+    if not turned or facts.data.upright:
         return None
     first = turned[0]
     return (

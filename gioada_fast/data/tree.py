@@ -18,9 +18,10 @@ import struct
 import time
 import zipfile
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +76,23 @@ def is_folder(path: Path) -> bool:
     )
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """Two numbers that change with a file: size and time of change, or a member's size and CRC-32.
+
+    They are 0 if there is no such file.
+    """
+    name = os.fspath(path)
+    try:
+        found = os.stat(name)
+        return found.st_size, found.st_mtime_ns
+    except (OSError, ValueError):
+        pass
+    for archive, member in _archives_with(name):
+        if member in archive.members:
+            return archive.members[member].file_size, archive.members[member].CRC
+    return 0, 0
+
+
 def files_under(folder: Path) -> list[Path]:
     """All files in a folder and its subfolders, sorted by path.
 
@@ -110,6 +128,29 @@ def matching(folder: Path, pattern: str, suffixes: tuple[str, ...]) -> list[Path
         suffixes: of the files, in lower case; their files may have them in any case.
     """
     return _listed(folder, _Pattern(pattern, suffixes)).files
+
+
+def contents(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the subfolders and of the files in a folder, those of its archives included."""
+    root = os.fspath(folder)
+    folders: set[str] = set()
+    files: set[str] = set()
+    members: Iterable[str]
+    if stat.S_ISDIR(_mode(root)):
+        shown = [entry for entry in _entries(root) if not _is_hidden(entry.name)]
+        folders.update(entry.name for entry in shown if _is_folder_on_disk(entry))
+        files.update(entry.name for entry in shown if entry.name not in folders)
+        archives = _zip_files(root)
+        files.difference_update(map(os.path.basename, archives))
+        members = chain.from_iterable(_archive(file).names for file in archives)
+    else:
+        members = chain.from_iterable(
+            archive.under(inner) for archive, inner in _archives_with(root, as_folder=True)
+        )
+    for name in members:
+        first, _, rest = name.partition("/")
+        (folders if rest else files).add(first)
+    return sorted(folders), sorted(files)
 
 
 class _Pattern:
@@ -175,7 +216,10 @@ def _listed(folder: Path, pattern: _Pattern, count_hidden: bool = False) -> _Lis
         walk.in_archives(root)
     # in the order of Path, which compares part by part
     names = sorted(walk.names, key=lambda name: name.split("/"))
-    return _Listing([Path(root, name) for name in names], walk.hidden)
+    parts = [name.rpartition("/") for name in names]
+    # joining a name to its folder is faster than parsing the whole path
+    folders = {parent: folder / parent for parent in {parent for parent, _, _ in parts}}
+    return _Listing([folders[parent] / name for parent, _, name in parts], walk.hidden)
 
 
 class _Walk:
@@ -234,11 +278,13 @@ class _Walk:
     def _add_members(self, archive: "_Archive", prefix: str, files: frozenset[str]) -> None:
         """Add members at their paths beside the archive or, where none matches, in its folder."""
         matches = self._pattern.matches
-        pairs = [(f"{prefix}{name}", f"{prefix}{archive.stem}/{name}") for name in archive.names]
-        found = [pair for pair in pairs if matches(pair[0])] or [
-            (apart, beside) for beside, apart in pairs if matches(apart)
-        ]
-        for path, other in found:
+        beside, apart = prefix, f"{prefix}{archive.stem}/"
+        found = [name for name in archive.names if matches(beside + name)]
+        if not found:
+            beside, apart = apart, beside
+            found = [name for name in archive.names if matches(beside + name)]
+        for name in found:
+            path, other = beside + name, apart + name
             if path in files or other in files:
                 continue
             if path not in self.names:
@@ -337,6 +383,8 @@ class _Archive:
         where = f"{path}: member {member.filename} of {self.file}"
         if member.flag_bits & 1:
             raise InputError(f"{where} is encrypted: unpack the archive with its password")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise InputError(f"{where} is a link, which is not followed: unpack the archive")
         try:
             with open(self.file, "rb") as file:
                 stored = _stored(file.fileno(), member)
@@ -346,16 +394,17 @@ class _Archive:
             raise InputError(f"{where} cannot be read ({error}): unpack the archive") from error
         except Exception as error:  # zipfile and the decompressors raise many
             raise InputError(
-                f"{where} is damaged ({error or type(error).__name__}): download the archive "
-                "again, or leave the file out"
+                f"{where} is damaged ({str(error) or type(error).__name__}): download the archive "
+                "again"
             ) from error
 
 
 def _stored(descriptor: int, member: zipfile.ZipInfo) -> bytes:
     """A member's content as stored in the archive, still compressed."""
-    header = os.pread(descriptor, _HEADER.size, member.header_offset)
-    if len(header) < _HEADER.size or header[:4] != b"PK\3\4":
-        raise zipfile.BadZipFile("no header of a member where the archive's index says")
+    # offsets are negative if the archive's begin is missing
+    header = os.pread(descriptor, _HEADER.size, max(0, member.header_offset))
+    if member.header_offset < 0 or len(header) < _HEADER.size or header[:4] != b"PK\3\4":
+        raise zipfile.BadZipFile("it is not where the archive's index says")
     _, name_length, extra_length = _HEADER.unpack(header)
     start = member.header_offset + _HEADER.size + name_length + extra_length
     # a damaged index may give any size
@@ -473,5 +522,5 @@ def _why_not(path: str, damaged: list[str]) -> str:
     if mode:
         return "is neither a file nor a folder"
     if os.path.islink(path):
-        return f"is a link to {os.readlink(path)}, which does not exist"
+        return f"no such file: it is a link to {os.readlink(path)}"
     return "; ".join(["no such file", *damaged])

@@ -45,7 +45,8 @@ def tables(reports: Mapping[str, SetReport], space: LabelSpace) -> Iterator[Tabl
     labelled = {name: report.labels for name, report in reports.items() if report.labels}
     if not labelled:
         return
-    classes = Table("", space.name, show_edge=False)
+    classes = Table("", show_edge=False)
+    classes.add_column(Text(space.name))
     for name in labelled:
         classes.add_column(f"{name}, %", justify="right")
         classes.add_column("frames", justify="right")
@@ -55,7 +56,7 @@ def tables(reports: Mapping[str, SetReport], space: LabelSpace) -> Iterator[Tabl
             share = labels.pixels[index] / max(1, labels.labelled)
             seen = bool(labels.frames[index])
             cells += [_share(share) if seen else NO_VALUE, str(labels.frames[index])]
-        classes.add_row(Text("  ", style="on rgb({},{},{})".format(*colour)), name, *cells)
+        classes.add_row(Text("  ", style="on rgb({},{},{})".format(*colour)), Text(name), *cells)
     yield classes
 
 
@@ -212,7 +213,7 @@ def _pictures(
 ) -> Iterator[np.ndarray]:
     """Pictures RGB uint8 [*size, 3] of a frame: image, and labels and depth if the set has them."""
     data, files = report.data, report.data.frames[index]
-    image = read_image(files.image)
+    image = read_image(files.image, data.upright)
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
     shape = max(1, round(scale * image.shape[0])), max(1, round(scale * image.shape[1]))
     yield _on_paper(resize_image(image, shape), size)

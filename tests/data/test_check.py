@@ -268,7 +268,7 @@ def test_a_set_that_cannot_be_listed_leaves_the_others_checked(tmp_path, bad):
     assert not found["sound"] and list(found["sets"]) == ["source", "target", "evaluation"]
     assert found["sets"]["source"]["errors"] == [] and found["sets"]["source"]["sound"] == 6
     words = {
-        "empty": f"{root}: no PNG or JPEG image", "file": f"{root}: is a file, not a folder",
+        "empty": f"{root}: no image matches", "file": f"{root}: is a file, not a folder",
         "missing": f"{root}: no such folder", "unset": "data.target.root is not set",
     }[bad]  # fmt: skip
     for part in ("target", "evaluation"):
