@@ -175,6 +175,7 @@ def check_set(
         read_labels=data.read_labels,
         depth=data.depth,
         roles=plausibility.roles(space),
+        upright=data.upright,
         strict_labels=strict_labels,
     )
     sums = _Sums()
@@ -247,7 +248,8 @@ def quick_warnings(data: DataSet, part: str, space: LabelSpace) -> list[Plausibi
             break
         if chosen[turn] not in sums.errors:
             task = chosen[turn], data.frames[chosen[turn]]
-            sums.add(*_read_frame(task, data.read_labels, data.depth, plausibility.roles(space)))
+            roles = plausibility.roles(space)
+            sums.add(*_read_frame(task, data.read_labels, data.depth, roles, data.upright))
         if turn == 0 and sums.sizes:
             height, width = next(iter(sums.sizes))
             count = max(2, min(count, _QUICK_PIXELS // (height * width)))
@@ -419,7 +421,7 @@ def _neighbours(data: DataSet, sound: Sequence[int]) -> np.ndarray:
 
 def _alignments(data: DataSet, indices: Sequence[int]) -> list[float]:
     """Alignment of the first frame's image with the labels of each."""
-    image = read_image(data.frames[indices[0]].image)
+    image = read_image(data.frames[indices[0]].image, data.upright)
     scores = []
     for index in indices:
         path = data.frames[index].labels
@@ -439,6 +441,7 @@ def _read_frame(
     read_labels: LabelReader | None,
     depth: DepthReader | None,
     roles: Roles,
+    upright: bool = False,
     strict_labels: LabelReader | None = None,
 ) -> tuple[int, _Frame]:
     index, files = task
@@ -448,7 +451,7 @@ def _read_frame(
     facts: list[ImageFacts] = []
 
     def image_of(path: Path) -> np.ndarray:
-        image, image_facts = read_with_facts(path)
+        image, image_facts = read_with_facts(path, upright)
         facts.append(image_facts)
         return image
 
