@@ -9,6 +9,7 @@ import pytest
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import check, pack_writer, sets
 from gioada_fast.data.pack_reader import MANIFEST
+from gioada_fast.labels import label_space
 
 from .. import miniature
 from . import formats
@@ -157,5 +158,5 @@ def test_processes_check_an_archive(tmp_path):
     formats.write_synthia(tmp_path / "files")
     root = the_root(tmp_path / "files", tmp_path)
     data = check.list_set(config("source", "synthia", "cityscapes16", root), "source")
-    report = check.check_set(data, "source", 2)
+    report = check.check_set(data, "source", label_space("cityscapes16"), 2)
     assert len(report.sound) == 3 and not report.errors
