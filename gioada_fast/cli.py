@@ -1,6 +1,6 @@
 """Shared by all command lines: settings from YAML files and flags, and errors in one line."""
 
-import json
+import re
 import signal
 import sys
 from argparse import Action
@@ -8,28 +8,58 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import (
     ActionConfigFile,
     ArgumentParser,
     Namespace,
     get_loader,
+    set_dumper,
     set_parsing_settings,
 )
 from rich.console import Console
 
-from .config import RENAMED, Config, find_config, find_preset, rename_old_settings
+from . import yaml_nodes
+from .config import (
+    RENAMED,
+    Config,
+    DataConfig,
+    SourceConfig,
+    TargetConfig,
+    dump_settings,
+    find_config,
+    find_preset,
+    rename_old_settings,
+)
 from .errors import InputError, RunStopped
-from .labels import BUILT_IN_SPACES, label_space
+from .labels import BUILT_IN_SPACES, class_map_content, label_space
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_dumper("yaml", dump_settings)
 
 
 class Parser(ArgumentParser):
     """An argument parser that reports an error as one message instead of a page of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(f"{message.strip()}\nsee {self.prog} --help")
+        raise InputError(f"{_one_line(message.strip())}\nsee {self.prog} --help")
+
+
+# jsonargparse's message for a value that has none of several plain types
+_WRONG_TYPE = re.compile(
+    r"""Parser\ key\ "(?P<key>.+)":\s+Does\ not\ validate\ against\ any\ of\ the\ Union\ subtypes
+    \s+Subtypes:[^\n]*\s+Errors:(?P<types>(\s+-\ Expected\ a\ <class\ '\w+'>)+)
+    \s+Given\ value\ type:[^\n]*\s+Given\ value:\ (?P<value>.*)""",
+    re.VERBOSE | re.DOTALL,
+)
+_TYPES = {"str": "a text", "dict": "a mapping", "NoneType": "null", "int": "a whole number"}
+
+
+def _one_line(message: str) -> str:
+    found = _WRONG_TYPE.fullmatch(message)
+    if found is None:
+        return message
+    types = [_TYPES.get(name, name) for name in re.findall(r"'(\w+)'", found["types"])]
+    return f"{found['key']} is {found['value']}, expected {' or '.join(types)}"
 
 
 class ConfigParser(Parser):
@@ -50,17 +80,25 @@ class ConfigParser(Parser):
         """Parse flags, translating old names of settings."""
         return super().parse_args([self._flag(arg) for arg in args or ()], *others, **kwargs)
 
-    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Parse a YAML file. Paths in it are relative to the working directory."""
+        # several class maps may be in it
+        text = yaml_nodes.read_text(Path(path), "configuration", 16 * yaml_nodes.MAX_BYTES)
+        return self.parse_string(text, str(path), *args, **kwargs)
+
+    def parse_string(
+        self, content: str, path: str = "configuration", *args: Any, **kwargs: Any
+    ) -> Namespace:
         """Parse the content of a YAML file, translating old names of settings."""
-        try:
-            settings = get_loader("yaml")(content)
-        except yaml.YAMLError:
-            settings = None  # jsonargparse reports the error below
-        if isinstance(settings, dict) and (renamed := rename_old_settings(settings)):
-            content = json.dumps(settings)
+        _check_keys(yaml_nodes.parse(content, path, "configuration", aliases=True))
+        settings = get_loader("yaml")(content)
+        if isinstance(settings, dict):
+            renamed = rename_old_settings(settings)
             for old, new in renamed.items():
                 self.hint(old, new)
-        return super().parse_string(content, *args, **kwargs)
+            if _find_beside(Path(path).parent, settings.get("data")) or renamed:
+                content = dump_settings(settings)
+        return super().parse_string(content, path, *args, **kwargs)
 
     def hint(self, old: str, new: str) -> None:
         """Print that a name which the user gave has changed."""
@@ -73,6 +111,45 @@ class ConfigParser(Parser):
             return arg
         self.hint(name, RENAMED[name])
         return f"--{RENAMED[name]}{equals}{value}"
+
+
+def _check_keys(node: yaml_nodes.Node) -> None:
+    """Refuse keys that YAML would drop or change without a word: repeated ones and ``yes: ...``."""
+    left, seen = [node], set()
+    while left:
+        node = left.pop()
+        if id(node.node) in seen:  # an alias of a value
+            continue
+        seen.add(id(node.node))
+        left += node.children()
+        keys: set[str | None] = set()
+        for key, _ in node.pairs():
+            if key.kind not in ("int", "merge"):
+                key.name("name")
+            if key.text in keys:
+                raise InputError(f"{key.where}: {key.text} is given twice")
+            keys.add(key.text)
+
+
+def _find_beside(folder: Path, data: Any) -> bool:
+    """Let label space and class maps name files beside the configuration.
+
+    Files in the working directory come first; values without a suffix are names. Changes ``data``
+    in place; returns whether it did.
+    """
+    if not isinstance(data, dict):
+        return False
+    sections = [data, data.get("source"), data.get("target"), *(data.get("sources") or ())]
+    changed = False
+    for section in sections:
+        for name in ("label_space", "classes"):
+            value = section.get(name) if isinstance(section, dict) else None
+            if not isinstance(value, str) or not Path(value).suffix:
+                continue
+            if not Path(value).expanduser().is_file() and (folder / value).is_file():
+                section[name] = str(folder / value)
+                changed = True
+    return changed
 
 
 def config_parser(prog: str, hints: bool = True) -> ConfigParser:
@@ -107,11 +184,33 @@ def instantiate(parser: ConfigParser, namespace: Namespace) -> Config:
     values = parser.instantiate(namespace)
     values.pop("config", None)
     config = Config(**vars(values))
-    label_space(config.data.label_space)  # fails before anything is written or rendered
+    _read_own_classes(config.data)
     typed, norm = namespace["model.norm"], config.model.norm
     if typed != norm:
         parser.hint(f"model.norm={typed} of {config.model.backbone}", f"model.norm={norm}")
     return config
+
+
+def _read_own_classes(data: DataConfig) -> None:
+    """Replace files of label space and class maps by their content, which a run then keeps.
+
+    Fails before anything is written or rendered.
+    """
+    from .data import registry
+
+    space = label_space(data.label_space)
+    data.label_space = space.setting
+    sides: dict[str, SourceConfig | TargetConfig] = {"data.target": data.target}
+    if data.sources:
+        sides |= {f"data.sources[{i}]": source for i, source in enumerate(data.sources)}
+    else:
+        sides["data.source"] = data.source
+    for where, settings in sides.items():
+        classes, side = settings.classes, "target" if where == "data.target" else "source"
+        if classes is None or registry.find(settings.name, side).labelling_of(settings) is not None:
+            continue  # no class map, or the name of a data set's own table
+        if isinstance(classes, dict) or Path(classes).expanduser().is_file():
+            settings.classes = class_map_content(classes, space, f"{where}.classes")
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:

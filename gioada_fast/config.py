@@ -4,6 +4,7 @@ The defaults suit a small machine with two CPU cores. All of them were chosen fo
 including the weights of the losses: the paper does not publish its own.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from .errors import InputError
+from .labels import label_space, read_class_map
 
 
 def _positive(owner: str, **values: float) -> None:
@@ -27,8 +29,8 @@ def _not_negative(owner: str, **values: float) -> None:
             raise InputError(f"{owner}.{name} is {value}, must not be negative")
 
 
-SCENES_CACHE = "~/.cache/gioada_fast"
-"""Folder that street scenes are rendered to if no root is set."""
+CACHE = "~/.cache/gioada_fast"
+"""Folder for what can be made again: street scenes if no root is set, and counts of classes."""
 
 TARGET_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 """First seeds of the target's street scenes for training and for scoring. The source's seeds start
@@ -44,17 +46,19 @@ class FramesConfig:
     there once."""
     height: int | None = None
     """Height in pixels that images are resized to before a random crop of data.height. Unset:
-    data.height, without a crop."""
+    data.height, without a random crop."""
     width: int | None = None
     """Width in pixels that images are resized to before a random crop of data.width. Unset:
-    data.width, without a crop."""
+    data.width, without a random crop. Images of another shape than width to height are first
+    cropped to it, at their centre: nothing is squeezed."""
     images: str | None = None
     """folder, carla: pattern of the images under the root, with one * for the frame's name. Unset:
     images/* (folder), rgb/* (carla)."""
     labels: str | None = None
     """folder, carla: pattern of the label maps. Unset: none (folder), semantic/* (carla)."""
     depth: str | None = None
-    """folder, carla: pattern of the depth maps. Unset: none (folder), depth/* (carla)."""
+    """folder, carla: pattern of the depth maps. Unset: none (folder), depth/* if there is that
+    folder (carla)."""
     classes: str | dict | None = None
     """folder: the class map of the labels, a YAML file or the mapping itself, from ids (7: road) or
     colours ("128 64 128": road) to classes of data.label_space; null ignores an id. carla: the
@@ -185,26 +189,33 @@ class DataConfig:
 
     def __post_init__(self):
         _not_negative("data", workers=self.workers, max_unreadable=self.max_unreadable)
+        if self.sources is not None and not self.sources:
+            raise InputError("data.sources is empty: leave it out, or list at least one source")
         for name, value in (("height", self.height), ("width", self.width)):
             if value < 64:
                 raise InputError(f"data.{name} is {value}, must be at least 64 pixels")
-            for side in ("source", "target"):
-                resized = getattr(getattr(self, side), name)
+            for setting, frames in {**self.named_sources(), "data.target": self.target}.items():
+                resized = getattr(frames, name)
                 if resized is not None and resized < value:
                     raise InputError(
-                        f"data.{side}.{name} is {resized}, must be at least data.{name}, {value}, "
+                        f"{setting}.{name} is {resized}, must be at least data.{name}, {value}, "
                         "the size of the crops"
                     )
 
-    @property
-    def source_size(self) -> tuple[int, int]:
-        """(H, W) that the source's frames are resized to."""
-        return self.source.height or self.height, self.source.width or self.width
+    def named_sources(self) -> dict[str, SourceConfig]:
+        """The sources by the prefix of their settings: data.source, or data.sources[0], ..."""
+        if self.sources is None:
+            return {"data.source": self.source}
+        return {f"data.sources[{index}]": source for index, source in enumerate(self.sources)}
+
+    def size_of(self, frames: FramesConfig) -> tuple[int, int]:
+        """(H, W) that the frames of a source or the target are resized to."""
+        return frames.height or self.height, frames.width or self.width
 
     @property
     def target_size(self) -> tuple[int, int]:
-        """(H, W) that the target's images are resized to for training and prediction."""
-        return self.target.height or self.height, self.target.width or self.width
+        """(H, W) that the target's images are resized to for training."""
+        return self.size_of(self.target)
 
 
 def _frozen_norm(backbone: str) -> Literal["none", "frozen_batch"]:
@@ -500,9 +511,25 @@ def _find(kind: str, name: str, shipped: dict[str, Path]) -> Path:
     raise InputError(f"no {kind} {name!r}: neither a file nor one of {', '.join(shipped)}")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts such as 1e3, which PyYAML reads as a text, but jsonargparse as a number."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*|\d[\d_]*\.[\d_]*|\.[\d_]+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
+
+
+def dump_settings(settings: Mapping[str, Any]) -> str:
+    """Settings nested by section as YAML that a configuration may have."""
+    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def save_config(config: Config, path: Path) -> None:
     """Write every setting as YAML."""
-    path.write_text(yaml.safe_dump(asdict(config), sort_keys=False))
+    path.write_text(dump_settings(asdict(config)), encoding="utf-8")
 
 
 RENAMED = {
@@ -545,6 +572,7 @@ MAY_CHANGE = (
     "data.max_unreadable",
     "data.source.root",
     "data.target.root",
+    "data.sources.root",
     "model.init_from",
 )
 """Settings that may differ when a run is resumed."""
@@ -555,6 +583,9 @@ def changed_setting(
 ) -> tuple[str, Any, Any] | None:
     """Find the first setting that has changed, except for those that may change (MAY_CHANGE).
 
+    Settings that are missing, because an older version saved them, count as their defaults. A label
+    space or class map is the same whether it is a file or its content.
+
     Args:
         saved: settings nested by section, as ``dataclasses.asdict`` returns them.
         now: the same.
@@ -563,17 +594,45 @@ def changed_setting(
         (name, saved value, present value), or None if nothing has changed.
     """
     before, after = _by_dotted_name(saved), _by_dotted_name(now)
+    is_old = "depth_kind" not in saved.get("data", {}).get("source", {})  # of version 0.1.0
     for name in sorted(before.keys() | after.keys()):
-        if name not in MAY_CHANGE and before.get(name) != after.get(name):
-            return name, before.get(name), after.get(name)
+        old, new = before.get(name), after.get(name)
+        if re.sub(r"\[\d+\]", "", name) in MAY_CHANGE or (isinstance(old, str) and old == new):
+            continue
+        if name.endswith("depth_per_metre") and {old, new} <= {None, 100} and is_old:
+            continue  # unset now means what was 100 then
+        if not _same(name, old, new, after["data.label_space"]):
+            return name, old, new
     return None
 
 
-def _by_dotted_name(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _same(name: str, old: Any, new: Any, space: str | dict[str, Any]) -> bool:
+    """Whether two values of a setting mean the same. The order of classes counts."""
+    try:
+        if name == "data.label_space":
+            return label_space(old) == label_space(new)
+        if name.endswith(".classes") and isinstance(old, str) != isinstance(new, str):
+            maps = (read_class_map(value, label_space(space), name) for value in (old, new))
+            return next(maps) == next(maps)
+    except (InputError, TypeError):  # a file that is gone, or no value
+        return False
+    return bool(old == new)
+
+
+def _by_dotted_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings; missing ones have their defaults."""
+    return _flat(asdict(Config())) | _flat(settings)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _by_dotted_name(value, f"{prefix}{name}.")
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if name == "data.sources" and value:
+            for index, source in enumerate(value):
+                flat |= _flat({**asdict(SourceConfig()), **source}, f"{name}[{index}].")
+        elif isinstance(value, dict) and key not in ("label_space", "classes"):
+            flat |= _flat(value, f"{name}.")
         else:
-            flat[prefix + name] = value
+            flat[name] = value
     return flat

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from . import cli
 from .config import Config, DataConfig, TargetConfig
@@ -67,9 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     target = _target(config.data.target, options)
     # the network predicts at its training size
     target.height, target.width = height, width = metadata["size"]
-    data = DataConfig(
-        target=target, label_space=metadata["label_space"], height=height, width=width
-    )
+    data = DataConfig(target=target, label_space=space.setting, height=height, width=width)
 
     device = choose_device(options.device)
     frames = evaluation_frames(data)
@@ -111,10 +110,10 @@ def _target(target: TargetConfig, options) -> TargetConfig:
 
 
 def _table(scores: Scores, caption: str) -> Table:
-    table = Table("class", caption=caption)
+    table = Table("class", caption=Text(caption))
     table.add_column("IoU %", justify="right")
     for name, iou in scores.iou.items():
-        table.add_row(name, percent(iou))
+        table.add_row(Text(name), percent(iou))
     table.add_section()
     table.add_row("pixel accuracy", percent(scores.pixel_accuracy))
     table.add_row("mIoU", percent(scores.miou))

@@ -1,19 +1,24 @@
 """The settings offer exactly the choices that the code implements."""
 
 import typing
+from dataclasses import asdict
 
 import pytest
+import yaml
 
 from gioada_fast.config import (
     AdaptationConfig,
     Config,
     ModelConfig,
     OptimiserConfig,
+    SourceConfig,
+    changed_setting,
     find_config,
     shipped_configs,
 )
 from gioada_fast.depth import ENCODINGS
 from gioada_fast.errors import InputError
+from gioada_fast.labels import label_space
 from gioada_fast.ops.gan_loss import GAN_LOSSES
 from gioada_fast.ops.upsample_depth_loss import KINDS as DEPTH_LOSSES
 
@@ -51,3 +56,72 @@ def test_pretrained_weights_change_the_defaults():
         ModelConfig(pretrained="vgg.pth", width=0.5)
     with pytest.raises(InputError, match="batch norm"):
         ModelConfig(pretrained="r.pth", backbone="resnet101", norm="group")
+
+
+NEW = (
+    *("unknown_labels", "exif_orientation", "depth_kind", "depth_focal_baseline", "depth_along"),
+    "depth_fov",
+)
+SPACE = {"name": "t", "classes": {"b": {"colour": [1, 2, 3]}, "a": {"of": ["road"]}}}
+
+
+def saved_by_0_1_0(**data):
+    """Settings without those that are new, and with the old default of depth_per_metre."""
+    settings = asdict(Config())
+    for side in ("source", "target"):
+        for name in (*NEW, "share"):
+            settings["data"][side].pop(name, None)
+        settings["data"][side]["depth_per_metre"] = 100.0
+    del settings["data"]["sources"]
+    settings["data"] |= data
+    return settings
+
+
+def test_settings_that_a_run_of_0_1_0_lacks_are_their_defaults():
+    assert changed_setting(saved_by_0_1_0(), asdict(Config())) is None
+    now = asdict(Config())
+    now["data"]["source"]["depth_kind"] = "carla"
+    assert changed_setting(saved_by_0_1_0(), now) == ("data.source.depth_kind", "metres", "carla")
+    now = asdict(Config())
+    now["data"]["source"]["depth_per_metre"] = 1000.0
+    assert changed_setting(saved_by_0_1_0(), now) == ("data.source.depth_per_metre", 100.0, 1000.0)
+    now["data"]["source"]["depth_per_metre"] = 100.0
+    assert changed_setting(saved_by_0_1_0(), now) is None
+    # settings with depth_kind were saved since: unset and 100 differ for floating point
+    assert changed_setting(asdict(Config()), now) == ("data.source.depth_per_metre", None, 100.0)
+
+
+def test_a_label_space_or_class_map_is_the_same_in_a_file_and_in_the_settings(tmp_path):
+    """Version 0.1.0 saved the paths of files."""
+    file, classes = tmp_path / "t.yaml", tmp_path / "classes.yaml"
+    file.write_text(yaml.safe_dump(SPACE, sort_keys=False))
+    classes.write_text("7: b\n'8': null\n")
+    saved = saved_by_0_1_0(label_space=str(file))
+    saved["data"]["source"]["classes"] = str(classes)
+    now = asdict(Config())
+    now["data"]["label_space"] = label_space(SPACE).content()
+    now["data"]["source"]["classes"] = {7: "b", 8: None}
+    assert changed_setting(saved, now) is None and changed_setting(now, now) is None
+    now["data"]["source"]["classes"] = {7: "b", 8: "a"}
+    assert changed_setting(saved, now)[0] == "data.source.classes"
+    # the order of the classes is the order of the train ids
+    entries = dict(reversed(now["data"]["label_space"]["classes"].items()))
+    now["data"]["label_space"] = {"name": "t", "classes": entries}
+    assert changed_setting(saved, now)[0] == "data.label_space"
+    file.unlink()
+    assert changed_setting(saved, now)[0] == "data.label_space"
+
+
+def test_several_sources_are_compared_one_by_one():
+    saved, now = asdict(Config()), asdict(Config())
+    saved["data"]["sources"] = [{"name": "folder", "root": "a"}, {"name": "carla"}]
+    now["data"]["sources"] = [
+        asdict(SourceConfig(name="folder", root="b")), asdict(SourceConfig(name="carla"))
+    ]  # fmt: skip
+    assert changed_setting(saved, now) is None
+    now["data"]["sources"][1]["share"] = 2.0
+    assert changed_setting(saved, now) == ("data.sources[1].share", 1.0, 2.0)
+    now["data"]["sources"].pop()
+    assert changed_setting(saved, now)[0].startswith("data.sources[1].")
+    now["data"]["sources"] = None
+    assert changed_setting(saved, now)[0].startswith("data.sources[0].")

@@ -1,6 +1,7 @@
 """Readers of label maps: from the files' ids or colours to train ids."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ from ..errors import InputError
 from ..labels import IGNORE
 from .rasters import read_labels
 
-LabelReader = Callable[[Path], np.ndarray]
-"""Train ids uint8 [H, W] of a label map, IGNORE included."""
+LabelReader = Callable[..., np.ndarray]
+"""Train ids uint8 [H, W] of a label map, IGNORE included. Takes the file's path and, for the
+setting unknown_labels, the keyword argument ``unknown``: "error" or "ignore"."""
 
 Colours = Mapping[tuple[int, int, int], int]
 """Train id of each colour (R, G, B) of a label map, IGNORE included."""
@@ -33,10 +35,32 @@ _MAX_SPAN = 2**22
 class UnknownLabels(InputError):
     """A label map has ids or colours that belong to no class."""
 
-    def __init__(self, message: str, counts: Mapping[Value, int] | None = None):
+    def __init__(self, message: str, counts: Mapping[Value, int] | None = None, known: str = ""):
         super().__init__(message)
         self.counts = dict(counts or {})
         """Number of pixels by unknown id or colour (R, G, B)."""
+        self.known = known
+        """Describes the known ids or colours."""
+
+    @classmethod
+    def of_set(cls, errors: Sequence["UnknownLabels"]) -> "UnknownLabels":
+        """One error for several label maps: pixels and files of each unknown value, one file."""
+        pixels: Counter[Value] = Counter()
+        files: Counter[Value] = Counter()
+        for error in errors:
+            pixels.update(error.counts)
+            files.update(error.counts.keys())
+        shown = ", ".join(
+            f"{value} ({count} pixels in {files[value]} files)"
+            for value, count in pixels.most_common(_MAX_SHOWN)
+        )
+        more = f" and {len(pixels) - _MAX_SHOWN} more" if len(pixels) > _MAX_SHOWN else ""
+        return cls(
+            f"{len(errors)} label maps have unknown values: {shown}{more}; {errors[0].known}. The "
+            f"first is {errors[0]}",
+            pixels,
+            errors[0].known,
+        )
 
 
 def id_labels(
@@ -59,6 +83,13 @@ def id_labels(
     return partial(
         _read_ids, train_ids=dict(train_ids), by_byte=bytes_, in_red=in_red, unknown=unknown
     )
+
+
+def known_ids(reader: LabelReader) -> Mapping[int, int] | None:
+    """Train id, or IGNORE, of each id that a reader of ``id_labels`` knows; None for colours."""
+    if isinstance(reader, partial) and reader.func is _read_ids:
+        return reader.keywords["train_ids"]
+    return None
 
 
 def colour_labels(train_ids: Callable[[Path], Colours], unknown: Unknown = "error") -> LabelReader:
@@ -93,11 +124,13 @@ def _read_ids(
     values, pixels = np.unique(ids[missing], return_counts=True)
     counts: dict[Value, int] = dict(zip(values.tolist(), pixels.tolist(), strict=True))
     where = " in the channel R (if colours stand for classes, list colours instead)"
+    known = f"known are {_ranges(train_ids)}"
     raise UnknownLabels(
         f"{path}: unknown ids{where if stored.ndim == 3 else ''}: {_shown(counts)}; "
-        f"known are {_ranges(train_ids)}: is it labelled with other classes? The setting "
+        f"{known}: is it labelled with other classes? The setting "
         "unknown_labels: ignore leaves these pixels out",
         counts,
+        known,
     )
 
 
@@ -150,10 +183,12 @@ def _read_colours(path: Path, train_ids: Callable[[Path], Colours], unknown: Unk
             (int(v) >> 16, int(v) >> 8 & 255, int(v) & 255): int(n)
             for v, n in zip(values, pixels, strict=True)
         }
+        known = f"{len(colours)} colours are known"
         raise UnknownLabels(
-            f"{path}: unknown colours: {_shown(counts)}; {len(colours)} are known: is it labelled "
+            f"{path}: unknown colours: {_shown(counts)}; {known}: is it labelled "
             "with other classes? The setting unknown_labels: ignore leaves these pixels out",
             counts,
+            known,
         )
     return table[place]
 

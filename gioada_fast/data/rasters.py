@@ -12,6 +12,7 @@ from ..errors import InputError
 from . import decoders
 from .decoders import Raster, Undecodable, png
 from .decoders.pictures import opencv
+from .tree import read_bytes
 
 T = TypeVar("T")
 
@@ -56,14 +57,14 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
     Raises:
         InputError: there is no such file, or it is no image; the message says what it contains.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     image, _ = _checked(path, data, "image", _PICTURES, _decode_image)
     return _upright(path, data, image) if upright else image
 
 
 def read_with_facts(path: Path, upright: bool = False) -> tuple[np.ndarray, ImageFacts]:
     """``read_image`` and ``image_facts`` with one decode."""
-    data = _read_bytes(path)
+    data = read_bytes(path)
     image, raster = _checked(path, data, "image", _PICTURES, _decode_image)
     facts = _checked(path, data, "image", _PICTURES, partial(_facts, raster=raster))
     return (_upright(path, data, image) if upright else image), facts
@@ -71,7 +72,7 @@ def read_with_facts(path: Path, upright: bool = False) -> tuple[np.ndarray, Imag
 
 def image_facts(path: Path) -> ImageFacts:
     """What an image file contains. Decodes pixels only for more than 8 bits."""
-    return _checked(path, _read_bytes(path), "image", _PICTURES, _facts)
+    return _checked(path, read_bytes(path), "image", _PICTURES, _facts)
 
 
 def read_labels(path: Path, colours: bool = False) -> np.ndarray:
@@ -135,14 +136,8 @@ def read_values(path: Path) -> np.ndarray:
     return pixels
 
 
-def _read_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    return path.read_bytes()
-
-
 def _decoded(path: Path, kind: str, formats: tuple[str, ...], names: tuple[str, ...]) -> Raster:
-    return _checked(path, _read_bytes(path), kind, formats, partial(decoders.decode, names=names))
+    return _checked(path, read_bytes(path), kind, formats, partial(decoders.decode, names=names))
 
 
 def _checked(

@@ -275,6 +275,7 @@ def summarise(config: Config, folder: Path, command: str) -> dict[str, Any]:
     return {
         "name": config.name,
         "target": describe_target(config.data),
+        "label_space": example.get("label_space"),
         "classes": example.get("classes", []),
         "colours": example.get("colours", []),
         "seeds": seeds,

@@ -37,7 +37,9 @@ def load_checkpoint(path: Path, keys: Set[str] = frozenset()) -> dict[str, Any]:
 def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, Any]) -> None:
     """Write a network's weights and the metadata from which to build it, which must fit JSON."""
     tensors = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
-    header = {"gioada_fast": json.dumps({"format": FORMAT, **metadata}, sort_keys=True)}
+    # not json's sort_keys, which would also sort the classes of a label space
+    content = dict(sorted({"format": FORMAT, **metadata}.items()))
+    header = {"gioada_fast": json.dumps(content)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
 
 

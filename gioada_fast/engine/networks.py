@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from ..adaptation import TwoLevelAdaptation
 from ..config import Config, rename_old_settings
 from ..errors import InputError
-from ..labels import LabelSpace, label_space
+from ..labels import BUILT_IN_SPACES, LabelSpace, label_space
 from ..models import TaskNet, TranslationNet
-from .checkpoint import load_state, load_weights, save_weights
+from .checkpoint import first_of, load_state, load_weights, save_weights
 from .pretrained import load_pretrained, pretrained_file
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -41,22 +41,33 @@ def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptat
 
 def _load_initial_task(path: Path, config: Config) -> TaskNet:
     """Load a task network from a file, whose architecture must be the one in the settings."""
-    task, _, metadata = load_task(path)
+    task, space, metadata = load_task(path)
     expected = _task_metadata(config)
-    for setting in ("data.label_space", "model.backbone", "model.width", "model.norm"):
-        name = setting.partition(".")[2]
-        if metadata[name] != expected[name]:
+    pairs = {
+        f"model.{name}": (metadata[name], expected[name]) for name in ("backbone", "width", "norm")
+    }
+    own = label_space(config.data.label_space)
+    if space.classes != own.classes:  # colours, ids and 'of' may differ
+        pairs = {"data.label_space": (_described(space), _described(own)), **pairs}
+    for setting, (theirs, ours) in pairs.items():
+        if theirs != ours:
             raise InputError(
-                f"model.init_from: {path} was trained with {setting} = {metadata[name]}, here it "
-                f"is {expected[name]}: change it, or start from other weights"
+                f"model.init_from: {path} was trained with {setting} = {theirs}, here it is "
+                f"{ours}: change it, or start from other weights"
             )
     return task
+
+
+def _described(space: LabelSpace) -> str:
+    if space.name in BUILT_IN_SPACES:
+        return space.name
+    return f"{space.name} ({first_of(list(space.classes), 20)})"
 
 
 def _task_metadata(config: Config) -> dict[str, Any]:
     return {
         "network": "task",
-        "label_space": config.data.label_space,
+        "label_space": label_space(config.data.label_space).setting,
         "backbone": config.model.backbone,
         "width": config.model.trunk_width,
         "norm": config.model.trunk_norm,
@@ -74,11 +85,12 @@ def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
 
     Returns:
         (network in evaluation mode, its classes, metadata). The metadata has the network's input
-        ``size`` (H, W), its ``depth_encoding`` and its architecture.
+        ``size`` (H, W), its ``label_space`` (a name or the space's content), its
+        ``depth_encoding`` and its architecture.
     """
     state, metadata = _load(path, "task")
     rename_old_settings({"model": metadata})
-    space = label_space(metadata["label_space"])
+    space = _space(path, metadata)
     task = _build(
         path,
         lambda: TaskNet(
@@ -96,7 +108,7 @@ def save_translation(path: Path, translation: TranslationNet, config: Config) ->
         translation,
         {
             "network": "translation",
-            "label_space": config.data.label_space,
+            "label_space": label_space(config.data.label_space).setting,
             "geometry": translation.geometry,
             "width": config.model.translation_width,
             "blocks": config.model.translation_blocks,
@@ -108,7 +120,7 @@ def save_translation(path: Path, translation: TranslationNet, config: Config) ->
 def load_translation(path: Path) -> tuple[TranslationNet, dict[str, Any]]:
     """Load a file that ``save_translation`` wrote: (network in evaluation mode, metadata)."""
     state, metadata = _load(path, "translation")
-    space = label_space(metadata["label_space"])
+    space = _space(path, metadata)
     translation = _build(
         path,
         lambda: TranslationNet(
@@ -133,6 +145,14 @@ def _load(path: Path, network: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: has weights of the {metadata.get('network')} network, expected {network}"
         )
     return state, metadata
+
+
+def _space(path: Path, metadata: dict[str, Any]) -> LabelSpace:
+    """The network's classes. Version 0.1.0 wrote the path of a file instead of its content."""
+    try:
+        return label_space(metadata["label_space"])
+    except (InputError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: the label space of the network: {error}") from error
 
 
 def _channels_last(network: Network) -> Network:

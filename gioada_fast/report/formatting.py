@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 NO_VALUE = "–"
 """Shown for an undefined number, for example the IoU of a class that occurs nowhere."""
 
@@ -36,9 +38,23 @@ def spaced(name: object) -> str:
 
 
 def settings_by_section(settings: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Dotted names and values by section; settings outside any section come first, as ``run``."""
+    """Dotted names and values by section; settings outside any section come first, as ``run``.
+
+    Label spaces and class maps are one value each, in YAML.
+    """
 
     def flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
+        if isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+            return [
+                line
+                for index, inner in enumerate(value)
+                for line in flatten(f"{prefix}[{index}]", inner)
+            ]
+        if isinstance(value, dict) and prefix.rpartition(".")[2] in ("label_space", "classes"):
+            text = yaml.safe_dump(
+                value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf
+            )
+            return [(prefix, text.strip())]
         if not isinstance(value, dict):
             return [(prefix, "unset" if value is None else str(value))]
         return [line for key, inner in value.items() for line in flatten(f"{prefix}.{key}", inner)]

@@ -1,11 +1,22 @@
-"""Label spaces from YAML: the built-in ones, the user's own, and errors in the user's files."""
+"""Label spaces and class maps from YAML: the built-in ones, the user's own, and errors in them."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+import yaml
 
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import sets
 from gioada_fast.errors import InputError
-from gioada_fast.labels import BUILT_IN_SPACES, COMMON_CLASSES, IGNORE, label_space
+from gioada_fast.labels import (
+    BUILT_IN_SPACES,
+    COMMON_CLASSES,
+    IGNORE,
+    class_map_content,
+    label_space,
+    read_class_map,
+)
 
 # Ids and colours as in cityscapesscripts.helpers.labels.
 CITYSCAPES = {
@@ -93,7 +104,7 @@ classes:
 
 def write(folder, text=WAREHOUSE):
     path = folder / "warehouse.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return str(path)
 
 
@@ -126,8 +137,8 @@ MANY = [f"c{i}: {{colour: [{i}, 0, 0]}}" for i in range(255)]
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name: own\nclasses: {a: [", "(?s)not readable as YAML.*line 2"),
-        ("", "label space: expected"),
+        ("name: own\nclasses: {a: [", "line 2: label space is not readable as YAML"),
+        ("", "a label space has no 'name', expected name, classes"),
         ("- 1\n", "line 1: a label space: expected 'name: value' lines"),
         ("name: own\n", "line 1: a label space has no 'classes', expected name, classes"),
         ("classes: {}\n", "has no 'name'"),
@@ -138,21 +149,60 @@ MANY = [f"c{i}: {{colour: [{i}, 0, 0]}}" for i in range(255)]
         (entries(*MANY), "2 to 254 classes, found 255"),
         (entries(ROAD, SKY, "road: {colour: [0, 0, 0]}"), "line 5: classes has 'road' twice"),
         (entries(ROAD, "sky: blue"), "line 4: class 'sky': expected 'name: value' lines"),
-        (entries(ROAD, "sky: {of: [sky]}"), "line 4: class 'sky' has no 'colour'"),
-        (entries(ROAD, "sky: {colour: [1, 2, 3], color: 1}"), "class 'sky' has 'color', expected"),
+        (
+            entries(ROAD, "sky: {colour: [1, 2, 3], color: 1}"),
+            "'color', expected colour.*did you mean colour",
+        ),
         (entries(ROAD, "sky: {colour: [1, 2]}"), r"line 4: class 'sky': colour is \[1, 2\]"),
         (entries(ROAD, "sky: {colour: blue}"), r"colour is 'blue', expected \[R, G, B\]"),
-        (entries(ROAD, "sky: {colour: [1, 2, 256]}"), "colour has 256, expected a whole number"),
-        (entries(ROAD, "sky: {colour: [1, 2, 0.5]}"), "colour has 0.5"),
-        (entries(ROAD, "sky: {colour: [1, 2, true]}"), "colour has True"),
+        (
+            entries(ROAD, "sky: {colour: [1, 2, 256]}"),
+            r"colour is \[1, 2, 256\], expected \[R, G, B\]",
+        ),
+        (entries(ROAD, "sky: {colour: [1, 2, 0.5]}"), r"colour is \[1, 2, 0.5\]"),
+        (entries(ROAD, "sky: {colour: [1, 2, true]}"), r"colour is \[1, 2, True\]"),
         (entries(ROAD, "sky: {colour: [1, 2, 3], of: sky}"), "of is 'sky', expected a list"),
         (entries(ROAD, "sky: {colour: [1, 2, 3], of: [heaven]}"), "of names 'heaven'.* vegetation"),
         (
             entries(ROAD, "sky: {colour: [1, 2, 3], of: [sky, road]}"),
             "line 4: class 'sky': 'road' is part of 'road' already",
         ),
-        (entries(ROAD, "sky: {colour: [1, 2, 3], id: 300}"), "class 'sky': id has 300"),
-        (entries(ROAD, "sky: {colour: [1, 2, 3], id: 0}"), "two classes have the same id"),
+        (
+            entries(ROAD, "sky: {colour: [1, 2, 3], id: 300}"),
+            "class 'sky': id is 300, expected a whole",
+        ),
+        (
+            entries(ROAD, "sky: {colour: [1, 2, 3], id: 0}"),
+            "line 4: class 'sky': two classes .* id 0, the",
+        ),
+        (entries(ROAD, "sky: {colour: '#12345'}"), "colour is '#12345'"),
+        (entries(ROAD, "sky: {colour: 1 2 3 4}"), "colour is '1 2 3 4'"),
+        (entries(ROAD, "sky: {colour:\n #112233\n }"), "colour is None, expected"),
+        (entries(ROAD, "sky: {of: [trafficlight]}"), "did you mean traffic light"),
+        (entries(ROAD, "Road: {}"), "line 4: classes has 'Road' and 'road', the same name"),
+        (entries("traffic light: {}", "traffic  light: {}"), "line 4: .* the same name"),
+        (entries(ROAD, "yes: {}"), 'line 4: YAML reads the class name yes .*: write "yes" in quo'),
+        (entries(ROAD, "null: {}"), "line 4: YAML reads the class name null as nothing"),
+        (entries(ROAD, "~: {}"), "line 4: YAML reads the class name ~ as nothing"),
+        (entries("1: {}", "2: {}"), "line 3: YAML reads the class name 1 as a number"),
+        (entries("0: road", "1: sky"), "line 3: YAML reads the class name 0 as a number"),
+        (entries(ROAD, "2024-01-01: {}"), "line 4: YAML reads the class name 2024-01-01 as a date"),
+        (entries(ROAD, "'': {}"), "line 4: class name is '', expected a text"),
+        (entries(ROAD, "' ': {}"), "line 4: class name is ' ', expected a text"),
+        (entries(ROAD, '"a\\nb": {}'), "line 4: class name is 'a.nb', expected a text"),
+        (entries(ROAD, "[a, b]: {}"), r"line 4: class name is \['a', 'b'\], expected a text"),
+        ("name: no\nclasses: {a: , b: }\n", "line 1: YAML reads the name no as a truth value"),
+        ("name: t\nclasses: [a, b]\n", "line 2: classes: expected 'name: value' lines"),
+        (entries("&x a: {}", "b: {of: *x}"), r"line 4: label space refers to another value"),
+        (entries(ROAD, "b: !!python/name:os.system"), "line 4: label space has the tag .*python"),
+        (entries(ROAD, "b: !colour [1, 2, 3]"), "line 4: label space has the tag !colour"),
+        ("[" * 90, "line 1: label space is nested more than 50 levels deep"),
+        ("- " * 100_000, "line 1: label space is nested more than 50 levels deep"),
+        ("name: a\n---\nname: b\n", "line 2: label space is not readable as YAML"),
+        ("\x00", "label space is not readable as YAML"),
+        (b"\xff\xfea\x00", "label space is not readable as YAML: byte 0 is not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n", "label space is not readable as YAML: byte 0 is not UTF-8"),
+        (entries(*(f"c{i}: {{}}" for i in range(90_000))), "has 1.. MB, expected a YAML file"),
         ("also_scored: own\n" + entries(ROAD, SKY), "line 1: also_scored is 'own'"),
         ("also_scored: kitti10\n" + entries(ROAD, SKY), "also_scored is 'kitti10'"),
     ],
@@ -161,6 +211,164 @@ def test_an_invalid_label_space_is_refused(tmp_path, text, words):
     with pytest.raises(InputError, match=words) as error:
         label_space(write(tmp_path, text))
     assert str(error.value).startswith(str(tmp_path / "warehouse.yaml"))
+    assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ({"a": {}, "b": {"colour": [1]}}, r"data.label_space: class 'b': colour is \[1\]"),
+        ({"a": {}, True: {}}, "data.label_space: YAML reads the class name true as a truth value"),
+        ({"a": {}, 1: {}}, "data.label_space: YAML reads the class name 1 as a number"),
+        ({"a": {}, None: {}}, "data.label_space: YAML reads the class name null as nothing"),
+        ({"a": {}, "B": {}, "b": {}}, "data.label_space: classes has 'b' and 'B', the same name"),
+        ({"a": {"of": ["road"]}, "b": {"of": ["road"]}}, "class 'b': 'road' is part of 'a'"),
+        ({"a": {}}, "data.label_space: a label space has 2 to 254 classes, found 1"),
+        (["a", "b"], "data.label_space: classes: expected 'name: value' lines"),
+        (None, "data.label_space: a label space has 2 to 254 classes, found 0"),
+        ({"a": object(), "b": {}}, "data.label_space: "),
+    ],
+)
+def test_an_invalid_mapping_is_refused(classes, words):
+    with pytest.raises(InputError, match=f"^{words}" if "data." in words else words):
+        label_space({"name": "own", "classes": classes})
+
+
+def test_a_mapping_is_the_same_space_as_its_file(tmp_path):
+    space = label_space(write(tmp_path))
+    assert label_space(yaml.safe_load(WAREHOUSE)) == space
+    assert label_space(space.content()) == label_space(space.setting) == space
+    # the order of the classes is the order of the train ids
+    assert list(space.content()["classes"]) == ["floor", "person", "forklift"]
+    for name in BUILT_IN_SPACES:
+        built_in = label_space(name)
+        assert label_space(built_in.content()) == built_in and built_in.setting == name
+
+
+@pytest.mark.parametrize("count", [2, 19, 254])
+def test_content_is_exact_for_any_space(count):
+    """Names of any letters, all keys or none of them."""
+    rng = np.random.default_rng(count)
+    classes = {}
+    for index in range(count):
+        names = (
+            f"yes{index}",
+            f"c {index}: [x]",
+            f"Straße {index}",
+            f"'{index}\"",
+            f"# {index} 車",
+        )
+        entry = {"colour": [int(v) for v in rng.integers(0, 256, 3)], "id": count - 1 - index}
+        if index < len(COMMON_CLASSES):
+            entry["of"] = [COMMON_CLASSES[index]]
+        if index % 3:
+            del entry["colour"]
+        classes[names[index % 5]] = entry
+    space = label_space({"name": "any: thing", "classes": classes})
+    assert space.num_classes == count and space.classes == tuple(classes)
+    assert label_space(space.content()) == space
+    text = yaml.safe_dump(space.content(), sort_keys=False)
+    assert label_space(yaml.safe_load(text)) == space
+    ids = np.arange(count, dtype=np.uint8)[None]
+    np.testing.assert_array_equal(space.colourise(ids)[0], space.colours)
+    np.testing.assert_array_equal(space.official_ids(ids)[0], count - 1 - np.arange(count))
+
+
+def test_colours_are_optional_and_differ():
+    space = label_space({"name": "t", "classes": {f"c{i}": None for i in range(254)}})
+    assert len({(0, 0, 0), *space.colours}) == 255 and space.ids == tuple(range(254))
+    assert space == label_space({"name": "t", "classes": {f"c{i}": {} for i in range(254)}})
+    classes = {
+        "a": {}, "b": {"colour": "#800000"}, "c": {"of": ["road"]}, "d": {"of": ["sky"]},
+        "e": {"colour": "70 130 180"}, "f": {"of": ["car", "bus"]}, "g": {"colour": "[1, 2, 3]"},
+    }  # fmt: skip
+    colours = label_space({"name": "t", "classes": classes}).colours
+    # of PASCAL VOC: (0, 128, 0), (128, 128, 0), ...; of Cityscapes: road, while e has the sky's
+    assert colours == (
+        (0, 128, 0), (128, 0, 0), (128, 64, 128), (128, 128, 0), (70, 130, 180), (0, 0, 128),
+        (1, 2, 3),
+    )  # fmt: skip
+
+
+SPACE = label_space(yaml.safe_load(WAREHOUSE))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0: floor\n1: null\n-1: ~\n70000: person\n", {0: 0, 1: 255, -1: 255, 70000: 1}),
+        ("'7': floor\n", {7: 0}),
+        ("7: sidewalk\n8: rider\n", {7: 0, 8: 1}),  # common classes of the space's classes
+        ('"128 64 128": floor\n"#00FF0a": null', {(128, 64, 128): 0, (0, 255, 10): 255}),
+        ('"[1, 2, 3]": floor\n[4, 5, 6]: person\n', {(1, 2, 3): 0, (4, 5, 6): 1}),
+        ('"(1,2,3)": floor\n"4, 5, 6": person\n', {(1, 2, 3): 0, (4, 5, 6): 1}),
+        ("{0: floor, 255: forklift}", {0: 0, 255: 2}),
+        ("\ufeff0: floor\n# 1: no\n", {0: 0}),
+    ],
+)
+def test_a_class_map(tmp_path, text, expected):
+    path = tmp_path / "map.yaml"
+    path.write_text(text)
+    assert read_class_map(path, SPACE, "data.source.classes") == expected
+    content = class_map_content(str(path), SPACE, "data.source.classes")
+    assert read_class_map(content, SPACE, "x") == expected
+    assert class_map_content(content, SPACE, "x") == content
+    assert read_class_map(yaml.safe_load(yaml.safe_dump(content)), SPACE, "x") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0: floor\n7: truck\n", r"line 2: 7: 'truck' is not a class of warehouse \(floor, per"),
+        ("0: florr\n", "line 1: 0: 'florr'.*did you mean floor"),
+        ("0: Floor\n", "line 1: 0: 'Floor'.*did you mean floor"),
+        ("0: no\n", "line 1: 0: False is not a class"),
+        ("0: 1\n", "line 1: 0: 1 is not a class"),
+        ("0: [floor]\n", r"line 1: 0: \['floor'\] is not a class"),
+        ("0: floor\n0: person\n", "line 2: 0: class map has this id twice"),
+        ("0: floor\n'0': person\n", "line 2: 0: class map has this id twice"),
+        ("'1 2 3': floor\n'#010203': floor\n", "line 2: #010203: class map has this colour twice"),
+        ("0: floor\n'1 2 3': person\n", "line 2: 1 2 3: class map mixes ids and colours"),
+        ("0: floor\n010: person\n", "line 2: '010' is neither an id"),
+        ("1_000: person\n", "line 1: '1_000' is neither an id"),
+        ("1.0: person\n", "line 1: '1.0' is neither an id"),
+        ("yes: person\n", "line 1: 'yes' is neither an id"),
+        ("road: 7\n", "line 1: 'road' is neither an id"),
+        ("~: person\n", "line 1: '~' is neither an id"),
+        ("'1 2 256': person\n", "line 1: '1 2 256' is neither an id"),
+        ("'1 2': person\n", "line 1: '1 2' is neither an id"),
+        ("9" * 900 + ": person\n", "line 1: '9*...' is neither an id"),
+        ("'1 2 " + "9" * 900 + "': person\n", "line 1: '1 2 9*...' is neither an id"),
+        ("[1, 2, x]: person\n", r"line 1: .*1, 2, 'x'.* is neither an id"),
+        ("0: floor\n#804080: person\n", "line 2: YAML reads '#804080: person' as a comment"),
+        ("", "class map has no entries such as '7: floor'"),
+        ("floor\n", "line 1: class map has no entries"),
+        ("- floor\n", "line 1: class map has no entries"),
+        ("0: &a floor\n1: *a\n", "line 2: class map refers to another value"),
+        ("0: {", "line 1: class map is not readable as YAML"),
+        (b"\xff", "class map is not readable as YAML: byte 0 is not UTF-8"),
+        (None, "class map: No such file"),
+    ],
+)
+def test_an_invalid_class_map_is_refused(tmp_path, text, words):
+    path = Path(write(tmp_path, text)) if text is not None else tmp_path / "nowhere.yaml"
+    with pytest.raises(InputError, match=words) as error:
+        read_class_map(path, SPACE, "data.source.classes")
+    assert str(error.value).startswith(str(path)) and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({0: "floor", 7: "truck"}, "7: 'truck' is not a class of warehouse"),
+        ({0: "floor", True: "person"}, "'true' is neither an id"),
+        ({0: "floor", "0": "person"}, "0: class map has this id twice"),
+        ({}, "class map has no entries"),
+    ],
+)
+def test_an_invalid_class_map_in_the_settings_is_refused(content, words):
+    with pytest.raises(InputError, match=f"^data.target.classes: {words}"):
+        read_class_map(content, SPACE, "data.target.classes")
 
 
 def test_the_error_for_an_unknown_name_lists_the_built_in_spaces(tmp_path):

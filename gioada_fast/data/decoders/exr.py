@@ -61,7 +61,9 @@ def _choose(channels: Mapping[str, np.ndarray], names: tuple[str, ...]) -> str:
         z = [name for name in colours if name.rpartition(".")[2] in ("Z", "z")]
         groups.append([name for name in z if name[:-1] + "X" not in channels])
     for group in (*groups, colours):
-        if group and all(np.array_equal(channels[name], channels[group[0]]) for name in group):
+        if group and all(
+            np.array_equal(channels[name], channels[group[0]], equal_nan=True) for name in group[1:]
+        ):
             return group[0]
     if not channels:
         raise Undecodable("truncated, damaged or with deep pixels")
