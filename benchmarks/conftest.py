@@ -18,6 +18,7 @@ def pytest_addoption(parser):
         default=1.0,
         help="multiplies the measurement time",
     )
+    group.addoption("--start-frames", type=int, default=2000, help="frames of bench_start")
     group.addoption("--record", action="store_true", help="write benchmarks/results/")
 
 

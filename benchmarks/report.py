@@ -70,23 +70,28 @@ def environment(device: str) -> dict:
 
 
 def table(records: list[dict]) -> str:
-    """The tables that ``pytest benchmarks`` prints: the ops, the whole step, the loader."""
-    ops, steps, loaders = _by_kind(records)
+    """The tables that ``pytest benchmarks`` prints: ops, the whole step, the loader, the start."""
+    ops, steps, loaders, starts = _by_kind(records)
     parts = [ops_table(ops)] if ops else []
-    return "\n\n".join([*parts, *map(step_table, steps), *map(loader_table, loaders)])
+    parts += [*map(step_table, steps), *map(loader_table, loaders), *map(start_table, starts)]
+    return "\n\n".join(parts)
 
 
 def markdown(records: list[dict]) -> str:
     """The same tables for the pages in ``docs/``."""
-    tables = zip((ops_markdown, step_markdown, loader_markdown), _by_kind(records), strict=True)
+    kinds = (ops_markdown, step_markdown, loader_markdown, start_markdown)
+    tables = zip(kinds, _by_kind(records), strict=True)
     return "\n\n".join(write_table(kind) for write_table, kind in tables if kind)
 
 
-def _by_kind(records: list[dict]) -> tuple[list[dict], list[dict], list[dict]]:
-    kinds: dict[str, list[dict]] = {"contenders": [], "loaders": [], "rivals_ms": []}
+def _by_kind(records: list[dict]) -> list[list[dict]]:
+    """Records of ops, steps, loaders and starts, told apart by a key that only they have."""
+    kinds: dict[str, list[dict]] = {
+        key: [] for key in ("rivals_ms", "contenders", "loaders", "first_update")
+    }
     for record in records:
         next(kind for key, kind in kinds.items() if key in record).append(record)
-    return kinds["rivals_ms"], kinds["contenders"], kinds["loaders"]
+    return list(kinds.values())
 
 
 def _aligned(rows: list[list[str]]) -> str:
@@ -167,6 +172,14 @@ def loader_table(record: dict) -> str:
     return "\n".join([title, "", _aligned(rows), others, "", _aligned(ratios)])
 
 
+def start_table(record: dict) -> str:
+    """Seconds and memory until the first update, with classes counted and with kept counts."""
+    rows = [["class counts", "seconds", "MiB"]]
+    for name, run in record["first_update"].items():
+        rows.append([name, f"{run['seconds']:.1f}", f"{run['mib']:.0f}"])
+    return f"until the first update, {record['shape']}\n\n{_aligned(rows)}"
+
+
 def ops_markdown(records: list[dict]) -> str:
     """One line per op and shape: time, ratio to the best rival, peak memory added."""
     lines = [
@@ -216,6 +229,19 @@ def loader_markdown(records: list[dict]) -> str:
         cells += [f"{record['ratios']['files']['value']:.1f}"]
         cells += [f"{record[f'{name}_pairs_per_second']:.3g}" for name in ("first_epoch", "step")]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def start_markdown(records: list[dict]) -> str:
+    """One line per number of frames."""
+    lines = [
+        "| until the first update | counted, s | MiB | kept counts, s | MiB |",
+        "|---|---|---|---|---|",
+    ]
+    for record in records:
+        runs = record["first_update"].values()
+        cells = [f"{run['seconds']:.1f} | {run['mib']:.0f}" for run in runs]
+        lines.append(f"| {record['shape']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -29,8 +29,8 @@ def _not_negative(owner: str, **values: float) -> None:
             raise InputError(f"{owner}.{name} is {value}, must not be negative")
 
 
-SCENES_CACHE = "~/.cache/gioada_fast"
-"""Folder that street scenes are rendered to if no root is set."""
+CACHE = "~/.cache/gioada_fast"
+"""Folder for what can be made again: street scenes if no root is set, and counts of classes."""
 
 TARGET_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 """First seeds of the target's street scenes for training and for scoring. The source's seeds start
@@ -46,17 +46,19 @@ class FramesConfig:
     there once."""
     height: int | None = None
     """Height in pixels that images are resized to before a random crop of data.height. Unset:
-    data.height, without a crop."""
+    data.height, without a random crop."""
     width: int | None = None
     """Width in pixels that images are resized to before a random crop of data.width. Unset:
-    data.width, without a crop."""
+    data.width, without a random crop. Images of another shape than width to height are first
+    cropped to it, at their centre: nothing is squeezed."""
     images: str | None = None
     """folder, carla: pattern of the images under the root, with one * for the frame's name. Unset:
     images/* (folder), rgb/* (carla)."""
     labels: str | None = None
     """folder, carla: pattern of the label maps. Unset: none (folder), semantic/* (carla)."""
     depth: str | None = None
-    """folder, carla: pattern of the depth maps. Unset: none (folder), depth/* (carla)."""
+    """folder, carla: pattern of the depth maps. Unset: none (folder), depth/* if there is that
+    folder (carla)."""
     classes: str | dict | None = None
     """folder: the class map of the labels, a YAML file or the mapping itself, from ids (7: road) or
     colours ("128 64 128": road) to classes of data.label_space; null ignores an id. carla: the
@@ -187,26 +189,33 @@ class DataConfig:
 
     def __post_init__(self):
         _not_negative("data", workers=self.workers, max_unreadable=self.max_unreadable)
+        if self.sources is not None and not self.sources:
+            raise InputError("data.sources is empty: leave it out, or list at least one source")
         for name, value in (("height", self.height), ("width", self.width)):
             if value < 64:
                 raise InputError(f"data.{name} is {value}, must be at least 64 pixels")
-            for side in ("source", "target"):
-                resized = getattr(getattr(self, side), name)
+            for setting, frames in {**self.named_sources(), "data.target": self.target}.items():
+                resized = getattr(frames, name)
                 if resized is not None and resized < value:
                     raise InputError(
-                        f"data.{side}.{name} is {resized}, must be at least data.{name}, {value}, "
+                        f"{setting}.{name} is {resized}, must be at least data.{name}, {value}, "
                         "the size of the crops"
                     )
 
-    @property
-    def source_size(self) -> tuple[int, int]:
-        """(H, W) that the source's frames are resized to."""
-        return self.source.height or self.height, self.source.width or self.width
+    def named_sources(self) -> dict[str, SourceConfig]:
+        """The sources by the prefix of their settings: data.source, or data.sources[0], ..."""
+        if self.sources is None:
+            return {"data.source": self.source}
+        return {f"data.sources[{index}]": source for index, source in enumerate(self.sources)}
+
+    def size_of(self, frames: FramesConfig) -> tuple[int, int]:
+        """(H, W) that the frames of a source or the target are resized to."""
+        return frames.height or self.height, frames.width or self.width
 
     @property
     def target_size(self) -> tuple[int, int]:
-        """(H, W) that the target's images are resized to for training and prediction."""
-        return self.target.height or self.height, self.target.width or self.width
+        """(H, W) that the target's images are resized to for training."""
+        return self.size_of(self.target)
 
 
 def _frozen_norm(backbone: str) -> Literal["none", "frozen_batch"]:

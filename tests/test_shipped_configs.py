@@ -16,6 +16,7 @@ WRITERS = {
     "vkitti_to_kitti": (formats.write_vkitti, formats.write_kitti),
     "vkitti2_to_kitti": (formats.write_vkitti2, formats.write_kitti),
     "synthia_to_cityscapes": (formats.write_synthia, formats.write_cityscapes),
+    "gta5_to_cityscapes": (formats.write_gta5, formats.write_cityscapes),
     "street_to_camvid": (write_street_scenes, write_camvid),
     "street_scenes": (write_street_scenes, write_street_scenes),
 }
@@ -90,7 +91,8 @@ def test_a_missing_root_is_reported_with_what_is_expected(config, side, tmp_path
 def test_a_run_continues_without_an_unreadable_file(config, tmp_path):
     """It warns about each file up to the limit; the next one ends the run and is named."""
     name, flags = config
-    kind = "_image.png" if "street" in name else "rgb" if "vkitti" in name else "RGB"
+    kinds = {"street": "_image.png", "vkitti": "rgb", "gta5": "images", "synthia": "RGB"}
+    kind = next(kinds[prefix] for prefix in kinds if name.startswith(prefix))
     images = sorted(
         p for p in (tmp_path / "source").rglob("*.*g") if kind in str(p.relative_to(tmp_path))
     )

@@ -1,31 +1,43 @@
-"""Reads every file of a data set: lists errors by file, and counts sizes, labels and depths."""
+"""Reads every file of a data set: lists errors by file, counts sizes, labels and depths, and judges
+whether they are plausible.
+"""
 
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import combinations
+from multiprocessing import parent_process
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..config import DataConfig
 from ..errors import InputError
-from ..labels import IGNORE
+from ..labels import IGNORE, LabelSpace
 from ..processes import run_in_processes, usable_cores
+from . import plausibility
 from .depth_maps import DepthReader
 from .files import DataSet, FrameFiles
-from .label_maps import LabelReader
-from .rasters import read_image
+from .label_maps import LabelReader, UnknownLabels, Value, known_ids
+from .plausibility import FrameFacts, PlausibilityWarning, Roles, SetFacts, StoredLabels
+from .rasters import ImageFacts, image_facts, read_image, read_labels, read_with_facts
 from .sets import source_set, target_set
-from .transforms import check_same_size
+from .transforms import check_same_size, kept_share
+from .tree import hidden_under, is_file
 
 PARTS = ("source", "target", "evaluation")
 """The sets of a run."""
 PERCENTILES = (5, 50, 95)
+
+_SAMPLE = 8
+"""Number of frames whose labels are compared with other readings and with neighbours."""
+_QUICK_FRAMES, _QUICK_PIXELS = 16, 12_000_000
+"""Maximum numbers of frames and of pixels that ``quick_warnings`` reads."""
 
 # Histogram of the logarithm of depth, from a millimetre to a kilometre.
 _DEPTH_UNIT, _DEPTH_STEP, _DEPTH_BINS = 1e-3, 0.01, 1400
@@ -72,6 +84,15 @@ class DepthCounts(NamedTuple):
     """Share of pixels with a depth, 0 to 1."""
 
 
+class UnknownValue(NamedTuple):
+    """Count of a value that a set's label maps have and the set does not define."""
+
+    value: Value
+    """Id or colour (R, G, B)."""
+    pixels: int
+    files: int
+
+
 @dataclass(frozen=True)
 class SetReport:
     """Result of reading a data set."""
@@ -87,38 +108,75 @@ class SetReport:
     """None if the data set has no depth or none of its maps is readable."""
     errors: tuple[FileError, ...]
     """In the order of the frames; within a frame: image, labels, depth."""
+    unknown: tuple[UnknownValue, ...]
+    """The most frequent first."""
+    hidden: int
+    """Number of hidden files under the data set's folder, which are skipped."""
+    facts: SetFacts
+    """What the rules of plausibility judge."""
+    warnings: tuple[PlausibilityWarning, ...]
+    """What is not plausible in the set."""
+
+
+def part_names(config: DataConfig) -> tuple[str, ...]:
+    """The sets of a run: ``PARTS``, with ``source 1``, ``source 2`` ... if there are several."""
+    if config.sources is None:
+        return PARTS
+    return (*(f"source {k + 1}" for k in range(len(config.sources))), *PARTS[1:])
 
 
 def list_set(config: DataConfig, part: str) -> DataSet:
-    """The files that a run reads for one of ``PARTS``.
+    """The files that a run reads for one of ``part_names``.
 
     For ``target``, only images. A target without labels has no evaluation frames.
 
     Raises:
         InputError: a setting is missing or wrong, or a folder has no images.
     """
-    if part == "source":
-        return source_set(config)
+    kind, _, number = part.partition(" ")
+    if kind == "source":
+        settings = list(config.named_sources())
+        return source_set(config, settings[int(number) - 1 if number else 0])
     data = target_set(config, part)
-    frames = data.frames
     if part == "target":
-        return DataSet(data.name, data.root, [FrameFiles(files.image) for files in frames])
-    return DataSet(data.name, data.root, []) if data.read_labels is None else data
+        return images_only(data)
+    return replace(data, frames=[]) if data.read_labels is None else data
 
 
-def check_set(data: DataSet, description: str, workers: int | None = None) -> SetReport:
+def images_only(data: DataSet) -> DataSet:
+    """The set without its label and depth maps."""
+    frames = [FrameFiles(files.image) for files in data.frames]
+    return replace(data, frames=frames, read_labels=None, depth=None)
+
+
+def check_set(
+    data: DataSet,
+    part: str,
+    space: LabelSpace,
+    workers: int | None = None,
+    strict_labels: LabelReader | None = None,
+) -> SetReport:
     """Read every file of a data set in parallel. Errors of files are collected, not raised.
 
     Args:
         data: frames and their readers.
-        description: shown before the progress bar.
+        part: one of ``part_names``, shown before the progress bar.
+        space: classes of the label maps' train ids.
         workers: number of processes, which does not change the report; None takes one for each
             usable core.
+        strict_labels: if ``data`` ignores values that it does not define, the reader that refuses
+            them: such values are counted, but are no errors.
 
     Raises:
         RuntimeError: the processes die, whichever frame they read first.
     """
-    read = partial(_read_frame, read_labels=data.read_labels, depth=data.depth)
+    read = partial(
+        _read_silently,
+        read_labels=data.read_labels,
+        depth=data.depth,
+        roles=plausibility.roles(space),
+        strict_labels=strict_labels,
+    )
     sums = _Sums()
     # If a process dies, one of the first remaining frames killed it. A single process then reads
     # these frames in order: if it dies too, the first remaining frame is the culprit.
@@ -126,13 +184,14 @@ def check_set(data: DataSet, description: str, workers: int | None = None) -> Se
     while left := sums.left(data):
         for count, processes in attempts:
             try:
-                for index, frame in run_in_processes(read, left[:count], description, processes):
+                for index, frame in run_in_processes(read, left[:count], part, processes):
                     sums.add(index, frame)
                 break
             except BrokenProcessPool:
                 left = sums.left(data)
         else:
             sums.add_fatal(*left[0])
+    facts = sums.facts(data, part, space)
     return SetReport(
         data,
         tuple(index for index in range(len(data.frames)) if not sums.errors[index]),
@@ -140,7 +199,73 @@ def check_set(data: DataSet, description: str, workers: int | None = None) -> Se
         sums.labels(),
         sums.depth(),
         tuple(error for _, errors in sorted(sums.errors.items()) for error in errors),
+        sums.unknown_values(),
+        hidden_under(data.root) if data.frames else 0,
+        facts,
+        tuple(plausibility.judge(facts)),
     )
+
+
+def crop_note(data: DataSet) -> str | None:
+    """Says how much of the first image training leaves out, if its shape is not that of training.
+
+    None if it leaves out at most 2 %, or if the image cannot be read.
+    """
+    if data.size is None or not data.frames:
+        return None
+    try:
+        facts = image_facts(data.frames[0].image)
+    except InputError:
+        return None  # check and training report it
+    share = kept_share((facts.height, facts.width), data.size)
+    if share >= 0.98:
+        return None
+    height, width = data.size
+    return (
+        f"images of {facts.width}x{facts.height} are cropped to the shape of {width}x{height} and "
+        f"keep {share:.0%} of their pixels; height and width of another shape keep more"
+    )
+
+
+def quick_warnings(data: DataSet, part: str, space: LabelSpace) -> list[PlausibilityWarning]:
+    """Judge a few evenly spaced frames of a set in this process, before training.
+
+    Reads 16 frames, or fewer if they are larger than 0.75 megapixels. Files that cannot be read are
+    left out. Of the part ``target``, only images are read.
+
+    Args:
+        data: frames and their readers.
+        part: one of ``part_names``.
+        space: classes of the label maps' train ids.
+    """
+    if part == "target":
+        data = images_only(data)
+    sums, count = _Sums(), _QUICK_FRAMES
+    for turn in range(count):
+        chosen = _spread(range(len(data.frames)), count)
+        if turn >= len(chosen):
+            break
+        if chosen[turn] not in sums.errors:
+            task = chosen[turn], data.frames[chosen[turn]]
+            sums.add(*_read_frame(task, data.read_labels, data.depth, plausibility.roles(space)))
+        if turn == 0 and sums.sizes:
+            height, width = next(iter(sums.sizes))
+            count = max(2, min(count, _QUICK_PIXELS // (height * width)))
+    return plausibility.judge(sums.facts(data, part, space))
+
+
+def compare_sets(reports: Mapping[str, SetReport]) -> dict[str, list[PlausibilityWarning]]:
+    """Images that two sets share, as warnings of the later set.
+
+    Args:
+        reports: reports by the names of ``part_names``.
+    """
+    warnings: dict[str, list[PlausibilityWarning]] = {name: [] for name in reports}
+    for (name, report), (later, other) in combinations(reports.items(), 2):
+        shared = plausibility.shared_images(later, other.facts, name, report.facts)
+        if shared is not None:
+            warnings[later].append(shared)
+    return warnings
 
 
 class _Depth(NamedTuple):
@@ -162,6 +287,9 @@ class _Frame(NamedTuple):
     """int64 [256] number of pixels by train id."""
     depth: _Depth | None = None
     errors: tuple[FileError, ...] = ()
+    unknown: Mapping[Value, int] | None = None
+    """Pixels of the label map by a value that the data set does not define."""
+    facts: FrameFacts | None = None
 
 
 class _Sums:
@@ -173,6 +301,9 @@ class _Sums:
         self._fatal = 0
         self._labels = LabelCounts(np.zeros(256, np.int64), np.zeros(256, np.int64))
         self._depth = _Depth(np.zeros(_DEPTH_BINS, np.int64), math.inf, 0.0, 0)
+        self._unknown: dict[Value, list[int]] = {}
+        self._facts: dict[int, FrameFacts] = {}
+        self._undefined: list[int] = []
 
     def left(self, data: DataSet) -> list[tuple[int, FrameFiles]]:
         return [task for task in enumerate(data.frames) if task[0] not in self.errors]
@@ -198,6 +329,14 @@ class _Sums:
                 max(self._depth.farthest, frame.depth.farthest),
                 self._depth.pixels + frame.depth.pixels,
             )
+        for value, pixels in (frame.unknown or {}).items():
+            counts = self._unknown.setdefault(value, [0, 0])
+            counts[0] += pixels
+            counts[1] += 1
+        if any(error.kind == "values" for error in frame.errors):
+            self._undefined.append(index)
+        if frame.facts is not None:
+            self._facts[index] = frame.facts
 
     def labels(self) -> LabelCounts | None:
         return self._labels if self._labels.frames.any() else None
@@ -214,31 +353,143 @@ class _Sums:
             percentiles[percentage] = min(max(metres, nearest), farthest)
         return DepthCounts(nearest, farthest, percentiles, float(below[-1] / pixels))
 
+    def unknown_values(self) -> tuple[UnknownValue, ...]:
+        """The most frequent first."""
+        values = [UnknownValue(value, *counts) for value, counts in self._unknown.items()]
+        return tuple(sorted(values, key=lambda v: (-v.pixels, str(v.value))))
+
+    def facts(self, data: DataSet, part: str, space: LabelSpace) -> SetFacts:
+        """What the rules judge; reads some label maps again, as they are stored."""
+        sound = sorted(index for index, errors in self.errors.items() if not errors)
+        labelled = data.read_labels is not None
+        return SetFacts(
+            data,
+            part.partition(" ")[0],
+            space,
+            dict(sorted(self._facts.items())),
+            self._labels.pixels,
+            whole=len(self.errors) == len(data.frames),
+            stored=_stored_labels(data, sorted([*sound, *self._undefined])),
+            unread_labels=len(self._undefined),
+            unknown=sum(pixels for pixels, _ in self._unknown.values()),
+            neighbours=_neighbours(data, sound) if labelled else None,
+        )
+
+
+def _spread(indices: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` evenly spaced elements, the first and last among them."""
+    places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
+    return [indices[place] for place in places]
+
+
+def _stored_labels(data: DataSet, indices: Sequence[int]) -> StoredLabels | None:
+    """Ids of a few label maps as stored; None if they are colours or have more than 8 bits."""
+    train_ids = None if data.read_labels is None else known_ids(data.read_labels)
+    if train_ids is None:
+        return None
+    places = np.zeros((256, plausibility.BANDS), np.int64)
+    for index in _spread(indices, _SAMPLE):
+        path = data.frames[index].labels
+        assert path is not None
+        try:
+            ids = read_labels(path)
+        except InputError:  # changed since it was read
+            continue
+        ids = ids if ids.ndim == 2 else ids[:, :, 0]
+        if ids.min() < 0 or ids.max() > 255:
+            return None
+        places += plausibility.places(ids.astype(np.uint8))
+    return StoredLabels(places, train_ids)
+
+
+def _neighbours(data: DataSet, sound: Sequence[int]) -> np.ndarray:
+    """Alignment of a few images with the labels of their own frame, the one before and the one
+    after: float [n, 3].
+    """
+    usable = set(sound)
+    chosen = [i for i in sound if i - 1 in usable and i + 1 in usable]
+    rows = []
+    for index in _spread(chosen, _SAMPLE):
+        try:
+            rows.append(_alignments(data, (index, index - 1, index + 1)))
+        except InputError:  # changed since it was read
+            continue
+    return np.array(rows, float).reshape(-1, 3)
+
+
+def _alignments(data: DataSet, indices: Sequence[int]) -> list[float]:
+    """Alignment of the first frame's image with the labels of each."""
+    image = read_image(data.frames[indices[0]].image)
+    scores = []
+    for index in indices:
+        path = data.frames[index].labels
+        assert path is not None and data.read_labels is not None
+        scores.append(plausibility.label_alignment(image, data.read_labels(path)))
+    return scores
+
+
+def _read_silently(task: tuple[int, FrameFiles], **settings: Any) -> tuple[int, _Frame]:
+    if parent_process() is not None:  # not in this process, whose standard error others use
+        _silence_decoders()
+    return _read_frame(task, **settings)
+
 
 def _read_frame(
-    task: tuple[int, FrameFiles], read_labels: LabelReader | None, depth: DepthReader | None
+    task: tuple[int, FrameFiles],
+    read_labels: LabelReader | None,
+    depth: DepthReader | None,
+    roles: Roles,
+    strict_labels: LabelReader | None = None,
 ) -> tuple[int, _Frame]:
-    _silence_decoders()
     index, files = task
     arrays: list[np.ndarray | None] = []
     errors = []
-    read_depth = None if depth is None else depth.read
-    for path, read in zip(files, (read_image, read_labels, read_depth), strict=True):
-        array = None
+    unknown: dict[Value, int] = {}
+    facts: list[ImageFacts] = []
+
+    def image_of(path: Path) -> np.ndarray:
+        image, image_facts = read_with_facts(path)
+        facts.append(image_facts)
+        return image
+
+    def labels_of(path: Path) -> np.ndarray:
+        assert read_labels is not None
+        try:
+            return (strict_labels or read_labels)(path)
+        except UnknownLabels as error:
+            unknown.update(error.counts)
+            if strict_labels is None:
+                raise
+            return read_labels(path)
+
+    readers = (
+        image_of,
+        None if read_labels is None else labels_of,
+        None if depth is None else depth.read,
+    )
+    same_size: list[np.ndarray | None] = []
+    for path, read in zip(files, readers, strict=True):
+        array, fits = None, False
         if path is not None and read is not None:
             try:
                 array = read(path)
                 if path != files.image and arrays[0] is not None:
                     check_same_size(arrays[0], array, files.image, path)
+                fits = True
             except Exception as error:  # a decoder may raise any; report it with the file's name
                 errors.append(_file_error(path, array is not None, error))
         arrays.append(array)
+        same_size.append(array if fits else None)
     image, labels, metres = arrays
     return index, _Frame(
         None if image is None else image.shape[:2],
         None if labels is None else np.bincount(labels.ravel(), minlength=256),
         None if metres is None else _count_depth(metres),
         tuple(errors),
+        unknown,
+        plausibility.measure(
+            same_size[0], same_size[1], same_size[2], roles, facts[0] if facts else None
+        ),
     )
 
 
@@ -250,9 +501,11 @@ def _silence_decoders() -> None:
 
 def _file_error(path: Path, was_read: bool, error: Exception) -> FileError:
     message = " ".join(str(error).split()).removeprefix(f"{path}: ")
+    if isinstance(error, UnknownLabels):
+        return FileError(path, "values", message)
     if not isinstance(error, InputError):
         message = f"{type(error).__name__}: {message}"
-    elif not path.is_file():
+    elif not is_file(path):
         return FileError(path, "missing", message)
     return FileError(path, "size" if was_read else "unreadable", message)
 

@@ -1,5 +1,7 @@
 """Frames on disk: the files of a data set, and how they are found."""
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError
+from . import tree
 from .depth_maps import DepthReader
 from .label_maps import LabelReader
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+"""In lower case; files may have them in any case."""
+
+_OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_MAX_SHOWN = 5
 
 
 class FrameFiles(NamedTuple):
@@ -40,6 +47,10 @@ class DataSet:
     frames: Sequence[FrameFiles]
     read_labels: LabelReader | None = None
     depth: DepthReader | None = None
+    size: tuple[int, int] | None = None
+    """(H, W) that a run crops and resizes frames to; None: any."""
+    upright: bool = False
+    """Whether to turn images as their EXIF orientation says."""
 
     def missing(self) -> list[Path]:
         """Files that belong to an image but do not exist."""
@@ -47,42 +58,102 @@ class DataSet:
             path
             for frame in self.frames
             for path in frame
-            if path is not None and not path.is_file()
+            if path is not None and not tree.is_file(path)
         ]
 
 
 def find_root(root: str | None, setting: str, layout: str) -> Path:
-    """The folder of a data set.
+    """The folder of a data set, which may be a zip archive or a folder in one.
 
     Args:
         root: value of the setting.
         setting: its name.
         layout: what to download and which folders are expected.
+
+    Raises:
+        InputError: the setting is unset, there is no such folder, or the archive is damaged.
     """
     if root is None:
         raise InputError(f"{setting} is not set: {layout}")
-    folder = Path(root).expanduser()
-    if folder.is_dir():
+    folder = expand(root, setting)
+    if tree.is_folder(folder):
         return folder
-    problem = "is a file, not a folder" if folder.exists() else "no such folder"
+    problem = "no such folder"
+    if tree.is_file(folder):
+        problem = "is a file, not a folder"
+        if folder.suffix.lower() in _OTHER_ARCHIVES:
+            problem += f"; {folder.suffix} archives must be unpacked, only .zip is read as it is"
     raise InputError(f"{folder}: {problem}; set {setting}: {layout}")
 
 
+def expand(path: str, setting: str) -> Path:
+    """The path that a setting gives, with the home folder in place of ``~``."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{setting} is {path}: {error}") from error
+
+
 def find_images(root: Path, pattern: str, layout: str) -> list[Path]:
-    """Images under ``root`` that match a glob pattern without suffix, sorted by path."""
-    images = sorted(
-        path for path in root.glob(pattern + ".*") if path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    """Images under a folder, sorted by path.
+
+    Args:
+        root: of the data set.
+        pattern: a glob without suffix, see ``tree.matching``.
+        layout: what to download and which folders are expected.
+
+    Raises:
+        InputError: none matches, or two differ in their suffixes only.
+    """
+    images = tree.matching(root, pattern, IMAGE_SUFFIXES)
     if not images:
-        raise InputError(f"{root}: no PNG or JPEG image matches {pattern}; {layout}")
+        raise InputError(no_match(root, pattern, layout))
+    by_name(images, "remove one of them")
     return images
 
 
-def list_images(folder: Path) -> list[Path]:
-    """PNG and JPEG files of a folder, sorted by name."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    images = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise InputError(f"{folder}: no PNG or JPEG image in it")
-    return images
+def by_name(files: Sequence[Path], remedy: str) -> dict[str, Path]:
+    """Files by their paths without suffixes.
+
+    Raises:
+        InputError: two files differ in their suffixes only; ``remedy`` says what to do.
+    """
+    named: dict[str, Path] = {}
+    for file in files:
+        other = named.setdefault(os.path.splitext(file)[0], file)
+        if other is not file:
+            raise InputError(
+                f"{other} and {file.name} have the same name, so they would be one frame: {remedy}"
+            )
+    return named
+
+
+def no_match(root: Path, pattern: str, layout: str) -> str:
+    """The message that no image matches a pattern, with what is there instead."""
+    first, *_ = pattern.split("/")
+    folders, _ = tree.contents(root)
+    nearer = [root / name for name in folders if tree.is_folder(root / name / first)]
+    if root.name == first and first not in folders:
+        nearer.append(root.parent)
+    if nearer:
+        return f"{root}: no image matches {pattern}; is the data set's folder {nearer[0]}? {layout}"
+    place = root
+    for part in pattern.split("/")[:-1]:
+        if not tree.is_folder(place / part):
+            break
+        place /= part
+    return f"{root}: no image matches {pattern}; {_contents(place)}; {layout}"
+
+
+def _contents(folder: Path) -> str:
+    folders, files = tree.contents(folder)
+    suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in files)
+    found = [f"{count} {suffix}" for suffix, count in suffixes.most_common(_MAX_SHOWN)]
+    found += [f"{name}/" for name in folders[:_MAX_SHOWN]]
+    more = len(suffixes) + len(folders) - len(found)
+    if more:
+        found.append(f"{more} more")
+    hint = ""
+    if ".zip" in suffixes:
+        hint = " (archives in an archive are not read: unpack the outer one)"
+    return f"{folder} contains {', '.join(found) or 'no files'}{hint}"

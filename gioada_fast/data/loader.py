@@ -14,11 +14,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..errors import InputError
+from .files import LabelledFrame
 from .pack_reader import PackedSource, PackedTarget
 from .sets import SourceFrames, TargetImages
+from .source_mix import SourceMix
 from .unreadable import Unreadable
 
-_SOURCE, _TARGET, _FLIP, _CROP, _CLASSES = range(5)
+_SOURCE, _TARGET, _FLIP, _CROP, _CLASSES, _OTHER_SOURCES = range(6)
 
 
 class PairStream(Dataset):
@@ -27,7 +29,7 @@ class PairStream(Dataset):
     A frame that cannot be read is replaced by the next readable one of its epoch.
 
     Args:
-        source: synthetic frames.
+        source: synthetic frames; pairs take turns among several sources, each with its own epochs.
         target: unlabelled images, or None for the source alone.
         seed: decides the order, the flips and the crops.
         flip: mirror half of the images, source and target independently.
@@ -39,7 +41,7 @@ class PairStream(Dataset):
 
     def __init__(
         self,
-        source: SourceFrames | PackedSource,
+        source: SourceFrames | PackedSource | SourceMix,
         target: TargetImages | PackedTarget | None,
         seed: int,
         flip: bool,
@@ -56,7 +58,7 @@ class PairStream(Dataset):
         The pair is empty if too many files cannot be read.
         """
         errors: list[str] = []
-        frame = self._read(self.source, _SOURCE, k, errors)
+        frame = self._read_source(k, errors)
         image = None if self.target is None else self._read(self.target, _TARGET, k, errors)
         if frame is None or (image is None and self.target is not None):
             return {}, errors
@@ -69,6 +71,13 @@ class PairStream(Dataset):
             rng = np.random.default_rng((self.seed, _CLASSES, k))
             pair["class_mix_noise"] = rng.random(self.class_mix_noise, np.float32)
         return pair, errors
+
+    def _read_source(self, k: int, errors: list[str]) -> LabelledFrame | None:
+        if not isinstance(self.source, SourceMix):
+            return self._read(self.source, _SOURCE, k, errors)
+        number, position = self.source.turn(k)
+        stream = _OTHER_SOURCES + number - 1 if number else _SOURCE
+        return self._read(self.source.part(number), stream, position, errors)
 
     def _read(self, frames, stream: int, k: int, errors: list[str]) -> Any | None:
         epoch, position = divmod(k, len(frames))

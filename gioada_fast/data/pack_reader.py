@@ -2,8 +2,10 @@
 
     <packs>/source/images.npy      uint8 [N, H, W, 3] RGB
     <packs>/source/labels.npy      uint8 [N, H, W] train ids
-    <packs>/source/depth.npy       uint16 [N, H, W] counts, or float32 [N, H, W] metres
+    <packs>/source/depth.npy       uint16 [N, H, W] counts, or float32 [N, H, W] metres; a source
+                                   without depth has none
     <packs>/target/images.npy      uint8 [N, H, W, 3] RGB; packs never hold target labels
+    <packs>/source_<i>/            the same for data.sources[i]
     <packs>/<side>/checksums.npy   uint32 [N, arrays]: CRC-32 of each frame's bytes in each array
     <packs>/<side>/manifest.json   settings, frame names, shapes, checksums of itself and of
                                    checksums.npy
@@ -110,10 +112,14 @@ class Manifest:
         return cls(frames=tuple(content.pop("frames")), arrays=arrays, **content)
 
 
-def folder_of(config: DataConfig, side: str) -> Path:
-    """Folder of the pack of ``source`` or ``target``; ``packs`` must be set."""
+def folder_of(config: DataConfig, setting: str) -> Path:
+    """Folder of the pack of ``data.source``, ``data.sources[0]``, ... or ``data.target``.
+
+    ``packs`` must be set.
+    """
     assert config.packs is not None
-    return Path(config.packs).expanduser() / side
+    name = setting.removeprefix("data.").replace("sources[", "source_").removesuffix("]")
+    return Path(config.packs).expanduser() / name
 
 
 def unfinished(folder: Path) -> Path:
@@ -125,6 +131,7 @@ class _Pack:
     """Frames of a finished pack. Each process maps the files that it reads into memory."""
 
     _ARRAYS: tuple[str, ...]
+    _OPTIONAL: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, settings: Settings, command: str):
         """Check the pack, except for its frames, which are checked on first read.
@@ -150,7 +157,9 @@ class _Pack:
         if others:
             more = f"; and {len(others) - 3} more" if len(others) > 3 else ""
             raise self._unusable(MANIFEST, f"the pack was made with {'; '.join(others[:3])}{more}")
-        if set(self.manifest.arrays) != set(self._ARRAYS) or self.manifest.checksums is None:
+        missing = set(self._ARRAYS) - set(self.manifest.arrays)
+        unknown = set(self.manifest.arrays) - {*self._ARRAYS, *self._OPTIONAL}
+        if missing or unknown or self.manifest.checksums is None:
             raise self._unusable(
                 MANIFEST, f"not the manifest of a finished pack of {', '.join(self._ARRAYS)}"
             )
@@ -161,7 +170,7 @@ class _Pack:
 
     def _start(self) -> None:
         self._maps: dict[str, np.ndarray] = {}
-        self._checked = {name: np.zeros(len(self), bool) for name in self._ARRAYS}
+        self._checked = {name: np.zeros(len(self), bool) for name in self.manifest.arrays}
 
     def __getstate__(self) -> dict[str, Any]:
         """Drops the memory maps: each process opens its own."""
@@ -236,15 +245,21 @@ class _Pack:
 class PackedSource(_Pack):
     """Like ``sets.SourceFrames``: synthetic frames with labels and depth."""
 
-    _ARRAYS = ("images", "labels", "depth")
-    has_depth = True
+    _ARRAYS = ("images", "labels")
+    _OPTIONAL = ("depth",)
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether the data set has depth maps."""
+        return "depth" in self.manifest.arrays
 
     def __getitem__(self, index: int) -> LabelledFrame:
+        image, labels = self._read("images", index), self._read("labels", index)
+        if not self.has_depth:
+            return LabelledFrame(image, labels, np.zeros(labels.shape, np.float32))
         depth, per_metre = self._read("depth", index), self.manifest.depth_per_metre
         return LabelledFrame(
-            self._read("images", index),
-            self._read("labels", index),
-            depth if per_metre is None else metres(depth, per_metre),
+            image, labels, depth if per_metre is None else metres(depth, per_metre)
         )
 
     def labels(self, index: int) -> np.ndarray:

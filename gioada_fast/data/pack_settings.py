@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..config import DataConfig, SourceConfig, TargetConfig
+from ..config import DataConfig, FramesConfig, SourceConfig, TargetConfig
 from ..labels import label_space, read_class_map
 from . import registry
 
@@ -16,15 +16,18 @@ Settings = Mapping[str, Any]
 makes existing packs unusable."""
 
 
-def source_settings(config: DataConfig) -> dict[str, Any]:
-    """Settings that the source's frames depend on; the folder of the files is not among them."""
-    source, space = config.source, label_space(config.label_space)
+def source_settings(config: DataConfig, setting: str = "data.source") -> dict[str, Any]:
+    """Settings that a source's frames depend on; the folder of the files is not among them.
+
+    Their names start with data.source for each of several sources, too.
+    """
+    source, space = config.named_sources()[setting], label_space(config.label_space)
     reader = registry.find(source.name, "source")
     settings = {
         "data.source.name": source.name,
         "data.source.include": source.include,
         "data.label_space": space.name,
-        **_size_settings("source", config.source_size),
+        **_size_settings("source", config.size_of(source)),
         **_own_settings("source", reader, source),
     }
     if reader.splits is not None:
@@ -64,21 +67,21 @@ def _own_settings(
     side: str, reader: registry.Reader, config: SourceConfig | TargetConfig
 ) -> dict[str, Any]:
     names = reader.pack_settings.get(side, ())
-    return {f"data.{side}.{name}": getattr(config, name) for name in names} | dict(
-        reader.pack_version
-    )
+    names = (*names, "exif_orientation", *(("unknown_labels",) if side == "source" else ()))
+    settings = {f"data.{side}.{name}": getattr(config, name) for name in names}
+    return settings | dict(reader.pack_version)
 
 
 def pack_command(config: DataConfig) -> str:
     """The command that makes the packs for these settings, without ``--config``."""
     now, unset = (_packing_settings(c) for c in (config, DataConfig()))
-    flags = [
-        # JSON, because the parser does not read every mapping in Python's notation
-        f"--{name}={json.dumps(value) if isinstance(value, dict | list) else value}"
-        for name, value in now.items()
-        if value != unset[name]
-    ]
+    flags = [f"--{name}={_flag(value)}" for name, value in now.items() if value != unset[name]]
     return shlex.join(["python", "-m", "gioada_fast.data", "pack", *flags])
+
+
+def _flag(value: Any) -> str:
+    # JSON, because the parser does not read every mapping in Python's notation
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def _packing_settings(config: DataConfig) -> dict[str, Any]:
@@ -93,10 +96,20 @@ def _packing_settings(config: DataConfig) -> dict[str, Any]:
     return {f"data.{name}": value for name, value in settings.items()}
 
 
+_SINCE_0_1_0 = {
+    name: getattr(FramesConfig(), name)
+    for name in ("unknown_labels", "exif_orientation", "depth_kind", "depth_along")
+}
+"""Defaults of settings that packs of version 0.1.0 lack."""
+
+
 def differences(packed: Settings, now: Settings, prefix: str = "") -> Iterator[str]:
-    """Describe the settings that differ. Settings that ``now`` lacks are not compared."""
+    """Describe the settings that differ. Settings that ``now`` lacks are not compared.
+
+    A setting that did not exist when the pack was made had its default.
+    """
     for name, value in now.items():
-        before = packed.get(name)
+        before = packed.get(name, _SINCE_0_1_0.get(name.rpartition(".")[2]))
         if isinstance(value, Mapping):
             every = {**dict.fromkeys(before or {}), **value}
             yield from differences(before or {}, every, f"{name} of ")

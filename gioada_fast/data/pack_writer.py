@@ -36,7 +36,7 @@ from .pack_reader import (
     unfinished,
 )
 from .pack_settings import differences, pack_command, source_settings, target_settings
-from .sets import SourceFrames, TargetImages, source_files, target_set
+from .sets import SourceFrames, TargetImages, source_files, target_files, target_set
 
 _LOCK = "lock"
 _RESUME = "the same command resumes packing"
@@ -61,17 +61,19 @@ def pack(
     """
     if config.packs is None:
         raise InputError("data.packs is not set: the folder to write packs to")
-    jobs = []
-    for side, settings, packed, list_frames in (
-        ("source", source_settings, PackedSource, _source),
-        ("target", target_settings, PackedTarget, _target),
-    ):
-        folder = folder_of(config, side)
-        if folder.exists():
-            frames = packed(folder, settings(config), pack_command(config))
-            report(f"{folder}: {len(frames)} frames are packed already")
-        else:
-            jobs.append(_Job(folder, *list_frames(config)))
+    jobs, command = [], pack_command(config)
+    for setting in (*config.named_sources(), "data.target"):
+        folder, is_target = folder_of(config, setting), setting == "data.target"
+        if not folder.exists():
+            frames, manifest = _target(config) if is_target else _source(config, setting)
+            jobs.append(_Job(folder, frames, manifest))
+            continue
+        packed = (
+            PackedTarget(folder, target_settings(config), command)
+            if is_target
+            else PackedSource(folder, source_settings(config, setting), command)
+        )
+        report(f"{folder}: {len(packed)} frames are packed already")
     _check_room(jobs)
     errors = [error for job in jobs for error in _write(job, report, workers)]
     if errors:
@@ -123,24 +125,24 @@ class _Task:
     """Checksums if the frame was packed before."""
 
 
-def _source(config: DataConfig) -> tuple[SourceFrames, Manifest]:
-    frames = source_files(config)
+def _source(config: DataConfig, setting: str) -> tuple[SourceFrames, Manifest]:
+    frames = source_files(config, setting)
     data, n, (h, w) = frames.data, len(frames), frames.size
-    if data.depth is None:
-        raise InputError(f"{data.name} has no depth, and a source is packed only with depth")
-    per_metre = data.depth.per_metre
     arrays = {
         "images": _array_file((n, h, w, 3), np.uint8),
         "labels": _array_file((n, h, w), np.uint8),
-        "depth": _array_file((n, h, w), np.float32 if per_metre is None else np.uint16),
     }
+    per_metre = None if data.depth is None else data.depth.per_metre
+    if data.depth is not None:
+        dtype = np.float32 if per_metre is None else np.uint16
+        arrays["depth"] = _array_file((n, h, w), dtype)
     names = _names([files.image for files in data.frames], data.root)
-    return frames, Manifest(source_settings(config), names, arrays, per_metre)
+    return frames, Manifest(source_settings(config, setting), names, arrays, per_metre)
 
 
 def _target(config: DataConfig) -> tuple[TargetImages, Manifest]:
     data = target_set(config, "target")
-    frames = TargetImages([files.image for files in data.frames], config.target_size)
+    frames = target_files(config)
     arrays = {"images": _array_file((len(frames), *frames.size, 3), np.uint8)}
     return frames, Manifest(target_settings(config), _names(frames.paths, data.root), arrays)
 
@@ -308,8 +310,11 @@ def _pack_frame(
     except Exception as error:  # a decoder may raise any
         return task.index, f"{task.name}: {type(error).__name__}: {error}"
     if isinstance(frame, LabelledFrame):
-        depth = frame.depth if per_metre is None else _lossless_counts(frame.depth, per_metre)
-        parts = [frame.image, frame.labels, depth]
+        parts = [frame.image, frame.labels]
+        if "depth" in arrays:
+            parts.append(
+                frame.depth if per_metre is None else _lossless_counts(frame.depth, per_metre)
+            )
     else:
         parts = [frame]
     content = [np.ascontiguousarray(part) for part in parts]

@@ -42,9 +42,10 @@ class Reader:
     data_set: Callable[["Request"], DataSet]
     """Lists the frames of a request. A source's frames must have label maps. Evaluation frames must
     have them too; without ``read_labels`` there are no evaluation frames."""
-    labelling: Labelling | Callable[[SourceConfig | TargetConfig], Labelling] | None = None
+    labelling: Labelling | Callable[[SourceConfig | TargetConfig], Labelling | None] | None = None
     """The classes in its label maps, or a function that returns them for given settings. None: the
-    user's class map (setting ``classes``) maps ids or colours to classes of the label space."""
+    user's class map (setting ``classes``) maps ids or colours to classes of the label space, or the
+    files that would decide are gone."""
     sides: tuple[str, ...] = SIDES
     """Whether it can be a source, a target or both. A source needs labels."""
     splits: Splits | None = None
@@ -87,11 +88,8 @@ class Request:
     size: tuple[int, int]
     """(H, W) that frames will be resized to."""
     space: LabelSpace
-
-    @property
-    def setting(self) -> str:
-        """Prefix of the settings in ``config``, for messages."""
-        return f"data.{'source' if self.part == 'source' else 'target'}"
+    setting: str = "data.source"
+    """Prefix of the settings in ``config``, for messages."""
 
     def root(self) -> Path:
         """The data set's folder, which must exist."""

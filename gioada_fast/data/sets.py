@@ -1,4 +1,4 @@
-"""The three sets of a run: labelled source, unlabelled target, labelled frames to score on.
+"""The sets of a run: labelled sources, unlabelled target, labelled frames to score on.
 
 Training targets cannot carry labels: their class has no place for them. Only an oracle sees labels
 of real frames, by using the target as its source, see ``supervised``.
@@ -7,12 +7,13 @@ of real frames, by using the target as its source, see ``supervised``.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..config import TARGET_SEED, DataConfig, FramesConfig, SourceConfig
+from ..config import TARGET_SEED, DataConfig, FramesConfig, SourceConfig, TargetConfig
 from ..errors import InputError
 from ..labels import BUILT_IN_SPACES, Labelling, LabelSpace, label_space
 from . import registry
@@ -20,12 +21,20 @@ from .files import DataSet, FrameFiles, LabelledFrame
 from .pack_reader import PackedSource, PackedTarget, folder_of
 from .pack_settings import pack_command, source_settings, target_settings
 from .rasters import read_image
-from .transforms import check_same_size, resize_image, resize_nearest
+from .source_mix import SourceMix
+from .transforms import (
+    check_same_size,
+    crop_to_shape,
+    fit,
+    resize_frame,
+    resize_image,
+    resize_nearest,
+)
 
 
 @dataclass(frozen=True)
 class SourceFrames:
-    """Frames with labels and depth, resized to ``size``; depth is 0 if the data set has none."""
+    """Frames with labels and depth, cropped and resized to ``size``; without depth it is 0."""
 
     data: DataSet
     size: tuple[int, int]
@@ -42,37 +51,37 @@ class SourceFrames:
         image, labels, depth = _read(self.data, self.data.frames[index])
         if depth is None:
             depth = np.zeros(labels.shape, np.float32)
-        return LabelledFrame(
-            resize_image(image, self.size),
-            resize_nearest(labels, self.size),
-            resize_nearest(depth, self.size),
-        )
+        return resize_frame(LabelledFrame(image, labels, depth), self.size)
 
     def labels(self, index: int) -> np.ndarray:
         """Labels alone, uint8 [H, W] train ids."""
-        return resize_nearest(_read_labels(self.data, self.data.frames[index]), self.size)
+        labels = _read_labels(self.data, self.data.frames[index])
+        return resize_nearest(crop_to_shape(labels, self.size), self.size)
 
 
 @dataclass(frozen=True)
 class TargetImages:
-    """Unlabelled images, resized to ``size``."""
+    """Unlabelled images, cropped and resized to ``size``."""
 
     paths: Sequence[Path]
     size: tuple[int, int]
+    upright: bool = False
+    """Whether to turn images as their EXIF orientation says."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3] RGB."""
-        return resize_image(read_image(self.paths[index]), self.size)
+        image = crop_to_shape(read_image(self.paths[index], self.upright), self.size)
+        return resize_image(image, self.size)
 
 
 class EvaluationFrame(NamedTuple):
-    """A frame to score on: the image at the networks' size, labels and depth at their own."""
+    """A frame to score on: the image at the networks' scale, labels and depth at their own."""
 
     image: np.ndarray
-    """uint8 [H, W, 3] RGB."""
+    """uint8 [H, W, 3] RGB: the whole image, scaled until it covers the networks' size."""
     labels: np.ndarray
     """uint8 [H', W'] train ids."""
     depth: np.ndarray | None
@@ -91,7 +100,7 @@ class EvaluationFrames:
 
     def __getitem__(self, index: int) -> EvaluationFrame:
         image, labels, depth = _read(self.data, self.data.frames[index])
-        return EvaluationFrame(resize_image(image, self.size), labels, depth)
+        return EvaluationFrame(fit(image, self.size), labels, depth)
 
     def name(self, index: int) -> str:
         """Name of a frame's image, without suffix."""
@@ -101,7 +110,8 @@ class EvaluationFrames:
 def _read(data: DataSet, files: FrameFiles) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Image, labels and depth at their own size; depth is None if the data set has none."""
     assert files.labels is not None
-    image, labels, depth = read_image(files.image), _read_labels(data, files), None
+    image, labels = read_image(files.image, data.upright), _read_labels(data, files)
+    depth = None
     check_same_size(image, labels, files.image, files.labels)
     if data.depth is not None:
         assert files.depth is not None
@@ -115,25 +125,44 @@ def _read_labels(data: DataSet, files: FrameFiles) -> np.ndarray:
     return data.read_labels(files.labels)
 
 
-def source_frames(config: DataConfig) -> SourceFrames | PackedSource:
-    """The labelled source, from its pack if ``packs`` is set. Renders missing street scenes."""
-    if config.packs is not None:
-        return PackedSource(
-            folder_of(config, "source"), source_settings(config), pack_command(config)
-        )
-    return source_files(config)
+def source_frames(config: DataConfig) -> SourceFrames | PackedSource | SourceMix:
+    """The labelled source or sources, from packs if ``packs`` is set.
+
+    Renders missing street scenes.
+    """
+    settings = config.named_sources()
+    parts = {setting: _source_part(config, setting) for setting in settings}
+    if config.sources is None:
+        return parts["data.source"]
+    return SourceMix(parts, [source.share for source in settings.values()])
 
 
-def source_files(config: DataConfig) -> SourceFrames:
-    """The labelled source from its files."""
-    return SourceFrames(_complete(source_set(config)), config.source_size)
+def source_parts(
+    source: SourceFrames | PackedSource | SourceMix,
+) -> dict[str, SourceFrames | PackedSource]:
+    """The sources of ``source_frames`` by the prefix of their settings."""
+    return source.parts if isinstance(source, SourceMix) else {"data.source": source}
+
+
+def _source_part(config: DataConfig, setting: str) -> SourceFrames | PackedSource:
+    if config.packs is None:
+        return source_files(config, setting)
+    return PackedSource(
+        folder_of(config, setting), source_settings(config, setting), pack_command(config)
+    )
+
+
+def source_files(config: DataConfig, setting: str = "data.source") -> SourceFrames:
+    """A labelled source from its files."""
+    size = config.size_of(config.named_sources()[setting])
+    return SourceFrames(_complete(source_set(config, setting)), size)
 
 
 def target_images(config: DataConfig) -> TargetImages | PackedTarget:
     """The unlabelled target images, from their pack if ``packs`` is set."""
     if config.packs is not None:
         return PackedTarget(
-            folder_of(config, "target"), target_settings(config), pack_command(config)
+            folder_of(config, "data.target"), target_settings(config), pack_command(config)
         )
     return target_files(config)
 
@@ -141,7 +170,7 @@ def target_images(config: DataConfig) -> TargetImages | PackedTarget:
 def target_files(config: DataConfig) -> TargetImages:
     """The unlabelled target images from their files."""
     data = target_set(config, "target")
-    return TargetImages([frame.image for frame in data.frames], config.target_size)
+    return TargetImages([frame.image for frame in data.frames], config.target_size, data.upright)
 
 
 def evaluation_frames(config: DataConfig) -> EvaluationFrames:
@@ -152,19 +181,20 @@ def evaluation_frames(config: DataConfig) -> EvaluationFrames:
     return EvaluationFrames(_complete(data), config.target_size)
 
 
-def source_set(config: DataConfig) -> DataSet:
-    """The files of the source; some may be missing."""
-    data, include = _files(config, "source"), config.source.include
-    if include == "*":
+def source_set(config: DataConfig, setting: str = "data.source") -> DataSet:
+    """The files of a source; some may be missing."""
+    source = config.named_sources()[setting]
+    data = _files(config, "source", setting, source)
+    if source.include == "*":
         return data
     frames = [
         files
         for files in data.frames
-        if fnmatch(files.image.relative_to(data.root).as_posix(), include)
+        if fnmatch(files.image.relative_to(data.root).as_posix(), source.include)
     ]
     if not frames:
         raise InputError(
-            f"data.source.include is {include!r}, which none of the {len(data.frames)} images "
+            f"{setting}.include is {source.include!r}, which none of the {len(data.frames)} images "
             f"matches; the first is {data.frames[0].image.relative_to(data.root)}"
         )
     return replace(data, frames=frames)
@@ -172,21 +202,24 @@ def source_set(config: DataConfig) -> DataSet:
 
 def target_set(config: DataConfig, part: str) -> DataSet:
     """The files of the part ``target`` (to train on) or ``evaluation``; some may be missing."""
-    return _files(config, part)
+    return _files(config, part, "data.target", config.target)
 
 
-def _files(config: DataConfig, part: str) -> DataSet:
-    side, settings, size = (
-        ("source", config.source, config.source_size)
-        if part == "source"
-        else ("target", config.target, config.target_size)
-    )
+def _files(
+    config: DataConfig, part: str, setting: str, settings: SourceConfig | TargetConfig
+) -> DataSet:
+    side = "source" if part == "source" else "target"
     reader, space = registry.find(settings.name, side), label_space(config.label_space)
     labelling = reader.labelling_of(settings)
     if labelling is not None and not labelling.serves(space):
         raise InputError(_refusal(settings.name, labelling, space))
-    split = reader.split(settings, part)
-    return reader.data_set(registry.Request(reader, part, settings, split, size, space))
+    split, size = reader.split(settings, part), config.size_of(settings)
+    data = reader.data_set(registry.Request(reader, part, settings, split, size, space, setting))
+    read_labels = data.read_labels
+    if read_labels is not None and settings.unknown_labels == "ignore":
+        read_labels = partial(read_labels, unknown="ignore")
+    upright = settings.exif_orientation == "apply"
+    return replace(data, read_labels=read_labels, size=size, upright=upright)
 
 
 def supervised(config: DataConfig) -> DataConfig:
@@ -200,7 +233,7 @@ def supervised(config: DataConfig) -> DataConfig:
         frames=target.frames,
         first_seed=TARGET_SEED,
     )
-    return replace(config, source=source, packs=None)
+    return replace(config, source=source, sources=None, packs=None)
 
 
 def describe_target(config: DataConfig) -> str:
@@ -212,25 +245,46 @@ def describe_target(config: DataConfig) -> str:
     return f"{reader.title}, real frames ({reader.split(target, 'evaluation')})"
 
 
+def describe_sources(
+    config: DataConfig, source: SourceFrames | PackedSource | SourceMix
+) -> list[str]:
+    """Describes each source: data set, number of frames, share of the training pairs."""
+    parts, settings = source_parts(source), config.named_sources()
+    shares = source.shares if isinstance(source, SourceMix) else [1]
+    return [
+        f"{registry.find(settings[setting].name, 'source').title}, {len(frames)} frames"
+        + ("" if frames.has_depth else " without depth")
+        + ("" if len(parts) == 1 else f", {share:.1%} of the pairs")
+        for share, (setting, frames) in zip(shares, parts.items(), strict=True)
+    ]
+
+
 def check_label_space(config: DataConfig) -> None:
-    """Refuse a source and a target that cannot both be mapped to the label space.
+    """Refuse sources and a target that cannot all be mapped to the label space.
 
     Raises:
-        InputError: the message has the label spaces of both, or the classes that one of them lacks.
+        InputError: the message has the label spaces of each, or the classes that one of them lacks.
     """
     space, spaces = label_space(config.label_space), {}
     own = space.name not in BUILT_IN_SPACES
-    for side, settings in (("source", config.source), ("target", config.target)):
+    sides: dict[str, SourceConfig | TargetConfig] = {
+        **config.named_sources(),
+        "data.target": config.target,
+    }
+    for setting, settings in sides.items():
+        side = "target" if setting == "data.target" else "source"
         labelling = registry.find(settings.name, side).labelling_of(settings)
         if own and labelling is not None and not labelling.serves(space):
             raise InputError(_refusal(settings.name, labelling, space))
-        spaces[side] = _built_in_spaces(labelling)
+        spaces[f"{side} {settings.name}"] = _built_in_spaces(labelling)
     if own or all(space.name in names for names in spaces.values()):
         return
-    shared = [name for name in spaces["source"] if name in spaces["target"]]
+    each = list(spaces.values())
+    shared = [name for name in each[0] if all(name in names for names in each)]
+    first, *others = (f"{side} in {_list(names)}" for side, names in spaces.items())
     raise InputError(
-        f"source {config.source.name} can be labelled in {_list(spaces['source'])}; target "
-        f"{config.target.name} in {_list(spaces['target'])}; data.label_space is {space.name}: "
+        "; ".join([first.replace(" in ", " can be labelled in ", 1), *others])
+        + f"; data.label_space is {space.name}: "
         + (f"set it to {' or '.join(shared)}" if shared else "they have none in common")
     )
 

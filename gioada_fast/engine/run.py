@@ -6,6 +6,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,24 @@ from torch import Tensor
 from .. import __version__
 from ..atomic_files import write_atomically
 from ..config import Config, changed_setting, rename_old_settings
+from ..data.check import crop_note, quick_warnings
 from ..data.class_weights import class_weights
+from ..data.files import DataSet, LabelledFrame
 from ..data.sets import (
     EvaluationFrames,
+    SourceFrames,
+    TargetImages,
     check_label_space,
+    describe_sources,
     describe_target,
     evaluation_frames,
     source_frames,
+    source_parts,
     supervised,
     target_images,
+    target_set,
 )
+from ..data.transforms import crop_to_shape, resize_frame, resize_image
 from ..data.unreadable import Unreadable, first_readable
 from ..depth import encode_depth
 from ..errors import InputError, Interrupted
@@ -146,6 +155,7 @@ class _Session:
         self.target = target_images(config.data)
         self.source = source_frames(config.data)
         self._check_depth()
+        self._judge()
         self.adaptation.class_weights = self._class_weights()
         self.adaptation.to(self.device)
         self.log: MetricsLog | None = None
@@ -199,25 +209,57 @@ class _Session:
         levels = settings.input_level, settings.output_level
         if levels != ("none", "none") or settings.self_training:
             return "adapted"
-        return "supervised" if data.source == supervised(data).source else "source only, longer"
+        oracle = data.sources is None and data.source == supervised(data).source
+        return "supervised" if oracle else "source only, longer"
 
     def _check_depth(self) -> None:
         levels = self.config.adaptation
+        sources = self.config.data.named_sources()
+        without = [
+            f"{setting} ({sources[setting].name})"
+            for setting, frames in source_parts(self.source).items()
+            if not frames.has_depth
+        ]
         needs = {
-            "adaptation.input_level": levels.input_level == "geometry",
-            "adaptation.output_level": levels.output_level == "joint",
+            # the translation network sees the depth of every frame, the task network learns depth
+            # from those frames that have it
+            "adaptation.input_level": levels.input_level == "geometry" and bool(without),
+            "adaptation.output_level": levels.output_level == "joint"
+            and len(without) == len(sources),
         }
-        for setting, needed in needs.items():
-            if needed and not self.source.has_depth:
+        for setting, lacks in needs.items():
+            if lacks:
                 raise InputError(
-                    f"data.source.{self.config.data.source.name} has no depth, but {setting} "
-                    "needs it: set data.source.depth if there are depth maps, or change the level"
+                    f"{', '.join(without)} has no depth, but {setting} = "
+                    f"{getattr(levels, setting.partition('.')[2])} needs it: set the source's "
+                    "depth if there are depth maps, or change the level"
                 )
+
+    def _judge(self) -> None:
+        """Warn of what a few frames of each set show: what data check judges on all of them."""
+        if not distributed.is_writer():
+            return
+        for setting, frames in source_parts(self.source).items():
+            if isinstance(frames, SourceFrames):
+                self._warn_of(setting, frames.data, "source")
+        if isinstance(self.target, TargetImages):
+            self._warn_of("data.target", target_set(self.config.data, "target"), "target")
+        self._warn_of("data.target, evaluation", self.evaluation.data, "evaluation")
+
+    def _warn_of(self, name: str, data: DataSet, part: str) -> None:
+        if part != "evaluation":
+            note = crop_note(data)
+            if note is not None:
+                self.console.print(f"{name}: {note}", markup=False, highlight=False)
+        for warning in quick_warnings(data, part, self.space):
+            self._warn(f"{name}: {warning}")
 
     def _class_weights(self) -> Tensor | None:
         if self.config.data.class_weights == "none":
             return None
-        weights = class_weights(self.source, self.space.num_classes, self.unreadable)
+        weights = class_weights(
+            self.source, self.space.num_classes, self.unreadable, self.config.data
+        )
         return torch.from_numpy(weights)
 
     def _warn(self, message: str) -> None:
@@ -247,6 +289,7 @@ class _Session:
         columns = [other for other in columns if other["name"] != column["name"]] + [column]
         result = {
             "target": describe_target(self.config.data),
+            "sources": describe_sources(self.config.data, self.source),
             "label_space": self.space.name,
             "classes": list(self.space.classes),
             "colours": [list(colour) for colour in self.space.colours],
@@ -260,7 +303,7 @@ class _Session:
 
     def draw_panel(self, step: int, phase: Phase) -> None:
         assert self.log is not None  # in the writer
-        frames = first_readable(self.source, PANEL_PAIRS)
+        frames = self._panel_frames()
         images = first_readable(self.target, PANEL_PAIRS)
         count = min(len(frames), len(images))
         frames, images = frames[:count], images[:count]
@@ -293,17 +336,30 @@ class _Session:
         save_image(self.run.panel(step), panel)
         self.log.picture(step, "panel", panel)
 
+    def _panel_frames(self) -> list[LabelledFrame]:
+        """Source frames for a panel, from each source in turn, all at the first frame's size."""
+        parts = source_parts(self.source).values()
+        count = -(-PANEL_PAIRS // len(parts))
+        of_parts = [first_readable(frames, count) for frames in parts]
+        frames = [frame for row in zip_longest(*of_parts) for frame in row if frame is not None]
+        frames = frames[:PANEL_PAIRS]
+        size = frames[0].labels.shape if frames else (0, 0)
+        return [resize_frame(frame, size) for frame in frames]
+
     def _write_comparison(self) -> None:
         """Draw target frames, their labels if there are any, and the prediction of every column."""
         chosen = np.linspace(0, len(self.evaluation) - 1, min(4, len(self.evaluation))).astype(int)
-        frames = [self.evaluation[int(i)] for i in chosen]
-        images = [frame.image for frame in frames] or first_readable(self.target, 4)
-        labels = [frame.labels for frame in frames] or None
+        frames, size = [self.evaluation[int(i)] for i in chosen], self.config.data.target_size
+        # images may differ in shape, pictures may not
+        images = [crop_to_shape(frame.image, size) for frame in frames]
+        images = [resize_image(image, size) for image in images] or first_readable(self.target, 4)
+        labels = [crop_to_shape(frame.labels, size) for frame in frames] or None
+        batch = image_tensor(np.stack(images))
         segmentations = {}
         for phase in phases(self.config):
             task, _, _ = load_task(self.run.weights(_TASK_WEIGHTS[phase.name]))
             segmentations[self._column_name(phase)], _ = predict_maps(
-                task.to(self.device), image_tensor(np.stack(images)), self.config.precision
+                task.to(self.device), batch, self.config.precision
             )
         pictures = comparison_pictures(images, labels, segmentations, self.space)
         save_image(self.run.comparison, comparison_panel(pictures))

@@ -25,6 +25,7 @@ from ..config import Config
 from ..data.loader import PairStream, pair_batches
 from ..data.pack_reader import PackedSource, PackedTarget
 from ..data.sets import SourceFrames, TargetImages
+from ..data.source_mix import SourceMix
 from ..data.unreadable import Unreadable
 from ..errors import Interrupted, NonFiniteLoss
 from ..labels import label_space
@@ -84,7 +85,7 @@ class Trainer:
         config: all settings.
         run: the run's folder.
         adaptation: the networks, on their device.
-        source: labelled synthetic frames.
+        source: labelled synthetic frames of one or several sources.
         target: unlabelled target images.
         observer: scores the networks, and is called when a panel is due and when a phase ends.
         unreadable: collects files that cannot be read.
@@ -97,7 +98,7 @@ class Trainer:
         config: Config,
         run: RunFolder,
         adaptation: TwoLevelAdaptation,
-        source: SourceFrames | PackedSource,
+        source: SourceFrames | PackedSource | SourceMix,
         target: TargetImages | PackedTarget,
         observer: TrainerObserver,
         unreadable: Unreadable,

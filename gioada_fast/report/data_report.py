@@ -1,6 +1,7 @@
 """Reports on data sets from the results of ``data.check``: tables, a contact sheet, JSON."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data.check import PERCENTILES, SetReport
+from ..data.plausibility import PlausibilityWarning
 from ..data.rasters import read_image
-from ..data.transforms import resize_image, resize_nearest
+from ..data.transforms import kept_share, resize_image, resize_nearest
 from ..depth import NEAR
+from ..errors import InputError
 from ..labels import LabelSpace
 from .formatting import NO_VALUE, percent
 from .panels import colour_depth, grid
@@ -57,7 +60,9 @@ def tables(reports: Mapping[str, SetReport], space: LabelSpace) -> Iterator[Tabl
     yield classes
 
 
-def as_dict(report: SetReport, space: LabelSpace) -> dict[str, Any]:
+def as_dict(
+    report: SetReport, space: LabelSpace, warnings: Sequence[PlausibilityWarning] = ()
+) -> dict[str, Any]:
     """A report as JSON with all errors; shares are fractions, depth is in metres."""
     labels, depth = report.labels, report.depth
     return {
@@ -88,6 +93,21 @@ def as_dict(report: SetReport, space: LabelSpace) -> dict[str, Any]:
             "percentiles": {str(p): metres for p, metres in depth.percentiles.items()},
             "farthest": depth.farthest,
         },
+        "hidden": report.hidden,
+        "images": [
+            {"bits": bits, "bits_used": used, "orientation": orientation, "images": count}
+            for (bits, used, orientation), count in _image_kinds(report).items()
+        ],
+        "unknown_labels": [unknown._asdict() for unknown in report.unknown],
+        "warnings": [
+            {
+                "rule": warning.rule,
+                "message": warning.message,
+                "advice": warning.advice,
+                "files": [str(report.data.frames[index].image) for index in warning.frames],
+            }
+            for warning in warnings
+        ],
         "errors": [
             {"file": str(error.file), "kind": error.kind, "message": error.message}
             for error in report.errors
@@ -137,6 +157,57 @@ def contact_sheet(reports: Mapping[str, SetReport], space: LabelSpace) -> np.nda
     return grid(rows, *groups)
 
 
+def warning_sheet(
+    reports: Mapping[str, SetReport],
+    warnings: Mapping[str, Sequence[PlausibilityWarning]],
+    space: LabelSpace,
+) -> np.ndarray | None:
+    """A picture of the frame that shows each warning best, with the warning's name above it.
+
+    Args:
+        reports: reports by the set's name.
+        warnings: warnings by the set's name.
+        space: classes of the label maps' train ids.
+
+    Returns:
+        RGB uint8 [height, width, 3], or None if no warning has a frame.
+    """
+    strips = []
+    for name, found in warnings.items():
+        for warning in found:
+            if warning.frames:
+                strips.append(_warning_strip(reports[name], f"{name}: {warning.rule}",
+                                             warning.frames[0], space))  # fmt: skip
+    if not strips:
+        return None
+    width = max(strip.shape[1] for strip in strips)
+    margins = [((0, 0), (0, width - strip.shape[1]), (0, 0)) for strip in strips]
+    return np.concatenate(
+        [np.pad(s, m, constant_values=_PAPER) for s, m in zip(strips, margins, strict=True)]
+    )
+
+
+def _warning_strip(report: SetReport, caption: str, index: int, space: LabelSpace) -> np.ndarray:
+    """Image, labels and depth of a frame side by side; files with errors are left out."""
+    height, width = next(iter(report.sizes), (1, 1))
+    size = max(1, min(SHEET_WIDTH, round(SHEET_WIDTH * height / width))), SHEET_WIDTH
+    row: dict[str, np.ndarray] = {}
+    pictures = _pictures(report, index, size, space)
+    try:
+        for kind in (caption, "labels", "depth"):
+            row[kind] = next(pictures)
+    except (StopIteration, InputError):
+        row.setdefault(caption, np.full((*size, 3), _PAPER, np.uint8))
+    return grid([row], {kind: kind for kind in row})
+
+
+def _image_kinds(report: SetReport) -> dict[tuple[int, int, int], int]:
+    """Images by bits per channel, bits that their values use, and EXIF orientation."""
+    images = [frame.image for frame in report.facts.frames.values() if frame.image is not None]
+    kinds = Counter((i.bits_stored, i.bits_held, i.orientation) for i in images)
+    return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0])))
+
+
 def _pictures(
     report: SetReport, index: int, size: tuple[int, int], space: LabelSpace
 ) -> Iterator[np.ndarray]:
@@ -164,7 +235,7 @@ def _on_paper(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _summary(report: SetReport) -> dict[str, str]:
-    kinds = [error.kind for error in report.errors]
+    kinds, kinds_of = [error.kind for error in report.errors], _image_kinds(report)
     labels, depth = report.labels, report.depth
     sizes = [f"{w}x{h} ({count})" for (h, w), count in report.sizes.items()]
     if len(sizes) > _MAX_SIZES:
@@ -175,8 +246,13 @@ def _summary(report: SetReport) -> dict[str, str]:
         "frames": str(len(report.data.frames)),
         "files missing": str(kinds.count("missing")),
         "files unreadable": str(kinds.count("unreadable")),
+        "label maps with unknown values": _count(kinds.count("values")),
         "files of another size than their image": str(kinds.count("size")),
+        "hidden files skipped": _count(report.hidden),
         "image sizes": "\n".join(sizes) or NO_VALUE,
+        "kept by crops for training, %": _share(_kept(report)),
+        "bits per channel": "\n".join(_bits(report)) or NO_VALUE,
+        "turned by EXIF": _count(sum(n for (*_, turn), n in kinds_of.items() if turn != 1)),
         "ignored, %": _share(labels and labels.ignored_share),
         "with depth, %": _share(depth and depth.share),
         "nearest depth, m": _metres(depth and depth.nearest),
@@ -184,6 +260,29 @@ def _summary(report: SetReport) -> dict[str, str]:
     for percentage in PERCENTILES:
         rows[f"{percentage} % nearer than, m"] = _metres(depth and depth.percentiles[percentage])
     return rows | {"farthest depth, m": _metres(depth and depth.farthest)}
+
+
+def _kept(report: SetReport) -> float | None:
+    """Share of the pixels that are left of images of another shape; None if nothing is cropped."""
+    size = report.data.size
+    if size is None or report.facts.part == "evaluation" or not report.sizes:
+        return None
+    shares = [(kept_share(shape, size), count) for shape, count in report.sizes.items()]
+    kept = sum(share * count for share, count in shares) / sum(count for _, count in shares)
+    return kept if kept < 0.98 else None
+
+
+def _bits(report: SetReport) -> list[str]:
+    """Bits per channel with the number of images; nothing if all images have 8."""
+    counts: Counter[str] = Counter()
+    for (bits, used, _), count in _image_kinds(report).items():
+        counts[f"{bits}" if bits == used else f"{bits}, {used} used"] += count
+    return [] if set(counts) == {"8"} else [f"{bits} ({count})" for bits, count in counts.items()]
+
+
+def _count(count: int) -> str:
+    """A row of the summary is left out if its count is 0 in every set."""
+    return str(count) if count else NO_VALUE
 
 
 def _share(share: float | None) -> str:

@@ -44,6 +44,12 @@ def settings_by_section(settings: Mapping[str, Any]) -> dict[str, list[tuple[str
     """
 
     def flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
+        if isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+            return [
+                line
+                for index, inner in enumerate(value)
+                for line in flatten(f"{prefix}[{index}]", inner)
+            ]
         if isinstance(value, dict) and prefix.rpartition(".")[2] in ("label_space", "classes"):
             text = yaml.safe_dump(
                 value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf

@@ -15,7 +15,7 @@ import pytest
 
 from gioada_fast import street_scenes
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
-from gioada_fast.data.check import check_set, list_set
+from gioada_fast.data.check import check_set, list_set, part_names
 from gioada_fast.data.depth_maps import CENTIMETRES
 from gioada_fast.data.files import DataSet, FrameFiles
 from gioada_fast.data.label_maps import id_labels
@@ -29,7 +29,7 @@ from gioada_fast.report.data_report import as_dict, contact_sheet
 
 from .. import miniature
 from ..commands import command
-from . import fatal_readers, formats, test_readers
+from . import fatal_readers, formats, test_plausibility, test_readers, toy_street
 
 CAMVID11, CITYSCAPES16 = label_space("camvid11"), label_space("cityscapes16")
 FOLDER = {"name": "folder", "labels": "labels/*", "depth": "depth/*", "depth_per_metre": 1000.0}
@@ -121,7 +121,7 @@ def of_camvid(root):
 )  # fmt: skip
 def test_numbers_of_a_sound_set(tmp_path, write):
     config, part, written, train_ids = write(tmp_path)
-    report = check_set(list_set(config, part), part)
+    report = check_set(list_set(config, part), part, label_space(config.label_space))
     assert report.errors == () and report.sound == tuple(range(len(written)))
     assert [files.image for files in report.data.frames] == [truth.image for truth in written]
     assert report.sizes == {written[0].pixels.shape[:2]: len(written)}
@@ -150,7 +150,7 @@ def test_real_camvid_images(shared):
     """The set has no labels, so none is read."""
     target = TargetConfig(name="camvid", root=str(shared / "data" / "camvid"))
     data = list_set(DataConfig(target=target), "target")
-    report = check_set(DataSet(data.name, data.root, data.frames[::10]), "target")
+    report = check_set(DataSet(data.name, data.root, data.frames[::10]), "target", CAMVID11)
     assert len(data.frames) == 367 and len(report.sound) == 37
     assert report.sizes == {(360, 480): 37} and report.labels is None and report.depth is None
 
@@ -177,7 +177,7 @@ def broken(tmp_path):
     expected = [
         (image / "000000.png", "unreadable", "not a readable image"),
         (labels / "000001.png", "size", "7x5, but its image"),
-        (labels / "000002.png", "unreadable", "values up to 9"),
+        (labels / "000002.png", "values", "unknown ids: 9"),
         (depth / "000003.png", "unreadable", "no pixel has a depth"),
         (labels / "000004.png", "missing", "no such file"),
         (labels / "000005.png", "unreadable", "not a readable image (0 bytes)"),
@@ -201,14 +201,14 @@ def flags(config):
 def test_every_bad_file_is_named_and_the_rest_is_counted(broken):
     config, expected = broken
     data = list_set(config, "source")
-    report = check_set(data, "source")
+    report = check_set(data, "source", CITYSCAPES16)
     assert [error[:2] for error in report.errors] == [error[:2] for error in expected]
     for error, (file, _, words) in zip(report.errors, expected, strict=True):
         assert words in error.message and not error.message.startswith(str(file))
     assert report.sound == (8,) and report.sizes == {formats.SIZE: 8}
     # 0, 1 (of its own size), 3, 6, 7, 8
     assert report.labels.pixels.sum() == 5 * np.prod(formats.SIZE) + 35
-    alone = check_set(data, "source", workers=1)
+    alone = check_set(data, "source", CITYSCAPES16, workers=1)
     np.testing.assert_equal(as_dict(alone, CITYSCAPES16), as_dict(report, CITYSCAPES16))
 
 
@@ -224,7 +224,8 @@ def test_the_command_line_names_bad_files(broken, tmp_path):
     rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
     rows = {row[0]: row[1] for row in rows if len(row) == 2}
     assert rows["frames"] == "9" and rows["files missing"] == "2"
-    assert rows["files unreadable"] == "5" and rows["files of another size than their image"] == "2"
+    assert rows["files unreadable"] == "4" and rows["label maps with unknown values"] == "1"
+    assert rows["files of another size than their image"] == "2"
     assert (tmp_path / "data_check.png").is_file()
 
 
@@ -267,7 +268,7 @@ def test_a_set_that_cannot_be_listed_leaves_the_others_checked(tmp_path, bad):
     assert not found["sound"] and list(found["sets"]) == ["source", "target", "evaluation"]
     assert found["sets"]["source"]["errors"] == [] and found["sets"]["source"]["sound"] == 6
     words = {
-        "empty": f"{root}: no PNG or JPEG image", "file": f"{root}: is a file, not a folder",
+        "empty": f"{root}: no image matches", "file": f"{root}: is a file, not a folder",
         "missing": f"{root}: no such folder", "unset": "data.target.root is not set",
     }[bad]  # fmt: skip
     for part in ("target", "evaluation"):
@@ -316,6 +317,55 @@ def test_json_of_sound_sets(world, tmp_path):
     assert 0 < evaluation["labels"]["ignored_share"] < 0.2
 
 
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory):
+    """Flags of a folder as source, whose label maps are mirrored."""
+    root = tmp_path_factory.mktemp("mirrored")
+    frames = [f.over(ids=f.ids[:, ::-1]) for f in test_plausibility.toys(count=5)]
+    source = test_plausibility.write(root / "set", frames)
+    (root / "set" / ".hidden.png").write_bytes(b"")
+    return flags(DataConfig(source=source))
+
+
+def test_warnings_are_printed_with_a_picture_and_are_no_errors(mirrored, tmp_path):
+    done = command("data", "check", *mirrored, "--only=source", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    warning = next(line for line in done.stdout.splitlines() if "warning:" in line)
+    assert warning.startswith("warning: source: labels-flipped: labels fit the images better when")
+    assert "pictures: data_check_warnings.png" in done.stdout
+    rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
+    assert ["hidden files skipped", "1"] in rows
+    sheet = cv2.imread(str(tmp_path / "data_check_warnings.png"))
+    height = round(256 * toy_street.SIZE[0] / toy_street.SIZE[1])
+    assert sheet.shape == (24 + height + 3, 3 + 3 * 259, 3)
+    # with --strict they are errors
+    done = command("data", "check", *mirrored, "--only=source", "--strict", cwd=tmp_path)
+    assert done.returncode == 1 and "error: 1 warnings with --strict" in done.stderr
+
+
+def test_json_has_the_warnings(mirrored, tmp_path):
+    done = command("data", "check", *mirrored, "--only=source", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    (warning,) = found["sets"]["source"]["warnings"]
+    assert found["sound"] and found["warnings_sheet"] == "data_check_warnings.png"
+    assert warning["rule"] == "labels-flipped" and len(warning["files"]) == 3
+    assert found["sets"]["source"]["images"] == [
+        {"bits": 8, "bits_used": 8, "orientation": 1, "images": 5}
+    ]
+    done = command("data", "check", *mirrored, "--only=source", "--json", "--strict", cwd=tmp_path)
+    assert done.returncode == 1 and not json.loads(done.stdout)["sound"]
+
+
+def test_each_of_several_sources_is_a_set(tmp_path):
+    roots = [tmp_path / "one", tmp_path / "two"]
+    frames = test_plausibility.toys(count=1)
+    sources = [test_plausibility.write(root, frames) for root in roots]
+    config = DataConfig(sources=sources)
+    assert part_names(config) == ("source 1", "source 2", "target", "evaluation")
+    assert [list_set(config, f"source {k}").root for k in (1, 2)] == roots
+
+
 def test_tables_and_sheet_of_sound_sets(world, tmp_path):
     _, arguments = world
     done = command("data", "check", *arguments, cwd=tmp_path)
@@ -329,7 +379,10 @@ def test_tables_and_sheet_of_sound_sets(world, tmp_path):
 
 def test_sheet_shows_labels_in_their_colours_and_depth(tmp_path):
     config, part, written, _ = of_street_scenes(tmp_path)
-    sheet = contact_sheet({"source": check_set(list_set(config, part), part)}, CAMVID11)
+    sheet = contact_sheet(
+        {"source": check_set(list_set(config, part), part, label_space(config.label_space))},
+        CAMVID11,
+    )
     height, width = round(256 * 64 / 96), 256
     assert sheet.shape == (24 + 4 * (height + 3), 3 + 3 * (width + 3), 3)
     # frames are evenly spaced: the first and the last are on it
@@ -356,7 +409,7 @@ def test_pictures_of_another_shape_have_margins(tmp_path):
     for name, size in (("a", (100, 200)), ("b", (100, 200)), ("c", (200, 100))):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((*size, 3), 90, np.uint8))
         frames.append(FrameFiles(tmp_path / f"{name}.png"))
-    report = check_set(DataSet("mixed", tmp_path, frames), "mixed")
+    report = check_set(DataSet("mixed", tmp_path, frames), "mixed", CAMVID11)
     assert list(report.sizes.items()) == [((100, 200), 2), ((200, 100), 1)]
     sheet = contact_sheet({"mixed": report}, CAMVID11)
     assert sheet.shape == (24 + 3 * 131, 256 + 6, 3)
@@ -367,7 +420,7 @@ def test_pictures_of_another_shape_have_margins(tmp_path):
 def test_a_target_without_labels_scores_nothing_and_is_sound(tmp_path):
     formats.write_folder(tmp_path)
     config = DataConfig(target=TargetConfig(name="folder", root=str(tmp_path)))
-    report = check_set(list_set(config, "evaluation"), "evaluation")
+    report = check_set(list_set(config, "evaluation"), "evaluation", CAMVID11)
     assert report.data.frames == [] and report.errors == () and report.labels is None
     assert contact_sheet({"evaluation": report}, CAMVID11) is None
 
@@ -395,7 +448,10 @@ def test_a_file_that_ends_a_process_is_named(tmp_path):
     written = formats.write_folder(tmp_path, frames=30)
     files = [FrameFiles(w.image, tmp_path / "labels" / w.image.name) for w in written]
     report = check_set(
-        DataSet("fatal", tmp_path, files, fatal_readers.end_the_process), "fatal", workers=2
+        DataSet("fatal", tmp_path, files, fatal_readers.end_the_process),
+        "fatal",
+        CAMVID11,
+        workers=2,
     )
     first, second, third = report.errors
     assert first.file == files[1].image and "the process that read this frame" in first.message
@@ -412,7 +468,7 @@ def test_processes_that_always_die_raise(tmp_path):
     fatal = FrameFiles(written[1].image, tmp_path / "labels" / "000001.png")
     data = DataSet("fatal", tmp_path, [fatal] * 9, fatal_readers.end_the_process)
     with pytest.raises(RuntimeError, match="whichever frame they read first"):
-        check_set(data, "fatal", workers=1)
+        check_set(data, "fatal", CAMVID11, workers=1)
 
 
 def test_ctrl_c_ends_the_check_and_its_processes(tmp_path):
@@ -422,12 +478,13 @@ import signal
 from pathlib import Path
 from gioada_fast.data.check import check_set
 from gioada_fast.data.files import DataSet, FrameFiles
+from gioada_fast.labels import label_space
 from tests.data.fatal_readers import wait_a_minute
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 images = {[str(w.image) for w in written]}
 files = [FrameFiles(Path(i), Path(i)) for i in images]
 print("begin", flush=True)
-check_set(DataSet("slow", Path(), files, wait_a_minute), "slow")
+check_set(DataSet("slow", Path(), files, wait_a_minute), "slow", label_space("camvid11"))
 """
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=Path(__file__).parents[2], text=True,
@@ -449,7 +506,7 @@ def test_readers_and_label_spaces_reach_other_processes(tmp_path):
     cv2.imwrite(str(tmp_path / "d.png"), np.full((4, 4), 150, np.uint16))
     files = [FrameFiles(*(tmp_path / f"{name}.png" for name in "ild"))]
     data = DataSet("tiny", tmp_path, files, id_labels({0: 3}), CENTIMETRES)
-    report = check_set(data, "tiny")
+    report = check_set(data, "tiny", CAMVID11)
     assert report.labels.pixels[3] == 16
     assert report.depth.nearest == report.depth.farthest == 1.5
     assert set(report.depth.percentiles.values()) == {1.5}

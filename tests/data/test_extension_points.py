@@ -148,7 +148,9 @@ def test_docs_name_every_data_set():
 )
 def test_an_unknown_data_set_is_refused_before_anything_is_written(tmp_path, side, name):
     choices = registry.names(side)
-    with pytest.raises(InputError, match=f"data.{side}.name is '{name}', expected one of camvid"):
+    with pytest.raises(
+        InputError, match=f"data.{side}.name is '{name}', expected one of {choices[0]}"
+    ):
         registry.find(name, side)
     (tmp_path / "mine.yaml").write_text(f"data: {{{side}: {{name: {name}}}}}\n")
     for arguments in ([f"--data.{side}.name={name}"], ["--config=mine.yaml"]):

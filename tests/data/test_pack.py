@@ -453,6 +453,21 @@ def test_the_pack_of_one_side_is_refused_as_the_other(packs):
         sets.target_images(data)
 
 
+def test_a_pack_of_carla_needs_no_files_to_know_their_version(tmp_path):
+    data = carla(tmp_path)
+    pack(data)
+    frames = sets.source_files(data)
+    shutil.rmtree(tmp_path / "source")
+    for root in (data.source.root, None):
+        data.source.root = root
+        sets.check_label_space(data)
+        packed = sets.source_frames(data)
+        assert len(packed) == len(frames)
+    data.source.classes = "carla_0_9_14"
+    with pytest.raises(InputError, match="train id of vehicle = 8, the settings say None"):
+        sets.source_frames(data)
+
+
 def test_a_pack_goes_to_other_processes(packs):
     data, _ = packs
     for frames in (sets.source_frames(data), sets.target_images(data)):

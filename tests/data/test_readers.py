@@ -1,11 +1,16 @@
 """Every format, written by ``formats`` and read back value for value."""
 
+import shutil
+from itertools import product
+
 import cv2
 import numpy as np
 import pytest
 
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import sets
+from gioada_fast.data.files import DataSet, FrameFiles
+from gioada_fast.data.readers import carla
 from gioada_fast.errors import InputError
 from gioada_fast.labels import IGNORE, label_space
 
@@ -32,6 +37,21 @@ THIRTEEN_OF_SIXTEEN = [i for i in range(16) if i not in (3, 4, 5)]  # wall, fenc
 CARLA19 = {1: 2, 2: 4, 4: 11, 5: 5, 6: 0, 7: 0, 8: 1, 9: 8, 10: 13, 11: 3, 12: 7, 13: 10, 18: 6,
            22: 9}  # fmt: skip
 CARLA19_SINCE_14 = {**{i: i - 1 for i in range(1, 20)}, 24: 0}
+TRAIN_IDS19 = {i: i for i in range(19)}
+CAMVID_OF_TRAIN_IDS = {0: 3, 1: 4, 2: 1, 3: 1, 4: 7, 5: 2, 6: 6, 7: 6, 8: 5, 9: 5, 10: 0, 11: 9,
+                       12: 10, 13: 8, 14: 8, 15: 8, 17: 10, 18: 10}  # fmt: skip
+VISTAS19 = {
+    "v1.2": {13: 0, 24: 0, 41: 0, 2: 1, 15: 1, 17: 2, 6: 3, 3: 4, 45: 5, 47: 5, 48: 6, 50: 7,
+             30: 8, 29: 9, 27: 10, 19: 11, 20: 12, 21: 12, 22: 12, 55: 13, 61: 14, 54: 15, 58: 16,
+             57: 17, 52: 18},
+    # lane markings 35 to 58, among which 45 and 56 are crosswalks
+    "v2.0": {21: 0, 74: 0, **{i: 0 for i in range(35, 59) if i not in (45, 56)}, 4: 1, 24: 1,
+             27: 2, 28: 2, 12: 3, 5: 4, 85: 5, 88: 5, **{i: 6 for i in range(90, 96)}, 99: 7,
+             100: 7, 101: 7, 103: 7, 64: 8, 63: 9, 61: 10, 30: 11, 31: 11, 32: 12, 33: 12, 34: 12,
+             108: 13, 114: 14, 107: 15, 111: 16, 110: 17, 105: 18},
+}  # fmt: skip
+IDD19_OF_LEVEL_3 = {0: 0, 2: 1, 22: 2, 14: 3, 15: 4, 20: 5, 19: 6, 18: 7, 24: 8, 3: 9, 25: 10,
+                    4: 11, 5: 12, 9: 13, 10: 14, 11: 15, 6: 17, 7: 18}  # fmt: skip
 
 # Counted with OpenCV and NumPy alone.
 CITYSCAPES_SAMPLE = {
@@ -76,8 +96,10 @@ def assert_source(config, written, train_ids):
         np.testing.assert_array_equal(frame.image, truth.pixels)
         np.testing.assert_array_equal(frame.labels, mapped(truth.classes, train_ids))
         assert frame.depth.dtype == np.float32
-        np.testing.assert_allclose(frame.depth, truth.metres, rtol=1e-6)
-        np.testing.assert_array_equal(frame.depth == 0, truth.metres == 0)
+        metres = np.zeros(truth.classes.shape) if truth.metres is None else truth.metres
+        np.testing.assert_allclose(frame.depth, metres, rtol=1e-6)
+        np.testing.assert_array_equal(frame.depth == 0, metres == 0)
+    assert frames.has_depth == (written[0].metres is not None)
 
 
 def test_vkitti_has_other_colours_in_every_world_and_variation(tmp_path):
@@ -120,15 +142,86 @@ def test_synthia(tmp_path, parsed, depth_folder):
     assert_source(config, written, thirteen)
 
 
-def test_carla(tmp_path):
-    written = formats.write_carla(tmp_path)
-    assert_source(source_config(tmp_path, "carla", "cityscapes19"), written, CARLA19)
-    later = formats.write_carla(tmp_path / "later", ids=range(29))
-    config = source_config(tmp_path / "later", "carla", "cityscapes19", classes="carla_0_9_14")
-    assert_source(config, later, CARLA19_SINCE_14)
+NEWER_TAGS = {"ids": range(29), "road": 1, "sky": 11}
 
 
-def test_shift_has_its_own_layout(tmp_path):
+@pytest.mark.parametrize(
+    ("tags", "train_ids", "name"),
+    [({}, CARLA19, "carla_0_9_10"), (NEWER_TAGS, CARLA19_SINCE_14, "carla_0_9_14")],
+)
+def test_carla_with_the_tags_of_either_version(tmp_path, tags, train_ids, name):
+    written = formats.write_carla(tmp_path, **tags)
+    config = source_config(tmp_path, "carla", "cityscapes19")
+    assert_source(config, written, train_ids)
+    data = sets.source_frames(config).data
+    assert data.name == carla.TABLES[name].name and carla.recognise(data) == name
+    config.source.classes = name
+    assert_source(config, written, train_ids)
+    shutil.rmtree(tmp_path / "depth")
+    without = [truth._replace(metres=None) for truth in written]
+    assert_source(config, without, train_ids)
+
+
+def test_tags_of_carla_that_draw_neither_version(tmp_path):
+    written = formats.write_carla(tmp_path, road=None)
+    config = source_config(tmp_path, "carla", "cityscapes19")
+    with pytest.raises(
+        InputError, match=r"cannot tell the version of CARLA.*data\.source\.classes"
+    ):
+        sets.source_frames(config)
+    config.source.classes = "carla_0_9_10"
+    assert_source(config, written, CARLA19)
+    assert carla.recognise(sets.source_frames(config).data) is None
+    for path in (tmp_path / "semantic").iterdir():
+        path.write_bytes(b"")
+    assert carla.recognise(sets.source_frames(config).data) is None
+
+
+def test_a_table_of_carla_that_contradicts_the_pictures(tmp_path):
+    formats.write_carla(tmp_path, **NEWER_TAGS)
+    config = source_config(tmp_path, "carla", "cityscapes19", classes="carla_0_9_10")
+    assert carla.recognise(sets.source_frames(config).data) == "carla_0_9_14"
+    config.source.classes = "carla_0_9_15"
+    with pytest.raises(
+        InputError, match=r"classes is 'carla_0_9_15', expected one of carla_0_9_10"
+    ):
+        sets.source_frames(config)
+
+
+def test_a_class_map_for_the_tags_of_carla(tmp_path):
+    written = formats.write_carla(tmp_path, ids=(7, 13, 99))
+    classes = {"7": "road", "13": "sky", "99": None}
+    (tmp_path / "tags.yaml").write_text("7: road\n13: sky\n99: null\n")
+    for value in (classes, str(tmp_path / "tags.yaml")):
+        config = source_config(tmp_path, "carla", "cityscapes19", classes=value)
+        assert_source(config, written, {7: 0, 13: 10})
+    config.source.classes = {"7": "road", "13": "sky"}
+    with pytest.raises(InputError, match="99"):
+        sets.source_frames(config)[0]
+    config.source.unknown_labels = "ignore"
+    assert_source(config, written, {7: 0, 13: 10})
+    own = {"floor": {"colour": [1, 2, 3]}, "forklift": {"colour": [4, 5, 6]}}
+    config.label_space = {"name": "warehouse", "classes": own}
+    config.source.classes = {"7": "floor", "99": "forklift", "13": None}
+    assert_source(config, written, {7: 0, 99: 1})
+
+
+def test_one_real_label_map_decides_between_the_versions_of_carla(tmp_path, shared):
+    newer = {label: train_id + 1 for label, train_id in CITYSCAPES19.items()}
+    older = {7: 7, 8: 8, 11: 1, 12: 11, 13: 2, 17: 5, 19: 18, 20: 12, 21: 9, 22: 22, 23: 13, 24: 4,
+             25: 4, **dict.fromkeys(range(26, 34), 10)}  # fmt: skip
+    paths = sorted((shared / "data" / "kitti" / "training" / "semantic").iterdir())[:10]
+    assert paths
+    for path, (name, tags) in product(
+        paths, {"carla_0_9_10": older, "carla_0_9_14": newer}.items()
+    ):
+        ids = mapped(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), tags)
+        cv2.imwrite(str(tmp_path / "tags.png"), np.dstack([0 * ids, 0 * ids, ids % IGNORE]))
+        files = FrameFiles(tmp_path / "tags.png", tmp_path / "tags.png")
+        assert carla.recognise(DataSet("", tmp_path, [files])) == name, path
+
+
+def test_patterns_describe_another_layout_of_carla(tmp_path):
     patterns = {
         "images": "img/{}_img_front.jpg",
         "labels": "semseg/{}_semseg_front.png",
@@ -139,6 +232,76 @@ def test_shift_has_its_own_layout(tmp_path):
     settings = {name: pattern.replace("{}", "*") for name, pattern in patterns.items()}
     config = source_config(tmp_path, "carla", "cityscapes19", classes="shift", **settings)
     assert_source(config, written, CARLA19)
+
+
+@pytest.mark.parametrize(
+    "layout", [{"archives": True}, {"archives": False}, {"archives": False, "own_folders": True}]
+)
+def test_shift_as_downloaded_and_unpacked_in_either_way(tmp_path, layout):
+    written = formats.write_shift(tmp_path, **layout)
+    formats.write_shift(tmp_path, split="val", seed=7)
+    assert_source(source_config(tmp_path, "shift", "cityscapes19"), written, CARLA19)
+    (tmp_path / "val").mkdir()
+    written = formats.write_shift(tmp_path / "val", split="val", depth=False)
+    config = source_config(tmp_path / "val", "shift", "cityscapes19", split="val")
+    assert_source(config, written, CARLA19)
+
+
+@pytest.mark.parametrize(
+    ("space", "train_ids"),
+    [("cityscapes19", CITYSCAPES19), ("kitti10", KITTI10_OF_CITYSCAPES)],
+)
+def test_gta5(tmp_path, space, train_ids):
+    written = formats.write_gta5(tmp_path)
+    assert_source(source_config(tmp_path, "gta5", space), written, train_ids)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("unit", "name"), [(1e5, "100 km"), (1, "metres")])
+def test_urbansyn(tmp_path, channels, unit, name):
+    written = formats.write_urbansyn(tmp_path, channels=channels, unit=unit)
+    config = source_config(tmp_path, "urbansyn", "cityscapes19")
+    assert_source(config, written, TRAIN_IDS19)
+    assert sets.source_frames(config).data.name == f"UrbanSyn (depth in {name})"
+
+
+def test_archives_of_gta5_and_acdc_as_downloaded(tmp_path):
+    written = formats.write_gta5(tmp_path / "gta5", frames=4)
+    formats.pack_into_archives(
+        tmp_path / "gta5", {"01_images": "images/0000[12]*", "02_images": "images/0000[34]*",
+                            "01_labels": "labels/*"},
+    )  # fmt: skip
+    config = source_config(tmp_path / "gta5", "gta5", "cityscapes19")
+    assert_source(config, written, CITYSCAPES19)
+    written = formats.write_acdc(tmp_path / "acdc")
+    formats.pack_into_archives(
+        tmp_path / "acdc", {"rgb_anon_trainvaltest": "rgb_anon/**/*.png", "gt": "gt/**/*.png"}
+    )
+    target = TargetConfig(name="acdc", root=str(tmp_path / "acdc"))
+    config = _data("cityscapes19", formats.SIZE, target=target)
+    assert_target(config, both(written), CITYSCAPES19)
+
+
+def test_urbansyn_in_no_unit_of_a_street_and_without_depth(tmp_path):
+    formats.write_urbansyn(tmp_path, unit=1e-3)
+    config = source_config(tmp_path, "urbansyn", "camvid11")
+    with pytest.raises(
+        InputError, match=r"depth_0003\.exr: the median of this .* is \d+\.\d, which"
+    ):
+        sets.source_frames(config)
+    for path in (tmp_path / "depth").iterdir():  # check names each of them
+        path.write_bytes(b"")
+    assert sets.source_frames(config).data.name == "UrbanSyn (depth in 100 km)"
+    shutil.rmtree(tmp_path / "depth")
+    written = formats.write_urbansyn(tmp_path, depth=False)
+    assert_source(config, written, CAMVID_OF_TRAIN_IDS)
+
+
+@pytest.mark.parametrize("images", ["rgb", "rgb-2k"])
+@pytest.mark.parametrize("depth", [True, False])
+def test_synscapes(tmp_path, images, depth):
+    written = formats.write_synscapes(tmp_path, images=images, depth=depth)
+    assert_source(source_config(tmp_path, "synscapes", "cityscapes16"), written, CITYSCAPES16)
 
 
 def assert_target(config, written, train_ids):
@@ -170,6 +333,71 @@ def test_kitti_scores_on_training_and_trains_on_testing(tmp_path):
     config = _data("kitti10", formats.SIZE, target=TargetConfig(name="kitti", root=str(tmp_path)))
     parts = {"train": written["testing"], "evaluation": written["training"]}
     assert_target(config, parts, KITTI10_OF_CITYSCAPES)
+
+
+def both(written, train="train", evaluation="val"):
+    return {"train": written[train], "evaluation": written[evaluation]}
+
+
+TARGETS = {
+    "bdd100k": (formats.write_bdd100k, {}, TRAIN_IDS19),
+    "bdd100k older": (formats.write_bdd100k, {"older": True}, TRAIN_IDS19),
+    "acdc": (formats.write_acdc, {}, CITYSCAPES19),
+    "acdc train ids": (formats.write_acdc, {"kind": "labelTrainIds"}, TRAIN_IDS19),
+    "mapillary": (formats.write_mapillary, {}, VISTAS19["v1.2"]),
+    "mapillary v1.2": (formats.write_mapillary, {"folder": "v1.2/labels"}, VISTAS19["v1.2"]),
+    "mapillary v2.0": (
+        formats.write_mapillary, {"version": "v2.0", "folder": "v2.0/labels"}, VISTAS19["v2.0"]
+    ),
+    "idd": (formats.write_idd, {}, TRAIN_IDS19),
+    "idd level 3": (
+        formats.write_idd, {"kind": "labellevel3Ids", "suffix": ".jpg"}, IDD19_OF_LEVEL_3
+    ),
+}  # fmt: skip
+SPLITS = {"mapillary": ("training", "validation")}
+
+
+@pytest.mark.parametrize("key", TARGETS)
+def test_a_target_and_the_same_as_a_source(tmp_path, key):
+    name = key.split()[0]
+    write, layout, train_ids = TARGETS[key]
+    train, evaluation = SPLITS.get(name, ("train", "val"))
+    written = write(tmp_path, **layout)
+    config = _data("cityscapes19", formats.SIZE, target=TargetConfig(name=name, root=str(tmp_path)))
+    assert_target(config, both(written, train, evaluation), train_ids)
+    source = source_config(tmp_path, name, "cityscapes19", split=evaluation)
+    assert_source(source, written[evaluation], train_ids)
+    with pytest.raises(InputError, match=r"no label images|files that belong to images are missi"):
+        sets.source_frames(source_config(tmp_path, name, "cityscapes19"))
+
+
+def test_one_condition_of_acdc(tmp_path):
+    written = formats.write_acdc(tmp_path)
+    night = {
+        split: [truth for truth in frames if "night" in truth.image.parts]
+        for split, frames in written.items()
+    }
+    target = TargetConfig(
+        name="acdc", root=str(tmp_path), train_split="night/train", evaluation_split="night/val"
+    )
+    config = _data("cityscapes19", formats.SIZE, target=target)
+    assert_target(config, both(night), CITYSCAPES19)
+    config.target.train_split = "*/train*"
+    assert len(sets.target_images(config)) == len(written["train"])
+    config.target.train_split = "night/trian"
+    with pytest.raises(InputError, match=r"rgb_anon/night/trian.*night/train one"):
+        sets.target_images(config)
+
+
+def test_idd_with_polygons_alone_says_what_draws_the_labels(tmp_path):
+    written = formats.write_idd(tmp_path, kind=None)
+    target = TargetConfig(name="idd", root=str(tmp_path))
+    config = _data("cityscapes19", formats.SIZE, target=target)
+    assert len(sets.target_images(config)) == len(written["train"])
+    with pytest.raises(
+        InputError, match=rf"createLabels\.py --datadir {tmp_path} --id-type csTrainId"
+    ):
+        sets.evaluation_frames(config)
 
 
 def test_a_folder_as_source_and_as_target(tmp_path):
@@ -279,7 +507,10 @@ def test_a_source_and_a_target_without_a_common_label_space(tmp_path):
         sets.source_frames(config)
 
 
-@pytest.mark.parametrize("name", ["vkitti", "vkitti2", "synthia", "carla", "folder"])
+@pytest.mark.parametrize(
+    "name",
+    ["vkitti", "vkitti2", "synthia", "carla", "folder", "gta5", "urbansyn", "synscapes", "shift"],
+)
 def test_a_missing_source_says_what_to_download_and_where_it_goes(tmp_path, name):
     space = "kitti10" if name.startswith("vkitti") else "cityscapes16"
     (tmp_path / "file").write_text("")
@@ -294,11 +525,14 @@ def test_a_missing_source_says_what_to_download_and_where_it_goes(tmp_path, name
         config.source.root = None if root is None else str(root)
         with pytest.raises(InputError, match=words) as error:
             sets.source_frames(config)
-        assert ("download" in str(error.value)) == (name.startswith("v") or name == "synthia")
+        assert ("download" in str(error.value)) == (name not in ("carla", "folder"))
         assert ".png" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["kitti", "cityscapes", "camvid", "folder"])
+@pytest.mark.parametrize(
+    "name",
+    ["kitti", "cityscapes", "camvid", "folder", "bdd100k", "acdc", "mapillary", "idd"],
+)
 def test_a_missing_target_says_what_to_download(tmp_path, name):
     space = {"kitti": "kitti10", "camvid": "camvid11"}.get(name, "cityscapes16")
     for root in (None, str(tmp_path / "no"), str(tmp_path)):
@@ -322,13 +556,15 @@ def test_an_unknown_colour_and_an_unknown_id_are_named(tmp_path):
     cv2.imwrite(str(path), np.full((*formats.SIZE, 3), (3, 2, 1), np.uint8))
     frames = sets.source_frames(source_config(tmp_path / "v", "vkitti2", "kitti10"))
     assert len(vkitti) == len(frames)
-    with pytest.raises(InputError, match=r"classgt_00000\.png: colour \(1, 2, 3\)"):
+    with pytest.raises(
+        InputError, match=r"classgt_00000\.png: unknown colours: \(1, 2, 3\) \(2240"
+    ):
         frames[0]
     formats.write_synthia(tmp_path / "s")
     path = sorted((tmp_path / "s" / "GT" / "LABELS").iterdir())[0]
     cv2.imwrite(str(path), np.full((*formats.SIZE, 3), 300, np.uint16))
     frames = sets.source_frames(source_config(tmp_path / "s", "synthia", "cityscapes16"))
-    with pytest.raises(InputError, match=rf"{path.name}: labels has values up to 300"):
+    with pytest.raises(InputError, match=rf"{path.name}: unknown ids.*: 300 \(2240 pixels\)"):
         frames[0]
 
 

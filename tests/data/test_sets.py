@@ -58,7 +58,7 @@ def test_the_three_sets_share_no_frame_and_the_target_has_no_labels(tmp_path):
     scored = sets.evaluation_frames(data)
     assert len(target) == 5 and len(scored) == 3
     assert {p.stem for p in target.paths}.isdisjoint(image.stem for image, *_ in scored.data.frames)
-    assert {f.name for f in dataclasses.fields(target)} == {"paths", "size"}
+    assert {f.name for f in dataclasses.fields(target)} == {"paths", "size", "upright"}
     assert all("image" in path.name for path in target.paths)
     assert isinstance(target[0], np.ndarray)
 
@@ -68,7 +68,8 @@ def test_camvid_frames_are_resized_and_labels_are_not(tmp_path):
     data = config(tmp_path, name="camvid", root=str(tmp_path / "camvid"))
     assert sets.target_images(data)[0].shape == (*SIZE, 3)
     frame = sets.evaluation_frames(data)[0]
-    assert frame.image.shape == (*SIZE, 3) and frame.labels.shape == (96, 128)
+    # 128x96 is less wide than SIZE: cropped to train on, whole to score
+    assert frame.image.shape == (72, 96, 3) and frame.labels.shape == (96, 128)
     raw = cv2.imread(str(tmp_path / "camvid" / "valannot" / "val_000.png"), -1)
     assert (frame.labels == np.where(raw == 11, IGNORE, raw)).all()
 
@@ -120,9 +121,9 @@ def test_bad_files_are_named(tmp_path):
     read_labels = id_labels({0: 0, 1: 1, 2: IGNORE})
     path = tmp_path / "labels.png"
     cv2.imwrite(str(path), np.array([[0, 1], [2, 7]], np.uint8))
-    with pytest.raises(InputError, match=r"labels\.png: labels has values up to 7.*0 to 2"):
+    with pytest.raises(InputError, match=r"labels\.png: unknown ids: 7 \(1 pixels\).*0 to 2"):
         read_labels(path)
-    cv2.imwrite(str(path), np.zeros((2, 2, 3), np.uint8))
+    cv2.imwrite(str(path), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
     with pytest.raises(InputError, match=r"labels\.png.*one channel"):
         read_labels(path)
     with pytest.raises(InputError, match=r"labels\.png.*uint16"):

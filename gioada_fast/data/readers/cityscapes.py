@@ -6,7 +6,7 @@
 
 from pathlib import Path
 
-from ...labels import COMMON_CLASSES, Labelling
+from ...labels import COMMON_CLASSES, IGNORE, Labelling
 from ..files import DataSet, FrameFiles, find_images
 from ..label_maps import id_labels
 from ..registry import Reader, Request, Splits
@@ -26,6 +26,14 @@ CITYSCAPES = Labelling(
     },
     spaces=("cityscapes19", "cityscapes16", "cityscapes13", "kitti10", "camvid11"),
 )  # fmt: skip
+
+# The same classes as train ids, which BDD100K, ACDC, IDD and others store.
+CITYSCAPES_TRAIN_IDS = Labelling(
+    "Cityscapes' train ids",
+    {**{name: name for name in COMMON_CLASSES}, "ignored": None},
+    spaces=CITYSCAPES.spaces,
+    numbers=(*range(len(COMMON_CLASSES)), IGNORE),
+)
 
 
 def data_set(request: Request) -> DataSet:

@@ -2,21 +2,29 @@
 
 A pattern is a path under the root with one ``*`` for the name of the frame, which may contain
 folders: the label map of ``images/a/1.jpg`` (``images/*``) is ``labels/a/1.png`` (``labels/*``).
-Without a suffix, images may be PNG or JPEG, and labels and depth are PNG.
+Without a suffix, a pattern finds files of every format.
 """
 
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Sequence
+from dataclasses import replace
+from glob import escape
 from pathlib import Path
 
-from ...config import TargetConfig
+from ...config import FramesConfig, TargetConfig
 from ...errors import InputError
 from ...labels import read_class_map
-from ..depth_maps import depth_counts
-from ..files import IMAGE_SUFFIXES, DataSet, FrameFiles
-from ..label_maps import Colours, LabelReader, colour_labels, id_labels
+from .. import tree
+from ..class_maps import class_map_labels
+from ..depth_maps import DepthReader, depth_reader
+from ..files import IMAGE_SUFFIXES, DataSet, FrameFiles, by_name, no_match
 from ..registry import Reader, Request
 
 IMAGES = "images/*"
+
+# Label and depth maps of these formats are found, even if their decoders then refuse them with the
+# reason, such as a JPEG file as label map.
+_MAP_SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".npz", ".exr", ".pfm", ".hdr", ".gif", ".pgm", ".ppm")
 
 
 def data_set(request: Request) -> DataSet:
@@ -34,74 +42,135 @@ def data_set(request: Request) -> DataSet:
     if labels is not None:
         if config.classes is None:
             raise InputError(
-                f"{request.setting}.classes is not set: a YAML file that maps the ids of {labels} "
-                f"to classes of {space.name}, with lines such as '7: {space.classes[0]}'"
+                f"{request.setting}.classes is not set: a class map (a YAML file or a mapping) "
+                f"from the ids or colours of {labels} to classes of {space.name}, with lines such "
+                f"as '7: {space.classes[0]}'"
             )
-        classes = read_class_map(config.classes, space, f"{request.setting}.classes")
-        read_labels = _label_reader(classes)
+        train_ids = read_class_map(config.classes, space, f"{request.setting}.classes")
+        read_labels = class_map_labels(train_ids, config.unknown_labels)
     elif request.part == "source":
         raise InputError(
-            "data.source.labels is not set: a source needs labels, by a pattern such as labels/*"
+            f"{request.setting}.labels is not set: a source needs labels, by a pattern such as "
+            "labels/*"
         )
-    read_depth = None if depth is None else depth_counts(config.depth_per_metre or 100)
+    read_depth = None if depth is None else _depth_reader(config, frames)
     return DataSet(f"folder {root}", root, frames, read_labels, read_depth)
+
+
+def _depth_reader(config: FramesConfig, frames: Sequence[FrameFiles]) -> DepthReader:
+    reader = depth_reader(
+        config.depth_kind,
+        config.depth_per_metre,
+        config.depth_focal_baseline,
+        config.depth_along,
+        config.depth_fov,
+    )
+    # PNGs have whole numbers of up to 16 bits, which packs store without loss
+    counted = config.depth_kind == "metres" and config.depth_along == "axis"
+    if counted and all(f.depth is not None and f.depth.suffix.lower() == ".png" for f in frames):
+        return replace(reader, per_metre=config.depth_per_metre or 100)
+    return reader
+
+
+class _Pattern:
+    """A pattern of the settings, under a root: the paths before and after its ``*``, and suffixes.
+
+    Args:
+        text: value of the setting.
+        root: of the data set.
+        suffixes: of files that a pattern without suffix matches.
+    """
+
+    def __init__(self, text: str, root: Path, suffixes: tuple[str, ...]):
+        path = posixpath.normpath(text)
+        if text.count("*") != 1 or path.startswith("/"):
+            raise InputError(
+                f"pattern {text!r}: expected a path under {root} with one '*' for the name"
+            )
+        while path.startswith("../"):
+            root, path = root / "..", path.removeprefix("../")
+        stem, suffix = posixpath.splitext(path)
+        explicit = suffix.lower() in _MAP_SUFFIXES
+        self.text = text
+        self.before, self.after = (stem if explicit else path).split("*")
+        self.suffixes = (suffix.lower(),) if explicit else suffixes
+        self.exactness = len(self.before + self.after), explicit
+        """Files that match two patterns belong to the more exact one."""
+        self._suffix = suffix if explicit else ".png"
+        self._root = root
+        self._prefix = len(str(root / "x")) - 1
+
+    def files(self) -> list[Path]:
+        """The files that match, sorted."""
+        glob = f"{escape(self.before)}**{escape(self.after)}"
+        return tree.matching(self._root, glob, self.suffixes)
+
+    def by_frame(self, files: Sequence[Path]) -> dict[str, Path]:
+        """Matching files by the frame's name."""
+        remedy = f"remove one, or give the pattern {self.text} a suffix"
+        start, stop = self._prefix + len(self.before), -len(self.after) or None
+        return {stem[start:stop]: file for stem, file in by_name(files, remedy).items()}
+
+    def file(self, name: str) -> Path:
+        """The file of a frame of which there is none."""
+        return self._root / f"{self.before}{name}{self.after}{self._suffix}"
+
+    def matches(self, file: Path) -> bool:
+        stem, suffix = posixpath.splitext(str(file)[self._prefix :])
+        return (
+            stem.startswith(self.before)
+            and stem.endswith(self.after)
+            and suffix.lower() in self.suffixes
+        )
 
 
 def by_patterns(
     root: Path, images: str, labels: str | None, depth: str | None, layout: str
 ) -> list[FrameFiles]:
-    """Frames whose images match a pattern, sorted by name, and the files that belong to them."""
-    for pattern in (images, labels, depth):
-        if pattern is not None and (pattern.count("*") != 1 or Path(pattern).is_absolute()):
-            raise InputError(
-                f"pattern {pattern!r}: expected a path under {root} with one '*' for the name"
-            )
-    before, after = images.split("*")
-    suffixes = IMAGE_SUFFIXES if not Path(images).suffix else (Path(images).suffix.lower(),)
-    after = after.removesuffix(Path(images).suffix)
-    folder = root / before.rpartition("/")[0]
-    frames = []
-    for image in folder.rglob("*") if folder.is_dir() else ():
-        path = image.relative_to(root).as_posix()
-        stem = path.removesuffix(image.suffix)
-        named = stem.startswith(before) and stem.endswith(after)
-        if named and image.suffix.lower() in suffixes and len(stem) > len(before + after):
-            name = stem[len(before) : len(stem) - len(after)]
-            frames.append(FrameFiles(image, _named(root, labels, name), _named(root, depth, name)))
-    if not frames:
-        raise InputError(f"{root}: no image matches {images}; {layout}")
-    return sorted(frames)
+    """Frames whose images match a pattern, sorted by name, and the files that belong to them.
 
-
-def _named(root: Path, pattern: str | None, name: str) -> Path | None:
-    if pattern is None:
-        return None
-    path = pattern.replace("*", name)
-    return root / (path if Path(pattern).suffix else f"{path}.png")
-
-
-def _label_reader(train_ids: Mapping[int | tuple[int, int, int], int]) -> LabelReader:
-    by_id = {key: train_id for key, train_id in train_ids.items() if isinstance(key, int)}
-    if by_id:
-        return id_labels(by_id)
-    return colour_labels(
-        _Same({key: train_id for key, train_id in train_ids.items() if isinstance(key, tuple)})
-    )
-
-
-class _Same:
-    """The same colours for every file."""
-
-    def __init__(self, train_ids: Colours):
-        self.train_ids = train_ids
-
-    def __call__(self, path: Path) -> Colours:
-        return self.train_ids
+    Raises:
+        InputError: a pattern is malformed, no image matches, or two files belong to one frame.
+    """
+    pattern = _Pattern(images, root, IMAGE_SUFFIXES)
+    maps = [
+        None if text is None else _Pattern(text, root, _MAP_SUFFIXES) for text in (labels, depth)
+    ]
+    matching = pattern.files()
+    if not matching:
+        raise InputError(no_match(root, images, layout))
+    closer = [m for m in maps if m is not None and m.exactness >= pattern.exactness]
+    found = [file for file in matching if not any(m.matches(file) for m in closer)]
+    if not found:
+        raise InputError(
+            f"{root}: each file that matches {images} also matches the pattern of its labels or "
+            f"depth ({', '.join(m.text for m in closer)}): give them suffixes"
+        )
+    frames = pattern.by_frame(found)
+    columns: list[list[Path | None]] = []
+    for m in maps:
+        if m is None:
+            columns.append([None] * len(frames))
+            continue
+        files = m.files()
+        if pattern.exactness > m.exactness:
+            files = [file for file in files if not pattern.matches(file)]
+        own = m.by_frame(files)
+        columns.append([own.get(name) or m.file(name) for name in frames])
+    return [FrameFiles(*files) for files in zip(frames.values(), *columns, strict=True)]
 
 
 def _description(target: TargetConfig) -> str:
     return f"the images of {target.root}"
 
+
+_DEPTH_SETTINGS = (
+    "depth_kind",
+    "depth_per_metre",
+    "depth_focal_baseline",
+    "depth_along",
+    "depth_fov",
+)
 
 READER = Reader(
     name="folder",
@@ -114,7 +183,7 @@ READER = Reader(
     ),
     data_set=data_set,
     pack_settings={
-        "source": ("images", "labels", "depth", "depth_per_metre", "split"),
+        "source": ("images", "labels", "depth", *_DEPTH_SETTINGS, "split"),
         "target": ("images", "train_split"),
     },
     description=_description,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ... import street_scenes
-from ...config import EVALUATION_SEED, SCENES_CACHE, TARGET_SEED, SourceConfig, TargetConfig
+from ...config import CACHE, EVALUATION_SEED, TARGET_SEED, SourceConfig, TargetConfig
 from ...labels import STREET
 from ..depth_maps import CENTIMETRES
 from ..files import DataSet, FrameFiles
@@ -20,7 +20,7 @@ def data_set(request: Request) -> DataSet:
         first, count = TARGET_SEED, config.frames
     else:
         first, count = EVALUATION_SEED, config.evaluation_frames
-    root = Path(config.root or SCENES_CACHE).expanduser()
+    root = Path(config.root or CACHE).expanduser()
     paths = street_scenes.ensure(root, config.look, range(first, first + count), request.size)
     frames = [FrameFiles(*files) for files in paths]
     read_labels = id_labels(STREET.train_ids(request.space))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...labels import Labelling
+from .. import tree
 from ..depth_maps import CENTIMETRES
 from ..files import DataSet, FrameFiles, find_images
 from ..label_maps import id_labels
@@ -60,7 +61,7 @@ def data_set(request: Request) -> DataSet:
 
 def _folder(request: Request, root: Path, *names: str) -> Path:
     for name in names:
-        if (root / name).is_dir():
+        if tree.is_folder(root / name):
             return root / name
     raise InputError(f"{root}: has none of the folders {', '.join(names)}; {request.reader.layout}")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...labels import Labelling, LabelSpace
+from .. import tree
 from ..depth_maps import CENTIMETRES
 from ..files import DataSet, FrameFiles, find_images
 from ..label_maps import Colours, colour_labels
@@ -74,9 +75,9 @@ class _Encodings:
 def read_colours(path: Path, space: LabelSpace) -> Colours:
     """Train ids by colour from a text file: a header, then ``Name[:instance] R G B``."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: colours of the classes: {error.strerror}") from error
+        lines = tree.read_bytes(path).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: colours of the classes: not a text file ({error})") from error
     colours = {}
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():

@@ -12,6 +12,7 @@ optional. Depth is 16-bit centimetres; 655.35 m means no depth.
 from pathlib import Path
 
 from ...labels import LabelSpace
+from .. import tree
 from ..depth_maps import CENTIMETRES
 from ..files import DataSet, FrameFiles, find_images
 from ..label_maps import Colours, colour_labels
@@ -57,7 +58,7 @@ class _Palette:
 
     def __call__(self, labels: Path) -> Colours:
         declared = labels.parents[3] / "colors.txt"
-        if not declared.is_file():
+        if not tree.is_file(declared):
             return self.published
         undefined = _PALETTE["Undefined"]
         return {undefined: self.published[undefined], **read_colours(declared, self.space)}

@@ -1,0 +1,150 @@
+"""Decodes raster files, one format in each module. A file's content tells its format, never its
+suffix.
+"""
+
+import codecs
+import contextlib
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from . import arrays, exr, pictures, png, tiff
+from .raster import Header, Raster, Undecodable
+
+__all__ = [
+    "Raster", "Undecodable", "content_of", "decode", "guarded", "header", "png", "read_orientation",
+]  # fmt: skip
+
+T = TypeVar("T")
+
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"BM": "BMP",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"v/1\x01": "EXR",
+    b"\x93NUMPY": "npy",
+    b"PK\x03\x04": "npz",
+    b"PK\x05\x06": "npz",
+}
+_OTHERS = {
+    b"\x1f\x8b": "a gzip archive",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+    b"\x89HDF": "HDF5",
+    b"%PDF": "a PDF document",
+    b"8BPS": "a Photoshop document",
+    b"DDS ": "a DDS texture",
+    b"#?RADIANCE": "a Radiance HDR image",
+    b"\0\0\0\x0cjP": "a JPEG 2000 image",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 image",
+    b"\0\0\0\x0cJXL": "a JPEG XL image",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\x80\x02": "a Python pickle, which could run code",
+    b"\x80\x03": "a Python pickle, which could run code",
+    b"\x80\x04": "a Python pickle, which could run code",
+    b"\x80\x05": "a Python pickle, which could run code",
+    b"\0\x05\x16\x07": "an AppleDouble file, which macOS adds to archives",
+    **{b"P%d\n" % kind: "a PNM image" for kind in range(1, 8)},
+    b"PF\n": "a PFM image",
+    b"Pf\n": "a PFM image",
+}
+
+
+def content_of(data: bytes) -> str:
+    """Name of a file's format.
+
+    Raises:
+        Undecodable: it is no raster; the message says what it is.
+    """
+    for signature, name in _SIGNATURES.items():
+        if data.startswith(signature):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    raise Undecodable(_description(data))
+
+
+def _description(data: bytes) -> str:
+    if not data:
+        return "the file is empty"
+    for signature, description in _OTHERS.items():
+        if data.startswith(signature):
+            return description
+    if data[4:8] == b"ftyp":
+        return "an AVIF or HEIC image, or a video"
+    start = data[:256].removeprefix(b"\xef\xbb\xbf").strip()
+    if not start.strip(b"\0"):
+        return "blank"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer: git lfs pull fetches the file itself"
+    if start[:1] == b"<" and b"html" in start.lower():
+        return "a web page (HTML): did a download need a login?"
+    with contextlib.suppress(UnicodeDecodeError):
+        # the last character may be cut
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+        if all(character.isprintable() or character in "\r\n\t" for character in text):
+            return f"text: {text.splitlines()[0][:60]!r}"
+    return "no known format"
+
+
+def decode(data: bytes, names: tuple[str, ...] = ()) -> Raster:
+    """Decode a file.
+
+    Args:
+        data: the whole file.
+        names: which array or channel to read if an npz or EXR file has several, the first choice
+            first, in lower case.
+    """
+    decoders: dict[str, Callable[[bytes], Raster]] = {
+        "PNG": png.decode,
+        "JPEG": pictures.decode_jpeg,
+        "WebP": pictures.decode_webp,
+        "BMP": pictures.decode_indexed,
+        "GIF": pictures.decode_indexed,
+        "TIFF": tiff.decode,
+        "EXR": partial(exr.decode, names=names),
+        "npy": arrays.decode_npy,
+        "npz": partial(arrays.decode_npz, names=names),
+    }
+    return decoders[content_of(data)](data)
+
+
+def guarded(decoder: Callable[[bytes], T], data: bytes) -> T:
+    """Result of a function of this module.
+
+    Raises:
+        Undecodable: the content is no raster, or damaged; the message says what it is.
+    """
+    content = content_of(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return decoder(data)
+    except Undecodable as error:
+        raise Undecodable(f"{content}, {error}") from error
+    except Exception as error:
+        # libraries raise anything from struct.error to MemoryError on damaged files
+        reason = f"{error}".strip().splitlines() or [type(error).__name__]
+        raise Undecodable(f"{content}, damaged or truncated: {reason[0]}") from error
+
+
+def header(data: bytes) -> Header:
+    """Size, channels and bits of a picture, without decoding its pixels."""
+    readers = {"PNG": png.header, "TIFF": tiff.header}
+    return readers.get(content_of(data), pictures.header)(data)
+
+
+def read_orientation(data: bytes) -> int:
+    """Orientation of a picture by its EXIF data, 1 (as stored) to 8."""
+    content = content_of(data)
+    readers = {"PNG": png.orientation, "TIFF": tiff.orientation}
+    if content not in ("PNG", "TIFF", "JPEG", "WebP"):
+        return 1
+    value = readers.get(content, pictures.orientation)(data)
+    return value if value in range(1, 9) else 1
