@@ -5,6 +5,7 @@ import signal
 import sys
 from argparse import Action
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,17 +45,28 @@ class Parser(ArgumentParser):
         raise InputError(f"{_one_line(message.strip())}\nsee {self.prog} --help")
 
 
-# jsonargparse's message for a value that has none of several plain types
+# jsonargparse's message for a value that has none of several types or texts
 _WRONG_TYPE = re.compile(
     r"""Parser\ key\ "(?P<key>.+)":\s+Does\ not\ validate\ against\ any\ of\ the\ Union\ subtypes
-    \s+Subtypes:[^\n]*\s+Errors:(?P<types>(\s+-\ Expected\ a\ <class\ '\w+'>)+)
+    \s+Subtypes:[^\n]*\s+Errors:(?P<types>(\s+-\ Expected\ a
+    \ (<class\ '\w+'>|typing\.Literal\[[^]]*\]))+)
     \s+Given\ value\ type:[^\n]*\s+Given\ value:\ (?P<value>.*)""",
+    re.VERBOSE | re.DOTALL,
+)
+# and for one that is none of several texts
+_WRONG_CHOICE = re.compile(
+    r"""Parser\ key\ "(?P<key>.+)":\s+Expected\ a\ typing\.Literal\[(?P<choices>.*)\]\.
+    \s+Got\ value:\ (?P<value>.*)""",
     re.VERBOSE | re.DOTALL,
 )
 _TYPES = {"str": "a text", "dict": "a mapping", "NoneType": "null", "int": "a whole number"}
 
 
 def _one_line(message: str) -> str:
+    found = _WRONG_CHOICE.fullmatch(message)
+    if found is not None:
+        choices = found["choices"].replace("'", "")
+        return f"{found['key']} is {found['value']}, expected one of {choices}"
     found = _WRONG_TYPE.fullmatch(message)
     if found is None:
         return message
@@ -96,6 +108,7 @@ class ConfigParser(Parser):
             renamed = rename_old_settings(settings)
             for old, new in renamed.items():
                 self.hint(old, new)
+            _check_sources(settings, path)
             if _find_beside(Path(path).parent, settings.get("data")) or renamed:
                 content = dump_settings(settings)
         return super().parse_string(content, path, *args, **kwargs)
@@ -111,6 +124,23 @@ class ConfigParser(Parser):
             return arg
         self.hint(name, RENAMED[name])
         return f"--{RENAMED[name]}{equals}{value}"
+
+
+def _check_sources(settings: dict[str, Any], path: str) -> None:
+    """Refuse wrong entries of ``data.sources`` by their number, which the parser does not name."""
+    from .data import registry
+
+    data = settings.get("data")
+    sources = data.get("sources") if isinstance(data, dict) else None
+    known = [field.name for field in fields(SourceConfig)]
+    for index, source in enumerate(sources if isinstance(sources, list) else ()):
+        where = f"{path}: data.sources[{index}]"
+        if not isinstance(source, dict):
+            raise InputError(f"{where} is {source!r}, expected a mapping with name, root, ...")
+        for name in source:
+            if name not in known:
+                raise InputError(f"{where} has {name!r}, expected some of {', '.join(known)}")
+        choice(f"{where}.name", source.get("name", SourceConfig.name), registry.names("source"))
 
 
 def _check_keys(node: yaml_nodes.Node) -> None:
@@ -179,8 +209,16 @@ def read_config(path: Path, prog: str) -> Config:
     return instantiate(parser, parser.parse_args(["--config", str(path)]))
 
 
+_SECTIONS = ("data", "data.source", "data.target", "model", "adaptation", "optimiser", "schedule")
+
+
 def instantiate(parser: ConfigParser, namespace: Namespace) -> Config:
     """Build the settings from parsed arguments."""
+    for section in _SECTIONS:
+        value = namespace.get(section)
+        if not isinstance(value, Namespace):
+            found = "empty" if value is None else f"{value!r}"
+            raise InputError(f"{section} is {found}: give it settings, or leave it out")
     values = parser.instantiate(namespace)
     values.pop("config", None)
     config = Config(**vars(values))

@@ -4,6 +4,7 @@ The defaults suit a small machine with two CPU cores. All of them were chosen fo
 including the weights of the losses: the paper does not publish its own.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,13 +20,13 @@ from .labels import label_space, read_class_map
 
 def _positive(owner: str, **values: float) -> None:
     for name, value in values.items():
-        if value <= 0:
+        if not 0 < value < math.inf:  # nan is neither
             raise InputError(f"{owner}.{name} is {value}, must be above 0")
 
 
 def _not_negative(owner: str, **values: float) -> None:
     for name, value in values.items():
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise InputError(f"{owner}.{name} is {value}, must not be negative")
 
 

@@ -133,7 +133,8 @@ def no_match(root: Path, pattern: str, layout: str) -> str:
     first, *_ = pattern.split("/")
     folders, _ = tree.contents(root)
     nearer = [root / name for name in folders if tree.is_folder(root / name / first)]
-    if root.name == first and first not in folders:
+    beside = root.parent / first
+    if first not in folders and not tree.is_file(root) and tree.is_folder(beside):
         nearer.append(root.parent)
     if nearer:
         return f"{root}: no image matches {pattern}; is the data set's folder {nearer[0]}? {layout}"
@@ -142,10 +143,13 @@ def no_match(root: Path, pattern: str, layout: str) -> str:
         if not tree.is_folder(place / part):
             break
         place /= part
-    return f"{root}: no image matches {pattern}; {_contents(place)}; {layout}"
+    return f"{root}: no image matches {pattern}; {describe_folder(place)}; {layout}"
 
 
-def _contents(folder: Path) -> str:
+def describe_folder(folder: Path) -> str:
+    """Says what a folder contains, for messages: numbers of files by suffix, and subfolders."""
+    if not tree.is_folder(folder):
+        return f"there is no folder {folder}"
     folders, files = tree.contents(folder)
     suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in files)
     found = [f"{count} {suffix}" for suffix, count in suffixes.most_common(_MAX_SHOWN)]

@@ -17,7 +17,7 @@ from ..config import TARGET_SEED, DataConfig, FramesConfig, SourceConfig, Target
 from ..errors import InputError
 from ..labels import BUILT_IN_SPACES, Labelling, LabelSpace, label_space
 from . import registry
-from .files import DataSet, FrameFiles, LabelledFrame
+from .files import DataSet, FrameFiles, LabelledFrame, describe_folder
 from .pack_reader import PackedSource, PackedTarget, folder_of
 from .pack_settings import pack_command, source_settings, target_settings
 from .rasters import read_image
@@ -322,6 +322,7 @@ def _complete(data: DataSet) -> DataSet:
     if missing:
         raise InputError(
             f"{data.name}: {len(missing)} files that belong to images are missing, first "
-            f"{missing[0]}; python -m gioada_fast.data check names them all"
+            f"{missing[0]}; {describe_folder(missing[0].parent)}; python -m gioada_fast.data check "
+            "names them all"
         )
     return data

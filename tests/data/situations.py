@@ -992,6 +992,14 @@ LABELS = [
         refuses("a.png", "git lfs pull"),
     ),
     labelled(
+        "labels-matlab",
+        "MATLAB files, `labels: labels/*.mat`",
+        "error: not a readable image",
+        (".mat", lambda f: b"MATLAB 5.0 MAT-file\1" + bytes(99)),
+        "error with the file",
+        refuses("labels/a.mat: not a readable image"),
+    ),
+    labelled(
         "label-map-missing",
         "no label map for one image",
         "the same error",
@@ -1227,6 +1235,15 @@ DEPTHS = [
         (".png", lambda f: png(carla(f), 8, RGB)),
         "error with the setting",
         refuses("a.png", "depth_kind: carla"),
+    ),
+    depth_map(
+        "depth-scale-nan",
+        "`depth_per_metre: .nan`",
+        "every depth became NaN, in silence",
+        CENTIMETRES,
+        "error with setting and value",
+        refuses("data.source.depth_per_metre is nan"),
+        depth_per_metre=float("nan"),
     ),
     depth_map(
         "depth-ray",
@@ -1901,6 +1918,14 @@ FOLDERS = [
         refuses("is the data set's folder", "set?"),
     ),
     Situation(
+        "root-too-deep-labels",
+        "`labels` as root",
+        rooted("set/labels"),
+        "error: no image matches `images/*`",
+        "error with the right folder",
+        refuses("is the data set's folder", "set?"),
+    ),
+    Situation(
         "root-too-high",
         "the folder above as root",
         rooted("."),
@@ -1983,6 +2008,8 @@ def _sizes(_folder: Path, settings: Settings) -> None:
     assert [part[0].image.shape[:2] for part in parts.values()] == [(96, 144), (64, 96)]
 
 
+NO_SETTING = "no such setting"
+
 SOURCES = [
     Situation(
         "sources-shares",
@@ -2023,6 +2050,22 @@ SOURCES = [
         "no such setting",
         "error with the source's number",
         _refuses_in("data.sources[1].classes"),
+    ),
+    Situation(
+        "sources-unknown-key",
+        "`rot:` instead of `root:` in the second source",
+        mixed({}, {"rot": "set"}),
+        NO_SETTING,
+        "error with the source's number and the settings",
+        lambda folder, s: check_ends(2, "data.sources[1] has 'rot'", "root")(folder, s),
+    ),
+    Situation(
+        "sources-unknown-name",
+        "`name: gtav` in the second source",
+        mixed({}, {"name": "gtav"}),
+        NO_SETTING,
+        "error with the source's number and the data sets",
+        lambda folder, s: check_ends(2, "data.sources[1].name is 'gtav'", "gta5")(folder, s),
     ),
     Situation(
         "sources-empty",
@@ -2550,6 +2593,22 @@ RUNS = [
         "no such setting",
         "exit status 1",
         check_ends(1, "1 warnings with --strict", flags=("--strict",)),
+    ),
+    Situation(
+        "check-empty-section",
+        "a configuration whose `source:` has no lines",
+        lambda folder: {**own()(folder), "source": None},
+        "traceback",
+        "exit status 2, the section",
+        check_ends(2, "data.source is empty"),
+    ),
+    Situation(
+        "check-wrong-choice",
+        "`depth_kind: Metres`",
+        lambda folder: _with_source(own()(folder), depth_kind="Metres"),
+        "no such setting",
+        "exit status 2, the values that it may have",
+        check_ends(2, "data.source.depth_kind is Metres", "metres, disparity, inverse, carla"),
     ),
     Situation(
         "train-unknown",

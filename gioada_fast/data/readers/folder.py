@@ -112,7 +112,10 @@ class _Pattern:
         return {stem[start:stop]: file for stem, file in by_name(files, remedy).items()}
 
     def file(self, name: str) -> Path:
-        """The file of a frame of which there is none."""
+        """The file of a frame of which there is none, or only one of an unknown format."""
+        other = self._root / f"{self.before}{name}{self.after}"
+        if tree.is_file(other):
+            return other  # its decoder says what it contains
         return self._root / f"{self.before}{name}{self.after}{self._suffix}"
 
     def matches(self, file: Path) -> bool:
