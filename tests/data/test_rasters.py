@@ -195,6 +195,8 @@ def test_orientation_is_applied_on_request_alone(tmp_path, kind, orientation):
     assert image_facts(path).orientation == orientation
 
 
+ENDLESS = tiff_of_bits(LEVELS, 8)
+ENDLESS = ENDLESS[:-4] + ENDLESS[4:8]  # the first picture is followed by itself
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 OTHERS = [
     (b"", r"\(0 bytes\): the file is empty"),
@@ -219,6 +221,7 @@ OTHERS = [
     (pil(COLOURS, "BMP")[:-30], "BMP, .*truncated"),
     (pil(INDEXED, "GIF")[:-30], "GIF, .*truncated"),
     (tiff(COLOURS, COLOURS, photometric="rgb"), "TIFF, with several pictures of the same size"),
+    (ENDLESS, "TIFF, with several pictures"),
     (tiff(255 * UNIT, photometric="rgb"), "floating point from 0 to 255, expected 0 to 1"),
     (tiff(LEVELS.astype(np.int32)), "int32 values"),
     (tiff(DEEP.astype(np.int16), photometric="rgb"), "int16 values"),
