@@ -366,7 +366,7 @@ class _Sums:
         labelled = data.read_labels is not None
         return SetFacts(
             data,
-            part.partition(" ")[0],
+            part,
             space,
             dict(sorted(self._facts.items())),
             self._labels.pixels,
@@ -481,6 +481,8 @@ def _read_frame(
                 fits = True
             except Exception as error:  # a decoder may raise any; report it with the file's name
                 errors.append(_file_error(path, array is not None, error))
+                if array is not None and facts and not upright:
+                    errors[-1] = _with_hint(errors[-1], arrays[0], array, facts[0].orientation)
         arrays.append(array)
         same_size.append(array if fits else None)
     image, labels, metres = arrays
@@ -511,6 +513,16 @@ def _file_error(path: Path, was_read: bool, error: Exception) -> FileError:
     elif not is_file(path):
         return FileError(path, "missing", message)
     return FileError(path, "size" if was_read else "unreadable", message)
+
+
+def _with_hint(
+    error: FileError, image: np.ndarray | None, other: np.ndarray, orientation: int
+) -> FileError:
+    """Names the setting if a map has the size of its image after the turn that EXIF asks for."""
+    if image is None or orientation < 5 or image.shape[1::-1] != other.shape[:2]:
+        return error
+    hint = f"; its EXIF orientation is {orientation}: set exif_orientation to apply"
+    return error._replace(message=error.message + hint)
 
 
 def _count_depth(metres: np.ndarray) -> _Depth | None:
