@@ -437,6 +437,9 @@ def test_printed_and_saved_settings_give_the_same_classes(tmp_path, monkeypatch)
         ("label_space: {name: kitti10, classes: {a: , b: }}", "data.label_space: name is kitti10"),
         ("flip: true\n  flip: false", "own.yaml, line 3: flip is given twice"),
         ("source: {name: folder, classes: {1: tree, 2: van}}", "data.source.classes: 2: 'van' is"),
+        ("sources: [{classes: [1]}]", "data.sources: classes is [1], expected a text or a mapping"),
+        ("sources: 5", "data.sources is 5, expected a list or null"),
+        ("source: {height: tall}", "data.source.height is tall, expected a whole number or null"),
         ("label_space: {", "own.yaml, line 2: configuration is not readable as YAML"),
     ],
 )
