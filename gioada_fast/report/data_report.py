@@ -213,7 +213,7 @@ def _pictures(
 ) -> Iterator[np.ndarray]:
     """Pictures RGB uint8 [*size, 3] of a frame: image, and labels and depth if the set has them."""
     data, files = report.data, report.data.frames[index]
-    image = read_image(files.image)
+    image = read_image(files.image, data.upright)
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
     shape = max(1, round(scale * image.shape[0])), max(1, round(scale * image.shape[1]))
     yield _on_paper(resize_image(image, shape), size)
