@@ -27,8 +27,11 @@ from typing import NamedTuple
 
 from ..errors import InputError
 
-_HIDDEN = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"}
-"""Lower-case names that macOS, Windows and file servers leave in folders of images."""
+_HIDDEN = {
+    *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"),
+    *("lost+found", "$recycle.bin", "system volume information"),
+}
+"""Lower-case names that operating systems and file servers leave among files and on disks."""
 
 _HEADER = struct.Struct("<4s22xHH")
 """A member's header: signature, and the lengths of the name and of the extra field after it."""
@@ -57,7 +60,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file of that path, on disk or in an archive."""
+    """Whether there is a file of that path, on disk or in an archive.
+
+    Raises:
+        InputError: the path is in a damaged archive.
+    """
     mode = _mode(name := os.fspath(path))
     return stat.S_ISREG(mode) or any(
         member in archive.members for archive, member in _archives_with(name)
@@ -215,7 +222,10 @@ def _regex(pattern: str) -> re.Pattern[str]:
         else:
             inner = piece[1:-1].replace("\\", r"\\").replace("[", r"\[")
             pieces[i] = f"[^/{inner[1:]}]" if inner[0] == "!" else f"[{inner}]"
-    return re.compile("".join(pieces), re.DOTALL)
+    try:
+        return re.compile("".join(pieces), re.DOTALL)
+    except re.error as error:
+        raise InputError(f"pattern {pattern}: {error}") from error
 
 
 def _is_hidden(name: str) -> bool:
@@ -286,7 +296,9 @@ class _Walk:
         used = set()
         for archive, folder in _archives_with(root, as_folder=True):
             beside = os.path.dirname(archive.file)
-            if archive.file in used or level not in (None, beside):
+            if level not in (None, beside):
+                break
+            if archive.file in used:
                 continue
             members = archive.under(folder)
             names = [name for name in members if self._pattern.matches(name)]
@@ -433,7 +445,7 @@ class _Archive:
 
 def _stored(descriptor: int, member: zipfile.ZipInfo) -> bytes:
     """A member's content as stored in the archive, still compressed."""
-    # offsets are negative if the archive's begin is missing
+    # offsets are negative if the start of the archive is missing
     header = os.pread(descriptor, _HEADER.size, max(0, member.header_offset))
     if member.header_offset < 0 or len(header) < _HEADER.size or header[:4] != b"PK\3\4":
         raise zipfile.BadZipFile("it is not where the archive's index says")

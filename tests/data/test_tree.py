@@ -61,10 +61,14 @@ def test_patterns_match_beside_the_archive_or_else_in_its_folder(tmp_path):
         ("**", ["a/1.png", "a/2.PNG"]),
         ("img/**", ["img/a/1.png", "img/a/2.PNG"]),
         ("*", []),
+        ("[ab]/?", ["a/1.png", "a/2.PNG"]),
+        ("[!a]/*", []),
     ):
         found = tree.matching(tmp_path, pattern, PNG)
         assert [path.relative_to(tmp_path).as_posix() for path in found] == names
         assert all(map(tree.is_file, found))
+    with pytest.raises(InputError, match=r"pattern \[z-a\]/\*: bad character range"):
+        tree.matching(tmp_path, "[z-a]/*", PNG)
 
 
 def test_an_archive_given_as_folder(tmp_path):
