@@ -82,7 +82,8 @@ class ConfigParser(Parser):
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a YAML file. Paths in it are relative to the working directory."""
-        text = yaml_nodes.read_text(Path(path), "configuration")
+        # several class maps may be in it
+        text = yaml_nodes.read_text(Path(path), "configuration", 16 * yaml_nodes.MAX_BYTES)
         return self.parse_string(text, str(path), *args, **kwargs)
 
     def parse_string(

@@ -594,10 +594,13 @@ def changed_setting(
         (name, saved value, present value), or None if nothing has changed.
     """
     before, after = _by_dotted_name(saved), _by_dotted_name(now)
+    is_old = "depth_kind" not in saved.get("data", {}).get("source", {})  # of version 0.1.0
     for name in sorted(before.keys() | after.keys()):
         old, new = before.get(name), after.get(name)
         if re.sub(r"\[\d+\]", "", name) in MAY_CHANGE or (isinstance(old, str) and old == new):
             continue
+        if name.endswith("depth_per_metre") and {old, new} <= {None, 100} and is_old:
+            continue  # unset now means what was 100 then
         if not _same(name, old, new, after["data.label_space"]):
             return name, old, new
     return None
@@ -618,13 +621,7 @@ def _same(name: str, old: Any, new: Any, space: str | dict[str, Any]) -> bool:
 
 def _by_dotted_name(settings: Mapping[str, Any]) -> dict[str, Any]:
     """All settings; missing ones have their defaults."""
-    flat = _flat(asdict(Config())) | _flat(settings)
-    for side in ("source", "target"):
-        # version 0.1.0, which had no depth_kind, read depth_per_metre 100 where it is unset now
-        name, section = f"data.{side}.depth_per_metre", settings.get("data", {}).get(side, {})
-        if "depth_kind" not in section and flat[name] == 100:
-            flat[name] = None
-    return flat
+    return _flat(asdict(Config())) | _flat(settings)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ import yaml
 from .errors import InputError
 
 MAX_BYTES = 1 << 20
-"""Maximum size of a file. The largest label space has some 30 kB."""
+"""Maximum size of a label space or class map. A label space of 254 classes has some 30 kB."""
 _MAX_DEPTH = 50
 """Maximum nesting, because PyYAML recurses without a limit."""
 _MAX_SHOWN = 200
@@ -112,14 +112,14 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str, max_bytes: int = MAX_BYTES) -> str:
     """The text of a YAML file; ``what`` it is stands in messages."""
     try:
         size = path.stat().st_size
-        if size > MAX_BYTES:
+        if size > max_bytes:
             raise InputError(
                 f"{path}: {what} has {size / 1e6:.1f} MB, expected a YAML file of at most "
-                f"{MAX_BYTES / 1e6:.1f} MB"
+                f"{max_bytes / 1e6:.1f} MB"
             )
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

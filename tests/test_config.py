@@ -84,9 +84,10 @@ def test_settings_that_a_run_of_0_1_0_lacks_are_their_defaults():
     assert changed_setting(saved_by_0_1_0(), now) == ("data.source.depth_kind", "metres", "carla")
     now = asdict(Config())
     now["data"]["source"]["depth_per_metre"] = 1000.0
-    assert changed_setting(saved_by_0_1_0(), now) == ("data.source.depth_per_metre", None, 1000.0)
-    # settings with depth_kind were saved since: unset and 100 differ for floating point
+    assert changed_setting(saved_by_0_1_0(), now) == ("data.source.depth_per_metre", 100.0, 1000.0)
     now["data"]["source"]["depth_per_metre"] = 100.0
+    assert changed_setting(saved_by_0_1_0(), now) is None
+    # settings with depth_kind were saved since: unset and 100 differ for floating point
     assert changed_setting(asdict(Config()), now) == ("data.source.depth_per_metre", None, 100.0)
 
 

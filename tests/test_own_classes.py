@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -16,11 +17,12 @@ import yaml
 from safetensors.torch import load_file
 
 from gioada_fast import cli
-from gioada_fast.config import dump_settings, save_config
-from gioada_fast.engine.checkpoint import load_checkpoint
-from gioada_fast.engine.networks import load_task, load_translation
+from gioada_fast.config import Config, ModelConfig, dump_settings, save_config
+from gioada_fast.engine.checkpoint import load_checkpoint, save_weights
+from gioada_fast.engine.networks import build_adaptation, load_task, load_translation
 from gioada_fast.engine.run import write_report
 from gioada_fast.engine.run_folder import RunFolder
+from gioada_fast.errors import InputError
 from gioada_fast.labels import label_space
 
 from .commands import command
@@ -83,7 +85,10 @@ def write_own_data(folder):
 
 
 def run(module, *arguments, cwd):
-    done = command(module, *arguments, cwd=cwd)
+    """Run a command line without the processes that only large sets are worth."""
+    workers = 0 if "pack" in arguments else 1
+    with mock.patch("gioada_fast.processes.usable_cores", return_value=workers):
+        done = command(module, *arguments, cwd=cwd)
     assert done.returncode == 0, (done.stdout, done.stderr)
     return done.stdout
 
@@ -254,6 +259,62 @@ def test_translate_works_after_the_files_are_gone(own):
     run("translate", "runs/own", "--output=translated", cwd=own)
     labels = cv2.imread(str(own / "translated" / "labels" / "000000.png"), cv2.IMREAD_UNCHANGED)
     assert set(np.unique(labels)) == {0, 1, 2}
+
+
+def test_a_run_of_0_1_0_which_kept_the_path_is_scored_and_resumed(six, tmp_path):
+    """Its settings lack those that are new; the label space is a path, also in the weights."""
+    folder = shutil.copytree(six / "runs" / "mini", tmp_path / "mini")
+    (tmp_path / "six.yaml").write_text(SIX)
+
+    def as_saved(config):
+        data = {**config["data"], "label_space": "six.yaml"}
+        del data["sources"]
+        for side in ("source", "target"):
+            new = ("unknown_labels", "exif_orientation", "share")
+            data[side] = {
+                name: value
+                for name, value in {**data[side], "depth_per_metre": 100.0}.items()
+                if name not in new and (name == "depth_per_metre" or not name.startswith("depth_"))
+            }
+        return {**config, "data": data}
+
+    run_ = RunFolder(folder)
+    run_.config.write_text(dump_settings(as_saved(yaml.safe_load(run_.config.read_text()))))
+    checkpoint = torch.load(run_.checkpoint, weights_only=True)
+    checkpoint["config"] = as_saved(checkpoint["config"])
+    torch.save(checkpoint, run_.checkpoint)
+    for name in ("task", "task_source_only"):
+        task, _, metadata = load_task(run_.weights(name))
+        save_weights(run_.weights(name), task, {**metadata, "label_space": "six.yaml"})
+    result = json.loads(run_.result.read_text())
+    del result["label_space"]
+    run_.result.write_text(json.dumps(result))
+    scores = result["columns"][1]
+    done = run("evaluate", folder, "--json", cwd=tmp_path)
+    assert json.loads(done)["iou"] == pytest.approx(scores["iou"])
+    run("train", "--resume", folder, cwd=tmp_path)
+    (tmp_path / "six.yaml").unlink()
+    refused = command("evaluate", folder, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "task.safetensors: the label space of the network: no label space 'six.yaml'" in (
+        refused.stderr
+    )
+
+
+def test_initial_weights_are_compared_by_their_classes(six, tmp_path):
+    """Neither the spelling nor the colours of a label space matter to weights."""
+    start = six / "runs" / "mini" / "task.safetensors"
+    config = Config(model=ModelConfig(init_from=str(start), **SMALL_MODEL))
+    other = label_space(yaml.safe_load(SIX)).content()
+    other["name"], other["classes"]["way"]["colour"] = "seven", [1, 2, 3]
+    config.data.label_space = other
+    task = build_adaptation(config).task
+    for key, value in load_task(start)[0].state_dict().items():
+        assert torch.equal(task.state_dict()[key], value)
+    other["classes"] = dict(reversed(other["classes"].items()))
+    words = r"with data.label_space = six \(way, built,.*, here it is seven \(movable, above,"
+    with pytest.raises(InputError, match=words):
+        build_adaptation(config)
 
 
 def settings(*arguments):

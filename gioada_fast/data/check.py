@@ -25,9 +25,9 @@ from .depth_maps import DepthReader
 from .files import DataSet, FrameFiles
 from .label_maps import LabelReader, UnknownLabels, Value, known_ids
 from .plausibility import FrameFacts, PlausibilityWarning, Roles, SetFacts, StoredLabels
-from .rasters import ImageFacts, read_image, read_labels, read_with_facts
+from .rasters import ImageFacts, image_facts, read_image, read_labels, read_with_facts
 from .sets import source_set, target_set
-from .transforms import check_same_size
+from .transforms import check_same_size, kept_share
 from .tree import hidden_under, is_file
 
 PARTS = ("source", "target", "evaluation")
@@ -204,6 +204,27 @@ def check_set(
         hidden_under(data.root) if data.frames else 0,
         facts,
         tuple(plausibility.judge(facts)),
+    )
+
+
+def crop_note(data: DataSet) -> str | None:
+    """Says how much of the first image training leaves out, if its shape is not that of training.
+
+    None if it leaves out at most 2 %, or if the image cannot be read.
+    """
+    if data.size is None or not data.frames:
+        return None
+    try:
+        facts = image_facts(data.frames[0].image)
+    except InputError:
+        return None  # check and training report it
+    share = kept_share((facts.height, facts.width), data.size)
+    if share >= 0.98:
+        return None
+    height, width = data.size
+    return (
+        f"images of {facts.width}x{facts.height} are cropped to the shape of {width}x{height} and "
+        f"keep {share:.0%} of their pixels; height and width of another shape keep more"
     )
 
 

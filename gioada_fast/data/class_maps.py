@@ -6,7 +6,7 @@ from pathlib import Path
 from .label_maps import Colours, LabelReader, Unknown, Value, colour_labels, id_labels
 
 
-def class_map_labels(train_ids: Mapping[Value, int], unknown: Unknown) -> LabelReader:
+def class_map_labels(train_ids: Mapping[Value, int], unknown: Unknown = "error") -> LabelReader:
     """Reader of label maps that contain the ids, in one channel or in R, or the colours of a map.
 
     Args:

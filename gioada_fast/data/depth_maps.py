@@ -120,14 +120,13 @@ def _metres_of(
 ) -> np.ndarray:
     if kind == "metres" and values.dtype.kind == "u" and values.itemsize <= 2:
         return metres(values, per_metre)
-    values = values.astype(np.float64)
-    valid = np.isfinite(values) & (values > 0)
-    values = np.where(valid, values, 1)
-    with np.errstate(over="ignore"):
-        if kind == "metres":
-            return np.where(valid, values / per_metre, 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = values.astype(np.float64)
+        valid = np.isfinite(values) & (values > 0)
+        values = np.where(valid, values, 1)
         # 1 / metre is the disparity of a focal length times baseline of 1
-        return np.where(valid, focal_baseline * per_metre / values, 0)
+        depth = values / per_metre if kind == "metres" else focal_baseline * per_metre / values
+    return np.where(valid, depth, 0)
 
 
 def _metres_of_carla(stored: np.ndarray, path: Path) -> np.ndarray:

@@ -101,7 +101,9 @@ def read_labels(path: Path, colours: bool = False) -> np.ndarray:
     pixels = _flat(raster.pixels, path, "label map")
     if pixels.dtype.kind != "f":
         return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
-    whole = np.isfinite(pixels) & (np.abs(pixels) < 2**31)
+    with np.errstate(invalid="ignore"):
+        pixels = pixels.astype(np.float64)
+    whole = np.isfinite(pixels) & (np.abs(pixels) < 2**53)
     ids = np.where(whole, pixels, 0).astype(np.int64)
     fractions = ~whole | (ids != pixels)
     if fractions.any():
@@ -180,7 +182,7 @@ def _rgb(raster: Raster) -> np.ndarray:
         pixels = np.rint(np.nan_to_num(pixels).clip(0, 1) * 255).astype(np.uint8)
     elif pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         raise Undecodable(f"{pixels.dtype} values: expected 8 or 16 bits without sign, or floats")
-    elif held != 8:
+    elif pixels.dtype != np.uint8 or held != 8:
         values = np.arange(2 ** (8 * pixels.itemsize)) * (255 / (2**held - 1))
         pixels = np.rint(values).clip(0, 255).astype(np.uint8)[pixels]
     if raster.white_is_zero:

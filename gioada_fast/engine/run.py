@@ -18,10 +18,13 @@ from torch import Tensor
 from .. import __version__
 from ..atomic_files import write_atomically
 from ..config import Config, changed_setting, rename_old_settings
+from ..data.check import crop_note, quick_warnings
 from ..data.class_weights import class_weights
-from ..data.files import LabelledFrame
+from ..data.files import DataSet, LabelledFrame
 from ..data.sets import (
     EvaluationFrames,
+    SourceFrames,
+    TargetImages,
     check_label_space,
     describe_sources,
     describe_target,
@@ -30,6 +33,7 @@ from ..data.sets import (
     source_parts,
     supervised,
     target_images,
+    target_set,
 )
 from ..data.transforms import crop_to_shape, resize_frame, resize_image
 from ..data.unreadable import Unreadable, first_readable
@@ -151,6 +155,7 @@ class _Session:
         self.target = target_images(config.data)
         self.source = source_frames(config.data)
         self._check_depth()
+        self._judge()
         self.adaptation.class_weights = self._class_weights()
         self.adaptation.to(self.device)
         self.log: MetricsLog | None = None
@@ -229,6 +234,25 @@ class _Session:
                     f"{getattr(levels, setting.partition('.')[2])} needs it: set the source's "
                     "depth if there are depth maps, or change the level"
                 )
+
+    def _judge(self) -> None:
+        """Warn of what a few frames of each set show: what data check judges on all of them."""
+        if not distributed.is_writer():
+            return
+        for setting, frames in source_parts(self.source).items():
+            if isinstance(frames, SourceFrames):
+                self._warn_of(setting, frames.data, "source")
+        if isinstance(self.target, TargetImages):
+            self._warn_of("data.target", target_set(self.config.data, "target"), "target")
+        self._warn_of("data.target, evaluation", self.evaluation.data, "evaluation")
+
+    def _warn_of(self, name: str, data: DataSet, part: str) -> None:
+        if part != "evaluation":
+            note = crop_note(data)
+            if note is not None:
+                self.console.print(f"{name}: {note}", markup=False, highlight=False)
+        for warning in quick_warnings(data, part, self.space):
+            self._warn(f"{name}: {warning}")
 
     def _class_weights(self) -> Tensor | None:
         if self.config.data.class_weights == "none":

@@ -11,7 +11,7 @@ from rich.text import Text
 from ..data.check import PERCENTILES, SetReport
 from ..data.plausibility import PlausibilityWarning
 from ..data.rasters import read_image
-from ..data.transforms import resize_image, resize_nearest
+from ..data.transforms import kept_share, resize_image, resize_nearest
 from ..depth import NEAR
 from ..errors import InputError
 from ..labels import LabelSpace
@@ -250,6 +250,7 @@ def _summary(report: SetReport) -> dict[str, str]:
         "files of another size than their image": str(kinds.count("size")),
         "hidden files skipped": _count(report.hidden),
         "image sizes": "\n".join(sizes) or NO_VALUE,
+        "kept by crops for training, %": _share(_kept(report)),
         "bits per channel": "\n".join(_bits(report)) or NO_VALUE,
         "turned by EXIF": _count(sum(n for (*_, turn), n in kinds_of.items() if turn != 1)),
         "ignored, %": _share(labels and labels.ignored_share),
@@ -259,6 +260,16 @@ def _summary(report: SetReport) -> dict[str, str]:
     for percentage in PERCENTILES:
         rows[f"{percentage} % nearer than, m"] = _metres(depth and depth.percentiles[percentage])
     return rows | {"farthest depth, m": _metres(depth and depth.farthest)}
+
+
+def _kept(report: SetReport) -> float | None:
+    """Share of the pixels that are left of images of another shape; None if nothing is cropped."""
+    size = report.data.size
+    if size is None or report.facts.part == "evaluation" or not report.sizes:
+        return None
+    shares = [(kept_share(shape, size), count) for shape, count in report.sizes.items()]
+    kept = sum(share * count for share, count in shares) / sum(count for _, count in shares)
+    return kept if kept < 0.98 else None
 
 
 def _bits(report: SetReport) -> list[str]:

@@ -100,9 +100,6 @@ def decode(data: bytes, names: tuple[str, ...] = ()) -> Raster:
         data: the whole file.
         names: which array or channel to read if an npz or EXR file has several, the first choice
             first, in lower case.
-
-    Raises:
-        Undecodable: the content is no raster, or damaged; the message says what it is.
     """
     decoders: dict[str, Callable[[bytes], Raster]] = {
         "PNG": png.decode,
@@ -115,11 +112,15 @@ def decode(data: bytes, names: tuple[str, ...] = ()) -> Raster:
         "npy": arrays.decode_npy,
         "npz": partial(arrays.decode_npz, names=names),
     }
-    return guarded(decoders[content_of(data)], data)
+    return decoders[content_of(data)](data)
 
 
 def guarded(decoder: Callable[[bytes], T], data: bytes) -> T:
-    """The decoder's result. All that it raises on damaged files becomes ``Undecodable``."""
+    """Result of a function of this module.
+
+    Raises:
+        Undecodable: the content is no raster, or damaged; the message says what it is.
+    """
     content = content_of(data)
     try:
         with warnings.catch_warnings():
@@ -136,7 +137,7 @@ def guarded(decoder: Callable[[bytes], T], data: bytes) -> T:
 def header(data: bytes) -> Header:
     """Size, channels and bits of a picture, without decoding its pixels."""
     readers = {"PNG": png.header, "TIFF": tiff.header}
-    return guarded(readers.get(content_of(data), pictures.header), data)
+    return readers.get(content_of(data), pictures.header)(data)
 
 
 def read_orientation(data: bytes) -> int:
@@ -145,5 +146,5 @@ def read_orientation(data: bytes) -> int:
     readers = {"PNG": png.orientation, "TIFF": tiff.orientation}
     if content not in ("PNG", "TIFF", "JPEG", "WebP"):
         return 1
-    value = guarded(readers.get(content, pictures.orientation), data)
+    value = readers.get(content, pictures.orientation)(data)
     return value if value in range(1, 9) else 1

@@ -16,8 +16,10 @@ def decode(data: bytes, names: tuple[str, ...]) -> Raster:
 
     See ``_choose`` for the channel.
     """
-    # OpenEXR prints why it cannot read a part, and leaves the part out
-    with contextlib.redirect_stdout(None), OpenEXR.File(io.BytesIO(data), True) as file:
+    with _open(data, header_only=True) as file:
+        for part in file.parts:
+            _window(part.header, "dataWindow")
+    with _open(data) as file:
         places = {
             f"{part.header['name']}.{name}" if len(file.parts) > 1 else name: (part, name)
             for part in file.parts
@@ -28,6 +30,22 @@ def decode(data: bytes, names: tuple[str, ...]) -> Raster:
         part, _ = places[chosen]
         pixels = _placed(channels[chosen], part.header)
     return Raster("EXR", pixels, 8 * pixels.itemsize, len(channels))
+
+
+def _open(data: bytes, header_only: bool = False) -> OpenEXR.File:
+    # OpenEXR prints why it cannot read a part, and leaves the part out
+    with contextlib.redirect_stdout(None):
+        return OpenEXR.File(
+            io.BytesIO(data), separate_channels=True, header_only=header_only, num_threads=0
+        )
+
+
+def _window(header: Mapping[str, Any], name: str) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom), all inclusive."""
+    (left, top), (right, bottom) = (corner.tolist() for corner in header[name])
+    if (right - left + 1) * (bottom - top + 1) > MAX_PIXELS:
+        raise Undecodable(f"{name} from ({left}, {top}) to ({right}, {bottom}) is too large")
+    return left, top, right, bottom
 
 
 def _choose(channels: Mapping[str, np.ndarray], names: tuple[str, ...]) -> str:
@@ -43,7 +61,9 @@ def _choose(channels: Mapping[str, np.ndarray], names: tuple[str, ...]) -> str:
         z = [name for name in colours if name.rpartition(".")[2] in ("Z", "z")]
         groups.append([name for name in z if name[:-1] + "X" not in channels])
     for group in (*groups, colours):
-        if group and all(np.array_equal(channels[name], channels[group[0]]) for name in group):
+        if group and all(
+            np.array_equal(channels[name], channels[group[0]], equal_nan=True) for name in group[1:]
+        ):
             return group[0]
     if not channels:
         raise Undecodable("truncated, damaged or with deep pixels")
@@ -54,16 +74,13 @@ def _choose(channels: Mapping[str, np.ndarray], names: tuple[str, ...]) -> str:
 
 
 def _placed(pixels: np.ndarray, header: Mapping[str, Any]) -> np.ndarray:
-    (left, top), (right, bottom) = (corner.tolist() for corner in header["dataWindow"])
-    (x0, y0), (x1, y1) = (corner.tolist() for corner in header["displayWindow"])
+    left, top, right, bottom = _window(header, "dataWindow")
+    x0, y0, x1, y1 = _window(header, "displayWindow")
     if pixels.shape != (bottom - top + 1, right - left + 1):
         raise Undecodable("whose channel is stored at a lower resolution than its window")
     if (left, top, right, bottom) == (x0, y0, x1, y1):
         return pixels
-    height, width = y1 - y0 + 1, x1 - x0 + 1
-    if height * width > MAX_PIXELS:
-        raise Undecodable(f"with a display window of {width}x{height}")
-    placed = np.zeros((height, width), pixels.dtype)
+    placed = np.zeros((y1 - y0 + 1, x1 - x0 + 1), pixels.dtype)
     x, y = slice(max(left, x0), min(right, x1) + 1), slice(max(top, y0), min(bottom, y1) + 1)
     if x.start < x.stop and y.start < y.stop:
         placed[y.start - y0 : y.stop - y0, x.start - x0 : x.stop - x0] = pixels[

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import struct
 
 import numpy as np
@@ -9,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from .pictures import opencv, pillow
-from .raster import Header, Raster, Undecodable
+from .raster import MAX_PIXELS, Header, Raster, Undecodable
 
 # Damaged files become errors of this package, which tifffile need not print as well.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -29,6 +30,7 @@ def decode(data: bytes) -> Raster:
             raise Undecodable(
                 f"with colours of the kind {page.photometric!s}: save it as RGB or grey"
             )
+        _check_size(page)
         pixels = _pixels(page, data)
         declared = page.tags.get(_MAX_SAMPLE_VALUE)
     return Raster(
@@ -43,6 +45,17 @@ def decode(data: bytes) -> Raster:
     )
 
 
+def _check_size(page: tifffile.TiffPage) -> None:
+    """Refuse a size for which the file has too few strips or tiles: tifffile would fill them in."""
+    if page.imagedepth != 1:
+        raise Undecodable(f"a volume of {page.imagedepth} pictures")
+    if page.imagelength * page.imagewidth > MAX_PIXELS:
+        raise Undecodable(f"of {page.imagewidth}x{page.imagelength} pixels, too large")
+    segments = min(len(page.dataoffsets), len(page.databytecounts))
+    if math.prod(page.chunked) > segments:
+        raise Undecodable(f"truncated: {segments} of {math.prod(page.chunked)} strips or tiles")
+
+
 def _pixels(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
     """[H, W] as stored (1 bit: 1 is white), or RGB [H, W, 3] for colours of all kinds."""
     if page.photometric == _YCBCR:
@@ -54,18 +67,21 @@ def _pixels(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
         if isinstance(error, ImportError) or "imagecodecs" in str(error):
             return _by_other_libraries(page, data)
         raise
-    planes, depth, height, width, samples = pixels.shape
-    if depth != 1:
-        raise Undecodable(f"a volume of {depth} pictures")
+    planes, _, height, width, samples = pixels.shape
     pixels = np.moveaxis(pixels[:, 0], 0, 2).reshape(height, width, planes * samples)
     if page.photometric == _CMYK:
         return np.asarray(Image.fromarray(pixels[:, :, :4], "CMYK").convert("RGB"))
-    if page.photometric == _RGB:
+    if _is_rgb(page):
         return np.ascontiguousarray(pixels[:, :, :3])
     grey = np.ascontiguousarray(pixels[:, :, 0])
     if grey.dtype == bool:
         return (grey ^ (page.photometric == _WHITE_IS_ZERO)).astype(np.uint8)
     return grey
+
+
+def _is_rgb(page: tifffile.TiffPage) -> bool:
+    """Some programs write colours as grey with three samples."""
+    return page.photometric == _RGB or (page.photometric != _PALETTE and page.samplesperpixel >= 3)
 
 
 def _by_other_libraries(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
@@ -74,13 +90,16 @@ def _by_other_libraries(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
     bits = page.bitspersample
     if (bits > 8 and page.samplesperpixel > 1) or bits > 32:
         pixels = opencv(data)
-        return pixels if page.photometric == _RGB or pixels.ndim == 2 else pixels[:, :, 0].copy()
+        return pixels if _is_rgb(page) or pixels.ndim == 2 else pixels[:, :, 0].copy()
     picture = pillow(data)
-    if page.photometric in (_RGB, _YCBCR, _CMYK):
+    if page.photometric in (_YCBCR, _CMYK) or _is_rgb(page):
         return np.asarray(picture.convert("RGB"))
     pixels = np.asarray(picture)
     if bits == 1:
         return pixels.astype(np.uint8)
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="))
+    if page.dtype is not None and pixels.itemsize == page.dtype.itemsize:
+        pixels = pixels.view(page.dtype)  # Pillow knows no int8 and no uint32
     pixels = pixels if pixels.ndim == 2 else pixels[:, :, 0].copy()
     if bits <= 8 and page.photometric != _PALETTE:
         last = 2**bits - 1

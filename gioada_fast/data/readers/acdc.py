@@ -33,10 +33,7 @@ def data_set(request: Request) -> DataSet:
     if not any(map(is_file, ids)) and any(map(is_file, train_ids)):
         labels, labelling = train_ids, CITYSCAPES_TRAIN_IDS
     frames = [FrameFiles(*files) for files in zip(images, labels, strict=True)]
-    read_labels = id_labels(
-        labelling.train_ids(request.space), unknown=request.config.unknown_labels
-    )
-    return DataSet(reader.title, root, frames, read_labels)
+    return DataSet(reader.title, root, frames, id_labels(labelling.train_ids(request.space)))
 
 
 def _labels(root: Path, image: Path, kind: str) -> Path:

@@ -23,8 +23,7 @@ def data_set(request: Request) -> DataSet:
         folder, labels, suffix = "images/10k", root / "labels" / "sem_seg" / "masks", ""
     images = find_images(root, f"{folder}/{split}/*", reader.layout)
     frames = [FrameFiles(i, labels / split / f"{i.stem}{suffix}.png") for i in images]
-    train_ids = CITYSCAPES_TRAIN_IDS.train_ids(request.space)
-    read_labels = id_labels(train_ids, unknown=request.config.unknown_labels)
+    read_labels = id_labels(CITYSCAPES_TRAIN_IDS.train_ids(request.space))
     return DataSet(reader.title, root, frames, read_labels)
 
 

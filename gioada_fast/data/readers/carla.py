@@ -156,10 +156,10 @@ def data_set(request: Request) -> DataSet:
     table = labelling(config)
     if table is not None:
         train_ids = table.train_ids(request.space)
-        read_labels = id_labels(train_ids, in_red=True, unknown=config.unknown_labels)
+        read_labels = id_labels(train_ids, in_red=True)
     elif config.classes is not None:
         classes = read_class_map(config.classes, request.space, f"{request.setting}.classes")
-        read_labels = class_map_labels(classes, config.unknown_labels)
+        read_labels = class_map_labels(classes)
     else:
         raise InputError(
             f"{root}: cannot tell the version of CARLA from {labels}: neither version's road lies "

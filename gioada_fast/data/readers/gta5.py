@@ -20,8 +20,7 @@ def data_set(request: Request) -> DataSet:
     reader, root = request.reader, request.root()
     images = find_images(root, "images/*", reader.layout)
     frames = [FrameFiles(image, root / "labels" / f"{image.stem}.png") for image in images]
-    train_ids = GTA5.train_ids(request.space)
-    read_labels = id_labels(train_ids, unknown=request.config.unknown_labels)
+    read_labels = id_labels(GTA5.train_ids(request.space))
     return DataSet(reader.title, root, frames, read_labels)
 
 

@@ -75,8 +75,7 @@ def data_set(request: Request) -> DataSet:
         )
     encoding = encoding or "csTrainId"
     frames = [FrameFiles(image, _labels(root, split, image, encoding)) for image in images]
-    train_ids = _ENCODINGS[encoding].train_ids(request.space)
-    read_labels = id_labels(train_ids, unknown=request.config.unknown_labels)
+    read_labels = id_labels(_ENCODINGS[encoding].train_ids(request.space))
     return DataSet(reader.title, root, frames, read_labels)
 
 

@@ -122,8 +122,7 @@ def data_set(request: Request) -> DataSet:
     folder = next((f for f in _LABELS if is_folder(root / split / f)), "labels")
     frames = [FrameFiles(i, root / split / folder / f"{i.stem}.png") for i in images]
     labelling = _LABELS[folder]
-    train_ids = labelling.train_ids(request.space)
-    read_labels = id_labels(train_ids, unknown=request.config.unknown_labels)
+    read_labels = id_labels(labelling.train_ids(request.space))
     return DataSet(labelling.name, root, frames, read_labels)
 
 

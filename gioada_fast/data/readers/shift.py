@@ -30,8 +30,7 @@ def data_set(request: Request) -> DataSet:
     if not has_depth:
         depth = [None] * len(images)
     frames = [FrameFiles(*files) for files in zip(images, labels, depth, strict=True)]
-    train_ids = SHIFT.train_ids(request.space)
-    read_labels = id_labels(train_ids, in_red=True, unknown=request.config.unknown_labels)
+    read_labels = id_labels(SHIFT.train_ids(request.space), in_red=True)
     return DataSet(reader.title, root, frames, read_labels, CARLA_DEPTH if has_depth else None)
 
 

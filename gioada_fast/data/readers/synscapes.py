@@ -31,8 +31,7 @@ def data_set(request: Request) -> DataSet:
         )
         for image in images
     ]
-    train_ids = CITYSCAPES.train_ids(request.space)
-    read_labels = id_labels(train_ids, unknown=request.config.unknown_labels)
+    read_labels = id_labels(CITYSCAPES.train_ids(request.space))
     return DataSet(reader.title, root, frames, read_labels, depth_reader() if has_depth else None)
 
 

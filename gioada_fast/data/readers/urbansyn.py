@@ -43,8 +43,7 @@ def data_set(request: Request) -> DataSet:
         )
         for image, number in zip(images, numbers, strict=True)
     ]
-    train_ids = URBANSYN.train_ids(request.space)
-    read_labels = id_labels(train_ids, unknown=request.config.unknown_labels)
+    read_labels = id_labels(URBANSYN.train_ids(request.space))
     if not has_depth:
         return DataSet(reader.title, root, frames, read_labels)
     unit = _unit_of_depth(frames)
