@@ -270,6 +270,12 @@ def test_labels_of_the_next_frame_of_a_video(tmp_path):
     assert "the labels of the frame before" in report.warnings[0].message
 
 
+def test_a_few_mirrored_labels_of_many(street, tmp_path):
+    mirrored = street[2].over(ids=street[2].ids[:, ::-1])
+    (warning,) = report_of(write(tmp_path, [*street[:2], mirrored, *street[3:]])).warnings
+    assert warning.rule == "labels-flipped" and warning.frames == (2,)
+
+
 def test_a_world_upside_down(street, tmp_path):
     frames = [all_flipped(frame, street, index) for index, frame in enumerate(street)]
     report = report_of(write(tmp_path, frames))
