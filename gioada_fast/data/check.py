@@ -175,6 +175,7 @@ def check_set(
         read_labels=data.read_labels,
         depth=data.depth,
         roles=plausibility.roles(space),
+        upright=data.upright,
         strict_labels=strict_labels,
     )
     sums = _Sums()
@@ -247,7 +248,8 @@ def quick_warnings(data: DataSet, part: str, space: LabelSpace) -> list[Plausibi
             break
         if chosen[turn] not in sums.errors:
             task = chosen[turn], data.frames[chosen[turn]]
-            sums.add(*_read_frame(task, data.read_labels, data.depth, plausibility.roles(space)))
+            roles = plausibility.roles(space)
+            sums.add(*_read_frame(task, data.read_labels, data.depth, roles, data.upright))
         if turn == 0 and sums.sizes:
             height, width = next(iter(sums.sizes))
             count = max(2, min(count, _QUICK_PIXELS // (height * width)))
@@ -364,7 +366,7 @@ class _Sums:
         labelled = data.read_labels is not None
         return SetFacts(
             data,
-            part.partition(" ")[0],
+            part,
             space,
             dict(sorted(self._facts.items())),
             self._labels.pixels,
@@ -419,7 +421,7 @@ def _neighbours(data: DataSet, sound: Sequence[int]) -> np.ndarray:
 
 def _alignments(data: DataSet, indices: Sequence[int]) -> list[float]:
     """Alignment of the first frame's image with the labels of each."""
-    image = read_image(data.frames[indices[0]].image)
+    image = read_image(data.frames[indices[0]].image, data.upright)
     scores = []
     for index in indices:
         path = data.frames[index].labels
@@ -439,6 +441,7 @@ def _read_frame(
     read_labels: LabelReader | None,
     depth: DepthReader | None,
     roles: Roles,
+    upright: bool = False,
     strict_labels: LabelReader | None = None,
 ) -> tuple[int, _Frame]:
     index, files = task
@@ -448,7 +451,7 @@ def _read_frame(
     facts: list[ImageFacts] = []
 
     def image_of(path: Path) -> np.ndarray:
-        image, image_facts = read_with_facts(path)
+        image, image_facts = read_with_facts(path, upright)
         facts.append(image_facts)
         return image
 
@@ -478,6 +481,8 @@ def _read_frame(
                 fits = True
             except Exception as error:  # a decoder may raise any; report it with the file's name
                 errors.append(_file_error(path, array is not None, error))
+                if array is not None and facts and not upright:
+                    errors[-1] = _with_hint(errors[-1], arrays[0], array, facts[0].orientation)
         arrays.append(array)
         same_size.append(array if fits else None)
     image, labels, metres = arrays
@@ -508,6 +513,16 @@ def _file_error(path: Path, was_read: bool, error: Exception) -> FileError:
     elif not is_file(path):
         return FileError(path, "missing", message)
     return FileError(path, "size" if was_read else "unreadable", message)
+
+
+def _with_hint(
+    error: FileError, image: np.ndarray | None, other: np.ndarray, orientation: int
+) -> FileError:
+    """Names the setting if a map has the size of its image after the turn that EXIF asks for."""
+    if image is None or orientation < 5 or image.shape[1::-1] != other.shape[:2]:
+        return error
+    hint = f"; its EXIF orientation is {orientation}: set exif_orientation to apply"
+    return error._replace(message=error.message + hint)
 
 
 def _count_depth(metres: np.ndarray) -> _Depth | None:

@@ -213,7 +213,7 @@ def _pictures(
 ) -> Iterator[np.ndarray]:
     """Pictures RGB uint8 [*size, 3] of a frame: image, and labels and depth if the set has them."""
     data, files = report.data, report.data.frames[index]
-    image = read_image(files.image)
+    image = read_image(files.image, data.upright)
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
     shape = max(1, round(scale * image.shape[0])), max(1, round(scale * image.shape[1]))
     yield _on_paper(resize_image(image, shape), size)
@@ -265,7 +265,7 @@ def _summary(report: SetReport) -> dict[str, str]:
 def _kept(report: SetReport) -> float | None:
     """Share of the pixels that are left of images of another shape; None if nothing is cropped."""
     size = report.data.size
-    if size is None or report.facts.part == "evaluation" or not report.sizes:
+    if size is None or report.facts.name == "evaluation" or not report.sizes:
         return None
     shares = [(kept_share(shape, size), count) for shape, count in report.sizes.items()]
     kept = sum(share * count for share, count in shares) / sum(count for _, count in shares)

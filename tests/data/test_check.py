@@ -172,7 +172,7 @@ def broken(tmp_path):
     cv2.imwrite(str(depth / "000005.png"), np.ones((9, 9), np.uint16))
     (depth / "000006.png").unlink()
     (depth / "000006.png").symlink_to(depth / "nowhere.png")
-    cv2.imwrite(str(depth / "000007.png"), np.ones(formats.SIZE, np.uint8))
+    cv2.imwrite(str(depth / "000007.png"), np.full((*formats.SIZE, 3), (1, 2, 3), np.uint8))
     source = SourceConfig(root=str(tmp_path / "set"), classes=classes, **FOLDER)
     expected = [
         (image / "000000.png", "unreadable", "not a readable image"),
@@ -183,7 +183,7 @@ def broken(tmp_path):
         (labels / "000005.png", "unreadable", "not a readable image (0 bytes)"),
         (depth / "000005.png", "size", "9x9, but its image"),
         (depth / "000006.png", "missing", "no such file"),
-        (depth / "000007.png", "unreadable", "depth map is uint8"),
+        (depth / "000007.png", "unreadable", "depth map is uint8 with channels that differ"),
     ]
     return settings("cityscapes16", source=source), expected
 
@@ -331,7 +331,9 @@ def test_warnings_are_printed_with_a_picture_and_are_no_errors(mirrored, tmp_pat
     done = command("data", "check", *mirrored, "--only=source", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     warning = next(line for line in done.stdout.splitlines() if "warning:" in line)
-    assert warning.startswith("warning: source: labels-flipped: labels fit the images better when")
+    assert warning.startswith(
+        "warning: source: labels-flipped: labels of 5 of 5 frames fit their images better when mirrored"
+    )
     assert "pictures: data_check_warnings.png" in done.stdout
     rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
     assert ["hidden files skipped", "1"] in rows
