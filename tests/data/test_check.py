@@ -172,7 +172,8 @@ def broken(tmp_path):
     cv2.imwrite(str(depth / "000005.png"), np.ones((9, 9), np.uint16))
     (depth / "000006.png").unlink()
     (depth / "000006.png").symlink_to(depth / "nowhere.png")
-    cv2.imwrite(str(depth / "000007.png"), np.ones(formats.SIZE, np.uint8))
+    colours = np.random.default_rng(0).integers(0, 256, (*formats.SIZE, 3), np.uint8)
+    cv2.imwrite(str(depth / "000007.png"), colours)
     source = SourceConfig(root=str(tmp_path / "set"), classes=classes, **FOLDER)
     expected = [
         (image / "000000.png", "unreadable", "not a readable image"),
@@ -332,7 +333,7 @@ def test_warnings_are_printed_with_a_picture_and_are_no_errors(mirrored, tmp_pat
     assert done.returncode == 0 and done.stderr == ""
     warning = next(line for line in done.stdout.splitlines() if "warning:" in line)
     assert warning.startswith(
-        "warning: source: labels-flipped: labels of 5 of 5 frames fit their images better when mirrored"
+        "warning: source: labels-flipped: labels of 5 of 5 frames fit their images better"
     )
     assert "pictures: data_check_warnings.png" in done.stdout
     rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
