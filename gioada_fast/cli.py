@@ -44,22 +44,37 @@ class Parser(ArgumentParser):
         raise InputError(f"{_one_line(message.strip())}\nsee {self.prog} --help")
 
 
-# jsonargparse's message for a value that has none of several plain types
+# jsonargparse's message for a value that fits none of several types
 _WRONG_TYPE = re.compile(
     r"""Parser\ key\ "(?P<key>.+)":\s+Does\ not\ validate\ against\ any\ of\ the\ Union\ subtypes
-    \s+Subtypes:[^\n]*\s+Errors:(?P<types>(\s+-\ Expected\ a\ <class\ '\w+'>)+)
-    \s+Given\ value\ type:[^\n]*\s+Given\ value:\ (?P<value>.*)""",
+    \s+Subtypes:[^\n]*\s+Errors:(?P<errors>.*)
+    \n\s+Given\ value\ type:[^\n]*\s+Given\ value:\ (?P<value>.*)""",
     re.VERBOSE | re.DOTALL,
 )
-_TYPES = {"str": "a text", "dict": "a mapping", "NoneType": "null", "int": "a whole number"}
+_TYPES = {
+    "str": "a text",
+    "dict": "a mapping",
+    "list": "a list",
+    "NoneType": "null",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
 
 
 def _one_line(message: str) -> str:
     found = _WRONG_TYPE.fullmatch(message)
     if found is None:
         return message
-    types = [_TYPES.get(name, name) for name in re.findall(r"'(\w+)'", found["types"])]
-    return f"{found['key']} is {found['value']}, expected {' or '.join(types)}"
+    errors = re.split(r"\n\s+- ", found["errors"])[1:]
+    types = [re.fullmatch(r"Expected (?:a )?<class '(\w+)'>\.?", error.strip()) for error in errors]
+    if all(types):
+        expected = " or ".join(_TYPES.get(name[1], name[1]) for name in types if name)
+        return f"{found['key']} is {found['value']}, expected {expected}"
+    # an error in an entry of a list
+    error = next(error for error, plain in zip(errors, types, strict=True) if plain is None)
+    error = re.sub(r"\n\s+see \S+.* --help", "", error)
+    return f"{found['key']}: {' '.join(error.replace('Parser key ', '').split())}"
 
 
 class ConfigParser(Parser):
@@ -139,7 +154,9 @@ def _find_beside(folder: Path, data: Any) -> bool:
     """
     if not isinstance(data, dict):
         return False
-    sections = [data, data.get("source"), data.get("target"), *(data.get("sources") or ())]
+    sources = data.get("sources")
+    sections: list[Any] = [data, data.get("source"), data.get("target")]
+    sections += sources if isinstance(sources, list) else []
     changed = False
     for section in sections:
         for name in ("label_space", "classes"):

@@ -201,6 +201,12 @@ def _read_space(node: Node) -> LabelSpace:
             f"{fields['classes'].where}: a label space has 2 to {_MAX_CLASSES} classes, "
             f"found {len(entries)}"
         )
+    for key, value in entries:
+        if key.kind == "int" and value.kind == "str":
+            raise InputError(
+                f"{key.where}: classes has '{key.written}: {value.written}', expected "
+                f"'{value.written}: {{}}': train ids count from 0 in the order of the classes"
+            )
     classes = _class_names(key for key, _ in entries)
     colours: list[tuple[int, int, int] | None] = []
     of: list[tuple[str, ...]] = []
@@ -452,9 +458,10 @@ def _class_map(
         place = f"{key_node.where}: {text}"
         key = _id_or_colour(key_node)
         if key is None:
+            order = ": write 'id: class', not 'class: id'" if text in space.classes else ""
             raise InputError(
                 f"{key_node.where}: {text!r} is neither an id (a whole number such as 7) nor a "
-                "colour such as '128 64 128' or '#804080'"
+                f"colour such as '128 64 128' or '#804080'{order}"
             )
         if key in names:
             raise InputError(f"{place}: class map has this {_kind(key)} twice")

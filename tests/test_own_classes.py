@@ -5,6 +5,7 @@ The label space travels: after training, the YAML files are gone and the command
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 from gioada_fast import cli
 from gioada_fast.config import Config, ModelConfig, dump_settings, save_config
+from gioada_fast.data.pack_settings import pack_command
 from gioada_fast.engine.checkpoint import load_checkpoint, save_weights
 from gioada_fast.engine.networks import build_adaptation, load_task, load_translation
 from gioada_fast.engine.run import write_report
@@ -404,6 +406,9 @@ def test_printed_and_saved_settings_give_the_same_classes(tmp_path, monkeypatch)
         assert again.source.classes == classes, name
         assert list(again.label_space["classes"]) == list(space["classes"]), name
         assert again.label_space == config.data.label_space, name
+    # the command that an error shows for missing packs
+    packing = settings(*shlex.split(pack_command(config.data))[4:]).data
+    assert (packing.label_space, packing.source) == (config.data.label_space, config.data.source)
     as_flag = f"--data.label_space={json.dumps(space)}"
     assert settings(as_flag).data.label_space == config.data.label_space
 
@@ -432,6 +437,9 @@ def test_printed_and_saved_settings_give_the_same_classes(tmp_path, monkeypatch)
         ("label_space: {name: kitti10, classes: {a: , b: }}", "data.label_space: name is kitti10"),
         ("flip: true\n  flip: false", "own.yaml, line 3: flip is given twice"),
         ("source: {name: folder, classes: {1: tree, 2: van}}", "data.source.classes: 2: 'van' is"),
+        ("sources: [{classes: [1]}]", "data.sources: classes is [1], expected a text or a mapping"),
+        ("sources: 5", "data.sources is 5, expected a list or null"),
+        ("source: {height: tall}", "data.source.height is tall, expected a whole number or null"),
         ("label_space: {", "own.yaml, line 2: configuration is not readable as YAML"),
     ],
 )

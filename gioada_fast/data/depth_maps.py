@@ -171,7 +171,7 @@ def _axis_share(height: int, width: int, fov: float) -> np.ndarray:
 
 def _with_depth(depth: np.ndarray, path: Path) -> np.ndarray:
     """Depth without what lies beyond ``FAR``, float32."""
-    depth = np.where(depth > FAR, 0, depth).astype(np.float32)
+    depth = np.where(depth > FAR, 0, depth).astype(np.float32, copy=False)
     if not depth.any():
         raise InputError(f"{path}: no pixel has a depth: is it a depth map of another format?")
     return depth

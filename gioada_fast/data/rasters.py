@@ -195,8 +195,8 @@ def _bits_held(raster: Raster) -> int:
     if raster.pixels.dtype.kind == "f" or raster.bits < 16:
         return raster.bits
     largest = int(raster.pixels.max(initial=0))
-    if raster.max_value is not None and largest <= raster.max_value:
-        return raster.max_value.bit_length()
+    if raster.max_value and largest <= raster.max_value:
+        return min(raster.max_value.bit_length(), raster.bits)
     return next((bits for bits in (8, 10, 12, 14) if largest < 2**bits), raster.bits)
 
 

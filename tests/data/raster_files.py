@@ -29,8 +29,7 @@ def png(samples, bits: int, colour_type: int, **chunks: bytes) -> bytes:
     if bits == 16:
         rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
     else:
-        flat = samples.astype(np.uint8).reshape(height, -1, 1)
-        rows = np.packbits(np.unpackbits(flat, axis=2)[:, :, 8 - bits :].reshape(height, -1), 1)
+        rows = _packed(samples.reshape(height, -1), bits)
     lines = b"".join(b"\0" + row.tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
     parts = {"IHDR": header, **chunks, "IDAT": zlib.compress(lines), "IEND": b""}
@@ -92,3 +91,39 @@ def exif(orientation: int, byteorder: str = ">") -> bytes:
     start = b"MM\0*" if byteorder == ">" else b"II*\0"
     entry = struct.pack(f"{byteorder}IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
     return start + entry
+
+
+def bmp(indices, bits: int, colours, top_down: bool = False) -> bytes:
+    """A BMP of 1, 4 or 8 bits with a palette [N, 3]."""
+    height, width = indices.shape
+    lines = np.zeros((height, (width * bits + 31) // 32 * 4), np.uint8)
+    packed = _packed(indices, bits)
+    lines[:, : packed.shape[1]] = packed
+    table = b"".join(bytes([b, g, r, 0]) for r, g, b in np.asarray(colours).tolist())
+    start = 54 + len(table)
+    header = struct.pack("<IiiHHIIiiII", 40, width, -height if top_down else height, 1, bits, 0, 0,
+                         0, 0, len(table) // 4, 0)  # fmt: skip
+    pixels = (lines if top_down else lines[::-1]).tobytes()
+    return struct.pack("<2sIII", b"BM", start + len(pixels), 0, start) + header + table + pixels
+
+
+def tiff_of_bits(samples, bits: int, photometric: int = 1, colours=None) -> bytes:
+    """A TIFF of one sample of 1 to 14 bits, packed; with the palette [2^bits, 3] ``colours``."""
+    height, width = samples.shape
+    pixels = _packed(samples, bits).tobytes()
+    table = b"" if colours is None else (np.asarray(colours, "<u2").T * 257).tobytes()
+    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric),
+            (273, 4, 8 + len(table)), (277, 3, 1), (278, 4, height),
+            (279, 4, len(pixels))]  # fmt: skip
+    entries = [struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags]
+    if table:
+        entries.append(struct.pack("<HHII", 320, 3, len(table) // 2, 8))
+    start = 8 + len(table) + len(pixels)
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, start) + table + pixels + directory
+
+
+def _packed(samples, bits: int) -> np.ndarray:
+    """uint8 [H, bytes] of samples of any number of bits; each row starts with a byte of its own."""
+    big = np.asarray(samples, ">u2")[..., None].view(np.uint8)
+    return np.packbits(np.unpackbits(big, axis=2)[:, :, 16 - bits :].reshape(len(samples), -1), 1)

@@ -172,8 +172,7 @@ def broken(tmp_path):
     cv2.imwrite(str(depth / "000005.png"), np.ones((9, 9), np.uint16))
     (depth / "000006.png").unlink()
     (depth / "000006.png").symlink_to(depth / "nowhere.png")
-    colours = np.random.default_rng(0).integers(0, 256, (*formats.SIZE, 3), np.uint8)
-    cv2.imwrite(str(depth / "000007.png"), colours)
+    cv2.imwrite(str(depth / "000007.png"), np.full((*formats.SIZE, 3), (1, 2, 3), np.uint8))
     source = SourceConfig(root=str(tmp_path / "set"), classes=classes, **FOLDER)
     expected = [
         (image / "000000.png", "unreadable", "not a readable image"),
@@ -184,7 +183,7 @@ def broken(tmp_path):
         (labels / "000005.png", "unreadable", "not a readable image (0 bytes)"),
         (depth / "000005.png", "size", "9x9, but its image"),
         (depth / "000006.png", "missing", "no such file"),
-        (depth / "000007.png", "unreadable", "depth map is uint8"),
+        (depth / "000007.png", "unreadable", "depth map is uint8 with channels that differ"),
     ]
     return settings("cityscapes16", source=source), expected
 

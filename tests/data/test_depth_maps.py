@@ -36,6 +36,8 @@ def rgba(values) -> np.ndarray:
     return np.dstack([values, values, values, np.full_like(values, 9)])
 
 
+TILES = OpenEXR.TileDescription()
+TILES.xSize = TILES.ySize = 5
 BLENDER = {
     **{f"View Layer.Combined.{c}": OTHER * k for k, c in enumerate("RGBA", 1)},
     **{f"View Layer.Normal.{c}": OTHER / k for k, c in enumerate("XYZ", 2)},
@@ -67,6 +69,9 @@ CASES = [
       for name in ("Z", "V", "Y", "R", "Depth", "depth.Z", "View Layer.Depth.Z", "distance")),
     *((f"exr {name}", exr({"Z": METRES}, compression=getattr(OpenEXR, name)), {}, METRES)
       for name in ("NO_COMPRESSION", "RLE_COMPRESSION", "ZIPS_COMPRESSION", "PIZ_COMPRESSION")),
+    ("exr tiles", exr({"Z": METRES}, type=OpenEXR.tiledimage, tiles=TILES), {}, METRES),
+    ("exr with NaN", exr(dict.fromkeys("RGB", np.where(METRES > 9, METRES, np.float32("nan")))),
+     {}, np.where(METRES > 9, METRES, 0)),
     ("exr half", exr({"Z": HALF}), {}, HALF),
     ("exr uint", exr({"Z": COUNTS.astype(np.uint32)}), {}, COUNTS / 100),
     ("exr R = G = B", exr({"R": METRES, "G": METRES, "B": METRES}), {}, METRES),
@@ -96,7 +101,8 @@ CASES = [
     ("npz arr_0", npz(arr_0=METRES, arr_1=OTHER), {}, METRES),
     ("disparity", png(COUNTS, 16, GREY),
      {"kind": "disparity", "per_metre": 256, "focal_baseline": 40.0}, 40 * 256 * INVERSE_COUNTS),
-    ("disparity float", npy(METRES), {"kind": "disparity", "focal_baseline": 7.0}, 7 * INVERSE_METRES),
+    ("disparity float", npy(METRES), {"kind": "disparity", "focal_baseline": 7.0},
+     7 * INVERSE_METRES),
     ("inverse", npy(METRES), {"kind": "inverse"}, INVERSE_METRES),
     ("inverse 16", png(COUNTS, 16, GREY), {"kind": "inverse", "per_metre": 65536},
      65536 * INVERSE_COUNTS),

@@ -13,7 +13,7 @@ from gioada_fast.data.rasters import read_labels
 from gioada_fast.errors import InputError
 from gioada_fast.labels import IGNORE
 
-from .raster_files import GREY, PALETTE, RGB, RGBA, exr, npy, npz, pil, png, tiff
+from .raster_files import GREY, PALETTE, RGB, RGBA, bmp, exr, npy, npz, pil, png, tiff, tiff_of_bits
 from .test_rasters import assert_survives_damage
 
 H, W = 9, 13
@@ -56,6 +56,15 @@ ID_FILES = [
     ("bmp", pil(IDS, "BMP"), IDS),
     ("bmp palette", pil(indexed(IDS), "BMP"), IDS),
     ("bmp 1 bit", pil(BITS, "BMP"), BITS),
+    *(
+        (f"bmp {b} {name}", bmp(IDS & (2**b - 1), b, colours[: 2**b], b == 4), IDS & (2**b - 1))
+        for b in (1, 4, 8)
+        for name, colours in (
+            ("palette", PALETTE_COLOURS), ("levels", np.arange(256)[:, None].repeat(3, 1)),
+            ("white and black", [[255] * 3, [0] * 3]),
+        )
+    ),
+    ("bmp 8 bits of 2 colours", bmp(BITS, 8, [[0] * 3, [255] * 3]), BITS),
     ("gif", pil(indexed(IDS), "GIF"), IDS),
     *(
         (f"tiff {name} {how}", pil(pixels, "TIFF", compression=how), ids)
@@ -64,6 +73,15 @@ ID_FILES = [
             ("16", WIDE, WIDE), ("32", SIGNED, SIGNED),
         )
         for how in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd")
+    ),
+    *(
+        (f"tiff {b} bits", tiff_of_bits(WIDE & (2**b - 1), b), WIDE & (2**b - 1))
+        for b in (1, 2, 4, 8, 12)
+    ),
+    *(
+        (f"tiff palette of {b} bits",
+         tiff_of_bits(IDS & (2**b - 1), b, 3, PALETTE_COLOURS[: 2**b]), IDS & (2**b - 1))
+        for b in (1, 2, 4, 8)
     ),
     ("tiff tiles", tiff(WIDE, tile=(16, 16)), WIDE),
     ("tiff int8", tiff(SIGNED.astype(np.int8)), SIGNED),

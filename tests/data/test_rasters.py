@@ -17,6 +17,7 @@ from .raster_files import (
     GREY_ALPHA,
     RGB,
     RGBA,
+    bmp,
     exif,
     exr,
     npy,
@@ -24,6 +25,7 @@ from .raster_files import (
     pil,
     png,
     tiff,
+    tiff_of_bits,
 )
 
 H, W = 12, 20
@@ -50,6 +52,7 @@ def as_pillow(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
+TABLE = _RNG.integers(0, 256, (256, 3), np.uint8)
 INDEXED_RGB = np.asarray(INDEXED.convert("RGB"))
 TRANSPARENT = pil(INDEXED, "PNG", transparency=bytes(range(100)))
 JPEG, GREY_JPEG = pil(COLOURS, "JPEG"), pil(LEVELS, "JPEG")
@@ -88,6 +91,7 @@ IMAGES = [
     ("bmp", pil(COLOURS, "BMP"), COLOURS, 3, 8, 8),
     ("bmp grey", pil(LEVELS, "BMP"), rgb(LEVELS), 1, 8, 8),
     ("bmp palette", pil(INDEXED, "BMP"), INDEXED_RGB, 3, 8, 8),
+    ("bmp 4 bits", bmp(LEVELS >> 4, 4, TABLE[:16]), TABLE[LEVELS >> 4], 3, 8, 8),
     ("bmp 1 bit", pil(BITS, "BMP"), rgb(BITS * 255), 1, 1, 1),
     ("gif", pil(INDEXED, "GIF"), INDEXED_RGB, 3, 8, 8),
     *(
@@ -129,6 +133,13 @@ IMAGES = [
     ("tiff float64", tiff(COLOURS / 255, photometric="rgb"), COLOURS, 3, 64, 64),
     ("tiff three grey samples", tiff(UNIT, photometric="minisblack", planarconfig="contig"),
      COLOURS, 3, 32, 32),
+    *(
+        (f"tiff {b} bits", tiff_of_bits(DEEP[..., 0] >> (16 - b), b),
+         rgb(scaled(DEEP[..., 0] >> (16 - b), b)), 1, b, b)
+        for b in (1, 2, 4, 8, 10, 12, 14)
+    ),
+    ("tiff 4 bits palette", tiff_of_bits(LEVELS >> 4, 4, 3, TABLE[:16]), TABLE[LEVELS >> 4], 3, 4,
+     4),
     ("tiff thumbnail", tiff(COLOURS, COLOURS[::2, ::2], photometric="rgb"), COLOURS, 3, 8, 8),
 ]  # fmt: skip
 

@@ -29,7 +29,7 @@ def decode_npy(data: bytes) -> Raster:
     flat = np.frombuffer(data, dtype, count, start)
     array = flat.reshape(shape, order="F" if fortran_order else "C")
     pixels = np.ascontiguousarray(array, dtype.newbyteorder("="))
-    return Raster("npy", pixels, 8 * dtype.itemsize, pixels.shape[2] if pixels.ndim == 3 else 1)
+    return Raster("npy", pixels, 8 * dtype.itemsize)
 
 
 def decode_npz(data: bytes, names: tuple[str, ...]) -> Raster:

@@ -29,7 +29,7 @@ def decode(data: bytes, names: tuple[str, ...]) -> Raster:
         chosen = _choose(channels, names)
         part, _ = places[chosen]
         pixels = _placed(channels[chosen], part.header)
-    return Raster("EXR", pixels, 8 * pixels.itemsize, len(channels))
+    return Raster("EXR", pixels, 8 * pixels.itemsize)
 
 
 def _open(data: bytes, header_only: bool = False) -> OpenEXR.File:

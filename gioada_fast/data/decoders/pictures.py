@@ -40,12 +40,12 @@ def palette(picture: Image.Image) -> np.ndarray:
 
 def decode_jpeg(data: bytes) -> Raster:
     pixels = opencv(data, cv2.IMREAD_COLOR)
-    return Raster("JPEG", pixels, 8, 3, lossy="JPEG")
+    return Raster("JPEG", pixels, 8, lossy="JPEG")
 
 
 def decode_webp(data: bytes) -> Raster:
     pixels = opencv(data, cv2.IMREAD_COLOR)
-    return Raster("WebP", pixels, 8, 3, lossy="WebP without 'lossless'" if _lossy(data) else None)
+    return Raster("WebP", pixels, 8, lossy="WebP without 'lossless'" if _lossy(data) else None)
 
 
 def _lossy(data: bytes) -> bool:
@@ -61,17 +61,33 @@ def _lossy(data: bytes) -> bool:
     return True
 
 
-def decode_indexed(data: bytes) -> Raster:
-    """BMP and GIF, whose pixels may be indices."""
+def decode_gif(data: bytes) -> Raster:
+    """The first picture of a GIF; its pixels are indices."""
     picture = pillow(data)
-    content = picture.format or ""
     if picture.mode == "P":
-        return Raster(content, np.asarray(picture), 8, 3, palette(picture))
-    if picture.mode == "1":
-        return Raster(content, np.asarray(picture, np.uint8), 1, 1)
-    if picture.mode == "L":
-        return Raster(content, np.asarray(picture), 8, 1)
-    return Raster(content, np.asarray(picture.convert("RGB")), 8, len(picture.getbands()))
+        return Raster("GIF", np.asarray(picture), 8, palette(picture))
+    return Raster("GIF", np.asarray(picture if picture.mode == "L" else picture.convert("RGB")), 8)
+
+
+def decode_bmp(data: bytes) -> Raster:
+    """A BMP; up to 8 bits are always indices of a palette."""
+    (start,) = struct.unpack_from("<I", data, 10)
+    header, width, height, _, bits, compression = struct.unpack_from("<IiiHHI", data, 14)
+    if header < 40 or bits > 8 or compression:
+        picture = pillow(data)
+        if picture.mode == "P":
+            return Raster("BMP", np.asarray(picture), 8, palette(picture))
+        return Raster("BMP", np.asarray(picture.convert("RGB")), 8)
+    # Pillow takes indices of black and white, or of 16 grey levels, for something else
+    rows, stride = abs(height), (width * bits + 31) // 32 * 4
+    if min(rows, width) < 1 or start + rows * stride > len(data):
+        raise Undecodable("truncated")
+    lines = np.frombuffer(data, np.uint8, rows * stride, start).reshape(rows, stride)
+    lines = lines if height < 0 else lines[::-1]
+    parts = np.unpackbits(lines, axis=1).reshape(rows, -1, bits)[:, :width]
+    pixels = np.packbits(parts, axis=2)[:, :, 0] >> (8 - bits)
+    colours = np.frombuffer(data, np.uint8, (start - 14 - header) // 4 * 4, 14 + header)
+    return Raster("BMP", pixels, bits, colours.reshape(-1, 4)[:, 2::-1])
 
 
 def orientation(data: bytes) -> int:

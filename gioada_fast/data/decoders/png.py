@@ -80,13 +80,13 @@ def decode(data: bytes) -> Raster:
     if png.colour_type == PALETTE:
         picture = pillow(png.file)
         pixels = np.asarray(picture)
-        return Raster("PNG", pixels, png.bits, png.channels, palette(picture))
+        return Raster("PNG", pixels, png.bits, palette(picture))
     pixels = opencv(png.file)
     if png.colour_type in (GREY, GREY_ALPHA) and pixels.ndim == 3:
         pixels = np.ascontiguousarray(pixels[:, :, 0])
     if png.bits < 8:
         pixels = pixels // (255 // (2**png.bits - 1))
-    return Raster("PNG", pixels, png.bits, png.channels, max_value=png.max_value)
+    return Raster("PNG", pixels, png.bits, max_value=png.max_value)
 
 
 def orientation(data: bytes) -> int:

@@ -24,8 +24,6 @@ class Raster:
     0 to 2^bits - 1. Arrays of npy and npz files have any shape."""
     bits: int
     """Bits per sample in the file."""
-    channels: int
-    """Channels in the file, including alpha."""
     palette: np.ndarray | None = None
     """Colours uint8 [N, 3], of which ``pixels`` are the indices."""
     lossy: str | None = None

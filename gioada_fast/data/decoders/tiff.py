@@ -37,7 +37,6 @@ def decode(data: bytes) -> Raster:
         "TIFF",
         pixels,
         page.bitspersample,
-        3 if page.photometric == _PALETTE else page.samplesperpixel,
         _palette(page) if page.photometric == _PALETTE else None,
         _LOSSY.get(page.compression),
         page.photometric == _WHITE_IS_ZERO and page.bitspersample > 1,
@@ -62,9 +61,9 @@ def _pixels(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
         return _by_other_libraries(page, data)
     try:
         pixels = page.asarray(squeeze=False, maxworkers=1)
-    except (ValueError, ImportError) as error:
-        # without the package imagecodecs, tifffile knows few compressions
-        if isinstance(error, ImportError) or "imagecodecs" in str(error):
+    except (ValueError, ImportError, NotImplementedError) as error:
+        # without the package imagecodecs, tifffile knows few compressions and packings
+        if not isinstance(error, ValueError) or "imagecodecs" in str(error):
             return _by_other_libraries(page, data)
         raise
     planes, _, height, width, samples = pixels.shape
@@ -85,11 +84,13 @@ def _is_rgb(page: tifffile.TiffPage) -> bool:
 
 
 def _by_other_libraries(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
-    """The same with Pillow, or with OpenCV where Pillow would reduce 16-bit colours to 8 bits."""
+    """The same with Pillow; with OpenCV where Pillow reduces colours to 8 bits or knows no way."""
     data = _unturned(page, data)
     bits = page.bitspersample
-    if (bits > 8 and page.samplesperpixel > 1) or bits > 32:
+    if (bits > 8 and page.samplesperpixel > 1) or 8 < bits < 16 or bits > 32:
         pixels = opencv(data)
+        if 8 < bits < 16:
+            pixels = pixels >> (16 - bits)
         return pixels if _is_rgb(page) or pixels.ndim == 2 else pixels[:, :, 0].copy()
     picture = pillow(data)
     if page.photometric in (_YCBCR, _CMYK) or _is_rgb(page):
