@@ -69,8 +69,8 @@ _GOOD_PLACES, _BAD_PLACES, _BETTER_PLACES = -1.75, -2.2, 0.45
 # Alignment: mean z-score of the image's gradient at the edges of labels or depth. Its gain over the
 # alignment after moving them by a third of the width is 0.54 (one frame) to 1.05 in sound sets of
 # labels, 0.50 to 0.81 for depth, and 0.03 to 0.22 for labels of other scenes; simulated night, fog,
-# blur and JPEG of quality 15 leave 0.28 or more. In no frame of these sets are flipped labels better
-# aligned than the right ones; in one of the simulated fog they are, by 0.27.
+# blur and JPEG of quality 15 leave 0.28 or more. Flipped labels are better aligned than the right
+# ones in no frame of these sets, but in one of the simulated fog, by 0.27.
 _ALIGNED, _BETTER_ALIGNED = 0.2, 0.35
 _MIN_ALIGNED_FRAMES = 4
 # share of pixels that are edges; others are noise or too few to judge
