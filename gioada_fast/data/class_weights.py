@@ -59,8 +59,9 @@ def class_weights(
         frequency += share * (counts / max(1, counts.sum()))
     present = frequency > 0
     weights = np.ones(num_classes)
-    weights[present] = 1 / np.sqrt(frequency[present])
-    weights[present] /= weights[present].mean()
+    if present.any():
+        weights[present] = 1 / np.sqrt(frequency[present])
+        weights[present] /= weights[present].mean()
     return weights.astype(np.float32)
 
 
@@ -114,7 +115,7 @@ def _count(frames: SourceFrames | PackedSource, unreadable: Unreadable) -> tuple
         else:
             total += result
     unknown = [error for error in errors if isinstance(error, UnknownLabels)]
-    if len(errors) > unreadable.limit and unknown:
+    if unknown and (len(errors) > unreadable.limit or len(errors) == len(frames)):
         raise UnknownLabels.of_set(unknown)
     for error in errors:
         unreadable.add(str(error))

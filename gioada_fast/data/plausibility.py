@@ -865,7 +865,9 @@ def _numbering(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
         # no map could be read, because all have ids that the set does not define
         if facts.places.any() or not facts.unread_labels:
             return None
-        now = -math.inf
+        if facts.stored is not None:
+            now = plausibility_of(_reread(facts.stored.places, facts.stored.train_ids), facts.space)
+        now = -math.inf if math.isnan(now) else now
     scores = [(plausibility_of(p, facts.space), words) for words, p in _other_readings(facts)]
     best, words = max(
         ((score, words) for score, words in scores if not math.isnan(score)),

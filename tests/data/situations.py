@@ -1,4 +1,4 @@
-"""What users' own data looks like: each situation, what version 0.1.0 did with it, what happens now.
+"""Users' own data: each situation, what version 0.1.0 did with it, and what happens now.
 
 ``SITUATIONS`` is the table. Each row writes its input, and checks what happens. ``docs_page`` makes
 docs/situations.md from it.
@@ -26,7 +26,7 @@ from gioada_fast.data.transforms import resize_frame
 from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.engine.networks import save_task
 from gioada_fast.errors import InputError
-from gioada_fast.labels import COMMON_CLASSES, IGNORE, label_space
+from gioada_fast.labels import IGNORE, label_space
 from gioada_fast.models import TaskNet
 from tests.commands import command
 
@@ -88,7 +88,9 @@ SIZE = (64, 96)
 CAMVID11 = label_space("camvid11")
 COLOURS = np.array(CAMVID11.colours, np.uint8)
 IDS_MAP = {**dict(enumerate(CAMVID11.classes)), 255: None}
-COLOURS_MAP = {"{} {} {}".format(*rgb): name for rgb, name in zip(COLOURS, CAMVID11.classes)}
+COLOURS_MAP = {
+    "{} {} {}".format(*rgb): name for rgb, name in zip(COLOURS, CAMVID11.classes, strict=True)
+}
 FRAMES = [
     Frame(
         *(np.ascontiguousarray(array[16:80, 32:128]) for array in (frame.image, frame.ids)),
@@ -170,7 +172,9 @@ def report_of(config: DataConfig, part: str):
     return check_set(data, part, label_space(config.label_space), workers=0)
 
 
-def reads(image=lambda f: f.image, labels=lambda f: f.ids, depth=None, part="source", frames=FRAMES):
+def reads(
+    image=lambda f: f.image, labels=lambda f: f.ids, depth=None, part="source", frames=FRAMES
+):
     """The set is read; functions give the values expected of a frame."""
 
     def check(_folder: Path, settings: Settings) -> None:
@@ -282,108 +286,281 @@ def entries(*lines: str) -> str:
 
 
 def many(count: int) -> Settings:
-    return {"name": "many", "classes": {f"c{i}": {} for i in range(count)}}
+    return {"name": "many", "classes": {f"c{i}": {"colour": [i, 1, 0]} for i in range(count)}}
 
 
 SPACES = [
     Situation(
-        "own-space", "a YAML file with three classes, colours and `of`", space(WAREHOUSE),
-        "@@", "read; pixels of `person` and `rider` are one class",
+        "own-space",
+        "a YAML file with three classes, colours and `of`",
+        space(WAREHOUSE),
+        "error: a class map could not say `rider`",
+        "read; pixels of `person` and `rider` are one class",
         reads(labels=own_train_ids),
     ),
     Situation(
-        "own-space-inline", "the same lines in the configuration instead of a file",
-        own(space=WAREHOUSE, classes=OWN_MAP), "@@", "the same as with the file",
+        "own-space-inline",
+        "the same lines in the configuration instead of a file",
+        own(space=WAREHOUSE, classes=OWN_MAP),
+        "error: expected a file",
+        "the same as with the file",
         reads(labels=own_train_ids),
     ),
     Situation(
-        "own-space-no-colours", "classes without colours",
-        space({"name": "w", "classes": {"floor": None, "person": {"of": ["rider"]},
-                                        "forklift": {}}}),
-        "@@", "read; every class gets a colour of its own",
+        "own-space-no-colours",
+        "classes without colours",
+        space(
+            {"name": "w", "classes": {"floor": None, "person": {"of": ["rider"]}, "forklift": {}}}
+        ),
+        "error: colours were required",
+        "read; every class gets a colour of its own",
         both(reads(labels=own_train_ids), lambda _, s: _different_colours(s)),
     ),
     Situation(
-        "two-classes", "the smallest label space",
-        space({"name": "two", "classes": {"floor": {}, "rest": {}}},
-              classes={i: "rest" if i else "floor" for i in range(11)}),
-        "@@", "read", reads(labels=lambda f: f.ids > 0),
+        "two-classes",
+        "the smallest label space",
+        space(
+            {"name": "two", "classes": {c: {"colour": [len(c)] * 3} for c in ("floor", "rest")}},
+            classes={i: "rest" if i else "floor" for i in range(11)},
+        ),
+        "read",
+        "read",
+        reads(labels=lambda f: f.ids > 0),
     ),
     Situation(
-        "254-classes", "the largest label space",
+        "254-classes",
+        "the largest label space",
         space(many(254), classes={i: f"c{253 - i}" for i in range(11)}),
-        "@@", "read; 254 different colours",
+        "read",
+        "read; 254 different colours",
         both(reads(labels=lambda f: 253 - f.ids), lambda _, s: _different_colours(s)),
     ),
-    Situation("255-classes", "one class too many", space(many(255)), "@@",
-              "error with the number of classes", refuses("2 to 254 classes, found 255")),
-    Situation("one-class", "a single class", space(many(1)), "@@",
-              "error with file and line", refuses("space.yaml, line 3", "found 1")),
-    Situation("class-twice", "two classes of the same name", space(entries("a: {}", "b: {}", "a: {}")),
-              "@@", "error with file, line and name", refuses("line 5", "'a' twice")),
-    Situation("class-other-case", "`Road` and `road`", space(entries("road: {}", "Road: {}")),
-              "@@", "error with file, line and both names", refuses("line 4", "the same name")),
-    Situation("of-unknown", "`of: [raod]`", space(entries("a: {of: [raod]}", "b: {}")), "@@",
-              "error with file, line and the name that was meant",
-              refuses("line 3: class 'a'", "'raod'", "did you mean road")),
-    Situation("of-twice", "`road` in two classes",
-              space(entries("a: {of: [road]}", "b: {of: [road]}")), "@@",
-              "error with file, line and both classes", refuses("line 4: class 'b'", "part of 'a'")),
-    Situation("of-no-list", "`of: road`", space(entries("a: {of: road}", "b: {}")), "@@",
-              "error with an example", refuses("line 3", "expected a list such as")),
-    Situation("bad-colour", "`colour: [300, 0, 0]`",
-              space(entries("a: {colour: [300, 0, 0]}", "b: {}")), "@@",
-              "error with file, line and value", refuses("line 3", "[300, 0, 0]")),
-    Situation("unknown-key", "`color:` instead of `colour:`",
-              space(entries("a: {color: [3, 0, 0]}", "b: {}")), "@@",
-              "error with the right key", refuses("line 3", "did you mean colour")),
-    Situation("class-yes", "a class called `yes`, which YAML reads as true",
-              space(entries("yes: {}", "b: {}")), "@@", "error that asks for quotes",
-              refuses("line 3", 'write "yes" in quotes')),
-    Situation("classes-as-list", "a list of names", space("name: own\nclasses: [a, b]\n"), "@@",
-              "error with file and line", refuses("line 2", "expected 'name: value' lines")),
-    Situation("classes-by-id", "`0: road` instead of `road:`", space(entries("0: a", "1: b")), "@@",
-              "error with the right line", refuses("line 3", "expected 'a: {}'")),
-    Situation("yaml-error", "an unclosed bracket", space("name: own\nclasses: {a: [\n"), "@@",
-              "error with file and line", refuses("space.yaml, line 2", "not readable as YAML")),
-    Situation("yaml-tabs", "indentation with tabs", space("name: own\nclasses:\n\ta: {}\n"), "@@",
-              "error with file and line", refuses("space.yaml, line 3", "not readable as YAML")),
-    Situation("yaml-latin-1", "a file in Latin-1", space("name: Größe\n".encode("latin-1")), "@@",
-              "error that asks for UTF-8", refuses("space.yaml", "save it as UTF-8")),
-    Situation("empty-space", "an empty file", space(""), "@@", "error with what is missing",
-              refuses("space.yaml", "has no 'name'")),
-    Situation("no-space-file", "a file that does not exist",
-              own(space="no_such_space.yaml"), "@@", "error with the built-in spaces",
-              refuses("no label space 'no_such_space.yaml'", "cityscapes19")),
-    Situation("built-in-name", "a space of one's own called `camvid11`",
-              space({**WAREHOUSE, "name": "camvid11"}), "@@", "error",
-              refuses("camvid11", "built-in label space")),
-    Situation("map-unknown-class", "a class map with a class that the space lacks",
-              classes_file("0: floor\n1: forklfit\n"), "@@",
-              "error with file, line and the class that was meant",
-              refuses("line 2", "'forklfit'", "did you mean forklift")),
-    Situation("map-reversed", "`floor: 0` instead of `0: floor`", classes_file("floor: 0\n"), "@@",
-              "error with the right order", refuses("line 1", "write 'id: class'")),
-    Situation("map-comment", "`#804080: floor` without quotes, a comment to YAML",
-              classes_file("0: floor\n#804080: floor\n"), "@@", "error that asks for quotes",
-              refuses("line 2", "in quotes")),
-    Situation("map-mixed", "ids and colours in one class map",
-              classes_file('0: floor\n"1 2 3": floor\n'), "@@", "error with file and line",
-              refuses("line 2", "mixes ids and colours")),
-    Situation("map-twice", "an id twice in a class map", classes_file("7: floor\n7: person\n"), "@@",
-              "error with file and line", refuses("line 2: 7", "twice")),
-    Situation("map-inline", "a class map in the configuration instead of a file",
-              lambda folder: _with_source(own()(folder), classes=IDS_MAP), "@@", "read", reads()),
-    Situation("map-missing", "no class map",
-              lambda folder: _with_source(own()(folder), classes=None), "@@",
-              "error with an example", refuses("data.source.classes is not set", "7: sky")),
-    Situation("built-in-source-lacks-class",
-              "street scenes as source of a space with a class `of: [train]`",
-              lambda folder: {**space(entries("a: {of: [train]}", "b: {of: [road]}"))(folder),
-                              "source": {"name": "street_scenes"}}, "@@",
-              "error with the class that the source lacks",
-              refuses("street_scenes has no labels for a")),
-]  # fmt: skip
+    Situation(
+        "255-classes",
+        "one class too many",
+        space(many(255)),
+        "the same error",
+        "error with the number of classes",
+        refuses("2 to 254 classes, found 255"),
+    ),
+    Situation(
+        "one-class",
+        "a single class",
+        space(many(1)),
+        "the same error",
+        "error with file and line",
+        refuses("space.yaml, line 3", "found 1"),
+    ),
+    Situation(
+        "class-twice",
+        "two classes of the same name",
+        space(entries("a: {}", "b: {}", "a: {}")),
+        "the same error",
+        "error with file, line and name",
+        refuses("line 5", "'a' twice"),
+    ),
+    Situation(
+        "class-other-case",
+        "`Road` and `road`",
+        space(entries("road: {colour: [1, 2, 3]}", "Road: {colour: [3, 2, 1]}")),
+        "two classes, in silence",
+        "error with file, line and both names",
+        refuses("line 4", "the same name"),
+    ),
+    Situation(
+        "of-unknown",
+        "`of: [raod]`",
+        space(entries("a: {colour: [1, 2, 3], of: [raod]}", "b: {colour: [3, 2, 1]}")),
+        "error without the one that was meant",
+        "error with file, line and the name that was meant",
+        refuses("line 3: class 'a'", "'raod'", "did you mean road"),
+    ),
+    Situation(
+        "of-twice",
+        "`road` in two classes",
+        space(
+            entries(
+                *(
+                    f"{n}: {{colour: [{c}], of: [road]}}"
+                    for n, c in (("a", "1, 2, 3"), ("b", "3, 2, 1"))
+                )
+            )
+        ),
+        "the same error",
+        "error with file, line and both classes",
+        refuses("line 4: class 'b'", "part of 'a'"),
+    ),
+    Situation(
+        "of-no-list",
+        "`of: road`",
+        space(entries("a: {colour: [1, 2, 3], of: road}", "b: {colour: [3, 2, 1]}")),
+        "the same error",
+        "error with an example",
+        refuses("line 3", "expected a list such as"),
+    ),
+    Situation(
+        "bad-colour",
+        "`colour: [300, 0, 0]`",
+        space(entries("a: {colour: [300, 0, 0]}", "b: {}")),
+        "error with file and line",
+        "error with file, line and value",
+        refuses("line 3", "[300, 0, 0]"),
+    ),
+    Situation(
+        "unknown-key",
+        "`color:` instead of `colour:`",
+        space(entries("a: {color: [3, 0, 0]}", "b: {}")),
+        "error without the right key",
+        "error with the right key",
+        refuses("line 3", "did you mean colour"),
+    ),
+    Situation(
+        "class-yes",
+        "a class called `yes`, which YAML reads as true",
+        space(entries("yes: {colour: [1, 2, 3]}", "b: {colour: [3, 2, 1]}")),
+        "accepted",
+        "error that asks for quotes",
+        refuses("line 3", 'write "yes" in quotes'),
+    ),
+    Situation(
+        "classes-as-list",
+        "a list of names",
+        space("name: own\nclasses: [a, b]\n"),
+        "the same error",
+        "error with file and line",
+        refuses("line 2", "expected 'name: value' lines"),
+    ),
+    Situation(
+        "classes-by-id",
+        "`0: road` instead of `road:`",
+        space(entries("0: a", "1: b")),
+        "error: class '0': expected 'name: value' lines",
+        "error with the right line",
+        refuses("line 3", "expected 'a: {}'"),
+    ),
+    Situation(
+        "yaml-error",
+        "an unclosed bracket",
+        space("name: own\nclasses: {a: [\n"),
+        "error of the parser over four lines",
+        "error with file and line",
+        refuses("space.yaml, line 2", "not readable as YAML"),
+    ),
+    Situation(
+        "yaml-tabs",
+        "indentation with tabs",
+        space("name: own\nclasses:\n\ta: {}\n"),
+        "error of the parser over four lines",
+        "error with file and line",
+        refuses("space.yaml, line 3", "not readable as YAML"),
+    ),
+    Situation(
+        "yaml-latin-1",
+        "a file in Latin-1",
+        space("name: Größe\n".encode("latin-1")),
+        "error of the codec",
+        "error that asks for UTF-8",
+        refuses("space.yaml", "save it as UTF-8"),
+    ),
+    Situation(
+        "empty-space",
+        "an empty file",
+        space(""),
+        "error: expected 'name: value' lines",
+        "error with what is missing",
+        refuses("space.yaml", "has no 'name'"),
+    ),
+    Situation(
+        "no-space-file",
+        "a file that does not exist",
+        own(space="no_such_space.yaml"),
+        "the same error",
+        "error with the built-in spaces",
+        refuses("no label space 'no_such_space.yaml'", "cityscapes19"),
+    ),
+    Situation(
+        "built-in-name",
+        "a space of one's own called `camvid11`",
+        space({**WAREHOUSE, "name": "camvid11"}),
+        "the same error",
+        "error",
+        refuses("camvid11", "built-in label space"),
+    ),
+    Situation(
+        "map-unknown-class",
+        "a class map with a class that the space lacks",
+        classes_file("0: floor\n1: forklfit\n"),
+        "error without the line",
+        "error with file, line and the class that was meant",
+        refuses("line 2", "'forklfit'", "did you mean forklift"),
+    ),
+    Situation(
+        "map-reversed",
+        "`floor: 0` instead of `0: floor`",
+        classes_file("floor: 0\n"),
+        "error: 0 is not a class",
+        "error with the right order",
+        refuses("line 1", "write 'id: class'"),
+    ),
+    Situation(
+        "map-comment",
+        "`#804080: floor` without quotes, a comment to YAML",
+        classes_file("0: floor\n#804080: floor\n"),
+        "the line was left out in silence",
+        "error that asks for quotes",
+        refuses("line 2", "in quotes"),
+    ),
+    Situation(
+        "map-mixed",
+        "ids and colours in one class map",
+        classes_file('0: floor\n"1 2 3": floor\n'),
+        "error without the line",
+        "error with file and line",
+        refuses("line 2", "mixes ids and colours"),
+    ),
+    Situation(
+        "map-twice",
+        "an id twice in a class map",
+        classes_file("7: floor\n7: person\n"),
+        "the last one counted, in silence",
+        "error with file and line",
+        refuses("line 2: 7", "twice"),
+    ),
+    Situation(
+        "map-inline",
+        "a class map in the configuration instead of a file",
+        lambda folder: _with_source(own()(folder), classes=IDS_MAP),
+        "error: expected a file",
+        "read",
+        reads(),
+    ),
+    Situation(
+        "map-missing",
+        "no class map",
+        lambda folder: _with_source(own()(folder), classes=None),
+        "the same error",
+        "error with an example",
+        refuses("data.source.classes is not set", "7: sky"),
+    ),
+    Situation(
+        "built-in-source-lacks-class",
+        "street scenes as source of a space with a class `of: [train]`",
+        lambda folder: {
+            **space(
+                entries(
+                    *(
+                        f"{n}: {{colour: [{c}], of: [{o}]}}"
+                        for n, c, o in (("a", "1, 2, 3", "train"), ("b", "3, 2, 1", "road"))
+                    )
+                )
+            )(folder),
+            "source": {"name": "street_scenes"},
+        },
+        "the same error",
+        "error with the class that the source lacks",
+        refuses("street_scenes has no labels for a"),
+    ),
+]
 
 
 def _different_colours(settings: Settings) -> None:
@@ -431,9 +608,9 @@ def opaque(array: np.ndarray, alpha: int = 255) -> np.ndarray:
     return np.dstack([array, np.full(SIZE, alpha, array.dtype)])
 
 
-def labelled(name, what, file: File, now="read", check=None, **options) -> Situation:
+def labelled(name, what, before, file: File, now="read", check=None, **options) -> Situation:
     check = check or reads(labels=options.pop("expected", lambda f: f.ids))
-    return Situation(name, what, own(labels=file, **options), "@@", now, check)
+    return Situation(name, what, own(labels=file, **options), before, now, check)
 
 
 CARS = sum(int((f.ids == toy_street.CAR).sum()) for f in FRAMES)
@@ -442,130 +619,388 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\
 HTML = b"<!DOCTYPE html>\n<html><body>Please log in</body></html>\n"
 
 LABELS = [
-    labelled("labels-grey-8", "8-bit grey PNG", GREY_IDS),
-    labelled("labels-grey-16", "16-bit grey PNG with ids above 255",
-             (".png", lambda f: png(with_value(f, 1000, np.uint16), 16, GREY)), classes=FAR_MAP),
-    labelled("labels-grey-4", "4-bit grey PNG", (".png", lambda f: png(f.ids, 4, GREY))),
-    labelled("labels-grey-2", "2-bit grey PNG", (".png", lambda f: png(quarter(f), 2, GREY)),
-             expected=quarter),
-    labelled("labels-grey-1", "1-bit PNG", (".png", lambda f: png(half(f), 1, GREY)),
-             expected=half),
-    labelled("labels-grey-alpha", "grey PNG with alpha",
-             (".png", lambda f: png(np.dstack([f.ids, f.ids * 9]), 8, GREY_ALPHA)),
-             "read; alpha is dropped"),
-    labelled("labels-palette-8", "palette PNG, whose colours say nothing to the class map",
-             (".png", lambda f: pal(f.ids, 8)), "read; the index is the id"),
-    labelled("labels-palette-4", "palette PNG of 4 bits", (".png", lambda f: pal(f.ids, 4)),
-             "read; the index is the id"),
-    labelled("labels-palette-2", "palette PNG of 2 bits", (".png", lambda f: pal(quarter(f), 2)),
-             "read; the index is the id", expected=quarter),
-    labelled("labels-palette-1", "palette PNG of 1 bit", (".png", lambda f: pal(half(f), 1)),
-             "read; the index is the id", expected=half),
-    labelled("labels-red-of-rgb", "ids in R of an RGB PNG, other values in G and B",
-             (".png", lambda f: png(noisy(f), 8, RGB)), "read; R is the id"),
-    labelled("labels-red-of-rgba", "ids in R of an RGBA PNG",
-             (".png", lambda f: png(noisy(f, channels=4), 8, RGBA)), "read; R is the id"),
-    labelled("labels-red-of-rgb-16", "ids in R of a 16-bit RGB PNG",
-             (".png", lambda f: png(noisy(f, np.uint16), 16, RGB)), "read; R is the id"),
-    labelled("labels-tiff", "TIFF", (".tif", lambda f: tiff(f.ids))),
-    labelled("labels-tiff-lzw", "TIFF with LZW", (".tif", lambda f: pil(f.ids, "TIFF",
-             compression="tiff_lzw"))),
-    labelled("labels-tiff-deflate", "TIFF with Deflate and a predictor",
-             (".tiff", lambda f: tiff(f.ids, compression="zlib", predictor=True))),
-    labelled("labels-tiff-palette", "TIFF with a palette",
-             (".tif", lambda f: tiff_of_bits(f.ids, 8, 3, np.resize(COLOURS, (256, 3)))),
-             "read; the index is the id"),
-    labelled("labels-tiff-4", "TIFF of 4 bits", (".tif", lambda f: tiff_of_bits(f.ids, 4))),
-    labelled("labels-tiff-int16", "TIFF of signed 16 bits, -1 for void",
-             (".tif", lambda f: tiff(with_value(f, -1, np.int16))), classes=FAR_MAP,
-             expected=lambda f: with_value(f, IGNORE)),
-    labelled("labels-bmp", "BMP with a palette", (".bmp", lambda f: bmp(f.ids, 8, COLOURS)),
-             "read; the index is the id"),
-    labelled("labels-webp-lossless", "WebP without loss, equal channels",
-             (".webp", lambda f: pil(np.dstack([f.ids] * 3), "WEBP", lossless=True))),
-    labelled("labels-exr", "EXR", (".exr", lambda f: exr({"Y": f.ids.astype(np.float32)}))),
-    labelled("labels-npy", "`.npy` of bytes", (".npy", lambda f: npy(f.ids))),
-    labelled("labels-npy-int64", "`.npy` of int64 [1, H, W]",
-             (".npy", lambda f: npy(f.ids[None].astype(np.int64)))),
-    labelled("labels-npy-big-endian", "`.npy`, big-endian and column-major",
-             (".npy", lambda f: npy(np.asfortranarray(f.ids.astype(">i4"))))),
-    labelled("labels-npy-bool", "`.npy` of true and false", (".npy", lambda f: npy(half(f) > 0)),
-             expected=half),
-    labelled("labels-npy-float", "`.npy` of whole floating-point numbers",
-             (".npy", lambda f: npy(f.ids.astype(np.float32)))),
-    labelled("labels-npz", "`.npz` with an array `labels` among others",
-             (".npz", lambda f: npz(scores=f.metres, labels=f.ids))),
-    labelled("labels-npy-fractions", "`.npy` with fractions",
-             (".npy", lambda f: npy(f.ids + np.float32(0.5))), "error with the value",
-             refuses("a.npy", ".5", "expected whole numbers")),
-    labelled("labels-npy-nan", "`.npy` with NaN",
-             (".npy", lambda f: npy(np.where(f.ids == 8, np.nan, f.ids))), "error with the value",
-             refuses("a.npy", "nan", "expected whole numbers")),
-    labelled("labels-npy-one-hot", "`.npy` of scores [H, W, C]",
-             (".npy", lambda f: npy(np.eye(11)[f.ids])), "error with the shape",
-             refuses("a.npy", "[64, 96, 11]")),
-    labelled("labels-npy-objects", "`.npy` of Python objects",
-             (".npy", lambda f: npy(f.ids.astype(object), allow_pickle=True)),
-             "error that asks for numbers", refuses("a.npy", "save it as numbers")),
-    labelled("labels-npz-several", "`.npz` with two arrays of other names",
-             (".npz", lambda f: npz(a=f.ids, b=f.ids)), "error with the names",
-             refuses("a.npz", "a, b", "labels")),
-    labelled("labels-colours", "colours and a class map of colours",
-             (".png", lambda f: png(coloured(f), 8, RGB)), classes=COLOURS_MAP),
-    labelled("labels-colours-alpha", "colours with alpha",
-             (".png", lambda f: png(opaque(coloured(f)), 8, RGBA)), "read; alpha is dropped",
-             classes=COLOURS_MAP),
-    labelled("labels-palette-colours", "palette PNG and a class map of colours",
-             (".png", lambda f: pal(f.ids, 8)), "read; the palette's colour counts",
-             classes=COLOURS_MAP),
-    labelled("labels-colours-unknown", "a colour that the class map lacks",
-             (".png", lambda f: png(np.where((f.ids == 8)[..., None], np.uint8(3), coloured(f)),
-                                    8, RGB)), "error with the colour and its pixels",
-             refuses("a.png", "(3, 3, 3)", "pixels"), classes=COLOURS_MAP),
-    labelled("labels-colours-by-ids", "colours and a class map of ids",
-             (".png", lambda f: png(coloured(f), 8, RGB)), "error with the values",
-             refuses("a.png", "128 (")),
-    labelled("labels-ids-by-colours", "ids and a class map of colours", GREY_IDS,
-             "error that asks for ids in the class map",
-             refuses("a.png", "the class map must list ids"), classes=COLOURS_MAP),
-    labelled("labels-jpeg", "JPEG", (".jpg", lambda f: pil(f.ids, "JPEG")),
-             "error with the reason", refuses("a.jpg", "lossy")),
-    labelled("labels-jpeg-as-png", "JPEG called `.png`", (".png", lambda f: pil(f.ids, "JPEG")),
-             "error with the reason", refuses("a.png", "JPEG", "lossy")),
-    labelled("labels-webp-lossy", "WebP with loss",
-             (".webp", lambda f: pil(np.dstack([f.ids] * 3), "WEBP")), "error with the reason",
-             refuses("a.webp", "lossy")),
-    labelled("labels-tiff-jpeg", "JPEG in TIFF",
-             (".tif", lambda f: pil(f.ids, "TIFF", compression="jpeg")), "error with the reason",
-             refuses("a.tif", "lossy")),
-    labelled("labels-value-unknown", "a value that the class map lacks",
-             (".png", lambda f: png(with_value(f, 77), 8, GREY)),
-             "error with file, value, pixels in the set, and the ids of the class map",
-             both(refuses("77 (", "0 to 10, 255", "unknown_labels"),
-                  lambda _, s: _counts_of(s, 77, CARS))),
-    labelled("labels-value-ignored", "the same with `unknown_labels: ignore`",
-             (".png", lambda f: png(with_value(f, 77), 8, GREY)),
-             "read; these pixels are ignored", expected=lambda f: with_value(f, IGNORE),
-             unknown_labels="ignore"),
-    labelled("labels-colour-ignored", "an unknown colour with `unknown_labels: ignore`",
-             (".png", lambda f: png(np.where((f.ids == 8)[..., None], np.uint8(3), coloured(f)),
-                                    8, RGB)),
-             "read; these pixels are ignored", expected=lambda f: with_value(f, IGNORE),
-             classes=COLOURS_MAP, unknown_labels="ignore"),
-    labelled("labels-other-size", "half the size of the image",
-             (".png", lambda f: png(f.ids[::2, ::2], 8, GREY)), "error with both sizes",
-             refuses("a.png", "48x32", "96x64")),
-    labelled("labels-truncated", "a truncated PNG", (".png", lambda f: png(f.ids, 8, GREY)[:-60]),
-             "error with the reason", refuses("a.png", "truncated")),
-    labelled("labels-empty", "an empty file", (".png", lambda f: b""), "error with the reason",
-             refuses("a.png", "empty")),
-    labelled("labels-html", "a web page called `.png`", (".png", lambda f: HTML),
-             "error with the reason", refuses("a.png", "web page")),
-    labelled("labels-lfs", "a Git LFS pointer", (".png", lambda f: LFS),
-             "error with the reason", refuses("a.png", "git lfs pull")),
-    labelled("label-map-missing", "no label map for one image", GREY_IDS, "error with the file",
-             refuses("labels/b.png"), after=lambda root: (root / "labels/b.png").unlink()),
-]  # fmt: skip
+    labelled("labels-grey-8", "8-bit grey PNG", "read", GREY_IDS),
+    labelled(
+        "labels-grey-16",
+        "16-bit grey PNG with ids above 255",
+        "error: 1000 is not an id",
+        (".png", lambda f: png(with_value(f, 1000, np.uint16), 16, GREY)),
+        classes=FAR_MAP,
+    ),
+    labelled(
+        "labels-grey-4",
+        "4-bit grey PNG",
+        "error: values up to 170, 17 times the ids",
+        (".png", lambda f: png(f.ids, 4, GREY)),
+    ),
+    labelled(
+        "labels-grey-2",
+        "2-bit grey PNG",
+        "error: values up to 170, 85 times the ids",
+        (".png", lambda f: png(quarter(f), 2, GREY)),
+        expected=quarter,
+    ),
+    labelled(
+        "labels-grey-1",
+        "1-bit PNG",
+        "id 1 became 255, here ignored, in silence",
+        (".png", lambda f: png(half(f), 1, GREY)),
+        expected=half,
+    ),
+    labelled(
+        "labels-grey-alpha",
+        "grey PNG with alpha",
+        "error: expected uint8 with one channel",
+        (".png", lambda f: png(np.dstack([f.ids, f.ids * 9]), 8, GREY_ALPHA)),
+        "read; alpha is dropped",
+    ),
+    labelled(
+        "labels-palette-8",
+        "palette PNG, whose colours say nothing to the class map",
+        "read as colours; error: expected uint8 with one channel",
+        (".png", lambda f: pal(f.ids, 8)),
+        "read; the index is the id",
+    ),
+    labelled(
+        "labels-palette-4",
+        "palette PNG of 4 bits",
+        "read as colours; error: expected uint8 with one channel",
+        (".png", lambda f: pal(f.ids, 4)),
+        "read; the index is the id",
+    ),
+    labelled(
+        "labels-palette-2",
+        "palette PNG of 2 bits",
+        "read as colours; error: expected uint8 with one channel",
+        (".png", lambda f: pal(quarter(f), 2)),
+        "read; the index is the id",
+        expected=quarter,
+    ),
+    labelled(
+        "labels-palette-1",
+        "palette PNG of 1 bit",
+        "read as colours; error: expected uint8 with one channel",
+        (".png", lambda f: pal(half(f), 1)),
+        "read; the index is the id",
+        expected=half,
+    ),
+    labelled(
+        "labels-red-of-rgb",
+        "ids in R of an RGB PNG, other values in G and B",
+        "error: expected uint8 with one channel",
+        (".png", lambda f: png(noisy(f), 8, RGB)),
+        "read; R is the id",
+    ),
+    labelled(
+        "labels-red-of-rgba",
+        "ids in R of an RGBA PNG",
+        "error: expected uint8 with one channel",
+        (".png", lambda f: png(noisy(f, channels=4), 8, RGBA)),
+        "read; R is the id",
+    ),
+    labelled(
+        "labels-red-of-rgb-16",
+        "ids in R of a 16-bit RGB PNG",
+        "error: expected uint8 with one channel",
+        (".png", lambda f: png(noisy(f, np.uint16), 16, RGB)),
+        "read; R is the id",
+    ),
+    labelled("labels-tiff", "TIFF", "read", (".tif", lambda f: tiff(f.ids))),
+    labelled(
+        "labels-tiff-lzw",
+        "TIFF with LZW",
+        "read",
+        (".tif", lambda f: pil(f.ids, "TIFF", compression="tiff_lzw")),
+    ),
+    labelled(
+        "labels-tiff-deflate",
+        "TIFF with Deflate and a predictor",
+        "read",
+        (".tiff", lambda f: tiff(f.ids, compression="zlib", predictor=True)),
+    ),
+    labelled(
+        "labels-tiff-palette",
+        "TIFF with a palette",
+        "read as colours; error: expected uint8 with one channel",
+        (".tif", lambda f: tiff_of_bits(f.ids, 8, 3, np.resize(COLOURS, (256, 3)))),
+        "read; the index is the id",
+    ),
+    labelled(
+        "labels-tiff-4",
+        "TIFF of 4 bits",
+        "error: not a readable image",
+        (".tif", lambda f: tiff_of_bits(f.ids, 4)),
+    ),
+    labelled(
+        "labels-tiff-int16",
+        "TIFF of signed 16 bits, -1 for void",
+        "error: 1000 is not an id",
+        (".tif", lambda f: tiff(with_value(f, -1, np.int16))),
+        classes=FAR_MAP,
+        expected=lambda f: with_value(f, IGNORE),
+    ),
+    labelled(
+        "labels-bmp",
+        "BMP with a palette",
+        "read as colours; error: expected uint8 with one channel",
+        (".bmp", lambda f: bmp(f.ids, 8, COLOURS)),
+        "read; the index is the id",
+    ),
+    labelled(
+        "labels-webp-lossless",
+        "WebP without loss, equal channels",
+        "error: expected uint8 with one channel",
+        (".webp", lambda f: pil(np.dstack([f.ids] * 3), "WEBP", lossless=True)),
+    ),
+    labelled(
+        "labels-exr",
+        "EXR",
+        "error: not a readable image",
+        (".exr", lambda f: exr({"Y": f.ids.astype(np.float32)})),
+    ),
+    labelled(
+        "labels-npy",
+        "`.npy` of bytes",
+        "error: not a readable image",
+        (".npy", lambda f: npy(f.ids)),
+    ),
+    labelled(
+        "labels-npy-int64",
+        "`.npy` of int64 [1, H, W]",
+        "error: not a readable image",
+        (".npy", lambda f: npy(f.ids[None].astype(np.int64))),
+    ),
+    labelled(
+        "labels-npy-big-endian",
+        "`.npy`, big-endian and column-major",
+        "error: not a readable image",
+        (".npy", lambda f: npy(np.asfortranarray(f.ids.astype(">i4")))),
+    ),
+    labelled(
+        "labels-npy-bool",
+        "`.npy` of true and false",
+        "error: not a readable image",
+        (".npy", lambda f: npy(half(f) > 0)),
+        expected=half,
+    ),
+    labelled(
+        "labels-npy-float",
+        "`.npy` of whole floating-point numbers",
+        "error: not a readable image",
+        (".npy", lambda f: npy(f.ids.astype(np.float32))),
+    ),
+    labelled(
+        "labels-npz",
+        "`.npz` with an array `labels` among others",
+        "error: not a readable image",
+        (".npz", lambda f: npz(scores=f.metres, labels=f.ids)),
+    ),
+    labelled(
+        "labels-npy-fractions",
+        "`.npy` with fractions",
+        "error: not a readable image",
+        (".npy", lambda f: npy(f.ids + np.float32(0.5))),
+        "error with the value",
+        refuses("a.npy", ".5", "expected whole numbers"),
+    ),
+    labelled(
+        "labels-npy-nan",
+        "`.npy` with NaN",
+        "error: not a readable image",
+        (".npy", lambda f: npy(np.where(f.ids == 8, np.nan, f.ids))),
+        "error with the value",
+        refuses("a.npy", "nan", "expected whole numbers"),
+    ),
+    labelled(
+        "labels-npy-one-hot",
+        "`.npy` of scores [H, W, C]",
+        "error: not a readable image",
+        (".npy", lambda f: npy(np.eye(11)[f.ids])),
+        "error with the shape",
+        refuses("a.npy", "[64, 96, 11]"),
+    ),
+    labelled(
+        "labels-npy-objects",
+        "`.npy` of Python objects",
+        "error: not a readable image",
+        (".npy", lambda f: npy(f.ids.astype(object), allow_pickle=True)),
+        "error that asks for numbers",
+        refuses("a.npy", "save it as numbers"),
+    ),
+    labelled(
+        "labels-npz-several",
+        "`.npz` with two arrays of other names",
+        "error: not a readable image",
+        (".npz", lambda f: npz(a=f.ids, b=f.ids)),
+        "error with the names",
+        refuses("a.npz", "a, b", "labels"),
+    ),
+    labelled(
+        "labels-colours",
+        "colours and a class map of colours",
+        "read",
+        (".png", lambda f: png(coloured(f), 8, RGB)),
+        classes=COLOURS_MAP,
+    ),
+    labelled(
+        "labels-colours-alpha",
+        "colours with alpha",
+        "read",
+        (".png", lambda f: png(opaque(coloured(f)), 8, RGBA)),
+        "read; alpha is dropped",
+        classes=COLOURS_MAP,
+    ),
+    labelled(
+        "labels-palette-colours",
+        "palette PNG and a class map of colours",
+        "read",
+        (".png", lambda f: pal(f.ids, 8)),
+        "read; the palette's colour counts",
+        classes=COLOURS_MAP,
+    ),
+    labelled(
+        "labels-colours-unknown",
+        "a colour that the class map lacks",
+        "error without a count",
+        (
+            ".png",
+            lambda f: png(np.where((f.ids == 8)[..., None], np.uint8(3), coloured(f)), 8, RGB),
+        ),
+        "error with the colour and its pixels",
+        refuses("a.png", "(3, 3, 3)", "pixels"),
+        classes=COLOURS_MAP,
+    ),
+    labelled(
+        "labels-colours-by-ids",
+        "colours and a class map of ids",
+        "error: expected uint8 with one channel",
+        (".png", lambda f: png(coloured(f), 8, RGB)),
+        "error with the values",
+        refuses("a.png", "128 ("),
+    ),
+    labelled(
+        "labels-ids-by-colours",
+        "ids and a class map of colours",
+        "error: expected uint8 with colours",
+        GREY_IDS,
+        "error that asks for ids in the class map",
+        refuses("a.png", "the class map must list ids"),
+        classes=COLOURS_MAP,
+    ),
+    labelled(
+        "labels-jpeg",
+        "JPEG",
+        "read as ids; error only because some lay outside the map",
+        (".jpg", lambda f: pil(f.ids, "JPEG")),
+        "error with the reason",
+        refuses("a.jpg", "lossy"),
+    ),
+    labelled(
+        "labels-jpeg-as-png",
+        "JPEG called `.png`",
+        "read as ids; error only because some lay outside the map",
+        (".png", lambda f: pil(f.ids, "JPEG")),
+        "error with the reason",
+        refuses("a.png", "JPEG", "lossy"),
+    ),
+    labelled(
+        "labels-webp-lossy",
+        "WebP with loss",
+        "error: expected uint8 with one channel",
+        (".webp", lambda f: pil(np.dstack([f.ids] * 3), "WEBP")),
+        "error with the reason",
+        refuses("a.webp", "lossy"),
+    ),
+    labelled(
+        "labels-tiff-jpeg",
+        "JPEG in TIFF",
+        "read as ids; error only because some lay outside the map",
+        (".tif", lambda f: pil(f.ids, "TIFF", compression="jpeg")),
+        "error with the reason",
+        refuses("a.tif", "lossy"),
+    ),
+    labelled(
+        "labels-value-unknown",
+        "a value that the class map lacks",
+        "error: values up to 77, known 0 to 255",
+        (".png", lambda f: png(with_value(f, 77), 8, GREY)),
+        "error with file, value, pixels in the set, and the ids of the class map",
+        both(
+            refuses("77 (", "0 to 10, 255", "unknown_labels"), lambda _, s: _counts_of(s, 77, CARS)
+        ),
+    ),
+    labelled(
+        "labels-value-ignored",
+        "the same with `unknown_labels: ignore`",
+        "no such setting; error",
+        (".png", lambda f: png(with_value(f, 77), 8, GREY)),
+        "read; these pixels are ignored",
+        expected=lambda f: with_value(f, IGNORE),
+        unknown_labels="ignore",
+    ),
+    labelled(
+        "labels-colour-ignored",
+        "an unknown colour with `unknown_labels: ignore`",
+        "no such setting; error",
+        (
+            ".png",
+            lambda f: png(np.where((f.ids == 8)[..., None], np.uint8(3), coloured(f)), 8, RGB),
+        ),
+        "read; these pixels are ignored",
+        expected=lambda f: with_value(f, IGNORE),
+        classes=COLOURS_MAP,
+        unknown_labels="ignore",
+    ),
+    labelled(
+        "labels-other-size",
+        "half the size of the image",
+        "the same error",
+        (".png", lambda f: png(f.ids[::2, ::2], 8, GREY)),
+        "error with both sizes",
+        refuses("a.png", "48x32", "96x64"),
+    ),
+    labelled(
+        "labels-truncated",
+        "a truncated PNG",
+        "error: not a readable image",
+        (".png", lambda f: png(f.ids, 8, GREY)[:-60]),
+        "error with the reason",
+        refuses("a.png", "truncated"),
+    ),
+    labelled(
+        "labels-empty",
+        "an empty file",
+        "error: not a readable image",
+        (".png", lambda f: b""),
+        "error with the reason",
+        refuses("a.png", "empty"),
+    ),
+    labelled(
+        "labels-html",
+        "a web page called `.png`",
+        "error: not a readable image",
+        (".png", lambda f: HTML),
+        "error with the reason",
+        refuses("a.png", "web page"),
+    ),
+    labelled(
+        "labels-lfs",
+        "a Git LFS pointer",
+        "error: not a readable image",
+        (".png", lambda f: LFS),
+        "error with the reason",
+        refuses("a.png", "git lfs pull"),
+    ),
+    labelled(
+        "label-map-missing",
+        "no label map for one image",
+        "the same error",
+        GREY_IDS,
+        "error with the file",
+        refuses("labels/b.png"),
+        after=lambda root: (root / "labels/b.png").unlink(),
+    ),
+]
 
 
 def _counts_of(settings: Settings, value: int, pixels: int) -> None:
@@ -576,9 +1011,9 @@ def _counts_of(settings: Settings, value: int, pixels: int) -> None:
 # Depth files
 
 
-def depth_map(name, what, file: File, now="read", check=None, expected=None, **options):
+def depth_map(name, what, before, file: File, now="read", check=None, expected=None, **options):
     check = check or reads(depth=expected or (lambda f: f.metres))
-    return Situation(name, what, own(depth=file, **options), "@@", now, check)
+    return Situation(name, what, own(depth=file, **options), before, now, check)
 
 
 def disparity(f: Frame) -> np.ndarray:
@@ -622,106 +1057,300 @@ def _no_depth(f: Frame) -> np.ndarray:
 
 
 DEPTHS = [
-    depth_map("depth-centimetres", "16-bit PNG in centimetres", CENTIMETRES),
-    depth_map("depth-millimetres", "16-bit PNG in millimetres",
-              (".png", lambda f: png((f.metres.clip(0, 60) * 1000).round(), 16, GREY)),
-              depth_per_metre=1000, expected=lambda f: f.metres.clip(0, 60)),
-    depth_map("depth-256", "16-bit PNG, 1/256 m as in KITTI",
-              (".png", lambda f: png((f.metres * 256).round(), 16, GREY)), depth_per_metre=256,
-              expected=lambda f: (f.metres * 256).round() / 256),
-    depth_map("depth-rgb-16", "16-bit RGB PNG with equal channels",
-              (".png", lambda f: png(np.dstack([f.centimetres] * 3), 16, RGB))),
-    depth_map("depth-8-scale", "8-bit PNG with a scale",
-              (".png", lambda f: png((f.metres * 1.5).round(), 8, GREY)), depth_per_metre=1.5,
-              expected=lambda f: (f.metres * 1.5).round() / 1.5),
-    depth_map("depth-8", "8-bit PNG without a scale",
-              (".png", lambda f: png((f.metres * 1.5).round(), 8, GREY)),
-              "error that asks for the scale", refuses("a.png", "uint8", "depth_per_metre")),
-    depth_map("depth-tiff-float", "TIFF in metres, floating point",
-              (".tif", lambda f: tiff(f.metres))),
-    depth_map("depth-tiff-lzw", "the same with LZW",
-              (".tiff", lambda f: pil(f.metres, "TIFF", compression="tiff_lzw"))),
-    depth_map("depth-tiff-uint32", "TIFF of 32-bit millimetres",
-              (".tif", lambda f: tiff((f.metres * 1000).round().astype(np.uint32))),
-              depth_per_metre=1000),
-    depth_map("depth-tiff-scale", "TIFF in kilometres, floating point",
-              (".tif", lambda f: tiff(f.metres / 1000)), depth_per_metre=0.001),
-    depth_map("depth-exr", "EXR, channel Z", (".exr", lambda f: exr({"Z": f.metres}))),
-    depth_map("depth-exr-half", "EXR of 16 bits with three equal channels",
-              (".exr", lambda f: exr({c: f.metres.astype(np.float16) for c in "RGB"})),
-              expected=lambda f: f.metres.astype(np.float16)),
-    depth_map("depth-exr-blender", "EXR with colours and a channel for depth",
-              (".exr", lambda f: exr({"ViewLayer.Depth.Z": f.metres,
-                                      "ViewLayer.Combined.R": f.metres * 2,
-                                      "ViewLayer.Combined.G": f.metres * 3}))),
-    depth_map("depth-npy", "`.npy` of float64", (".npy", lambda f: npy(f.metres.astype(float)))),
-    depth_map("depth-npy-centimetres", "`.npy` of 16-bit centimetres",
-              (".npy", lambda f: npy(f.centimetres))),
-    depth_map("depth-npz", "`.npz` with an array `depth` among others",
-              (".npz", lambda f: npz(depth=f.metres, mask=f.metres > 0))),
-    depth_map("depth-disparity", "16-bit disparity times 256, with focal length times baseline",
-              (".png", lambda f: png(disparity(f), 16, GREY)), depth_kind="disparity",
-              depth_per_metre=256, depth_focal_baseline=60, expected=of_disparity),
-    depth_map("depth-disparity-float", "disparity in pixels, floating point",
-              (".tif", lambda f: tiff(disparity(f) / np.float32(256))), depth_kind="disparity",
-              depth_focal_baseline=60, expected=of_disparity),
-    depth_map("depth-disparity-alone", "disparity without focal length times baseline",
-              (".png", lambda f: png(disparity(f), 16, GREY)), "error that asks for it",
-              refuses("depth_focal_baseline"), depth_kind="disparity"),
-    depth_map("depth-inverse", "1 / metres, floating point",
-              (".npy", lambda f: npy(disparity(f) / (60 * 256))), depth_kind="inverse",
-              expected=of_disparity),
-    depth_map("depth-carla", "CARLA's 24 bits in RGB", (".png", lambda f: png(carla(f), 8, RGB)),
-              depth_kind="carla", expected=of_carla),
-    depth_map("depth-carla-alpha", "CARLA's 24 bits in RGBA",
-              (".png", lambda f: png(opaque(carla(f)), 8, RGBA)), depth_kind="carla",
-              expected=of_carla),
-    depth_map("depth-carla-as-metres", "CARLA's 24 bits without saying so",
-              (".png", lambda f: png(carla(f), 8, RGB)), "error with the setting",
-              refuses("a.png", "depth_kind: carla")),
-    depth_map("depth-ray", "distance along the ray, with the field of view",
-              (".npy", lambda f: npy(along_ray(f))), depth_along="ray", depth_fov=90),
-    depth_map("depth-ray-alone", "distance along the ray without the field of view",
-              (".npy", lambda f: npy(along_ray(f))), "error that asks for it",
-              refuses("depth_fov"), depth_along="ray"),
-    depth_map("depth-nonsense", "NaN, infinity and negative numbers in the sky",
-              (".npy", lambda f: npy(with_nonsense(f))), "read; these pixels have no depth"),
-    depth_map("depth-65535", "65535 as depth of the sky",
-              (".png", lambda f: png(np.where(f.metres > 0, f.centimetres, 65535), 16, GREY)),
-              "read; these pixels have no depth"),
-    depth_map("depth-zero", "0 everywhere", (".png", lambda f: png(f.centimetres * 0, 16, GREY)),
-              "error", refuses("a.png", "no pixel has a depth")),
-    depth_map("depth-all-nan", "NaN everywhere", (".npy", lambda f: npy(f.metres * np.nan)),
-              "error", refuses("a.npy", "no pixel has a depth")),
-    depth_map("depth-jpeg", "JPEG", (".jpg", lambda f: pil((f.metres).astype(np.uint8), "JPEG")),
-              "error with the reason", refuses("a.jpg", "JPEG", "lossy")),
-    depth_map("depth-coloured", "a picture of depth in colours",
-              (".png", lambda f: png(coloured(f), 8, RGB)), "error with the reason",
-              refuses("a.png", "in colours contains no metres")),
-    depth_map("depth-two-channels", "`.npy` [H, W, 2]",
-              (".npy", lambda f: npy(np.dstack([f.metres] * 2))), "error with the shape",
-              refuses("a.npy", "[64, 96, 2]")),
-    depth_map("depth-pfm", "PFM", (".pfm", lambda f: b"Pf\n96 64\n-1\n" + f.metres.tobytes()),
-              "error with the formats that are read", refuses("a.pfm", "PFM")),
-    depth_map("depth-exr-truncated", "a truncated EXR",
-              (".exr", lambda f: exr({"Z": f.metres})[:-500]), "error with the reason",
-              refuses("a.exr", "EXR, truncated")),
-    depth_map("depth-other-size", "half the size of the image",
-              (".npy", lambda f: npy(f.metres[::2, ::2])), "error with both sizes",
-              refuses("a.npy", "48x32", "96x64")),
-    depth_map("depth-map-missing", "no depth map for one image", CENTIMETRES, "error with the file",
-              refuses("depth/b.png"), after=lambda root: (root / "depth/b.png").unlink()),
-    Situation("no-depth", "no depth at all, which the settings do not need", own(), "@@",
-              "read; depth is 0, and nothing is trained on it", reads(depth=_no_depth)),
-]  # fmt: skip
+    depth_map("depth-centimetres", "16-bit PNG in centimetres", "read", CENTIMETRES),
+    depth_map(
+        "depth-millimetres",
+        "16-bit PNG in millimetres",
+        "read",
+        (".png", lambda f: png((f.metres.clip(0, 60) * 1000).round(), 16, GREY)),
+        depth_per_metre=1000,
+        expected=lambda f: f.metres.clip(0, 60),
+    ),
+    depth_map(
+        "depth-256",
+        "16-bit PNG, 1/256 m as in KITTI",
+        "read",
+        (".png", lambda f: png((f.metres * 256).round(), 16, GREY)),
+        depth_per_metre=256,
+        expected=lambda f: (f.metres * 256).round() / 256,
+    ),
+    depth_map(
+        "depth-rgb-16",
+        "16-bit RGB PNG with equal channels",
+        "read",
+        (".png", lambda f: png(np.dstack([f.centimetres] * 3), 16, RGB)),
+    ),
+    depth_map(
+        "depth-8-scale",
+        "8-bit PNG with a scale",
+        "error: expected uint16",
+        (".png", lambda f: png((f.metres * 1.5).round(), 8, GREY)),
+        depth_per_metre=1.5,
+        expected=lambda f: (f.metres * 1.5).round() / 1.5,
+    ),
+    depth_map(
+        "depth-8",
+        "8-bit PNG without a scale",
+        "error: expected uint16",
+        (".png", lambda f: png((f.metres * 1.5).round(), 8, GREY)),
+        "error that asks for the scale",
+        refuses("a.png", "uint8", "depth_per_metre"),
+    ),
+    depth_map(
+        "depth-tiff-float",
+        "TIFF in metres, floating point",
+        "error: expected uint16",
+        (".tif", lambda f: tiff(f.metres)),
+    ),
+    depth_map(
+        "depth-tiff-lzw",
+        "the same with LZW",
+        "error: expected uint16",
+        (".tiff", lambda f: pil(f.metres, "TIFF", compression="tiff_lzw")),
+    ),
+    depth_map(
+        "depth-tiff-uint32",
+        "TIFF of 32-bit millimetres",
+        "error: expected uint16",
+        (".tif", lambda f: tiff((f.metres * 1000).round().astype(np.uint32))),
+        depth_per_metre=1000,
+    ),
+    depth_map(
+        "depth-tiff-scale",
+        "TIFF in kilometres, floating point",
+        "error: expected uint16",
+        (".tif", lambda f: tiff(f.metres / 1000)),
+        depth_per_metre=0.001,
+    ),
+    depth_map(
+        "depth-exr",
+        "EXR, channel Z",
+        "error: not a readable image",
+        (".exr", lambda f: exr({"Z": f.metres})),
+    ),
+    depth_map(
+        "depth-exr-half",
+        "EXR of 16 bits with three equal channels",
+        "error: not a readable image",
+        (".exr", lambda f: exr({c: f.metres.astype(np.float16) for c in "RGB"})),
+        expected=lambda f: f.metres.astype(np.float16),
+    ),
+    depth_map(
+        "depth-exr-blender",
+        "EXR with colours and a channel for depth",
+        "error: not a readable image",
+        (
+            ".exr",
+            lambda f: exr(
+                {
+                    "ViewLayer.Depth.Z": f.metres,
+                    "ViewLayer.Combined.R": f.metres * 2,
+                    "ViewLayer.Combined.G": f.metres * 3,
+                }
+            ),
+        ),
+    ),
+    depth_map(
+        "depth-npy",
+        "`.npy` of float64",
+        "error: not a readable image",
+        (".npy", lambda f: npy(f.metres.astype(float))),
+    ),
+    depth_map(
+        "depth-npy-centimetres",
+        "`.npy` of 16-bit centimetres",
+        "error: not a readable image",
+        (".npy", lambda f: npy(f.centimetres)),
+    ),
+    depth_map(
+        "depth-npz",
+        "`.npz` with an array `depth` among others",
+        "error: not a readable image",
+        (".npz", lambda f: npz(depth=f.metres, mask=f.metres > 0)),
+    ),
+    depth_map(
+        "depth-disparity",
+        "16-bit disparity times 256, with focal length times baseline",
+        "no such setting; taken as metres in silence",
+        (".png", lambda f: png(disparity(f), 16, GREY)),
+        depth_kind="disparity",
+        depth_per_metre=256,
+        depth_focal_baseline=60,
+        expected=of_disparity,
+    ),
+    depth_map(
+        "depth-disparity-float",
+        "disparity in pixels, floating point",
+        "no such setting; error: expected uint16",
+        (".tif", lambda f: tiff(disparity(f) / np.float32(256))),
+        depth_kind="disparity",
+        depth_focal_baseline=60,
+        expected=of_disparity,
+    ),
+    depth_map(
+        "depth-disparity-alone",
+        "disparity without focal length times baseline",
+        "no such setting; taken as metres in silence",
+        (".png", lambda f: png(disparity(f), 16, GREY)),
+        "error that asks for it",
+        refuses("depth_focal_baseline"),
+        depth_kind="disparity",
+    ),
+    depth_map(
+        "depth-inverse",
+        "1 / metres, floating point",
+        "no such setting; not a readable image",
+        (".npy", lambda f: npy(disparity(f) / (60 * 256))),
+        depth_kind="inverse",
+        expected=of_disparity,
+    ),
+    depth_map(
+        "depth-carla",
+        "CARLA's 24 bits in RGB",
+        "no such setting; error: expected uint16",
+        (".png", lambda f: png(carla(f), 8, RGB)),
+        depth_kind="carla",
+        expected=of_carla,
+    ),
+    depth_map(
+        "depth-carla-alpha",
+        "CARLA's 24 bits in RGBA",
+        "no such setting; error: expected uint16",
+        (".png", lambda f: png(opaque(carla(f)), 8, RGBA)),
+        depth_kind="carla",
+        expected=of_carla,
+    ),
+    depth_map(
+        "depth-carla-as-metres",
+        "CARLA's 24 bits without saying so",
+        "error: expected uint16",
+        (".png", lambda f: png(carla(f), 8, RGB)),
+        "error with the setting",
+        refuses("a.png", "depth_kind: carla"),
+    ),
+    depth_map(
+        "depth-ray",
+        "distance along the ray, with the field of view",
+        "no such setting; not a readable image",
+        (".npy", lambda f: npy(along_ray(f))),
+        depth_along="ray",
+        depth_fov=90,
+    ),
+    depth_map(
+        "depth-ray-alone",
+        "distance along the ray without the field of view",
+        "no such setting; not a readable image",
+        (".npy", lambda f: npy(along_ray(f))),
+        "error that asks for it",
+        refuses("depth_fov"),
+        depth_along="ray",
+    ),
+    depth_map(
+        "depth-nonsense",
+        "NaN, infinity and negative numbers in the sky",
+        "error: not a readable image",
+        (".npy", lambda f: npy(with_nonsense(f))),
+        "read; these pixels have no depth",
+    ),
+    depth_map(
+        "depth-65535",
+        "65535 as depth of the sky",
+        "read",
+        (".png", lambda f: png(np.where(f.metres > 0, f.centimetres, 65535), 16, GREY)),
+        "read; these pixels have no depth",
+    ),
+    depth_map(
+        "depth-zero",
+        "0 everywhere",
+        "the same error",
+        (".png", lambda f: png(f.centimetres * 0, 16, GREY)),
+        "error",
+        refuses("a.png", "no pixel has a depth"),
+    ),
+    depth_map(
+        "depth-all-nan",
+        "NaN everywhere",
+        "error: not a readable image",
+        (".npy", lambda f: npy(f.metres * np.nan)),
+        "error",
+        refuses("a.npy", "no pixel has a depth"),
+    ),
+    depth_map(
+        "depth-jpeg",
+        "JPEG",
+        "error: expected uint16",
+        (".jpg", lambda f: pil((f.metres).astype(np.uint8), "JPEG")),
+        "error with the reason",
+        refuses("a.jpg", "JPEG", "lossy"),
+    ),
+    depth_map(
+        "depth-coloured",
+        "a picture of depth in colours",
+        "error: expected uint16",
+        (".png", lambda f: png(coloured(f), 8, RGB)),
+        "error with the reason",
+        refuses("a.png", "in colours contains no metres"),
+    ),
+    depth_map(
+        "depth-two-channels",
+        "`.npy` [H, W, 2]",
+        "error: not a readable image",
+        (".npy", lambda f: npy(np.dstack([f.metres] * 2))),
+        "error with the shape",
+        refuses("a.npy", "[64, 96, 2]"),
+    ),
+    depth_map(
+        "depth-pfm",
+        "PFM",
+        "error: expected uint16",
+        (".pfm", lambda f: b"Pf\n96 64\n-1\n" + f.metres.tobytes()),
+        "error with the formats that are read",
+        refuses("a.pfm", "PFM"),
+    ),
+    depth_map(
+        "depth-exr-truncated",
+        "a truncated EXR",
+        "error: not a readable image",
+        (".exr", lambda f: exr({"Z": f.metres})[:-500]),
+        "error with the reason",
+        refuses("a.exr", "EXR, truncated"),
+    ),
+    depth_map(
+        "depth-other-size",
+        "half the size of the image",
+        "error: not a readable image",
+        (".npy", lambda f: npy(f.metres[::2, ::2])),
+        "error with both sizes",
+        refuses("a.npy", "48x32", "96x64"),
+    ),
+    depth_map(
+        "depth-map-missing",
+        "no depth map for one image",
+        "the same error",
+        CENTIMETRES,
+        "error with the file",
+        refuses("depth/b.png"),
+        after=lambda root: (root / "depth/b.png").unlink(),
+    ),
+    Situation(
+        "no-depth",
+        "no depth at all, which the settings do not need",
+        own(),
+        "read",
+        "read; depth is 0, and nothing is trained on it",
+        reads(depth=_no_depth),
+    ),
+]
 
 
 # Images
 
 
-def picture(name, what, file: File, now="read", check=None, expected=None, **options) -> Situation:
+def picture(
+    name, what, before, file: File, now="read", check=None, expected=None, **options
+) -> Situation:
     check = check or reads(image=expected or (lambda f: f.image))
-    return Situation(name, what, own(image=file, **options), "@@", now, check)
+    return Situation(name, what, own(image=file, **options), before, now, check)
 
 
 def grey(f: Frame) -> np.ndarray:
@@ -773,79 +1402,232 @@ def _cmyk(f: Frame) -> np.ndarray:
 
 
 IMAGES = [
-    picture("image-jpeg", "JPEG", (".jpg", lambda f: pil(f.image, "JPEG", quality=95)),
-            expected=jpeg_pixels),
-    picture("image-jpeg-progressive", "progressive JPEG",
-            (".jpeg", lambda f: pil(f.image, "JPEG", quality=95, progressive=True)),
-            expected=lambda f: jpeg_pixels(f, progressive=True)),
-    picture("image-png-interlaced", "interlaced PNG called `.PNG`",
-            (".PNG", lambda f: pil(f.image, "PNG", interlace=1))),
-    picture("image-webp", "WebP", (".webp", lambda f: pil(f.image, "WEBP", lossless=True))),
-    picture("image-bmp", "BMP", (".bmp", lambda f: pil(f.image, "BMP"))),
-    picture("image-tiff", "TIFF", (".tif", lambda f: tiff(f.image, photometric="rgb"))),
-    picture("image-tiff-lzw", "TIFF with LZW, called `.TIFF`",
-            (".TIFF", lambda f: pil(f.image, "TIFF", compression="tiff_lzw"))),
-    picture("image-tiff-planes", "TIFF with separate planes",
-            (".tif", lambda f: tiff(f.image.transpose(2, 0, 1), photometric="rgb",
-                                    planarconfig="separate"))),
-    picture("image-grey", "grey PNG", (".png", lambda f: png(grey(f), 8, GREY)), expected=of_grey),
-    picture("image-grey-alpha", "grey PNG with alpha",
-            (".png", lambda f: png(np.dstack([grey(f), f.ids]), 8, GREY_ALPHA)),
-            "read; alpha is dropped", expected=of_grey),
-    picture("image-grey-1", "black and white, 1 bit",
-            (".png", lambda f: png(grey(f) > 99, 1, GREY)),
-            expected=lambda f: np.dstack([(grey(f) > 99) * 255] * 3)),
-    picture("image-rgba", "RGBA PNG with transparent pixels",
-            (".png", lambda f: png(np.dstack([f.image, f.ids * 20]), 8, RGBA)),
-            "read; alpha is dropped"),
-    picture("image-palette", "palette PNG", (".png", lambda f: pil(indexed(f), "PNG")),
-            expected=lambda f: np.asarray(indexed(f).convert("RGB"))),
-    picture("image-palette-transparent", "palette PNG with a transparent colour",
-            (".png", lambda f: pil(indexed(f), "PNG", transparency=3)), "read; alpha is dropped",
-            expected=lambda f: np.asarray(indexed(f).convert("RGB"))),
-    *(picture(f"image-{bits}-bits", f"{bits} bits in a 16-bit PNG", of_bits(bits)[0],
-              "read; scaled by the bits that the values use", expected=of_bits(bits)[1])
-      for bits in (10, 12, 14, 16)),
-    picture("image-8-in-16", "values of 8 bits in a 16-bit PNG",
-            (".png", lambda f: png(f.image.astype(np.uint16), 16, RGB)),
-            "read as 8 bits; warning `images-bits`",
-            both(reads(), lambda folder, s: _has_rule(s, "images-bits"))),
-    picture("image-float", "TIFF of floating point, 0 to 1",
-            (".tif", lambda f: tiff(f.image / np.float32(255), photometric="rgb"))),
-    picture("image-tiff-cmyk", "CMYK TIFF", (".tif", lambda f: pil(f.image, "TIFF", "CMYK")),
-            expected=_cmyk),
-    picture("image-exif", "EXIF orientation of 90 degrees, label map as stored", (".jpg", turned),
-            "read as stored; warning `images-orientation` with the files",
-            both(reads(image=jpeg_pixels), lambda folder, s: _has_rule(s, "images-orientation"))),
-    picture("image-exif-apply", "EXIF orientation of 90 degrees, label map as shown, `apply`",
-            (".jpg", turned), "the image is turned",
-            reads(image=lambda f: _shown(f)[0], labels=lambda f: _shown(f)[1]),
-            labels=(".png", lambda f: png(np.rot90(f.ids, -1), 8, GREY)),
-            exif_orientation="apply"),
-    picture("image-exif-mismatch", "EXIF orientation of 90 degrees, label map as shown",
-            (".jpg", turned), "error with both sizes", refuses("64x96", "96x64"),
-            labels=(".png", lambda f: png(np.rot90(f.ids, -1), 8, GREY))),
-    picture("image-jpeg-as-png", "JPEG called `.png`",
-            (".png", lambda f: pil(f.image, "JPEG", quality=95)), "read by its content",
-            expected=jpeg_pixels),
-    picture("image-text", "a text file called `.png`", (".png", lambda f: b"not an image\n"),
-            "error with the text", refuses("a.png", "text: 'not an image'")),
-    picture("image-lfs", "a Git LFS pointer", (".png", lambda f: LFS), "error with the reason",
-            refuses("a.png", "git lfs pull")),
-    picture("image-empty", "an empty file", (".jpg", lambda f: b""), "error with the reason",
-            refuses("a.jpg", "empty")),
-    picture("image-truncated-png", "a truncated PNG",
-            (".png", lambda f: png(f.image, 8, RGB)[:-2000]), "error with the reason",
-            refuses("a.png", "truncated")),
-    picture("image-truncated-jpeg", "a truncated JPEG",
-            (".jpg", lambda f: pil(f.image, "JPEG")[:-900]), "error with the reason",
-            refuses("a.jpg", "truncated")),
-    picture("image-heic", "a HEIC image called `.jpg`",
-            (".jpg", lambda f: b"\0\0\0\x18ftypheic" + bytes(99)), "error with the reason",
-            refuses("a.jpg", "AVIF or HEIC")),
-    picture("image-exr", "an EXR called `.png`", (".png", lambda f: exr({"Z": f.metres})),
-            "error with the formats that are read", refuses("a.png", "EXR", "expected one of PNG")),
-]  # fmt: skip
+    picture(
+        "image-jpeg",
+        "JPEG",
+        "read",
+        (".jpg", lambda f: pil(f.image, "JPEG", quality=95)),
+        expected=jpeg_pixels,
+    ),
+    picture(
+        "image-jpeg-progressive",
+        "progressive JPEG",
+        "read",
+        (".jpeg", lambda f: pil(f.image, "JPEG", quality=95, progressive=True)),
+        expected=lambda f: jpeg_pixels(f, progressive=True),
+    ),
+    picture(
+        "image-png-interlaced",
+        "interlaced PNG called `.PNG`",
+        "read",
+        (".PNG", lambda f: pil(f.image, "PNG", interlace=1)),
+    ),
+    picture(
+        "image-webp",
+        "WebP",
+        "error: no image matches `images/*`",
+        (".webp", lambda f: pil(f.image, "WEBP", lossless=True)),
+    ),
+    picture(
+        "image-bmp",
+        "BMP",
+        "error: no image matches `images/*`",
+        (".bmp", lambda f: pil(f.image, "BMP")),
+    ),
+    picture(
+        "image-tiff",
+        "TIFF",
+        "error: no image matches `images/*`",
+        (".tif", lambda f: tiff(f.image, photometric="rgb")),
+    ),
+    picture(
+        "image-tiff-lzw",
+        "TIFF with LZW, called `.TIFF`",
+        "error: no image matches `images/*`",
+        (".TIFF", lambda f: pil(f.image, "TIFF", compression="tiff_lzw")),
+    ),
+    picture(
+        "image-tiff-planes",
+        "TIFF with separate planes",
+        "error: no image matches `images/*`",
+        (
+            ".tif",
+            lambda f: tiff(f.image.transpose(2, 0, 1), photometric="rgb", planarconfig="separate"),
+        ),
+    ),
+    picture(
+        "image-grey",
+        "grey PNG",
+        "read",
+        (".png", lambda f: png(grey(f), 8, GREY)),
+        expected=of_grey,
+    ),
+    picture(
+        "image-grey-alpha",
+        "grey PNG with alpha",
+        "read",
+        (".png", lambda f: png(np.dstack([grey(f), f.ids]), 8, GREY_ALPHA)),
+        "read; alpha is dropped",
+        expected=of_grey,
+    ),
+    picture(
+        "image-grey-1",
+        "black and white, 1 bit",
+        "read",
+        (".png", lambda f: png(grey(f) > 99, 1, GREY)),
+        expected=lambda f: np.dstack([(grey(f) > 99) * 255] * 3),
+    ),
+    picture(
+        "image-rgba",
+        "RGBA PNG with transparent pixels",
+        "read",
+        (".png", lambda f: png(np.dstack([f.image, f.ids * 20]), 8, RGBA)),
+        "read; alpha is dropped",
+    ),
+    picture(
+        "image-palette",
+        "palette PNG",
+        "read",
+        (".png", lambda f: pil(indexed(f), "PNG")),
+        expected=lambda f: np.asarray(indexed(f).convert("RGB")),
+    ),
+    picture(
+        "image-palette-transparent",
+        "palette PNG with a transparent colour",
+        "read",
+        (".png", lambda f: pil(indexed(f), "PNG", transparency=3)),
+        "read; alpha is dropped",
+        expected=lambda f: np.asarray(indexed(f).convert("RGB")),
+    ),
+    *(
+        picture(
+            f"image-{bits}-bits",
+            f"{bits} bits in a 16-bit PNG",
+            before,
+            of_bits(bits)[0],
+            "read; scaled by the bits that the values use",
+            expected=of_bits(bits)[1],
+        )
+        for bits, before in (
+            (10, "64 times too dark, in silence"),
+            (12, "16 times too dark, in silence"),
+            (14, "4 times too dark, in silence"),
+            (16, "read"),
+        )
+    ),
+    picture(
+        "image-8-in-16",
+        "values of 8 bits in a 16-bit PNG",
+        "read as black, in silence",
+        (".png", lambda f: png(f.image.astype(np.uint16), 16, RGB)),
+        "read as 8 bits; warning `images-bits`",
+        both(reads(), lambda folder, s: _has_rule(s, "images-bits")),
+    ),
+    picture(
+        "image-float",
+        "TIFF of floating point, 0 to 1",
+        "error: no image matches `images/*`",
+        (".tif", lambda f: tiff(f.image / np.float32(255), photometric="rgb")),
+    ),
+    picture(
+        "image-tiff-cmyk",
+        "CMYK TIFF",
+        "error: no image matches `images/*`",
+        (".tif", lambda f: pil(f.image, "TIFF", "CMYK")),
+        expected=_cmyk,
+    ),
+    picture(
+        "image-exif",
+        "EXIF orientation of 90 degrees, label map as stored",
+        "image turned; error with both sizes",
+        (".jpg", turned),
+        "read as stored; warning `images-orientation` with the files",
+        both(reads(image=jpeg_pixels), lambda folder, s: _has_rule(s, "images-orientation")),
+    ),
+    picture(
+        "image-exif-apply",
+        "EXIF orientation of 90 degrees, label map as shown, `apply`",
+        "always turned; squeezed into the training size",
+        (".jpg", turned),
+        "the image is turned",
+        reads(image=lambda f: _shown(f)[0], labels=lambda f: _shown(f)[1]),
+        labels=(".png", lambda f: png(np.rot90(f.ids, -1), 8, GREY)),
+        exif_orientation="apply",
+    ),
+    picture(
+        "image-exif-mismatch",
+        "EXIF orientation of 90 degrees, label map as shown",
+        "always turned: read",
+        (".jpg", turned),
+        "error with both sizes",
+        refuses("64x96", "96x64"),
+        labels=(".png", lambda f: png(np.rot90(f.ids, -1), 8, GREY)),
+    ),
+    picture(
+        "image-jpeg-as-png",
+        "JPEG called `.png`",
+        "read",
+        (".png", lambda f: pil(f.image, "JPEG", quality=95)),
+        "read by its content",
+        expected=jpeg_pixels,
+    ),
+    picture(
+        "image-text",
+        "a text file called `.png`",
+        "error: not a readable image",
+        (".png", lambda f: b"not an image\n"),
+        "error with the text",
+        refuses("a.png", "text: 'not an image'"),
+    ),
+    picture(
+        "image-lfs",
+        "a Git LFS pointer",
+        "error: not a readable image",
+        (".png", lambda f: LFS),
+        "error with the reason",
+        refuses("a.png", "git lfs pull"),
+    ),
+    picture(
+        "image-empty",
+        "an empty file",
+        "error: not a readable image",
+        (".jpg", lambda f: b""),
+        "error with the reason",
+        refuses("a.jpg", "empty"),
+    ),
+    picture(
+        "image-truncated-png",
+        "a truncated PNG",
+        "error: not a readable image",
+        (".png", lambda f: png(f.image, 8, RGB)[:-2000]),
+        "error with the reason",
+        refuses("a.png", "truncated"),
+    ),
+    picture(
+        "image-truncated-jpeg",
+        "a truncated JPEG",
+        "error: not a readable image",
+        (".jpg", lambda f: pil(f.image, "JPEG")[:-900]),
+        "error with the reason",
+        refuses("a.jpg", "truncated"),
+    ),
+    picture(
+        "image-heic",
+        "a HEIC image called `.jpg`",
+        "error: not a readable image",
+        (".jpg", lambda f: b"\0\0\0\x18ftypheic" + bytes(99)),
+        "error with the reason",
+        refuses("a.jpg", "AVIF or HEIC"),
+    ),
+    picture(
+        "image-exr",
+        "an EXR called `.png`",
+        "error: not a readable image",
+        (".png", lambda f: exr({"Z": f.metres})),
+        "error with the formats that are read",
+        refuses("a.png", "EXR", "expected one of PNG"),
+    ),
+]
 
 
 def _shown(f: Frame) -> tuple[np.ndarray, np.ndarray]:
@@ -864,9 +1646,9 @@ def _has_rule(settings: Settings, rule: str) -> None:
 # Folders and archives
 
 
-def folders(name, what, after, now="read", check=None, settings=None) -> Situation:
+def folders(name, what, before, after, now="read", check=None, settings=None) -> Situation:
     write = own(after=after, **(settings or {}))
-    return Situation(name, what, write, "@@", now, check or reads())
+    return Situation(name, what, write, before, now, check or reads())
 
 
 def moved(root: Path, name: str) -> Path:
@@ -965,62 +1747,187 @@ def _hidden(settings: Settings, count: int) -> None:
 
 
 FOLDERS = [
-    folders("linked-folders", "`images` and `labels` are links to folders", linked),
-    folders("linked-subfolder", "a subfolder that is a link", linked_subfolder,
-            "read through the link"),
-    folders("link-cycle", "a link to a folder that contains it", cycle,
-            "read; the link is followed once"),
-    folders("broken-link", "an image that is a link to nowhere",
-            lambda root: [(root / "images/c.png").symlink_to("gone.png"),
-                          (root / "labels/c.png").symlink_to("b.png")],
-            "error with the link", refuses("images/c.png")),
-    folders("hidden-files", "AppleDouble, `.DS_Store`, `Thumbs.db`, a hidden folder, `__MACOSX`",
-            hidden, "read; 6 hidden files are counted",
-            both(reads(), lambda _, s: _hidden(s, 6))),
-    folders("two-of-one-name", "`a.png` and `a.jpg`",
-            lambda root: (root / "images/a.jpg").write_bytes(pil(FRAMES[0].image, "JPEG")),
-            "error with both files", refuses("a.jpg and a.png have the same name")),
-    Situation("two-labels-of-one-name", "label maps `a.png` and `a.npy`, pattern `labels/*`",
-              lambda folder: _with_source(own(after=_two_label_maps)(folder), labels="labels/*"),
-              "@@", "error with both files", refuses("a.npy and a.png have the same name")),
-    folders("subfolders", "images and labels in subfolders",
-            lambda root: [(root / kind / "x y").mkdir() or
-                          (root / kind / "b.png").rename(root / kind / "x y" / "ü b.png")
-                          for kind in ("images", "labels")], "read with their subfolders"),
-    folders("zip-in-root", "the set as `set.zip` in the root", zipped()),
-    folders("zip-top-folder", "`set.zip` with a top folder `set/`, in the root",
-            zipped(top="set/"), "error with the folder that unpacking gives",
-            refuses("is the data set's folder", "set/set?")),
-    Situation("zip-as-root-top-folder", "an archive with a top folder as root",
-              rooted("set/set.zip", after=zipped(top="set/")), "@@", "read", reads()),
-    folders("zip-by-kind", "`images.zip` and `labels.zip`",
-            in_turn(zipped("images", name="images.zip"), zipped("labels", name="labels.zip"))),
-    folders("zip-of-labels", "images unpacked, labels in an archive",
-            zipped("labels", name="labels.zip")),
-    Situation("zip-as-root", "the archive itself as root", rooted("set/set.zip", after=zipped()),
-              "@@", "read", reads()),
-    folders("zip-damaged", "a truncated archive", in_turn(zipped(), damaged),
-            "error with the archive", refuses("set.zip", "not a readable zip archive")),
-    folders("zip-encrypted", "an archive with a password", in_turn(zipped(), encrypted),
-            "error with the archive", refuses("set.zip", "encrypted")),
-    folders("zip-in-zip", "an archive in an archive",
-            in_turn(zipped(), lambda root: _zip_again(root / "set.zip")),
-            "error that asks to unpack the outer one", refuses("unpack the outer one")),
-    Situation("tar-as-root", "a `.tar.gz` as root",
-              rooted("set.tar.gz", after=lambda root: root.with_name("set.tar.gz").write_bytes(b"\x1f\x8b")),
-              "@@", "error that asks to unpack it", refuses("set.tar.gz", "must be unpacked")),
-    Situation("root-missing", "a root that does not exist", rooted("sets"), "@@",
-              "error with path and setting", refuses("sets: no such folder", "data.source.root")),
-    Situation("root-too-deep", "`images` as root", rooted("set/images"), "@@",
-              "error with the right folder", refuses("is the data set's folder", "set?")),
-    Situation("root-too-high", "the folder above as root", rooted("."), "@@",
-              "error with the right folder", refuses("is the data set's folder", "set?")),
-    folders("no-images", "a folder with text files alone",
-            lambda root: [(root / "images" / f"{n}.png").rename(root / "images" / f"{n}.txt")
-                          for n in "ab"], "error with what is there", refuses("2 .txt")),
-    folders("pattern-without-star", "`images: images`", lambda root: None,
-            "error with an example", refuses("pattern 'images'", "expected"), settings={"images": "images"}),
-]  # fmt: skip
+    folders("linked-folders", "`images` and `labels` are links to folders", "read", linked),
+    folders(
+        "linked-subfolder",
+        "a subfolder that is a link",
+        "left out in silence",
+        linked_subfolder,
+        "read through the link",
+    ),
+    folders(
+        "link-cycle",
+        "a link to a folder that contains it",
+        "read",
+        cycle,
+        "read; the link is followed once",
+    ),
+    folders(
+        "broken-link",
+        "an image that is a link to nowhere",
+        "error: no such file",
+        lambda root: [
+            (root / "images/c.png").symlink_to("gone.png"),
+            (root / "labels/c.png").symlink_to("b.png"),
+        ],
+        "error with the link",
+        refuses("images/c.png"),
+    ),
+    folders(
+        "hidden-files",
+        "AppleDouble, `.DS_Store`, `Thumbs.db`, a hidden folder, `__MACOSX`",
+        "taken for images: error",
+        hidden,
+        "read; 6 hidden files are counted",
+        both(reads(), lambda _, s: _hidden(s, 6)),
+    ),
+    folders(
+        "two-of-one-name",
+        "`a.png` and `a.jpg`",
+        "two frames with one label map, in silence",
+        lambda root: (root / "images/a.jpg").write_bytes(pil(FRAMES[0].image, "JPEG")),
+        "error with both files",
+        refuses("a.jpg and a.png have the same name"),
+    ),
+    Situation(
+        "two-labels-of-one-name",
+        "label maps `a.png` and `a.npy`, pattern `labels/*`",
+        lambda folder: _with_source(own(after=_two_label_maps)(folder), labels="labels/*"),
+        "`.png` was taken in silence",
+        "error with both files",
+        refuses("a.npy and a.png have the same name"),
+    ),
+    folders(
+        "subfolders",
+        "images and labels in subfolders",
+        "read",
+        lambda root: [
+            (root / kind / "x y").mkdir()
+            or (root / kind / "b.png").rename(root / kind / "x y" / "ü b.png")
+            for kind in ("images", "labels")
+        ],
+        "read with their subfolders",
+    ),
+    folders(
+        "zip-in-root",
+        "the set as `set.zip` in the root",
+        "error: no image matches `images/*`",
+        zipped(),
+    ),
+    folders(
+        "zip-top-folder",
+        "`set.zip` with a top folder `set/`, in the root",
+        "error: no image matches `images/*`",
+        zipped(top="set/"),
+        "error with the folder that unpacking gives",
+        refuses("is the data set's folder", "set/set?"),
+    ),
+    Situation(
+        "zip-as-root-top-folder",
+        "an archive with a top folder as root",
+        rooted("set/set.zip", after=zipped(top="set/")),
+        "error: is a file, not a folder",
+        "read",
+        reads(),
+    ),
+    folders(
+        "zip-by-kind",
+        "`images.zip` and `labels.zip`",
+        "error: no image matches `images/*`",
+        in_turn(zipped("images", name="images.zip"), zipped("labels", name="labels.zip")),
+    ),
+    folders(
+        "zip-of-labels",
+        "images unpacked, labels in an archive",
+        "error: label maps are missing",
+        zipped("labels", name="labels.zip"),
+    ),
+    Situation(
+        "zip-as-root",
+        "the archive itself as root",
+        rooted("set/set.zip", after=zipped()),
+        "error: is a file, not a folder",
+        "read",
+        reads(),
+    ),
+    folders(
+        "zip-damaged",
+        "a truncated archive",
+        "error: no image matches `images/*`",
+        in_turn(zipped(), damaged),
+        "error with the archive",
+        refuses("set.zip", "not a readable zip archive"),
+    ),
+    folders(
+        "zip-encrypted",
+        "an archive with a password",
+        "error: no image matches `images/*`",
+        in_turn(zipped(), encrypted),
+        "error with the archive",
+        refuses("set.zip", "encrypted"),
+    ),
+    folders(
+        "zip-in-zip",
+        "an archive in an archive",
+        "error: no image matches `images/*`",
+        in_turn(zipped(), lambda root: _zip_again(root / "set.zip")),
+        "error that asks to unpack the outer one",
+        refuses("unpack the outer one"),
+    ),
+    Situation(
+        "tar-as-root",
+        "a `.tar.gz` as root",
+        rooted(
+            "set.tar.gz", after=lambda root: root.with_name("set.tar.gz").write_bytes(b"\x1f\x8b")
+        ),
+        "error: is a file, not a folder",
+        "error that asks to unpack it",
+        refuses("set.tar.gz", "must be unpacked"),
+    ),
+    Situation(
+        "root-missing",
+        "a root that does not exist",
+        rooted("sets"),
+        "the same error",
+        "error with path and setting",
+        refuses("sets: no such folder", "data.source.root"),
+    ),
+    Situation(
+        "root-too-deep",
+        "`images` as root",
+        rooted("set/images"),
+        "error: no image matches `images/*`",
+        "error with the right folder",
+        refuses("is the data set's folder", "set?"),
+    ),
+    Situation(
+        "root-too-high",
+        "the folder above as root",
+        rooted("."),
+        "error: no image matches `images/*`",
+        "error with the right folder",
+        refuses("is the data set's folder", "set?"),
+    ),
+    folders(
+        "no-images",
+        "a folder with text files alone",
+        "error: no image matches `images/*`",
+        lambda root: [
+            (root / "images" / f"{n}.png").rename(root / "images" / f"{n}.txt") for n in "ab"
+        ],
+        "error with what is there",
+        refuses("2 .txt"),
+    ),
+    folders(
+        "pattern-without-star",
+        "`images: images`",
+        "the same error",
+        lambda root: None,
+        "error with an example",
+        refuses("pattern 'images'", "expected"),
+        settings={"images": "images"},
+    ),
+]
 
 
 def _zip_again(archive: Path) -> None:
@@ -1042,8 +1949,7 @@ def mixed(*changes: Settings, **options):
         second = folder_set(folder / "two")
         given = [*changes, {}, {}][:2]
         settings["sources"] = [
-            {**source, **change}
-            for source, change in zip((first, second), given, strict=True)
+            {**source, **change} for source, change in zip((first, second), given, strict=True)
         ]
         return {**settings, **options}
 
@@ -1078,27 +1984,71 @@ def _sizes(_folder: Path, settings: Settings) -> None:
 
 
 SOURCES = [
-    Situation("sources-shares", "two sources, shares 3 and 1", mixed({"share": 3}, {"share": 1}),
-              "@@", "three of four pairs are of the first", shares_are(0.75, 0.25)),
-    Situation("sources-depth", "one source with depth and one without", mixed(), "@@",
-              "read; depth counts where there is any",
-              lambda _, s: _has_depth(s, [True, False])),
-    Situation("sources-sizes", "two sources, resized to other sizes",
-              mixed({"height": 96, "width": 144}), "@@", "read; each is cropped from its own size",
-              _sizes),
-    Situation("sources-wrong-root", "the second source's root does not exist",
-              mixed({}, {"root": "/no/such/set"}), "@@", "error with the source's number",
-              _refuses_in("data.sources[1].root", "/no/such/set")),
-    Situation("sources-no-map", "the second source has no class map", mixed({}, {"classes": None}),
-              "@@", "error with the source's number", _refuses_in("data.sources[1].classes")),
-    Situation("sources-empty", "an empty list", lambda folder: {**mixed()(folder), "sources": []},
-              "@@", "error", _refuses_in("data.sources is empty")),
-    Situation("sources-share-zero", "a share of 0", mixed({"share": 0}), "@@", "error",
-              _refuses_in("share is 0")),
-    Situation("sources-label-space", "a second source without labels for the label space",
-              mixed({}, {"name": "vkitti"}), "@@", "error with both and their label spaces",
-              _refuses_in("source vkitti in kitti10", "label_space is camvid11")),
-]  # fmt: skip
+    Situation(
+        "sources-shares",
+        "two sources, shares 3 and 1",
+        mixed({"share": 3}, {"share": 1}),
+        "no such setting",
+        "three of four pairs are of the first",
+        shares_are(0.75, 0.25),
+    ),
+    Situation(
+        "sources-depth",
+        "one source with depth and one without",
+        mixed(),
+        "no such setting",
+        "read; depth counts where there is any",
+        lambda _, s: _has_depth(s, [True, False]),
+    ),
+    Situation(
+        "sources-sizes",
+        "two sources, resized to other sizes",
+        mixed({"height": 96, "width": 144}),
+        "no such setting",
+        "read; each is cropped from its own size",
+        _sizes,
+    ),
+    Situation(
+        "sources-wrong-root",
+        "the second source's root does not exist",
+        mixed({}, {"root": "/no/such/set"}),
+        "no such setting",
+        "error with the source's number",
+        _refuses_in("data.sources[1].root", "/no/such/set"),
+    ),
+    Situation(
+        "sources-no-map",
+        "the second source has no class map",
+        mixed({}, {"classes": None}),
+        "no such setting",
+        "error with the source's number",
+        _refuses_in("data.sources[1].classes"),
+    ),
+    Situation(
+        "sources-empty",
+        "an empty list",
+        lambda folder: {**mixed()(folder), "sources": []},
+        "no such setting",
+        "error",
+        _refuses_in("data.sources is empty"),
+    ),
+    Situation(
+        "sources-share-zero",
+        "a share of 0",
+        mixed({"share": 0}),
+        "no such setting",
+        "error",
+        _refuses_in("share is 0"),
+    ),
+    Situation(
+        "sources-label-space",
+        "a second source without labels for the label space",
+        mixed({}, {"name": "vkitti"}),
+        "no such setting",
+        "error with both and their label spaces",
+        _refuses_in("source vkitti in kitti10", "label_space is camvid11"),
+    ),
+]
 
 
 def _has_depth(settings: Settings, expected: list[bool]) -> None:
@@ -1153,22 +2103,47 @@ def _upright(_folder: Path, settings: Settings) -> None:
 
 
 SHAPES = [
-    Situation("target-wide", "target images four times as wide as the training's shape",
-              target_of((128, 768)), "@@",
-              "resized on the shorter side and cropped; `data check` says how much is left",
-              _cropped),
-    Situation("evaluation-wide", "the same images, scored", target_of((128, 768)), "@@",
-              "predicted whole at their own shape, scored at the label map's size", _whole),
-    Situation("target-exif", "target images with an EXIF orientation of 90 degrees, `apply`",
-              target_of((96, 144), 6, exif_orientation="apply"), "@@", "turned, then cropped",
-              _upright),
-    Situation("target-small", "target images smaller than the training size", target_of((32, 48)),
-              "@@", "enlarged",
-              lambda _, s: _shape_is(frames_of(config_of(s), "target")[0].shape, (*SIZE, 3))),
-    Situation("target-one-pixel-row", "target images of 2 pixels height", target_of((2, 600)),
-              "@@", "cropped and enlarged",
-              lambda _, s: _shape_is(frames_of(config_of(s), "target")[0].shape, (*SIZE, 3))),
-]  # fmt: skip
+    Situation(
+        "target-wide",
+        "target images four times as wide as the training's shape",
+        target_of((128, 768)),
+        "squeezed into the training size, in silence",
+        "resized on the shorter side and cropped; `data check` says how much is left",
+        _cropped,
+    ),
+    Situation(
+        "evaluation-wide",
+        "the same images, scored",
+        target_of((128, 768)),
+        "squeezed into the training size, in silence",
+        "predicted whole at their own shape, scored at the label map's size",
+        _whole,
+    ),
+    Situation(
+        "target-exif",
+        "target images with an EXIF orientation of 90 degrees, `apply`",
+        target_of((96, 144), 6, exif_orientation="apply"),
+        "always turned; squeezed into the training size",
+        "turned, then cropped",
+        _upright,
+    ),
+    Situation(
+        "target-small",
+        "target images smaller than the training size",
+        target_of((32, 48)),
+        "enlarged",
+        "enlarged",
+        lambda _, s: _shape_is(frames_of(config_of(s), "target")[0].shape, (*SIZE, 3)),
+    ),
+    Situation(
+        "target-one-pixel-row",
+        "target images of 2 pixels height",
+        target_of((2, 600)),
+        "squeezed and enlarged, in silence",
+        "cropped and enlarged",
+        lambda _, s: _shape_is(frames_of(config_of(s), "target")[0].shape, (*SIZE, 3)),
+    ),
+]
 
 
 def _shape_is(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -1199,7 +2174,9 @@ def street(damage, video: bool = False):
 
 def implausible(rule: str, what: str, damage: str | Callable, *others: str) -> Situation:
     damage = plausibility.DAMAGES[damage][0] if isinstance(damage, str) else damage
-    return Situation(rule, what, street(damage), "@@", f"warning `{rule}`", warns(rule, *others))
+    return Situation(
+        rule, what, street(damage), "accepted in silence", f"warning `{rule}`", warns(rule, *others)
+    )
 
 
 def _bits(frame, frames, index):
@@ -1207,24 +2184,42 @@ def _bits(frame, frames, index):
 
 
 PLAUSIBILITY = [
-    Situation("sound-street", "a sound street", street(lambda frame, frames, index: frame), "@@",
-              "no warning", warns()),
+    Situation(
+        "sound-street",
+        "a sound street",
+        street(lambda frame, frames, index: frame),
+        "no warning",
+        "no warning",
+        warns(),
+    ),
     implausible("images-one-colour", "black images", "all black"),
     implausible("images-near-black", "nearly black images", "black"),
     implausible("images-near-white", "nearly white images", "white"),
-    implausible("images-are-labels", "label maps in place of the images",
-                "coloured label map as image"),
-    Situation("images-repeated", "six copies of one image with its label and depth map",
-              street(lambda frame, frames, index: frames[0] if index < 2 else frame), "@@",
-              "warning `images-repeated`", warns("images-repeated")),
+    implausible(
+        "images-are-labels", "label maps in place of the images", "coloured label map as image"
+    ),
+    Situation(
+        "images-repeated",
+        "an image with its label and depth map that is in the set twice",
+        street(lambda frame, frames, index: frames[0] if index < 2 else frame),
+        "accepted in silence",
+        "warning `images-repeated`",
+        warns("images-repeated"),
+    ),
     implausible("labels-flipped", "mirrored label maps", "mirrored labels"),
     implausible("labels-one-value", "one class everywhere", "one class"),
     implausible("labels-numbering", "ids greater by one", "ids greater by one"),
     implausible("labels-of-another-frame", "label maps of other images", "labels of other frames"),
-    Situation("labels-of-neighbour", "label maps of the frame before, in a video",
-              street(lambda frame, frames, index: frame.over(ids=frames[max(index - 1, 0)].ids),
-                     video=True), "@@", "warning `labels-of-neighbour`",
-              warns("labels-of-neighbour")),
+    Situation(
+        "labels-of-neighbour",
+        "label maps of the frame before, in a video",
+        street(
+            lambda frame, frames, index: frame.over(ids=frames[max(index - 1, 0)].ids), video=True
+        ),
+        "accepted in silence",
+        "warning `labels-of-neighbour`",
+        warns("labels-of-neighbour"),
+    ),
     implausible("labels-ignored", "void everywhere", "void"),
     implausible("labels-one-class", "one class over 95 %", "hardly anything but road"),
     implausible("labels-place", "sky and road exchanged", "sky and road exchanged"),
@@ -1240,14 +2235,23 @@ PLAUSIBILITY = [
     implausible("depth-of-another-frame", "depth maps of other images", "depth of other frames"),
     implausible("depth-quantised", "depth of 8 bits", "8 bits"),
     implausible("depth-missing", "holes in the depth maps", "holes"),
-    Situation("images-shared", "an image that is trained on and scored on, saved twice",
-              lambda folder: _shared_images(folder), "@@", "warning `images-shared`",
-              lambda _, s: _shares_images(s)),
-    Situation("train-ids-as-ids", "Cityscapes' train ids where its ids are expected",
-              lambda folder: _train_ids(folder), "@@",
-              "warning `labels-numbering` that says so",
-              lambda _, s: _numbering(s)),
-]  # fmt: skip
+    Situation(
+        "images-shared",
+        "an image that is trained on and scored on, saved twice",
+        lambda folder: _shared_images(folder),
+        "accepted in silence",
+        "warning `images-shared`",
+        lambda _, s: _shares_images(s),
+    ),
+    Situation(
+        "train-ids-as-ids",
+        "Cityscapes' train ids where its ids are expected",
+        lambda folder: _train_ids(folder),
+        "accepted in silence",
+        "warning `labels-numbering` that says so",
+        lambda _, s: _numbering(s),
+    ),
+]
 
 
 def _shared_images(folder: Path) -> Settings:
@@ -1275,8 +2279,9 @@ def _train_ids(folder: Path) -> Settings:
     """A Cityscapes target with train ids."""
     table = [10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 18, 255]
     for index, frame in enumerate(_street()):
-        for kind, suffix, array in (("leftImg8bit", "leftImg8bit", frame.image),
-                                    ("gtFine", "gtFine_labelIds", np.array(table)[frame.ids])):  # fmt: skip
+        files = {"leftImg8bit": ("leftImg8bit", frame.image)}
+        files["gtFine"] = ("gtFine_labelIds", np.array(table)[frame.ids])
+        for kind, (suffix, array) in files.items():
             path = folder / "city" / kind / "val" / "x" / f"x_{index}_0_{suffix}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(pil(array.astype(np.uint8), "PNG"))
@@ -1335,40 +2340,87 @@ def small(kind: str = "PNG", pixels=None, **options) -> bytes:
 
 
 PREDICT = [
-    Situation("predict-subfolders", "images in subfolders",
-              predicted(**{"a.png": small(), "x/y/b.jpg": small("JPEG")}), "@@",
-              "all predicted, in the same subfolders",
-              predicts("took 2 images", pictures=("a", "x/y/b"))),
-    Situation("predict-formats", "TIFF, WebP, BMP, 16 bits, grey, upper-case suffix",
-              predicted(**{"a.tif": small("TIFF"), "b.WEBP": small("WEBP"), "c.bmp": small("BMP"),
-                           "d.PNG": png(FRAMES[0].image * np.uint16(257), 16, RGB),
-                           "e.png": png(grey(FRAMES[0]), 8, GREY)}), "@@", "all predicted",
-              predicts("took 5 images", pictures=tuple("abcde"))),
-    Situation("predict-left", "a text, a hidden file and a damaged image among images",
-              predicted(**{"a.png": small(), "notes.txt": b"", "._a.png": b"", "b.png": b"x" * 9}),
-              "@@", "the others are predicted; the end says what was left and why, exit status 1",
-              predicts("took 1 image", "1 hidden", "1 .txt", "1 unreadable", "b.png", status=1,
-                       pictures=("a",))),
-    Situation("predict-zip", "an archive of images",
-              lambda folder: _zip_input(folder), "@@", "predicted without unpacking",
-              predicts("took 1 image", pictures=("d/a",))),
-    Situation("predict-exif", "a photograph that a phone turned by EXIF",
-              predicted(**{"a.jpg": small("JPEG", exif=EXIF_90)}), "@@",
-              "predicted as it looks; the end says how many were turned",
-              both(predicts("1 turned as their EXIF data says", pictures=("a",)),
-                   lambda folder, _: _picture_size(folder / "out/a_overlay.png", (64, 96)))),
-    Situation("predict-shape", "an image of another shape",
-              predicted(**{"a.png": small(pixels=FRAMES[0].image[:32])}), "@@",
-              "predicted at its own shape",
-              both(predicts("took 1 image", pictures=("a",)),
-                   lambda folder, _: _picture_size(folder / "out/a_ids.png", (96, 32)))),
-    Situation("predict-same-name", "`a.png` and `a.jpg`",
-              predicted(**{"a.png": small(), "a.jpg": small("JPEG")}), "@@",
-              "error with both files, before anything is written",
-              predicts("a.jpg and in/a.png would both be written", status=2)),
-    Situation("predict-nothing", "a folder without images", predicted(**{"a.txt": b""}), "@@",
-              "error with what is there", predicts("no image in it", "1 .txt", status=2)),
-]  # fmt: skip
+    Situation(
+        "predict-subfolders",
+        "images in subfolders",
+        predicted(**{"a.png": small(), "x/y/b.jpg": small("JPEG")}),
+        "images in subfolders left out in silence",
+        "all predicted, in the same subfolders",
+        predicts("took 2 images", pictures=("a", "x/y/b")),
+    ),
+    Situation(
+        "predict-formats",
+        "TIFF, WebP, BMP, 16 bits, grey, upper-case suffix",
+        predicted(
+            **{
+                "a.tif": small("TIFF"),
+                "b.WEBP": small("WEBP"),
+                "c.bmp": small("BMP"),
+                "d.PNG": png(FRAMES[0].image * np.uint16(257), 16, RGB),
+                "e.png": png(grey(FRAMES[0]), 8, GREY),
+            }
+        ),
+        "TIFF, WebP and BMP left out in silence",
+        "all predicted",
+        predicts("took 5 images", pictures=tuple("abcde")),
+    ),
+    Situation(
+        "predict-left",
+        "a text, a hidden file and a damaged image among images",
+        predicted(**{"a.png": small(), "notes.txt": b"", "._a.png": b"", "b.png": b"x" * 9}),
+        "stopped at the hidden file, exit status 2",
+        "the others are predicted; the end says what was left and why, exit status 1",
+        predicts(
+            "took 1 image", "1 hidden", "1 .txt", "1 unreadable", "b.png", status=1, pictures=("a",)
+        ),
+    ),
+    Situation(
+        "predict-zip",
+        "an archive of images",
+        lambda folder: _zip_input(folder),
+        "error: no PNG or JPEG image",
+        "predicted without unpacking",
+        predicts("took 1 image", pictures=("d/a",)),
+    ),
+    Situation(
+        "predict-exif",
+        "a photograph that a phone turned by EXIF",
+        predicted(**{"a.jpg": small("JPEG", exif=EXIF_90)}),
+        "predicted as it looks, without a word",
+        "predicted as it looks; the end says how many were turned",
+        both(
+            predicts("1 turned as their EXIF data says", pictures=("a",)),
+            lambda folder, _: _picture_size(folder / "out/a_overlay.png", (64, 96)),
+        ),
+    ),
+    Situation(
+        "predict-shape",
+        "an image of another shape",
+        predicted(**{"a.png": small(pixels=FRAMES[0].image[:32])}),
+        "squeezed into the training size, in silence",
+        "predicted at its own shape",
+        both(
+            predicts("took 1 image", pictures=("a",)),
+            lambda folder, _: _picture_size(folder / "out/a_ids.png", (96, 32)),
+        ),
+    ),
+    Situation(
+        "predict-same-name",
+        "`a.png` and `a.jpg`",
+        predicted(**{"a.png": small(), "a.jpg": small("JPEG")}),
+        "error without the files",
+        "error with both files, before anything is written",
+        predicts("a.jpg and in/a.png would both be written", status=2),
+    ),
+    Situation(
+        "predict-nothing",
+        "a folder without images",
+        predicted(**{"a.txt": b""}),
+        "error without what is there",
+        "error with what is there",
+        predicts("no image in it", "1 .txt", status=2),
+    ),
+]
 
 
 def _zip_input(folder: Path) -> Settings:
@@ -1472,34 +2524,82 @@ def _counts_are_kept(folder: Path, settings: Settings) -> None:
 CAR_IS_77: File = (".png", lambda f: png(with_value(f, 77), 8, GREY))
 
 RUNS = [
-    Situation("check-error", "`data check` of a value that the class map lacks",
-              own(labels=CAR_IS_77), "@@", "exit status 1, the value with its pixels and files",
-              check_ends(1, f"77 ({CARS} pixels in 2 files)")),
-    Situation("check-warning", "`data check` of mirrored label maps",
-              street(plausibility.DAMAGES["mirrored labels"][0]), "@@",
-              "exit status 0, warning and picture",
-              both(check_ends(0, "warning: source: labels-flipped", "data_check_warnings.png"),
-                   lambda folder, _: _is_file(folder / "data_check_warnings.png"))),
-    Situation("check-strict", "the same with `--strict`",
-              street(plausibility.DAMAGES["mirrored labels"][0]), "@@", "exit status 1",
-              check_ends(1, "1 warnings with --strict", flags=("--strict",))),
-    Situation("train-unknown", "training with a value that the class map lacks",
-              own(labels=CAR_IS_77), "@@", "exit status 2 before the first step",
-              train_refuses("77")),
-    Situation("train-warning", "training with mirrored label maps",
-              street(plausibility.DAMAGES["mirrored labels"][0]), "@@",
-              "warning before the first step", lambda folder, s: _trains_with_warning(folder, s)),
-    Situation("train-no-depth", "training without depth, whose settings need depth", own(), "@@",
-              "exit status 2, the setting that needs depth",
-              train_refuses("data.source (folder) has no depth", "adaptation.input_level",
-                            flags=())),
-    Situation("resume-moved-space", "a run whose label space file was moved", space(WAREHOUSE),
-              "@@", "resumed: the run keeps the content", _same_space(_moved_space, True)),
-    Situation("resume-other-space", "a run whose classes were given another order",
-              space(WAREHOUSE), "@@", "error", _same_space(_reordered_space, False)),
-    Situation("class-counts", "a second run from the same label maps, and one after a change",
-              own(), "@@", "counts are kept, and counted again after the change", _counts_are_kept),
-]  # fmt: skip
+    Situation(
+        "check-error",
+        "`data check` of a value that the class map lacks",
+        own(labels=CAR_IS_77),
+        "exit status 1, without pixels",
+        "exit status 1, the value with its pixels and files",
+        check_ends(1, f"77 ({CARS} pixels in 2 files)"),
+    ),
+    Situation(
+        "check-warning",
+        "`data check` of mirrored label maps",
+        street(plausibility.DAMAGES["mirrored labels"][0]),
+        "exit status 0, without a word",
+        "exit status 0, warning and picture",
+        both(
+            check_ends(0, "warning: source: labels-flipped", "data_check_warnings.png"),
+            lambda folder, _: _is_file(folder / "data_check_warnings.png"),
+        ),
+    ),
+    Situation(
+        "check-strict",
+        "the same with `--strict`",
+        street(plausibility.DAMAGES["mirrored labels"][0]),
+        "no such setting",
+        "exit status 1",
+        check_ends(1, "1 warnings with --strict", flags=("--strict",)),
+    ),
+    Situation(
+        "train-unknown",
+        "training with a value that the class map lacks",
+        own(labels=CAR_IS_77),
+        "exit status 2",
+        "exit status 2 before the first step",
+        train_refuses("77"),
+    ),
+    Situation(
+        "train-warning",
+        "training with mirrored label maps",
+        street(plausibility.DAMAGES["mirrored labels"][0]),
+        "trained in silence",
+        "warning before the first step",
+        lambda folder, s: _trains_with_warning(folder, s),
+    ),
+    Situation(
+        "train-no-depth",
+        "training without depth, whose settings need depth",
+        own(),
+        "the same error",
+        "exit status 2, the setting that needs depth",
+        train_refuses("data.source (folder) has no depth", "adaptation.input_level", flags=()),
+    ),
+    Situation(
+        "resume-moved-space",
+        "a run whose label space file was moved",
+        space(WAREHOUSE),
+        "error: no label space, unless the file lies where it was",
+        "resumed: the run keeps the content",
+        _same_space(_moved_space, True),
+    ),
+    Situation(
+        "resume-other-space",
+        "a run whose classes were given another order",
+        space(WAREHOUSE),
+        "resumed with the classes mixed up, in silence",
+        "error",
+        _same_space(_reordered_space, False),
+    ),
+    Situation(
+        "class-counts",
+        "a second run from the same label maps, and one after a change",
+        own(),
+        "counted at every start",
+        "counts are kept, and counted again after the change",
+        _counts_are_kept,
+    ),
+]
 
 
 def _is_file(path: Path) -> None:
@@ -1525,3 +2625,26 @@ SITUATIONS: dict[str, list[Situation]] = {
     "Commands and later runs": RUNS,
 }
 """All rows, by the part of the table."""
+
+
+_INTRODUCTION = """\
+# Situations
+
+What happens to data of one's own. Each row is a test, whose input `tests/data/situations.py`
+writes; version 0.1.0 was run on the same inputs. An error names the file or setting and what to do:
+`data check` then ends with exit status 1, training with 2 before its first step.
+[Data sets](data.md) describes the formats.
+"""
+
+
+def docs_page() -> str:
+    """docs/situations.md."""
+    parts = [_INTRODUCTION]
+    for title, rows in SITUATIONS.items():
+        parts.append(f"## {title}\n\n| input | 0.1.0 | now |\n|---|---|---|")
+        parts[-1] += "".join(f"\n| {row.input} | {row.before} | {row.now} |" for row in rows) + "\n"
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(docs_page(), end="")
