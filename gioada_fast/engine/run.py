@@ -216,7 +216,7 @@ class _Session:
         levels = self.config.adaptation
         sources = self.config.data.named_sources()
         without = [
-            f"{setting} ({sources[setting].name})"
+            f"{setting}: {sources[setting].name}"
             for setting, frames in source_parts(self.source).items()
             if not frames.has_depth
         ]
