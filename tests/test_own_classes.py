@@ -454,8 +454,11 @@ def test_wrong_classes_in_the_settings_are_one_message(tmp_path, text, words):
 
 def test_the_example_in_the_docs_is_a_configuration(tmp_path):
     docs = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)
+    example, sources = re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)
     (tmp_path / "warehouse.yaml").write_text(example)
+    (tmp_path / "sources.yaml").write_text(sources)
+    names = [source.name for source in settings("--config", tmp_path / "sources.yaml").data.sources]
+    assert names == ["synthia", "gta5"]
     data = settings("--config", tmp_path / "warehouse.yaml").data
     assert list(data.label_space["classes"]) == CLASSES
     assert data.source.classes == {0: None, 1: "floor", 2: "person", 3: "forklift"}
