@@ -270,6 +270,26 @@ def compare_sets(reports: Mapping[str, SetReport]) -> dict[str, list[Plausibilit
     return warnings
 
 
+def all_warnings(reports: Mapping[str, SetReport]) -> dict[str, list[PlausibilityWarning]]:
+    """The warnings of each set, those of ``compare_sets`` included.
+
+    A class that only some of several sources draw is not missing.
+
+    Args:
+        reports: reports by the names of ``part_names``.
+    """
+    shared = compare_sets(reports)
+    warnings: dict[str, list[PlausibilityWarning]] = {}
+    sources = [report.facts for report in reports.values() if report.facts.is_source]
+    for name, report in reports.items():
+        found, facts = list(report.warnings), report.facts
+        if facts.is_source and len(sources) > 1:
+            others = [other for other in sources if other is not facts]
+            found = plausibility.drawn_by_others(found, facts, others)
+        warnings[name] = [*found, *shared[name]]
+    return warnings
+
+
 class _Depth(NamedTuple):
     """Statistics of the depth of one or several maps."""
 

@@ -9,8 +9,8 @@ another order.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -78,6 +78,9 @@ _MIN_EDGES, _MAX_EDGES = 0.003, 0.4
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of R, G and B in the grey values of image files."""
+
+
+_NEVER_DRAWN = "labels-never-drawn"
 
 
 class PlausibilityWarning(NamedTuple):
@@ -544,6 +547,16 @@ def judge(facts: SetFacts) -> list[PlausibilityWarning]:
     return list(warnings.values())
 
 
+def drawn_by_others(
+    warnings: Sequence[PlausibilityWarning], facts: SetFacts, others: Iterable[SetFacts]
+) -> list[PlausibilityWarning]:
+    """A source's warnings, where classes that other sources draw are not missing."""
+    together = replace(facts, pixels=facts.pixels + sum(other.pixels for other in others))
+    found = _never_drawn(together)
+    kept = [w for w in warnings if w.rule != _NEVER_DRAWN or found is not None]
+    return [w._replace(message=found[0]) if found and w.rule == _NEVER_DRAWN else w for w in kept]
+
+
 def shared_images(
     name: str, facts: SetFacts, other_name: str, other: SetFacts
 ) -> PlausibilityWarning | None:
@@ -739,7 +752,8 @@ def _never_drawn(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
     missing = [name for i, name in enumerate(facts.space.classes) if not facts.pixels[i]]
     if not missing:
         return None
-    return f"no pixel of {len(facts.frames)} frames has the class {', '.join(missing)}", ()
+    count = f"{len(missing)} of {facts.space.num_classes}"
+    return f"{count} classes are never drawn: {', '.join(missing)}", ()
 
 
 def _labels_flipped(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
@@ -1114,7 +1128,7 @@ RULES = (
         ("labels-flipped", "labels-numbering", "labels-one-class"),
     ),
     Rule(
-        "labels-never-drawn",
+        _NEVER_DRAWN,
         _never_drawn,
         "leave the class out of the label space, or add frames or a source that draws it; it is "
         "never predicted",

@@ -2573,7 +2573,7 @@ RUNS = [
         own(),
         "the same error",
         "exit status 2, the setting that needs depth",
-        train_refuses("data.source (folder) has no depth", "adaptation.input_level", flags=()),
+        train_refuses("data.source: folder has no depth", "adaptation.input_level", flags=()),
     ),
     Situation(
         "resume-moved-space",
