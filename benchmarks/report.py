@@ -150,7 +150,7 @@ def step_table(record: dict) -> str:
 
 
 def loader_table(record: dict) -> str:
-    """Pairs per second from files and packs, then one line per ratio that has a target."""
+    """Pairs per second of each way, then one line per ratio that has a target."""
     title = (
         f"loader, {record['shape']}: pairs/s on {record['cores']} cores, best of "
         f"{record['rounds']} rounds"
@@ -162,7 +162,8 @@ def loader_table(record: dict) -> str:
         rows.append([name, *speeds, f"{loader['mib_per_pair']:.2f}"])
     ratios = [["ratio", "value", "target", "guard"]]
     for name, ratio in record["ratios"].items():
-        ratios.append([f"pack / {name}", f"{ratio['value']:.1f}"])
+        ratios.append(["zip / files" if name == "zip" else f"pack / {name}"])
+        ratios[-1].append(f"{ratio['value']:.{2 if name == 'zip' else 1}f}")
         ratios[-1] += [f">= {ratio['target']:g}", f"{ratio['guard']:g}"]
     others = (
         "first epoch of a pack, which verifies checksums, 0 processes: "
@@ -218,14 +219,17 @@ def step_markdown(records: list[dict]) -> str:
 
 
 def loader_markdown(records: list[dict]) -> str:
-    """One line per case: best speeds from files and packs, and the speed of the step."""
+    """One line per case: best speeds from files, archives and packs, and the step's speed."""
     lines = [
-        "| loader | files, pairs/s | pack, pairs/s | ratio | first epoch | the step consumes |",
-        "|---|---|---|---|---|---|",
+        "| loader | files, pairs/s | zip, pairs/s | pack, pairs/s | pack / files | first epoch | "
+        "the step consumes |",
+        "|---|---|---|---|---|---|---|",
     ]
     for record in records:
-        best = (max(way["pairs_per_second"].values()) for way in record["loaders"].values())
-        cells = [record["shape"], *(f"{speed:.3g}" for speed in best)]
+        cells = [record["shape"]]
+        for way in ("files", "zip", "pack"):
+            loader = record["loaders"].get(way)
+            cells.append(f"{max(loader['pairs_per_second'].values()):.3g}" if loader else "")
         cells += [f"{record['ratios']['files']['value']:.1f}"]
         cells += [f"{record[f'{name}_pairs_per_second']:.3g}" for name in ("first_epoch", "step")]
         lines.append(f"| {' | '.join(cells)} |")

@@ -45,33 +45,55 @@ class Parser(ArgumentParser):
         raise InputError(f"{_one_line(message.strip())}\nsee {self.prog} --help")
 
 
-# jsonargparse's message for a value that has none of several types or texts
+# jsonargparse's message for a value that fits none of several types
 _WRONG_TYPE = re.compile(
     r"""Parser\ key\ "(?P<key>.+)":\s+Does\ not\ validate\ against\ any\ of\ the\ Union\ subtypes
-    \s+Subtypes:[^\n]*\s+Errors:(?P<types>(\s+-\ Expected\ a
-    \ (<class\ '\w+'>|typing\.Literal\[[^]]*\]))+)
-    \s+Given\ value\ type:[^\n]*\s+Given\ value:\ (?P<value>.*)""",
+    \s+Subtypes:[^\n]*\s+Errors:(?P<errors>.*)
+    \n\s+Given\ value\ type:[^\n]*\s+Given\ value:\ (?P<value>.*)""",
     re.VERBOSE | re.DOTALL,
 )
-# and for one that is none of several texts
+_TYPES = {
+    "str": "a text",
+    "dict": "a mapping",
+    "list": "a list",
+    "NoneType": "null",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
+
+
+# and for one that is none of the texts that a setting may be
 _WRONG_CHOICE = re.compile(
-    r"""Parser\ key\ "(?P<key>.+)":\s+Expected\ a\ typing\.Literal\[(?P<choices>.*)\]\.
+    r"""Parser\ key\ "(?P<key>.+)":\s+(?P<expected>Expected\ a\ typing\.Literal\[.*\])\.
     \s+Got\ value:\ (?P<value>.*)""",
     re.VERBOSE | re.DOTALL,
 )
-_TYPES = {"str": "a text", "dict": "a mapping", "NoneType": "null", "int": "a whole number"}
 
 
 def _one_line(message: str) -> str:
     found = _WRONG_CHOICE.fullmatch(message)
     if found is not None:
-        choices = found["choices"].replace("'", "")
-        return f"{found['key']} is {found['value']}, expected one of {choices}"
+        return f"{found['key']} is {found['value']}, expected {_expected(found['expected'])}"
     found = _WRONG_TYPE.fullmatch(message)
     if found is None:
         return message
-    types = [_TYPES.get(name, name) for name in re.findall(r"'(\w+)'", found["types"])]
-    return f"{found['key']} is {found['value']}, expected {' or '.join(types)}"
+    errors = [error.strip() for error in re.split(r"\n\s+- ", found["errors"])[1:]]
+    expected = [_expected(error) for error in errors]
+    if None not in expected:
+        return f"{found['key']} is {found['value']}, expected {' or '.join(map(str, expected))}"
+    # an error in an entry of a list
+    error = re.sub(r"\n\s+see \S+.* --help", "", errors[expected.index(None)])
+    return f"{found['key']}: {' '.join(error.replace('Parser key ', '').split())}"
+
+
+def _expected(error: str) -> str | None:
+    """The type or texts that an error of jsonargparse asks for; None for other errors."""
+    found = re.fullmatch(r"Expected (?:a )?(?:<class '(\w+)'>|typing\.Literal\[(.*)\])\.?", error)
+    if found is None:
+        return None
+    name, choices = found.groups()
+    return _TYPES.get(name, name) if name else f"one of {choices.replace(chr(39), '')}"
 
 
 class ConfigParser(Parser):
@@ -169,7 +191,9 @@ def _find_beside(folder: Path, data: Any) -> bool:
     """
     if not isinstance(data, dict):
         return False
-    sections = [data, data.get("source"), data.get("target"), *(data.get("sources") or ())]
+    sources = data.get("sources")
+    sections: list[Any] = [data, data.get("source"), data.get("target")]
+    sections += sources if isinstance(sources, list) else []
     changed = False
     for section in sections:
         for name in ("label_space", "classes"):

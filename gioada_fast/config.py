@@ -43,8 +43,8 @@ class FramesConfig:
     """Settings that sources and targets share."""
 
     root: str | None = None
-    """Folder of the data set. Unset: ~/.cache/gioada_fast for street scenes, which are rendered
-    there once."""
+    """Folder of the data set, or a zip archive, or a folder in one. Unset: ~/.cache/gioada_fast for
+    street scenes, which are rendered there once."""
     height: int | None = None
     """Height in pixels that images are resized to before a random crop of data.height. Unset:
     data.height, without a random crop."""

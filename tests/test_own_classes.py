@@ -437,6 +437,9 @@ def test_printed_and_saved_settings_give_the_same_classes(tmp_path, monkeypatch)
         ("label_space: {name: kitti10, classes: {a: , b: }}", "data.label_space: name is kitti10"),
         ("flip: true\n  flip: false", "own.yaml, line 3: flip is given twice"),
         ("source: {name: folder, classes: {1: tree, 2: van}}", "data.source.classes: 2: 'van' is"),
+        ("sources: [{classes: [1]}]", "data.sources: classes is [1], expected a text or a mapping"),
+        ("sources: 5", "data.sources is 5, expected a list or null"),
+        ("source: {height: tall}", "data.source.height is tall, expected a whole number or null"),
         ("label_space: {", "own.yaml, line 2: configuration is not readable as YAML"),
     ],
 )
@@ -451,8 +454,11 @@ def test_wrong_classes_in_the_settings_are_one_message(tmp_path, text, words):
 
 def test_the_example_in_the_docs_is_a_configuration(tmp_path):
     docs = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)
+    example, sources = re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)
     (tmp_path / "warehouse.yaml").write_text(example)
+    (tmp_path / "sources.yaml").write_text(sources)
+    names = [source.name for source in settings("--config", tmp_path / "sources.yaml").data.sources]
+    assert names == ["synthia", "gta5"]
     data = settings("--config", tmp_path / "warehouse.yaml").data
     assert list(data.label_space["classes"]) == CLASSES
     assert data.source.classes == {0: None, 1: "floor", 2: "person", 3: "forklift"}

@@ -101,7 +101,8 @@ def test_a_run_continues_without_an_unreadable_file(config, tmp_path):
     steps = ["--schedule.source_only_steps=8", "--schedule.adaptation_steps=0"]
     done = command("train", "--config", name, *flags, *steps, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    warnings = [line for line in done.stdout.splitlines() if "warning:" in line]
+    # the noise of the miniatures is not plausible, which is warned of, too
+    warnings = [line for line in done.stdout.splitlines() if "left out" in line]
     assert len(warnings) == 1 and broken[0].name in warnings[0], done.stdout
     steps += ["--name=strict", "--data.max_unreadable=0"]
     done = command("train", "--config", name, *flags, *steps, cwd=tmp_path)

@@ -26,7 +26,7 @@ from .. import cli
 from ..config import Config, DataConfig
 from ..errors import InputError
 from ..labels import label_space
-from .check import PARTS, SetReport, check_set, compare_sets, list_set, part_names
+from .check import PARTS, SetReport, all_warnings, check_set, list_set, part_names
 from .label_maps import LabelReader
 from .plausibility import PlausibilityWarning
 from .sets import check_label_space
@@ -76,8 +76,7 @@ def _check(arguments: Sequence[str]) -> None:
                 not_listed[name] = str(error)
                 continue
             reports[name] = check_set(data, name, space, strict_labels=strict_labels)
-    shared = compare_sets(reports)
-    warnings = {name: [*report.warnings, *shared[name]] for name, report in reports.items()}
+    warnings = all_warnings(reports)
 
     # imported here because these import torch
     from ..report.data_report import as_dict, contact_sheet, tables, warning_sheet

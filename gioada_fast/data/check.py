@@ -270,6 +270,26 @@ def compare_sets(reports: Mapping[str, SetReport]) -> dict[str, list[Plausibilit
     return warnings
 
 
+def all_warnings(reports: Mapping[str, SetReport]) -> dict[str, list[PlausibilityWarning]]:
+    """The warnings of each set, those of ``compare_sets`` included.
+
+    A class that only some of several sources draw is not missing.
+
+    Args:
+        reports: reports by the names of ``part_names``.
+    """
+    shared = compare_sets(reports)
+    warnings: dict[str, list[PlausibilityWarning]] = {}
+    sources = [report.facts for report in reports.values() if report.facts.is_source]
+    for name, report in reports.items():
+        found, facts = list(report.warnings), report.facts
+        if facts.is_source and len(sources) > 1:
+            others = [other for other in sources if other is not facts]
+            found = plausibility.drawn_by_others(found, facts, others)
+        warnings[name] = [*found, *shared[name]]
+    return warnings
+
+
 class _Depth(NamedTuple):
     """Statistics of the depth of one or several maps."""
 
@@ -366,7 +386,7 @@ class _Sums:
         labelled = data.read_labels is not None
         return SetFacts(
             data,
-            part.partition(" ")[0],
+            part,
             space,
             dict(sorted(self._facts.items())),
             self._labels.pixels,
@@ -481,6 +501,8 @@ def _read_frame(
                 fits = True
             except Exception as error:  # a decoder may raise any; report it with the file's name
                 errors.append(_file_error(path, array is not None, error))
+                if array is not None and facts and not upright:
+                    errors[-1] = _with_hint(errors[-1], arrays[0], array, facts[0].orientation)
         arrays.append(array)
         same_size.append(array if fits else None)
     image, labels, metres = arrays
@@ -511,6 +533,16 @@ def _file_error(path: Path, was_read: bool, error: Exception) -> FileError:
     elif not is_file(path):
         return FileError(path, "missing", message)
     return FileError(path, "size" if was_read else "unreadable", message)
+
+
+def _with_hint(
+    error: FileError, image: np.ndarray | None, other: np.ndarray, orientation: int
+) -> FileError:
+    """Names the setting if a map has the size of its image after the turn that EXIF asks for."""
+    if image is None or orientation < 5 or image.shape[1::-1] != other.shape[:2]:
+        return error
+    hint = f"; its EXIF orientation is {orientation}: set exif_orientation to apply"
+    return error._replace(message=error.message + hint)
 
 
 def _count_depth(metres: np.ndarray) -> _Depth | None:

@@ -6,6 +6,7 @@ that they were counted from: settings, and path, size and time of change of each
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -123,7 +124,8 @@ def _count(frames: SourceFrames | PackedSource, unreadable: Unreadable) -> tuple
 
 def _read_all(frames: SourceFrames | PackedSource) -> Iterator[np.ndarray | InputError]:
     """Pixels by train id of each label map, or its error, in the order of the frames."""
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    # decoders silence warnings, each thread for itself: what is left of that ends here
+    with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
         for begin in range(0, len(frames), _CHUNK):
             yield from pool.map(
                 partial(_count_one, frames), range(begin, min(begin + _CHUNK, len(frames)))

@@ -54,12 +54,7 @@ class DataSet:
 
     def missing(self) -> list[Path]:
         """Files that belong to an image but do not exist."""
-        return [
-            path
-            for frame in self.frames
-            for path in frame
-            if path is not None and not tree.is_file(path)
-        ]
+        return tree.missing(path for frame in self.frames for path in frame if path is not None)
 
 
 def find_root(root: str | None, setting: str, layout: str) -> Path:

@@ -108,7 +108,10 @@ def differences(packed: Settings, now: Settings, prefix: str = "") -> Iterator[s
 
     A setting that did not exist when the pack was made had its default.
     """
+    is_old = not any(name.endswith("exif_orientation") for name in packed)
     for name, value in now.items():
+        if is_old and name.endswith("depth_per_metre") and value is None:
+            value = 100.0  # unset now means what was 100 in version 0.1.0
         before = packed.get(name, _SINCE_0_1_0.get(name.rpartition(".")[2]))
         if isinstance(value, Mapping):
             every = {**dict.fromkeys(before or {}), **value}

@@ -305,18 +305,16 @@ def _pack_frame(
             return task.index, checksums
     try:
         frame = task.frames[0]
+        if isinstance(frame, LabelledFrame):
+            parts = [frame.image, frame.labels]
+            if "depth" in arrays:
+                parts.append(_stored_depth(frame.depth, per_metre, task.name))
+        else:
+            parts = [frame]
     except InputError as error:
         return task.index, str(error)
     except Exception as error:  # a decoder may raise any
         return task.index, f"{task.name}: {type(error).__name__}: {error}"
-    if isinstance(frame, LabelledFrame):
-        parts = [frame.image, frame.labels]
-        if "depth" in arrays:
-            parts.append(
-                frame.depth if per_metre is None else _lossless_counts(frame.depth, per_metre)
-            )
-    else:
-        parts = [frame]
     content = [np.ascontiguousarray(part) for part in parts]
     for (path, array), part in zip(files.items(), content, strict=True):
         if (part.shape, part.dtype.str) != (array.shape[1:], array.dtype):
@@ -335,10 +333,16 @@ def _checksum(path: Path, array: ArrayFile, index: int) -> int:
         return zlib.crc32(file.read(array.frame_bytes))
 
 
-def _lossless_counts(depth: np.ndarray, per_metre: float) -> np.ndarray:
+def _stored_depth(depth: np.ndarray, per_metre: float | None, name: str) -> np.ndarray:
+    """Metres, or counts without loss if all depth maps of the set are counts."""
+    if per_metre is None:
+        return depth
     stored = counts(depth, per_metre)
     if not np.array_equal(metres(stored, per_metre), depth):
-        raise ValueError(f"depth is not a whole number of counts at {per_metre} counts per metre")
+        raise InputError(
+            f"{name}: depth is no whole number at {per_metre} per metre, unlike in 16-bit PNGs: is "
+            "the depth map of another format? Its suffix must tell which"
+        )
     return stored
 
 

@@ -144,12 +144,15 @@ def _checked(
     path: Path, data: bytes, kind: str, formats: tuple[str, ...], decode: Callable[[bytes], T]
 ) -> T:
     """Result of a decoder, whose errors become errors of the file."""
+    content, unreadable = "", f"{path}: not a readable image ({len(data)} bytes)"
     try:
         content = decoders.content_of(data)
         if content in formats:
             return decoders.guarded(decode, data)
     except Undecodable as error:
-        raise InputError(f"{path}: not a readable image ({len(data)} bytes): {error}") from error
+        if content:
+            raise InputError(f"{unreadable}: {error}") from error
+        raise InputError(f"{unreadable}: {error}; expected {', '.join(formats)}") from error
     if content == "JPEG":
         raise InputError(
             f"{path}: {kind} is a JPEG, which is lossy: it changes values where objects meet; save "

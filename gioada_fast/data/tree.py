@@ -27,8 +27,11 @@ from typing import NamedTuple
 
 from ..errors import InputError
 
-_HIDDEN = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"}
-"""Lower-case names that macOS, Windows and file servers leave in folders of images."""
+_HIDDEN = {
+    *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"),
+    *("lost+found", "$recycle.bin", "system volume information"),
+}
+"""Lower-case names that operating systems and file servers leave among files and on disks."""
 
 _HEADER = struct.Struct("<4s22xHH")
 """A member's header: signature, and the lengths of the name and of the extra field after it."""
@@ -57,11 +60,37 @@ def read_bytes(path: Path) -> bytes:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file of that path, on disk or in an archive."""
+    """Whether there is a file of that path, on disk or in an archive.
+
+    Raises:
+        InputError: the path is in a damaged archive.
+    """
     mode = _mode(name := os.fspath(path))
     return stat.S_ISREG(mode) or any(
         member in archive.members for archive, member in _archives_with(name)
     )
+
+
+def missing(paths: Iterable[Path]) -> list[Path]:
+    """The paths for which ``is_file`` is false. Faster for many: lists each folder once."""
+    on_disk: dict[str, set[str]] = {}
+    in_archives: dict[str, set[str]] = {}
+    absent = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in on_disk:
+            on_disk[folder] = _file_names(folder)
+        if name in on_disk[folder]:
+            continue
+        if folder not in in_archives:
+            in_archives[folder] = {
+                member
+                for archive, inner in _archives_with(folder, as_folder=True)
+                for member in archive.under(inner)
+            }
+        if name not in in_archives[folder] and not is_file(path):
+            absent.append(path)
+    return absent
 
 
 def is_folder(path: Path) -> bool:
@@ -89,7 +118,7 @@ def stamp(path: Path) -> tuple[int, int]:
         pass
     for archive, member in _archives_with(name):
         if member in archive.members:
-            return archive.members[member].file_size, archive.members[member].CRC
+            return _content(archive.members[member])
     return 0, 0
 
 
@@ -193,7 +222,10 @@ def _regex(pattern: str) -> re.Pattern[str]:
         else:
             inner = piece[1:-1].replace("\\", r"\\").replace("[", r"\[")
             pieces[i] = f"[^/{inner[1:]}]" if inner[0] == "!" else f"[{inner}]"
-    return re.compile("".join(pieces), re.DOTALL)
+    try:
+        return re.compile("".join(pieces), re.DOTALL)
+    except re.error as error:
+        raise InputError(f"pattern {pattern}: {error}") from error
 
 
 def _is_hidden(name: str) -> bool:
@@ -226,8 +258,8 @@ class _Walk:
     """Collects the files under a folder that match a pattern."""
 
     def __init__(self, pattern: _Pattern, count_hidden: bool):
-        self.names: set[str] = set()
-        """Paths under the folder."""
+        self.names: dict[str, zipfile.ZipInfo | None] = {}
+        """Paths under the folder, and the members that are there; None for files on disk."""
         self.hidden = 0
         self._pattern = pattern
         self._count_hidden = count_hidden
@@ -254,10 +286,9 @@ class _Walk:
                 elif self._pattern.matches(prefix + name) and (
                     entry.is_symlink() or _is_file_on_disk(entry)
                 ):
-                    self.names.add(prefix + name)
-        files = frozenset(self.names) if archives else frozenset()
+                    self.names[prefix + name] = None
         for _, file, prefix in sorted(archives):
-            self._add_members(_archive(file), prefix, files)
+            self._add_members(_archive(file), prefix)
 
     def in_archives(self, root: str) -> None:
         """List a folder of archives: of one, or of the nearest beside the folder."""
@@ -265,17 +296,19 @@ class _Walk:
         used = set()
         for archive, folder in _archives_with(root, as_folder=True):
             beside = os.path.dirname(archive.file)
-            if archive.file in used or level not in (None, beside):
+            if level not in (None, beside):
+                break
+            if archive.file in used:
                 continue
             members = archive.under(folder)
             names = [name for name in members if self._pattern.matches(name)]
             if names:
                 level = beside
                 used.add(archive.file)
-                self.names.update(names)
+                self.names.update(dict.fromkeys(names))
                 self.hidden += archive.hidden
 
-    def _add_members(self, archive: "_Archive", prefix: str, files: frozenset[str]) -> None:
+    def _add_members(self, archive: "_Archive", prefix: str) -> None:
         """Add members at their paths beside the archive or, where none matches, in its folder."""
         matches = self._pattern.matches
         beside, apart = prefix, f"{prefix}{archive.stem}/"
@@ -284,13 +317,16 @@ class _Walk:
             beside, apart = apart, beside
             found = [name for name in archive.names if matches(beside + name)]
         for name in found:
-            path, other = beside + name, apart + name
-            if path in files or other in files:
+            path, other, member = beside + name, apart + name, archive.members[name]
+            if self.names.get(other, member) is None:  # unpacked there
                 continue
             if path not in self.names:
-                self.names.add(path)
-            elif matches(other):  # another archive has a member at this path
-                self.names.add(other)
+                self.names[path] = member
+                continue
+            first = self.names[path]
+            # members of two archives at one path, unless one archive is a copy of the other
+            if first is not None and _content(first) != _content(member) and matches(other):
+                self.names[other] = member
         self.hidden += archive.hidden
 
     def _hide(self, entry: os.DirEntry[str]) -> None:
@@ -300,6 +336,14 @@ class _Walk:
             self.hidden += sum(len(files) for _, _, files in os.walk(entry.path))
         else:
             self.hidden += 1
+
+
+def _file_names(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder or ".") as entries:
+            return {entry.name for entry in entries if _is_file_on_disk(entry)}
+    except OSError:
+        return set()
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -401,7 +445,7 @@ class _Archive:
 
 def _stored(descriptor: int, member: zipfile.ZipInfo) -> bytes:
     """A member's content as stored in the archive, still compressed."""
-    # offsets are negative if the archive's begin is missing
+    # offsets are negative if the start of the archive is missing
     header = os.pread(descriptor, _HEADER.size, max(0, member.header_offset))
     if member.header_offset < 0 or len(header) < _HEADER.size or header[:4] != b"PK\3\4":
         raise zipfile.BadZipFile("it is not where the archive's index says")
@@ -485,6 +529,10 @@ def _archives_with(
         if not name:
             return
         folder, inner = parent, f"{name}/{inner}" if inner else name
+
+
+def _content(member: zipfile.ZipInfo) -> tuple[int, int]:
+    return member.file_size, member.CRC
 
 
 def _zip_files(folder: str) -> tuple[str, ...]:

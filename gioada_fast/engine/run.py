@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import __version__
 from ..atomic_files import write_atomically
 from ..config import Config, changed_setting, rename_old_settings
-from ..data.check import crop_note, quick_warnings
+from ..data.check import crop_note, part_names, quick_warnings
 from ..data.class_weights import class_weights
 from ..data.files import DataSet, LabelledFrame
 from ..data.sets import (
@@ -216,7 +216,7 @@ class _Session:
         levels = self.config.adaptation
         sources = self.config.data.named_sources()
         without = [
-            f"{setting} ({sources[setting].name})"
+            f"{setting}: {sources[setting].name}"
             for setting, frames in source_parts(self.source).items()
             if not frames.has_depth
         ]
@@ -239,9 +239,10 @@ class _Session:
         """Warn of what a few frames of each set show: what data check judges on all of them."""
         if not distributed.is_writer():
             return
-        for setting, frames in source_parts(self.source).items():
+        parts = part_names(self.config.data)
+        for (setting, frames), part in zip(source_parts(self.source).items(), parts, strict=False):
             if isinstance(frames, SourceFrames):
-                self._warn_of(setting, frames.data, "source")
+                self._warn_of(setting, frames.data, part)
         if isinstance(self.target, TargetImages):
             self._warn_of("data.target", target_set(self.config.data, "target"), "target")
         self._warn_of("data.target, evaluation", self.evaluation.data, "evaluation")

@@ -265,7 +265,7 @@ def _summary(report: SetReport) -> dict[str, str]:
 def _kept(report: SetReport) -> float | None:
     """Share of the pixels that are left of images of another shape; None if nothing is cropped."""
     size = report.data.size
-    if size is None or report.facts.part == "evaluation" or not report.sizes:
+    if size is None or report.facts.name == "evaluation" or not report.sizes:
         return None
     shares = [(kept_share(shape, size), count) for shape, count in report.sizes.items()]
     kept = sum(share * count for share, count in shares) / sum(count for _, count in shares)

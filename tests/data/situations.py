@@ -1654,7 +1654,7 @@ RUNS = [
         "warning before the first step", lambda folder, s: _trains_with_warning(folder, s)),
     Situation("train-no-depth", "training without depth, whose settings need depth", own(),
         "the same error", "exit status 2, the setting that needs depth",
-        train_refuses("data.source (folder) has no depth", "adaptation.input_level", flags=())),
+        train_refuses("data.source: folder has no depth", "adaptation.input_level", flags=())),
     Situation("resume-moved-space", "a run whose label space file was moved", space(WAREHOUSE),
         "error: no label space, unless the file lies where it was",
         "resumed: the run keeps the content", _same_space(_moved_space, True)),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
-from gioada_fast.data import check, pack_writer, sets
+from gioada_fast.data import pack_writer, sets, tree
 from gioada_fast.data.pack_reader import MANIFEST
-from gioada_fast.labels import label_space
+from gioada_fast.processes import run_in_processes
 
 from .. import miniature
 from . import formats
@@ -154,9 +154,8 @@ def test_packs_of_archives_are_those_of_files(tmp_path):
     assert manifests["zip"] == manifests["files"]
 
 
-def test_processes_check_an_archive(tmp_path):
+def test_new_processes_read_an_archive(tmp_path):
     formats.write_synthia(tmp_path / "files")
-    root = the_root(tmp_path / "files", tmp_path)
-    data = check.list_set(config("source", "synthia", "cityscapes16", root), "source")
-    report = check.check_set(data, "source", label_space("cityscapes16"), 2)
-    assert len(report.sound) == 3 and not report.errors
+    files = tree.files_under(the_root(tmp_path / "files", tmp_path))
+    read = run_in_processes(tree.read_bytes, files, "read", 2)
+    assert sorted(read) == sorted(map(tree.read_bytes, files)) and len(files) == 9

@@ -331,7 +331,9 @@ def test_warnings_are_printed_with_a_picture_and_are_no_errors(mirrored, tmp_pat
     done = command("data", "check", *mirrored, "--only=source", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     warning = next(line for line in done.stdout.splitlines() if "warning:" in line)
-    assert warning.startswith("warning: source: labels-flipped: labels fit the images better when")
+    assert warning.startswith(
+        "warning: source: labels-flipped: labels of 5 of 5 frames fit their images better"
+    )
     assert "pictures: data_check_warnings.png" in done.stdout
     rows = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines()]
     assert ["hidden files skipped", "1"] in rows

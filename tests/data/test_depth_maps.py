@@ -36,6 +36,8 @@ def rgba(values) -> np.ndarray:
     return np.dstack([values, values, values, np.full_like(values, 9)])
 
 
+TILES = OpenEXR.TileDescription()
+TILES.xSize = TILES.ySize = 5
 BLENDER = {
     **{f"View Layer.Combined.{c}": OTHER * k for k, c in enumerate("RGBA", 1)},
     **{f"View Layer.Normal.{c}": OTHER / k for k, c in enumerate("XYZ", 2)},
@@ -67,6 +69,9 @@ CASES = [
       for name in ("Z", "V", "Y", "R", "Depth", "depth.Z", "View Layer.Depth.Z", "distance")),
     *((f"exr {name}", exr({"Z": METRES}, compression=getattr(OpenEXR, name)), {}, METRES)
       for name in ("NO_COMPRESSION", "RLE_COMPRESSION", "ZIPS_COMPRESSION", "PIZ_COMPRESSION")),
+    ("exr tiles", exr({"Z": METRES}, type=OpenEXR.tiledimage, tiles=TILES), {}, METRES),
+    ("exr with NaN", exr(dict.fromkeys("RGB", np.where(METRES > 9, METRES, np.float32("nan")))),
+     {}, np.where(METRES > 9, METRES, 0)),
     ("exr half", exr({"Z": HALF}), {}, HALF),
     ("exr uint", exr({"Z": COUNTS.astype(np.uint32)}), {}, COUNTS / 100),
     ("exr R = G = B", exr({"R": METRES, "G": METRES, "B": METRES}), {}, METRES),

@@ -159,6 +159,10 @@ def test_folders_beside_the_root(tmp_path):
     frames = source(tmp_path / "rgb", "./*", "../ids/*")
     assert [frame.labels.resolve() for frame in frames.data.frames] == [tmp_path / "ids/a/1.tif"]
     assert len(frames) == 1 and frames[0].labels.any()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("rgb/a/1.png", "ids/a/1.tif"):
+            archive.write(tmp_path / name, name)
+    assert source(tmp_path / "x.zip" / "rgb", "*", "../ids/*")[0].labels.any()
 
 
 def test_the_split_replaces_its_placeholder(tmp_path):
@@ -167,6 +171,15 @@ def test_the_split_replaces_its_placeholder(tmp_path):
     )
     frames = source(tmp_path, "{split}/rgb/*", "{split}/ids/*", split="b")
     assert files(frames) == [("b/rgb/1.png", "b/ids/1.npy", None)]
+    with pytest.raises(InputError, match=r"data\.source\.split is not set: it replaces \{split"):
+        source(tmp_path, "{split}/rgb/*", "{split}/ids/*")
+    target = TargetConfig(name="folder", root=str(tmp_path), images="{split}/rgb/*")
+    config = DataConfig(target=target)
+    assert len(sets.evaluation_frames(config)) == 0  # without labels there are none
+    with pytest.raises(InputError, match=r"data\.target\.train_split is not set"):
+        sets.target_images(config)
+    target.train_split = "a"
+    assert len(sets.target_images(config)) == 1
 
 
 @pytest.mark.parametrize(

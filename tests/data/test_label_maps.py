@@ -241,7 +241,7 @@ REFUSED = [
     (npy(IDS)[:-5], "npy, truncated"),
     (npz(a=IDS, b=IDS), "with the arrays a, b: name one of them labels"),
     (npz(a=IDS)[:-9], "npz, damaged or truncated"),
-    (tiff(IDS, IDS), "with 2 pictures of the same size"),
+    (tiff(IDS, IDS), "with several pictures of the same size"),
     (exr({"R": IDS / np.float32(2), "G": COLOURS[..., 0].astype(np.float32)}), "channels G, R"),
     (b"", "the file is empty"),
     (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data.check import check_set, compare_sets, list_set, quick_warnings
 from gioada_fast.data.label_maps import id_labels
+from gioada_fast.data.plausibility import RULES
 from gioada_fast.data.readers.cityscapes import CITYSCAPES
 from gioada_fast.labels import BUILT_IN_SPACES, IGNORE, label_space
 
@@ -268,6 +270,12 @@ def test_labels_of_the_next_frame_of_a_video(tmp_path):
     assert "the labels of the frame before" in report.warnings[0].message
 
 
+def test_a_few_mirrored_labels_of_many(street, tmp_path):
+    mirrored = street[2].over(ids=street[2].ids[:, ::-1])
+    (warning,) = report_of(write(tmp_path, [*street[:2], mirrored, *street[3:]])).warnings
+    assert warning.rule == "labels-flipped" and warning.frames == (2,)
+
+
 def test_a_world_upside_down(street, tmp_path):
     frames = [all_flipped(frame, street, index) for index, frame in enumerate(street)]
     report = report_of(write(tmp_path, frames))
@@ -430,3 +438,14 @@ def test_damaged_kitti_frames(shared, tmp_path, space, name):
     warnings = [w for w in report.warnings if w.rule != "labels-ignored"]
     assert rules_of(warnings) == rules, [str(warning) for warning in report.warnings]
     assert words in warnings[0].message
+
+
+def test_the_docs_name_every_rule():
+    docs = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert [rule.name for rule in RULES if f"`{rule.name}`" not in docs] == []
+
+
+def test_causes_come_before_what_they_explain():
+    names = [rule.name for rule in RULES]
+    for index, rule in enumerate(RULES):
+        assert set(rule.explained_by) <= set(names[:index]), rule.name

@@ -60,6 +60,9 @@ PROGRESSIVE = pil(COLOURS, "JPEG", progressive=True)
 CMYK_JPEG = pil(COLOURS, "JPEG", "CMYK")
 WEBP = pil(COLOURS, "WEBP")
 TIFF_JPEG = pil(COLOURS, "TIFF", compression="jpeg")
+WHITE_IS_ZERO = pil(LEVELS, "TIFF", compression="tiff_lzw").replace(
+    b"\x06\x01\x03\0\1\0\0\0\1", b"\x06\x01\x03\0\1\0\0\0\0"
+)
 CMYK_TIFF = pil(COLOURS, "TIFF", "CMYK")
 YCBCR_TIFF = pil(COLOURS, "TIFF", "YCbCr")
 
@@ -81,6 +84,8 @@ IMAGES = [
     ("png 16 rgba", png(np.dstack([DEEP, DEEP[..., :1]]), 16, RGBA), scaled(DEEP, 16), 4, 16, 16),
     ("png 16 grey", png(DEEP[..., 0], 16, GREY), rgb(scaled(DEEP[..., 0], 16)), 1, 16, 16),
     ("png dark", png(DEEP >> 8, 16, RGB, sBIT=b"\x0c\x0c\x0c"), scaled(DEEP >> 8, 12), 3, 16, 12),
+    ("png dark rgba", png(np.dstack([DEEP >> 8, DEEP[..., :1]]), 16, RGBA,
+     sBIT=b"\x0c\x0c\x0c\x10"), scaled(DEEP >> 8, 12), 4, 16, 12),
     ("png sBIT", png(DEEP & 0xFFF0, 16, RGB, sBIT=b"\x0c" * 3), scaled(DEEP & 0xFFF0, 16), 3, 16,
      16),
     ("jpeg", JPEG, as_pillow(JPEG), 3, 8, 8),
@@ -128,6 +133,7 @@ IMAGES = [
     ("tiff MaxSampleValue", tiff(DEEP >> 7, photometric="rgb",
      extratags=[(281, 3, 3, (4095,) * 3, True)]), scaled(DEEP >> 7, 12), 3, 16, 12),
     ("tiff white is 0", tiff(LEVELS, photometric="miniswhite"), rgb(255 - LEVELS), 1, 8, 8),
+    ("tiff lzw, white is 0", WHITE_IS_ZERO, rgb(255 - LEVELS), 1, 8, 8),
     ("tiff 1 bit, white is 0", tiff(BITS, photometric="miniswhite"), rgb(~BITS * 255), 1, 1, 1),
     ("tiff float16", tiff(UNIT.astype(np.float16), photometric="rgb"), COLOURS, 3, 16, 16),
     ("tiff float64", tiff(COLOURS / 255, photometric="rgb"), COLOURS, 3, 64, 64),
@@ -189,6 +195,8 @@ def test_orientation_is_applied_on_request_alone(tmp_path, kind, orientation):
     assert image_facts(path).orientation == orientation
 
 
+ENDLESS = tiff_of_bits(LEVELS, 8)
+ENDLESS = ENDLESS[:-4] + ENDLESS[4:8]  # the first picture is followed by itself
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 OTHERS = [
     (b"", r"\(0 bytes\): the file is empty"),
@@ -212,7 +220,8 @@ OTHERS = [
     (pil(COLOURS, "TIFF")[:-300], "TIFF"),
     (pil(COLOURS, "BMP")[:-30], "BMP, .*truncated"),
     (pil(INDEXED, "GIF")[:-30], "GIF, .*truncated"),
-    (tiff(COLOURS, COLOURS, photometric="rgb"), "TIFF, with 2 pictures of the same size"),
+    (tiff(COLOURS, COLOURS, photometric="rgb"), "TIFF, with several pictures of the same size"),
+    (ENDLESS, "TIFF, with several pictures"),
     (tiff(255 * UNIT, photometric="rgb"), "floating point from 0 to 255, expected 0 to 1"),
     (tiff(LEVELS.astype(np.int32)), "int32 values"),
     (tiff(DEEP.astype(np.int16), photometric="rgb"), "int16 values"),

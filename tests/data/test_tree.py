@@ -61,10 +61,14 @@ def test_patterns_match_beside_the_archive_or_else_in_its_folder(tmp_path):
         ("**", ["a/1.png", "a/2.PNG"]),
         ("img/**", ["img/a/1.png", "img/a/2.PNG"]),
         ("*", []),
+        ("[ab]/?", ["a/1.png", "a/2.PNG"]),
+        ("[!a]/*", []),
     ):
         found = tree.matching(tmp_path, pattern, PNG)
         assert [path.relative_to(tmp_path).as_posix() for path in found] == names
         assert all(map(tree.is_file, found))
+    with pytest.raises(InputError, match=r"pattern \[z-a\]/\*: bad character range"):
+        tree.matching(tmp_path, "[z-a]/*", PNG)
 
 
 def test_an_archive_given_as_folder(tmp_path):
@@ -257,3 +261,25 @@ def test_unrelated_damaged_archives_above_a_set_do_no_harm(tmp_path):
     assert not tree.is_file(tmp_path / "set" / "2.png")
     with pytest.raises(InputError, match=r"2\.png: no such file; .*broken\.zip: not a readable"):
         tree.read_bytes(tmp_path / "set" / "2.png")
+
+
+def test_a_copy_of_an_archive_adds_nothing(tmp_path):
+    for name in ("x", "x (1)"):
+        write_zip(tmp_path / f"{name}.zip", {"a/1.png": "same", "a/2.png": "2"})
+    write_zip(tmp_path / "y.zip", {"a/1.png": "other", "a/2.png": "2"})
+    assert listed(tmp_path) == ["a/1.png", "a/2.png", "y/a/1.png"]
+
+
+def test_missing_files_are_those_that_are_no_files(tmp_path):
+    write(tmp_path, "a/1.png", "b/2.png")
+    write_zip(tmp_path / "x.zip", {"a/3.png": "", "c/d/4.png": ""})
+    (tmp_path / "a" / "link.png").symlink_to("1.png")
+    (tmp_path / "a" / "broken.png").symlink_to("no.png")
+    names = ("a/1.png", "a/3.png", "a/link.png", "a/broken.png", "a/5.png", "b/2.png", "b/3.png",
+             "c/d", "c/d/4.png", "c/4.png", "x/c/d/4.png", "x.zip/c/d/4.png", "no/1.png",
+             "a", "x.zip")  # fmt: skip
+    paths = [tmp_path / name for name in names]
+    expected = [path for path in paths if not tree.is_file(path)]
+    assert tree.missing(paths) == expected
+    found = {path.relative_to(tmp_path).as_posix() for path in expected}
+    assert found == {"a/broken.png", "a/5.png", "b/3.png", "c/d", "c/4.png", "no/1.png", "a"}

@@ -7,9 +7,11 @@ import contextlib
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from types import ModuleType
 from typing import TypeVar
 
-from . import arrays, exr, pictures, png, tiff
+from . import arrays, pictures, png
 from .raster import Header, Raster, Undecodable
 
 __all__ = [
@@ -107,12 +109,17 @@ def decode(data: bytes, names: tuple[str, ...] = ()) -> Raster:
         "WebP": pictures.decode_webp,
         "BMP": pictures.decode_bmp,
         "GIF": pictures.decode_gif,
-        "TIFF": tiff.decode,
-        "EXR": partial(exr.decode, names=names),
+        "TIFF": lambda data: _of_rare_format("tiff").decode(data),
+        "EXR": lambda data: _of_rare_format("exr").decode(data, names),
         "npy": arrays.decode_npy,
         "npz": partial(arrays.decode_npz, names=names),
     }
     return decoders[content_of(data)](data)
+
+
+def _of_rare_format(name: str) -> ModuleType:
+    """A module that is imported when needed, because its library takes megabytes of memory."""
+    return import_module(f".{name}", __name__)
 
 
 def guarded(decoder: Callable[[bytes], T], data: bytes) -> T:
@@ -136,15 +143,19 @@ def guarded(decoder: Callable[[bytes], T], data: bytes) -> T:
 
 def header(data: bytes) -> Header:
     """Size, channels and bits of a picture, without decoding its pixels."""
-    readers = {"PNG": png.header, "TIFF": tiff.header}
-    return readers.get(content_of(data), pictures.header)(data)
+    content = content_of(data)
+    if content == "TIFF":
+        return _of_rare_format("tiff").header(data)
+    return (png.header if content == "PNG" else pictures.header)(data)
 
 
 def read_orientation(data: bytes) -> int:
     """Orientation of a picture by its EXIF data, 1 (as stored) to 8."""
     content = content_of(data)
-    readers = {"PNG": png.orientation, "TIFF": tiff.orientation}
     if content not in ("PNG", "TIFF", "JPEG", "WebP"):
         return 1
-    value = readers.get(content, pictures.orientation)(data)
+    if content == "TIFF":
+        value = _of_rare_format("tiff").orientation(data)
+    else:
+        value = (png.orientation if content == "PNG" else pictures.orientation)(data)
     return value if value in range(1, 9) else 1

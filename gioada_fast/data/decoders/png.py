@@ -36,7 +36,7 @@ class Png(NamedTuple):
     @property
     def max_value(self) -> int | None:
         """Largest sample by the chunk sBIT."""
-        significant = self.ancillary.get(b"sBIT")
+        significant = self.ancillary.get(b"sBIT", b"")[: 1 if self.channels < 3 else 3]
         return 2 ** max(significant) - 1 if significant else None
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_PIXELS = 2**28
+MAX_PIXELS = 10**8
 """Larger pictures are refused: damaged headers ask for any size."""
 
 

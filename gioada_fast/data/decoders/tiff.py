@@ -1,6 +1,7 @@
 """TIFF."""
 
 import io
+import itertools
 import logging
 import math
 import struct
@@ -17,15 +18,17 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _ORIENTATION, _MAX_SAMPLE_VALUE = 274, 281
+_MAX_PAGES = 16
 _LOSSY = {6: "JPEG", 7: "JPEG", 33003: "JPEG 2000", 34712: "JPEG 2000", 50001: "WebP"}
 
 
 def decode(data: bytes) -> Raster:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
-        same = sum(1 for other in file.pages if other.shape == page.shape)
-        if same > 1:
-            raise Undecodable(f"with {same} pictures of the same size: save one to each file")
+        # the chain of pictures never ends in some damaged files
+        others = itertools.islice(file.pages, 1, _MAX_PAGES)
+        if any(other.shape == page.shape for other in others):
+            raise Undecodable("with several pictures of the same size: save one to each file")
         if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR):
             raise Undecodable(
                 f"with colours of the kind {page.photometric!s}: save it as RGB or grey"
@@ -69,6 +72,8 @@ def _pixels(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
     planes, _, height, width, samples = pixels.shape
     pixels = np.moveaxis(pixels[:, 0], 0, 2).reshape(height, width, planes * samples)
     if page.photometric == _CMYK:
+        if pixels.dtype != np.uint8:
+            raise Undecodable(f"with {page.bitspersample}-bit CMYK colours: save it as RGB")
         return np.asarray(Image.fromarray(pixels[:, :, :4], "CMYK").convert("RGB"))
     if _is_rgb(page):
         return np.ascontiguousarray(pixels[:, :, :3])

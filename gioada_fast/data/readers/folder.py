@@ -22,6 +22,8 @@ from ..registry import Reader, Request
 
 IMAGES = "images/*"
 
+_SPLITS = {"source": "split", "target": "train_split", "evaluation": "evaluation_split"}
+
 # Label and depth maps of these formats are found, even if their decoders then refuse them with the
 # reason, such as a JPEG file as label map.
 _MAP_SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".npz", ".exr", ".pfm", ".hdr", ".gif", ".pgm", ".ppm")
@@ -31,7 +33,15 @@ def data_set(request: Request) -> DataSet:
     """All frames that the patterns match."""
     config, root, space = request.config, request.root(), request.space
 
+    if request.part == "evaluation" and config.labels is None:
+        return DataSet(f"folder {root}", root, [])
+
     def filled(pattern: str) -> str:
+        if "{split}" in pattern and not request.split:
+            raise InputError(
+                f"{request.setting}.{_SPLITS[request.part]} is not set: it replaces {{split}} in "
+                f"the pattern {pattern}"
+            )
         return pattern.replace("{split}", request.split)
 
     labels = config.labels and filled(config.labels)
@@ -88,7 +98,9 @@ class _Pattern:
                 f"pattern {text!r}: expected a path under {root} with one '*' for the name"
             )
         while path.startswith("../"):
-            root, path = root / "..", path.removeprefix("../")
+            above = root / ".."
+            root = above if tree.is_folder(above) else root.parent  # in archives
+            path = path.removeprefix("../")
         stem, suffix = posixpath.splitext(path)
         explicit = suffix.lower() in _MAP_SUFFIXES
         self.text = text
