@@ -684,7 +684,7 @@ def _counted(
     count = int(mask.sum())
     if count == 0 or count <= least * len(mask):
         return None
-    frames = facts.worst(np.where(mask, -facts.column(name), -np.inf))
+    frames = facts.worst(np.where(mask, -np.nan_to_num(facts.column(name)), -np.inf))
     image = facts.data.frames[frames[0]].image
     return f"{count} of {len(mask)} {words}, such as {image}", frames
 
@@ -704,7 +704,7 @@ def _labels_ignored(facts: SetFacts) -> tuple[str, tuple[int, ...]] | None:
             facts.worst(ignored),
         )
     least = 0.02 if roles(facts.space).street else 0.5
-    return _counted(facts, ignored >= 1, "label maps have no pixel with a class", "share", least)
+    return _counted(facts, ignored >= 1, "label maps have no pixel with a class", "ignored", least)
 
 
 def _ignored_bound(space: LabelSpace) -> float:

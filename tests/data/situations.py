@@ -1334,6 +1334,11 @@ def _bits(frame, frames, index):
     return frame.over(image=frame.image.astype(np.uint16))
 
 
+def void_in_the_second(f: Frame) -> bytes:
+    second = f is FRAMES[1]
+    return png(np.where(f.ids < 11 * second, 255, f.ids), 8, GREY)
+
+
 PLAUSIBILITY = [
     Situation("sound-street", "a sound street", street(lambda frame, frames, index: frame),
         "no warning", "no warning", warns()),
@@ -1355,6 +1360,10 @@ PLAUSIBILITY = [
         ),
         "accepted in silence", "warning `labels-of-neighbour`", warns("labels-of-neighbour")),
     implausible("labels-ignored", "void everywhere", "void"),
+    Situation("labels-ignored-in-one", "void in one of two label maps, without depth",
+        own(labels=(".png", void_in_the_second)), "accepted in silence",
+        "warning `labels-ignored` with the file",
+        lambda _, s: _has_rule(s, "labels-ignored")),
     implausible("labels-one-class", "one class over 95 %", "hardly anything but road"),
     implausible("labels-place", "sky and road exchanged", "sky and road exchanged"),
     implausible("labels-never-drawn", "a class that no label map has", "no pedestrians"),
