@@ -159,6 +159,10 @@ class TargetConfig(FramesConfig):
         _positive("data.target", frames=self.frames, evaluation_frames=self.evaluation_frames)
 
 
+_MAX_SIDE = 16384
+"""Largest height and width of images in pixels: more is a slip of the keyboard, not a picture."""
+
+
 @dataclass
 class DataConfig:
     """Data sets, classes and image sizes."""
@@ -193,15 +197,19 @@ class DataConfig:
         if self.sources is not None and not self.sources:
             raise InputError("data.sources is empty: leave it out, or list at least one source")
         for name, value in (("height", self.height), ("width", self.width)):
-            if value < 64:
-                raise InputError(f"data.{name} is {value}, must be at least 64 pixels")
+            if not 64 <= value <= _MAX_SIDE:
+                raise InputError(f"data.{name} is {value}, must be 64 to {_MAX_SIDE} pixels")
             for setting, frames in {**self.named_sources(), "data.target": self.target}.items():
                 resized = getattr(frames, name)
-                if resized is not None and resized < value:
+                if resized is None:
+                    continue
+                if resized < value:
                     raise InputError(
                         f"{setting}.{name} is {resized}, must be at least data.{name}, {value}, "
                         "the size of the crops"
                     )
+                if resized > _MAX_SIDE:
+                    raise InputError(f"{setting}.{name} is {resized}, must be at most {_MAX_SIDE}")
 
     def named_sources(self) -> dict[str, SourceConfig]:
         """The sources by the prefix of their settings: data.source, or data.sources[0], ..."""
