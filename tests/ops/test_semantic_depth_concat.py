@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from gioada_fast import ops
 from gioada_fast.ops.semantic_depth_concat import reference, semantic_depth_concat
 from tests.op_checks import (
-    DTYPES,
     TARGETS,
     OpChecks,
     _channels_last,
@@ -177,7 +176,7 @@ GRADIENTS = [(s, "channels-last") for s in SHAPES if s not in OPTIONS] + [
 ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("shape_id", "layout"), GRADIENTS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_gradient_of_any_layout(target, shape_id, layout, dtype):
