@@ -6,6 +6,7 @@ that they were counted from: settings, and path, size and time of change of each
 
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,9 @@ from .source_mix import SourceMix
 from .tree import stamp
 from .unreadable import Unreadable
 
-_CHUNK = 512
+_CHUNK = 64
+_SLOW = 2e-3
+"""Seconds to read a label map from which threads pay."""
 _MAX_KEPT = 100
 
 
@@ -123,13 +126,21 @@ def _count(frames: SourceFrames | PackedSource, unreadable: Unreadable) -> tuple
 
 
 def _read_all(frames: SourceFrames | PackedSource) -> Iterator[np.ndarray | InputError]:
-    """Pixels by train id of each label map, or its error, in the order of the frames."""
+    """Pixels by train id of each label map, or its error, in the order of the frames.
+
+    Large maps are read by several threads. Small ones are not: most of their time goes into Python,
+    which runs one thread at a time.
+    """
+    count_one, start = partial(_count_one, frames), time.perf_counter()
+    first = min(len(frames), _CHUNK)
+    yield from map(count_one, range(first))
+    if time.perf_counter() - start < _SLOW * first:
+        yield from map(count_one, range(first, len(frames)))
+        return
     # decoders silence warnings, each thread for itself: what is left of that ends here
     with warnings.catch_warnings(), ThreadPoolExecutor(usable_cores()) as pool:
-        for begin in range(0, len(frames), _CHUNK):
-            yield from pool.map(
-                partial(_count_one, frames), range(begin, min(begin + _CHUNK, len(frames)))
-            )
+        for begin in range(first, len(frames), _CHUNK):
+            yield from pool.map(count_one, range(begin, min(begin + _CHUNK, len(frames))))
 
 
 def _count_one(frames: SourceFrames | PackedSource, index: int) -> np.ndarray | InputError:
