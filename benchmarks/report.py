@@ -85,7 +85,7 @@ def markdown(records: list[dict]) -> str:
 
 
 def _by_kind(records: list[dict]) -> list[list[dict]]:
-    """Records of ops, steps, loaders and starts, told apart by a key that only they have."""
+    """Records of ops, steps, loaders and starts, each recognised by a key that only it has."""
     kinds: dict[str, list[dict]] = {
         key: [] for key in ("rivals_ms", "contenders", "loaders", "first_update")
     }

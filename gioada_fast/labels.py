@@ -437,7 +437,7 @@ def class_map_content(
 ) -> dict[int | str, str | None]:
     """A class map as a mapping that ``read_class_map`` reads to the same train ids.
 
-    Arguments and errors are those of ``read_class_map``. Colours are written as ``"R G B"``.
+    Arguments and errors are as in ``read_class_map``. Colours are written as ``"R G B"``.
     """
     return {
         key if isinstance(key, int) else "{} {} {}".format(*key): name

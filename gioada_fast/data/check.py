@@ -208,7 +208,7 @@ def check_set(
 
 
 def crop_note(data: DataSet) -> str | None:
-    """Says how much of the first image training leaves out, if its shape is not that of training.
+    """Says how much of the first image the crops for training keep, if they cut some of it off.
 
     None if it leaves out at most 2 %, or if the image cannot be read.
     """
@@ -271,7 +271,7 @@ def compare_sets(reports: Mapping[str, SetReport]) -> dict[str, list[Plausibilit
 
 
 def all_warnings(reports: Mapping[str, SetReport]) -> dict[str, list[PlausibilityWarning]]:
-    """The warnings of each set, those of ``compare_sets`` included.
+    """The warnings of each set, also from ``compare_sets``.
 
     A class that only some of several sources draw is not missing.
 

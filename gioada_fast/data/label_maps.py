@@ -70,8 +70,8 @@ def id_labels(
 
     Args:
         train_ids: train id, or IGNORE, of each id.
-        in_red: in files with colours, ids are in the first channel (R), whatever the others
-            contain. Otherwise R, G and B must be equal.
+        in_red: in files with colours, ids are in the first channel (R), and the others
+            may contain anything. Otherwise R, G and B must be equal.
         unknown: what to do with other ids.
     """
     table = np.full(256, IGNORE, np.uint8)

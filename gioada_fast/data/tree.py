@@ -160,7 +160,7 @@ def matching(folder: Path, pattern: str, suffixes: tuple[str, ...]) -> list[Path
 
 
 def contents(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the subfolders and of the files in a folder, those of its archives included."""
+    """Names of the subfolders and files in a folder and in its archives."""
     root = os.fspath(folder)
     folders: set[str] = set()
     files: set[str] = set()

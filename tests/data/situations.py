@@ -300,7 +300,7 @@ SPACES = [
         space(
             {"name": "w", "classes": {"floor": None, "person": {"of": ["rider"]}, "forklift": {}}}
         ),
-        "error: colours were required", "read; every class gets a colour of its own",
+        "error: colours were required", "read; every class gets its own colour",
         both(reads(labels=own_train_ids), lambda _, s: _different_colours(s))),
     Situation("two-classes", "the smallest label space",
         space(
@@ -818,7 +818,7 @@ def of_grey(f: Frame) -> np.ndarray:
 
 
 def of_bits(bits: int):
-    """Image as a camera of so many bits stores it, and as it is read."""
+    """Image as a camera of ``bits`` bits stores it, and as it is read."""
 
     def stored(f: Frame) -> np.ndarray:
         return np.rint(f.image / 255 * (2**bits - 1)).astype(np.uint16)
