@@ -21,8 +21,10 @@ $(INSTALLED): pyproject.toml constraints.txt $(CSRC)
 train: venv
 	$(RUN) -m gioada_fast.train --config street_scenes $(ARGS)
 
+# One thread in each process: threads of two processes on two cores wait for each other. Tests of threads
+# set their number.
 test: venv
-	$(RUN) -m pytest tests --numprocesses $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests --numprocesses $(WORKERS) $(ARGS)
 
 bench: venv
 	$(RUN) -m pytest benchmarks $(ARGS)
