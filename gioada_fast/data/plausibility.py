@@ -1,4 +1,4 @@
-"""Judges whether images, labels and depth of a set look like what they are said to be.
+"""Judges whether the images, labels and depth of a set are plausible.
 
 ``measure`` takes a few numbers from each frame, in any process; ``judge`` applies ``RULES`` to the
 numbers of a set. Rules are conservative: each bound lies far from the numbers of CamVid, KITTI,

@@ -25,7 +25,7 @@ class Raster:
     bits: int
     """Bits per sample in the file."""
     palette: np.ndarray | None = None
-    """Colours uint8 [N, 3], of which ``pixels`` are the indices."""
+    """Colours uint8 [N, 3], which ``pixels`` index."""
     lossy: str | None = None
     """Name of the compression if it changes values."""
     white_is_zero: bool = False
