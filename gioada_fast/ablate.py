@@ -7,7 +7,8 @@ continues an ablation that was stopped; finished rows are kept.
 --config NAME_OR_FILE      settings; flags after it override single settings
 --preset small|paper       sizes and schedule: small for two CPU cores, paper for a GPU
 --seeds 0 1 2              seeds of each row's runs; default: the seed of the settings
---rows source_only both    rows to run; all others start from the weights of source_only
+--rows source_only both    rows to run, default: all but variants; all others start from
+                           the weights of source_only
 --name NAME                default: the names of the configuration and the preset
 """
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     from .engine.run import command_line
 
     arguments = list(arguments)
+    variants = {name for name, row in ROWS.items() if row.variant}
     parser = cli.config_parser(PROG)
     parser.add_argument(
         "--preset",
@@ -35,7 +37,13 @@ def main(arguments: Sequence[str]) -> None:
         help=f"sizes and schedule: a YAML file, or one of {', '.join(shipped_presets())}",
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="default: the seed of the settings")
-    parser.add_argument("--rows", type=str, nargs="+", help=f"of {', '.join(ROWS)}; default: all")
+    parser.add_argument(
+        "--rows",
+        type=str,
+        nargs="+",
+        help=f"of {', '.join(ROWS)}; default: all that are no variants: "
+        f"{', '.join(sorted(variants)) or 'there are none'}",
+    )
     if not any(a == "--config" or a.startswith("--config=") for a in arguments):
         arguments = ["--config", DEFAULT_CONFIG, *arguments]
     namespace = parser.parse_args(arguments)
@@ -43,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     names = [Path(str(path)).stem for path in namespace.config]
     config = cli.instantiate(parser, namespace)
     config.name = config.name or "-".join(names)
-    chosen = {cli.choice("--rows", row, list(ROWS)) for row in rows or ROWS}
+    chosen = {cli.choice("--rows", row, list(ROWS)) for row in rows or set(ROWS) - variants}
     ablate(config, seeds or [config.seed], chosen, command_line())
 
 

@@ -126,6 +126,15 @@ class SourceConfig(FramesConfig):
     first_seed: int = 0
     """street_scenes: seed of the first frame; the others count up from it. The target's training
     frames start from seed 1000000, its evaluation frames from 2000000."""
+    field_of_view: list[float] | None = None
+    """street_scenes: lowest and highest horizontal field of view of the camera in degrees; each
+    frame draws its own. Unset: the look's."""
+    camera_height: list[float] | None = None
+    """street_scenes: lowest and highest height of the camera above the road in metres. Unset: the
+    look's."""
+    camera_pitch: list[float] | None = None
+    """street_scenes: lowest and highest pitch of the camera in degrees; below 0 looks down. Unset:
+    the look's."""
     share: float = 1.0
     """In data.sources: share of the training pairs, relative to the other sources' shares."""
 
@@ -300,12 +309,16 @@ class ModelConfig:
 class AdaptationConfig:
     """The adaptation levels, self-training, and the kinds and weights of the losses."""
 
-    input_level: Literal["none", "image", "geometry"] = "geometry"
-    """Translation of source images to the target's style: none, image (from the image alone), or
-    geometry (guided by depth and semantic labels)."""
-    output_level: Literal["none", "semantics", "joint"] = "joint"
+    input_level: Literal["none", "image", "geometry", "normals"] = "geometry"
+    """Translation of source images to the target's style: none, image (from the image alone),
+    geometry (guided by depth and semantic labels), or normals (by surface normals, too)."""
+    image_discriminator_input: Literal["image", "depth"] = "image"
+    """What the image discriminator sees: the image, or the image with the depth that the task
+    network predicts for it."""
+    output_level: Literal["none", "semantics", "joint", "product"] = "joint"
     """Input of the output discriminator: none (no discriminator), semantics (the predicted
-    segmentation), or joint (segmentation and depth)."""
+    segmentation), joint (segmentation and depth), or product (DADA: the segmentation's information
+    times the depth)."""
     keep_half_untranslated: bool = True
     """Translate every other source image of a batch and train on the rest as rendered (paper:
     translate all). The untranslated half keeps what the translation loses: without it, bare trees
@@ -337,16 +350,50 @@ class AdaptationConfig:
     confidence: float = 0.968
     """Minimum probability for the teacher to count as confident at a pixel (DACS: 0.968). The
     fraction of confident pixels is the weight of the pseudo-labels."""
+    mix_classes: Literal["random", "depth"] = "random"
+    """Which half of a source image's classes self-training pastes over the target image: random
+    (DACS), or depth: those whose depth agrees best with the depth that the teacher sees there."""
+    mix_order: Literal["paste", "depth"] = "paste"
+    """Which pixels of a pasted class cover the target image: paste (all of them), or depth: only
+    those that are nearer than what the teacher sees there."""
+    mask_ratio: float = 0.0
+    """Fraction of the patches of a target image that masked consistency hides: the task network
+    learns the teacher's labels of the whole image from the rest (MIC: 0.7). 0: no masked
+    consistency. Needs self_training."""
+    mask_patch: int = 64
+    """Side in pixels of the patches that are hidden (MIC: 64)."""
+    lambda_mask: float = 1.0
+    """Weight of the masked consistency loss (MIC: 1)."""
+    rare_class_temperature: float | None = None
+    """Rare-class sampling: draw a class with probability softmax((1 - frequency) / temperature),
+    then a source frame that has it, during adaptation with self_training (DAFormer: 0.01). Unset:
+    every frame once per epoch."""
+    lambda_target_depth: float = 0.0
+    """Weight of the depth loss on target images, against the depth maps of data.target.depth, which
+    any monocular depth network may have made. 0: they are not read for it."""
+    depth_agreement: bool = False
+    """Weight pseudo-labels by how well the teacher's depth agrees with the depth maps of
+    data.target.depth. Needs self_training."""
+
+    @property
+    def reads_target_depth(self) -> bool:
+        """Whether training needs depth maps of the target images."""
+        return self.lambda_target_depth > 0 or (self.self_training and self.depth_agreement)
 
     def __post_init__(self):
         _not_negative(
             "adaptation",
+            lambda_mask=self.lambda_mask,
+            lambda_target_depth=self.lambda_target_depth,
             lambda_depth=self.lambda_depth,
             lambda_img=self.lambda_img,
             lambda_out=self.lambda_out,
             lambda_self=self.lambda_self,
         )
-        for name in ("teacher_decay", "confidence"):
+        _positive("adaptation", mask_patch=self.mask_patch)
+        if self.rare_class_temperature is not None:
+            _positive("adaptation", rare_class_temperature=self.rare_class_temperature)
+        for name in ("teacher_decay", "confidence", "mask_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(
                     f"adaptation.{name} is {getattr(self, name)}, must be between 0 and 1"
@@ -410,6 +457,10 @@ class ScheduleConfig:
     """Updates of the source-only phase, which comes first."""
     adaptation_steps: int = 220
     """Updates of the adaptation phase, which follows."""
+    control: bool = False
+    """Whether to train a control, too: from the weights that the source-only phase ends with, as
+    many updates as the adaptation phase on the source alone, from the same pairs. The gain of
+    adaptation is the difference to it, which longer training does not explain."""
     batch_size: int = 4
     """Number of image pairs (one source, one target) in a batch."""
     accumulate: int = 1

@@ -13,9 +13,9 @@ import gc
 import itertools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,25 +33,37 @@ from .run_folder import TASK_SOURCE_ONLY, RunFolder
 
 @dataclass(frozen=True)
 class Row:
-    """A row's caption and the levels that it trains with."""
+    """A row's caption, and the settings of ``AdaptationConfig`` that it changes."""
 
     caption: str
-    input_level: Literal["none", "image", "geometry"] = "none"
-    output_level: Literal["none", "semantics", "joint"] = "none"
-    self_training: bool = False
+    adaptation: Mapping[str, Any] = field(default_factory=dict)
+    """``NO_LEVELS`` and the configuration hold for what is not named."""
+    variant: bool = False
+    """Whether it runs only if ``--rows`` names it."""
 
 
 SOURCE_ONLY, CONTROL, ORACLE = "source_only", "control", "oracle"
 
+NO_LEVELS = {
+    "input_level": "none",
+    "output_level": "none",
+    "self_training": False,
+    "lambda_target_depth": 0.0,
+}
+"""What is off in a row that does not turn it on."""
+
+_BOTH = {"input_level": "geometry", "output_level": "joint"}
+_SELF_TRAINING = {**_BOTH, "self_training": True}
+
 ROWS = {
     SOURCE_ONLY: Row("source only"),
     CONTROL: Row("source only, trained on"),
-    "input_image": Row("input level without geometry", "image"),
-    "input": Row("input level with geometry", "geometry"),
-    "output_semantics": Row("output level on semantics", "none", "semantics"),
-    "output": Row("output level on semantics and depth", "none", "joint"),
-    "both": Row("both levels: GIO-Ada", "geometry", "joint"),
-    "self_training": Row("both levels and self-training", "geometry", "joint", True),
+    "input_image": Row("input level without geometry", {"input_level": "image"}),
+    "input": Row("input level with geometry", {"input_level": "geometry"}),
+    "output_semantics": Row("output level on semantics", {"output_level": "semantics"}),
+    "output": Row("output level on semantics and depth", {"output_level": "joint"}),
+    "both": Row("both levels: GIO-Ada", _BOTH),
+    "self_training": Row("both levels and self-training", _SELF_TRAINING),
     ORACLE: Row("oracle: supervised on the target"),
 }
 """The rows by name, in the order of the table. The name is also the name of the row's folder."""
@@ -81,12 +93,7 @@ def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
         model = replace(model, init_from=str(source_only.weights(TASK_SOURCE_ONLY)))
     if name == ORACLE:
         data = supervised(data)
-    adaptation = replace(
-        config.adaptation,
-        input_level=row.input_level,
-        output_level=row.output_level,
-        self_training=row.self_training,
-    )
+    adaptation = replace(config.adaptation, **{**NO_LEVELS, **row.adaptation})
     return replace(
         config,
         name=name,
@@ -315,7 +322,8 @@ def _summarise_row(
     classes = per_seed[0]["iou"]
     return {
         "name": name,
-        **asdict(ROWS[name]),
+        "caption": ROWS[name].caption,
+        **{**NO_LEVELS, **ROWS[name].adaptation},
         "miou": _statistics(own[seed] for seed in results),
         "iou": {c: _statistics(one["iou"][c] for one in per_seed) for c in classes},
         "difference": _statistics(differences.values()),
