@@ -577,7 +577,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def shipped_presets() -> dict[str, Path]:
-    """Names and files of the shipped presets: sizes and schedules for any configuration."""
+    """Names and files of the shipped presets: networks and optimisers for a kind of machine."""
     return _shipped("configs/presets")
 
 

@@ -10,10 +10,11 @@ Needs the extra ``scenes``: ``pip install "gioada_fast[scenes]"``.
 
 from .cache import FramePaths, ensure, frame_paths
 from .frames import VERSION, Frame, render
-from .looks import LOOKS, CameraRanges, Look
+from .looks import LOOK_CAMERA, LOOKS, CameraRanges, Look
 
 __all__ = [
     "LOOKS",
+    "LOOK_CAMERA",
     "VERSION",
     "CameraRanges",
     "Frame",
