@@ -24,6 +24,7 @@ from ..adaptation import Batch, TwoLevelAdaptation
 from ..config import Config
 from ..data.loader import PairStream, pair_batches
 from ..data.pack_reader import PackedSource, PackedTarget
+from ..data.rare_classes import rare_classes
 from ..data.sets import SourceFrames, TargetImages
 from ..data.source_mix import SourceMix
 from ..data.unreadable import Unreadable
@@ -110,6 +111,12 @@ class Trainer:
         self.observer, self.log = observer, log
         self.device = next(adaptation.parameters()).device
         self._classes = label_space(config.data.label_space).num_classes
+        self._rare_classes = None
+        temperature = config.adaptation.rare_class_temperature
+        if config.adaptation.self_training and temperature is not None:
+            self._rare_classes = rare_classes(
+                source, self._classes, temperature, unreadable, config.data
+            )
         self.step = 0
         self._started = time.time()
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
@@ -243,6 +250,7 @@ class Trainer:
             (data.height, data.width),
             data.max_unreadable,
             class_mix_noise=self._classes if adapts and self.config.adaptation.self_training else 0,
+            rare_classes=self._rare_classes if adapts else None,
         )
         loaded = pair_batches(
             stream,
