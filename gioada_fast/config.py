@@ -410,6 +410,15 @@ class AdaptationConfig:
     data.target.depth. Needs self_training."""
 
     @property
+    def learns_from_target(self) -> bool:
+        """Whether a level, self-training or a loss on the target is on."""
+        return (
+            (self.input_level, self.output_level) != ("none", "none")
+            or self.self_training
+            or self.lambda_target_depth > 0
+        )
+
+    @property
     def reads_target_depth(self) -> bool:
         """Whether training needs depth maps of the target images."""
         return self.lambda_target_depth > 0 or (self.self_training and self.depth_agreement)
@@ -483,6 +492,10 @@ class OptimiserConfig:
         )
 
 
+CONTROL = "control"
+"""Name of the control: its phase in the logs, and its column in the result."""
+
+
 @dataclass
 class ScheduleConfig:
     """Length of training and intervals between events, all in updates of the task network."""
@@ -494,7 +507,8 @@ class ScheduleConfig:
     control: bool = False
     """Whether to train a control, too: from the weights that the source-only phase ends with, as
     many updates as the adaptation phase on the source alone, from the same pairs. The gain of
-    adaptation is the difference to it, which longer training does not explain."""
+    adaptation is the difference to it, which longer training does not explain. Without a level or
+    self-training, the run is such a control itself and trains no other."""
     batch_size: int = 4
     """Number of image pairs (one source, one target) in a batch."""
     accumulate: int = 1
