@@ -220,19 +220,24 @@ class _Session:
             for setting, frames in source_parts(self.source).items()
             if not frames.has_depth
         ]
+        learns_depth = len(without) < len(sources)
         needs = {
             # the translation network sees the depth of every frame, the task network learns depth
             # from those frames that have it
-            "adaptation.input_level": levels.input_level == "geometry" and bool(without),
-            "adaptation.output_level": levels.output_level == "joint"
-            and len(without) == len(sources),
+            "adaptation.input_level": levels.input_level in ("geometry", "normals")
+            and bool(without),
+            "adaptation.image_discriminator_input": levels.image_discriminator_input == "depth"
+            and levels.input_level != "none"
+            and not learns_depth,
+            "adaptation.output_level": levels.output_level in ("joint", "product")
+            and not learns_depth,
         }
         for setting, lacks in needs.items():
             if lacks:
                 raise InputError(
                     f"{', '.join(without)} has no depth, but {setting} = "
                     f"{getattr(levels, setting.partition('.')[2])} needs it: set the source's "
-                    "depth if there are depth maps, or change the level"
+                    "depth if there are depth maps, or change this setting"
                 )
 
     def _check_control(self) -> None:
@@ -321,13 +326,14 @@ class _Session:
         frames, images = frames[:count], images[:count]
         sources, targets = np.stack([frame.image for frame in frames]), np.stack(images)
         metres = torch.from_numpy(np.stack([frame.depth for frame in frames])).unsqueeze(1)
-        depth, valid = encode_depth(metres, self.config.adaptation.depth_encoding)
+        encoding = self.config.adaptation.depth_encoding
+        depth, valid = encode_depth(metres, encoding)
         labels = torch.from_numpy(np.stack([frame.labels for frame in frames]))
         translation, precision = self.adaptation.translation, self.config.precision
         translated = None
         if phase.name == "adaptation" and translation is not None:
             translated = translate_images(
-                translation, image_tensor(sources), depth, labels, precision
+                translation, image_tensor(sources), metres, labels, encoding, precision
             )
         segmentation, target_depth = predict_maps(
             self.adaptation.task, image_tensor(targets), precision
