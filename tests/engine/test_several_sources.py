@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from gioada_fast.data import class_weights
+from gioada_fast.data import class_counts
 from gioada_fast.engine.trainer import Trainer
 
 from ..commands import command
@@ -130,8 +130,8 @@ def test_what_a_source_lacks_is_told(world, flags, words):
 
 
 def test_counts_are_kept_and_give_the_same_weights(world, finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(class_weights, "CACHE", str(tmp_path))
+    monkeypatch.setattr(class_counts, "CACHE", str(tmp_path))
     for name in ("counted", "kept"):
         assert train(world, name).returncode == 0
-        monkeypatch.setattr(class_weights, "_count_one", None)
+        monkeypatch.setattr(class_counts, "_count_one", None)
         assert_same_run(world / "runs" / name, finished)
