@@ -44,6 +44,9 @@ class Batch(NamedTuple):
     class_mix_noise: Tensor | None = None
     """float32 [N, C] random numbers that choose the classes to paste; None without
     self-training."""
+    target_depth: Tensor | None = None
+    """float32 [N, 1, H, W] depth of the target images in metres, or relative as stored (larger is
+    nearer) if data.target.depth_kind says so, 0 where unknown; None if nothing reads it."""
 
 
 class TaskOutput(NamedTuple):

@@ -5,9 +5,9 @@ Pair k depends only on (seed, k): a resumed run sees the same pairs, for any num
 
 import itertools
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +22,8 @@ from .sets import SourceFrames, TargetImages
 from .source_mix import SourceMix
 from .unreadable import Unreadable
 
+Frame = TypeVar("Frame")
+
 _SOURCE, _TARGET, _FLIP, _CROP, _CLASSES, _OTHER_SOURCES = range(6)
 _RARE_CLASSES = 1 << 20  # above the streams of any number of sources
 _CROPS = 10
@@ -35,7 +37,7 @@ class PairStream(Dataset):
 
     Args:
         source: synthetic frames; pairs take turns among several sources, each with its own epochs.
-        target: unlabelled images, or None for the source alone.
+        target: unlabelled images, perhaps with depth maps, or None for the source alone.
         seed: decides the order, the flips and the crops.
         flip: mirror half of the images, source and target independently.
         size: (H, W) of the crops; frames of that size are used whole.
@@ -68,14 +70,16 @@ class PairStream(Dataset):
         """
         errors: list[str] = []
         frame, shown = self._read_source(k, errors)
-        image = None if self.target is None else self._read(self.target, _TARGET, k, errors)
-        if frame is None or (image is None and self.target is not None):
+        target = self._read_target(k, errors)
+        if frame is None or (target is None and self.target is not None):
             return {}, errors
         flip_source, flip_target = self._flips(k)
         image_s, labels, depth = self._augment(frame, _SOURCE, k, flip_source, shown)
         pair = {"source_image": image_s, "source_labels": labels, "source_depth": depth[None]}
-        if image is not None:
-            (pair["target_image"],) = self._augment([image], _TARGET, k, flip_target)
+        if target is not None:
+            pair["target_image"], *maps = self._augment(target, _TARGET, k, flip_target)
+            if maps:
+                pair["target_depth"] = maps[0][None]
         if self.class_mix_noise:
             rng = np.random.default_rng((self.seed, _CLASSES, k))
             pair["class_mix_noise"] = rng.random(self.class_mix_noise, np.float32)
@@ -93,22 +97,35 @@ class PairStream(Dataset):
             rng = np.random.default_rng((self.seed, _RARE_CLASSES, k))
             shown = self.rare_classes.draw(number, rng)
             if shown is not None:
-                frame = self._first_readable(frames, shown.frames, errors)
+                frame = self._first_readable(frames.__getitem__, shown.frames, errors)
                 if frame is not None:
                     return frame, shown
         stream = _OTHER_SOURCES + number - 1 if number else _SOURCE
-        return self._read(frames, stream, position, errors), None
+        turns = self._turns(stream, position, len(frames))
+        return self._first_readable(frames.__getitem__, turns, errors), None
 
-    def _read(self, frames, stream: int, k: int, errors: list[str]) -> Any | None:
-        epoch, position = divmod(k, len(frames))
-        order = _permutation(self.seed, stream, epoch, len(frames))
-        turns = (order[(position + attempt) % len(frames)] for attempt in range(len(frames)))
-        return self._first_readable(frames, turns, errors)
+    def _read_target(self, k: int, errors: list[str]) -> tuple[np.ndarray, ...] | None:
+        """The target image of pair k, and its depth if the target has depth."""
+        if self.target is None:
+            return None
+        turns = self._turns(_TARGET, k, len(self.target))
+        if self.target.has_depth:
+            return self._first_readable(self.target.with_depth, turns, errors)
+        image = self._first_readable(self.target.__getitem__, turns, errors)
+        return None if image is None else (image,)
 
-    def _first_readable(self, frames, indices: Iterable[int], errors: list[str]) -> Any | None:
+    def _turns(self, stream: int, k: int, length: int) -> Iterator[int]:
+        """The frame whose turn it is at pair k, then those that may replace it."""
+        epoch, position = divmod(k, length)
+        order = _permutation(self.seed, stream, epoch, length)
+        return (int(order[(position + attempt) % length]) for attempt in range(length))
+
+    def _first_readable(
+        self, read: Callable[[int], Frame], indices: Iterable[int], errors: list[str]
+    ) -> Frame | None:
         for index in itertools.islice(indices, self.unreadable + 1):
             try:
-                return frames[int(index)]
+                return read(int(index))
             except InputError as error:  # a loader process would wrap the exception
                 errors.append(str(error))
         return None
@@ -176,7 +193,8 @@ def pair_batches(
     Yields:
         ``batches`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
         source_depth float32 [N, 1, H, W], and if the stream has them target_image uint8
-        [N, 3, H, W] and class_mix_noise float32 [N, C]; images are channels-last.
+        [N, 3, H, W], target_depth float32 [N, 1, H, W] (metres, or relative as stored; 0 where
+        unknown) and class_mix_noise float32 [N, C]; images are channels-last.
 
     Raises:
         InputError: more files cannot be read than ``unreadable`` allows.

@@ -33,7 +33,7 @@ from ..data.sets import (
     source_parts,
     supervised,
     target_images,
-    target_set,
+    training_set,
 )
 from ..data.transforms import crop_to_shape, resize_frame, resize_image
 from ..data.unreadable import Unreadable, first_readable
@@ -152,7 +152,7 @@ class _Session:
         # reported immediately
         self.adaptation = build_adaptation(config, from_files=checkpoint is None)
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
-        self.target = target_images(config.data)
+        self.target = target_images(config.data, self._reads_target_depth())
         self.source = source_frames(config.data)
         self._check_depth()
         self._judge()
@@ -212,6 +212,16 @@ class _Session:
         oracle = data.sources is None and data.source == supervised(data).source
         return "supervised" if oracle else "source only, longer"
 
+    def _reads_target_depth(self) -> bool:
+        reads = self.config.adaptation.reads_target_depth
+        if reads and self.config.data.target.depth is None:
+            raise InputError(
+                "adaptation.lambda_target_depth or adaptation.depth_agreement needs depth maps of "
+                "the target's images: set data.target.depth to their pattern, such as "
+                "pseudo_depth/*.png"
+            )
+        return reads
+
     def _check_depth(self) -> None:
         levels = self.config.adaptation
         sources = self.config.data.named_sources()
@@ -244,7 +254,8 @@ class _Session:
             if isinstance(frames, SourceFrames):
                 self._warn_of(setting, frames.data, part)
         if isinstance(self.target, TargetImages):
-            self._warn_of("data.target", target_set(self.config.data, "target"), "target")
+            data = training_set(self.config.data, self.target.has_depth)
+            self._warn_of("data.target", data, "target")
         self._warn_of("data.target, evaluation", self.evaluation.data, "evaluation")
 
     def _warn_of(self, name: str, data: DataSet, part: str) -> None:
