@@ -5,7 +5,8 @@ pairs. Prints tables and writes ``ablation.json`` and ``report.html`` to runs/NA
 continues an ablation that was stopped; finished rows are kept.
 
 --config NAME_OR_FILE      settings; flags after it override single settings
---preset small|paper       sizes and schedule: small for two CPU cores, paper for a GPU
+--preset NAME              networks and optimisers: small (from scratch) and pretrained (VGG-16 with
+                           ImageNet weights) for two CPU cores, paper for a GPU
 --seeds 0 1 2              seeds of each row's runs; default: the seed of the settings
 --rows source_only both    rows to run, default: all but variants; all others start from
                            the weights of source_only
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--preset",
         action=cli.PresetFile,
-        help=f"sizes and schedule: a YAML file, or one of {', '.join(shipped_presets())}",
+        help=f"networks and optimisers: a YAML file, or one of {', '.join(shipped_presets())}",
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="default: the seed of the settings")
     parser.add_argument(

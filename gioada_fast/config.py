@@ -6,7 +6,7 @@ including the weights of the losses: the paper does not publish its own.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -28,6 +28,36 @@ def _not_negative(owner: str, **values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < math.inf:
             raise InputError(f"{owner}.{name} is {value}, must not be negative")
+
+
+CAMERA_BOUNDS = {
+    "field_of_view": (5.0, 150.0, "degrees"),
+    "camera_height": (0.3, 4.0, "metres"),
+    "camera_pitch": (-30.0, 30.0, "degrees"),
+}
+"""Lowest and highest value of each camera setting of the street scenes, and its unit. A camera
+above 4 m looks from among the crowns of trees, one outside the other bounds at no street."""
+
+
+def camera_range(setting: str, value: float | Sequence[float]) -> tuple[float, float]:
+    """Lowest and highest value of a camera setting, which has one number or two.
+
+    Args:
+        setting: its name in messages, which ends in a key of ``CAMERA_BOUNDS``.
+        value: one number, a sequence of one, or (lowest, highest).
+
+    Raises:
+        InputError: not one or two numbers, in falling order, or beyond the bounds.
+    """
+    numbers = [value] if isinstance(value, int | float) else list(value)
+    low, high, unit = CAMERA_BOUNDS[re.split(r"\W+", setting)[-1]]
+    if not 1 <= len(numbers) <= 2 or numbers[0] > numbers[-1]:
+        raise InputError(
+            f"{setting} is {value}, expected one number or the lowest and the highest, in {unit}"
+        )
+    if not all(low <= number <= high for number in numbers):  # nan is not
+        raise InputError(f"{setting} is {value}, must be {low:g} to {high:g} {unit}")
+    return float(numbers[0]), float(numbers[-1])
 
 
 CACHE = "~/.cache/gioada_fast"
@@ -137,15 +167,15 @@ class SourceConfig(FramesConfig):
     first_seed: int = 0
     """street_scenes: seed of the first frame; the others count up from it. The target's training
     frames start from seed 1000000, its evaluation frames from 2000000."""
-    field_of_view: list[float] | None = None
-    """street_scenes: lowest and highest horizontal field of view of the camera in degrees; each
-    frame draws its own. Unset: the look's."""
-    camera_height: list[float] | None = None
-    """street_scenes: lowest and highest height of the camera above the road in metres. Unset: the
-    look's."""
-    camera_pitch: list[float] | None = None
-    """street_scenes: lowest and highest pitch of the camera in degrees; below 0 looks down. Unset:
-    the look's."""
+    field_of_view: float | list[float] | None = None
+    """street_scenes: horizontal field of view of the camera in degrees: one number, or the lowest
+    and the highest, [80, 83], from which each frame draws its own. Unset: the look's."""
+    camera_height: float | list[float] | None = None
+    """street_scenes: height of the camera above the road in metres, one number or the lowest and
+    the highest. Unset: the look's."""
+    camera_pitch: float | list[float] | None = None
+    """street_scenes: angle of the camera above the horizontal in degrees, one number or the lowest
+    and the highest; below 0 it looks down. Unset: the look's."""
     share: float = 1.0
     """In data.sources: share of the training pairs, relative to the other sources' shares."""
 
@@ -158,6 +188,10 @@ class SourceConfig(FramesConfig):
             )
         _positive("data.source", frames=self.frames, share=self.share)
         _not_negative("data.source", first_seed=self.first_seed)
+        for name in CAMERA_BOUNDS:
+            if (value := getattr(self, name)) is not None:
+                # one number and twice the same mean the same, also to a resumed run and to packs
+                setattr(self, name, list(camera_range(f"data.source.{name}", value)))
 
 
 @dataclass
@@ -403,6 +437,15 @@ class AdaptationConfig:
     data.target.depth. Needs self_training."""
 
     @property
+    def learns_from_target(self) -> bool:
+        """Whether a level, self-training or a loss on the target is on."""
+        return (
+            (self.input_level, self.output_level) != ("none", "none")
+            or self.self_training
+            or self.lambda_target_depth > 0
+        )
+
+    @property
     def reads_target_depth(self) -> bool:
         """Whether training needs depth maps of the target images."""
         return self.lambda_target_depth > 0 or (self.self_training and self.depth_agreement)
@@ -476,6 +519,10 @@ class OptimiserConfig:
         )
 
 
+CONTROL = "control"
+"""Name of the control: its phase in the logs, and its column in the result."""
+
+
 @dataclass
 class ScheduleConfig:
     """Length of training and intervals between events, all in updates of the task network."""
@@ -487,7 +534,8 @@ class ScheduleConfig:
     control: bool = False
     """Whether to train a control, too: from the weights that the source-only phase ends with, as
     many updates as the adaptation phase on the source alone, from the same pairs. The gain of
-    adaptation is the difference to it, which longer training does not explain."""
+    adaptation is the difference to it, which longer training does not explain. Without a level or
+    self-training, the run is such a control itself and trains no other."""
     batch_size: int = 4
     """Number of image pairs (one source, one target) in a batch."""
     accumulate: int = 1
@@ -570,7 +618,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def shipped_presets() -> dict[str, Path]:
-    """Names and files of the shipped presets: sizes and schedules for any configuration."""
+    """Names and files of the shipped presets: networks and optimisers for a kind of machine."""
     return _shipped("configs/presets")
 
 

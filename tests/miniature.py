@@ -21,16 +21,22 @@ SMALL_MODEL = {
 }
 
 
-def write_street_scenes(root: Path, source: int = 6, target: int = 5, evaluation: int = 3) -> None:
-    """Fill the cache of street scenes, so that nothing is rendered."""
+def write_street_scenes(
+    root: Path,
+    source: int = 6,
+    target: int = 5,
+    evaluation: int = 3,
+    camera: street_scenes.CameraRanges = street_scenes.LOOK_CAMERA,
+) -> None:
+    """Fill the cache of street scenes, so that nothing is rendered; ``camera`` is the source's."""
     parts = (
-        ("day", 0, source),
-        ("overcast", TARGET_SEED, target),
-        ("overcast", EVALUATION_SEED, evaluation),
+        ("day", 0, source, camera),
+        ("overcast", TARGET_SEED, target, street_scenes.LOOK_CAMERA),
+        ("overcast", EVALUATION_SEED, evaluation, street_scenes.LOOK_CAMERA),
     )
-    for look, first, count in parts:
+    for look, first, count, ranges in parts:
         for seed in range(first, first + count):
-            paths = street_scenes.frame_paths(root, look, SIZE, seed)
+            paths = street_scenes.frame_paths(root, look, SIZE, seed, ranges)
             paths.image.parent.mkdir(parents=True, exist_ok=True)
             image, labels, depth = street_frame(seed, dark=look != "day")
             cv2.imwrite(str(paths.image), image[..., ::-1])
@@ -87,6 +93,7 @@ def flags(root: Path, runs: Path, **settings) -> list[str]:
         "data.workers": 0,
         "schedule.source_only_steps": 4,
         "schedule.adaptation_steps": 4,
+        "schedule.control": "false",
         "schedule.batch_size": 2,
         "schedule.log_every": 2,
         "schedule.evaluate_every": 4,

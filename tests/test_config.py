@@ -58,6 +58,34 @@ def test_pretrained_weights_change_the_defaults():
         ModelConfig(pretrained="r.pth", backbone="resnet101", norm="group")
 
 
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [(None, None), (80, [80.0, 80.0]), ([80], [80.0, 80.0]), ([70, 80.5], [70.0, 80.5])],
+)
+def test_a_camera_setting_is_one_number_or_a_range(value, stored):
+    assert SourceConfig(field_of_view=value).field_of_view == stored
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"field_of_view": [80, 70]}, "is [80, 70], expected one number or the lowest and the"),
+        ({"field_of_view": []}, "is [], expected one number"),
+        ({"camera_pitch": [-1, 0, 1]}, "is [-1, 0, 1], expected one number"),
+        ({"camera_height": float("nan")}, "is nan, must be 0.3 to 4 metres"),
+        ({"camera_height": [1.5, float("nan")]}, "must be 0.3 to 4 metres"),
+        ({"camera_height": 165}, "is 165, must be 0.3 to 4 metres"),
+        ({"field_of_view": 180}, "is 180, must be 5 to 150 degrees"),
+        ({"camera_pitch": [-90, 0]}, "is [-90, 0], must be -30 to 30 degrees"),
+    ],
+)
+def test_a_camera_that_sees_no_street_is_refused(settings, words):
+    with pytest.raises(InputError) as error:
+        SourceConfig(**settings)
+    (name,) = settings
+    assert f"data.source.{name} " in str(error.value) and words in str(error.value)
+
+
 NEW = (
     *("unknown_labels", "exif_orientation", "depth_kind", "depth_focal_baseline", "depth_along"),
     "depth_fov",

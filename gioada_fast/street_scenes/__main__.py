@@ -7,10 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..config import CAMERA_BOUNDS
 from ..errors import InputError
 from ..labels import IGNORE, STREET, STREET_IDS, label_space
 from .frames import Frame, render
-from .looks import LOOKS
+from .looks import LOOKS, CameraRanges
 
 EXTRA_COLOURS = {"terrain": (152, 251, 152), "lorry": (0, 0, 70), "void": (0, 0, 0)}
 
@@ -78,11 +79,20 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--look", choices=list(LOOKS), default="day")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), default=(180, 240))
+    for name, (low, high, unit) in CAMERA_BOUNDS.items():
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            nargs="+",
+            metavar=unit.upper(),
+            help=f"one number, or lowest and highest, of {low:g} to {high:g}; default: the look's",
+        )
     parser.add_argument("--columns", type=int, default=3)
     parser.add_argument("--images-only", action="store_true")
     args = parser.parse_args()
     try:
-        frames = [render(seed, args.look, tuple(args.size)) for seed in args.seeds]
+        camera = CameraRanges.read({name: getattr(args, name) for name in CAMERA_BOUNDS}, "--")
+        frames = [render(seed, args.look, tuple(args.size), camera) for seed in args.seeds]
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from ..atomic_files import write_atomically
 from ..errors import InputError
 from ..processes import run_in_processes
 from .frames import VERSION, Frame, check_arguments, render
+from .looks import LOOK_CAMERA, LOOKS, CameraRanges
 
 MAX_DEPTH = 655.35
 """Metres: the largest depth that fits into 16 bits of centimetres."""
@@ -29,9 +30,21 @@ class FramePaths(NamedTuple):
     """16-bit PNG, centimetres along the optical axis, 0 for sky."""
 
 
-def frame_paths(root: Path, look: str, size: tuple[int, int], seed: int) -> FramePaths:
-    """Paths of a frame in the cache under ``root``; ``size`` is (H, W)."""
-    folder = Path(root) / "street_scenes" / f"v{VERSION}" / f"{look}_{size[1]}x{size[0]}"
+def frame_paths(
+    root: Path,
+    look: str,
+    size: tuple[int, int],
+    seed: int,
+    camera: CameraRanges = LOOK_CAMERA,
+) -> FramePaths:
+    """Paths of a frame in the cache under ``root``; ``size`` is (H, W).
+
+    The name of the folder has the ranges of ``camera`` that are not the look's.
+    """
+    name = f"{look}_{size[1]}x{size[0]}"
+    for part, limits in camera.replaced(LOOKS[look]).items():
+        name += f"_{part}_" + "_to_".join(repr(limit).removesuffix(".0") for limit in limits)
+    folder = Path(root) / "street_scenes" / f"v{VERSION}" / name
     return FramePaths(*(folder / f"{seed:07d}_{part}.png" for part in FramePaths._fields))
 
 
@@ -41,6 +54,7 @@ def ensure(
     seeds: Iterable[int],
     size: tuple[int, int] = (180, 240),
     workers: int | None = None,
+    camera: CameraRanges = LOOK_CAMERA,
 ) -> list[FramePaths]:
     """Renders the frames that are missing from the cache.
 
@@ -51,17 +65,18 @@ def ensure(
         size: (H, W) in pixels.
         workers: number of processes, 0 to render in this one; by default one for each core that
             this process may use.
+        camera: ranges of the camera, by default the look's.
 
     Returns:
         The paths of each frame, in the order of ``seeds``.
 
     Raises:
-        InputError: ``look`` is unknown, ``size`` is empty, a seed is negative, embreex is not
-            installed, or ``root`` cannot be written to.
+        InputError: ``look`` is unknown, ``size`` is empty, a seed is negative, a range of
+            ``camera`` is out of bounds, embreex is not installed, or ``root`` cannot be written to.
     """
     seeds = [int(seed) for seed in seeds]
-    check_arguments(look, size, seeds)
-    paths = [frame_paths(root, look, size, seed) for seed in seeds]
+    check_arguments(look, size, seeds, camera)
+    paths = [frame_paths(root, look, size, seed, camera) for seed in seeds]
     missing = sorted(
         {
             seed
@@ -81,14 +96,16 @@ def ensure(
         raise InputError(
             f"cannot write street scenes under {root}: {error.strerror}; choose another folder"
         ) from error
-    render_one = partial(_render_to_cache, Path(root), look, size)
+    render_one = partial(_render_to_cache, Path(root), look, size, camera)
     for _ in run_in_processes(render_one, missing, f"street scenes, {look}", workers):
         pass
     return paths
 
 
-def _render_to_cache(root: Path, look: str, size: tuple[int, int], seed: int) -> None:
-    write_frame(render(seed, look, size), frame_paths(root, look, size, seed))
+def _render_to_cache(
+    root: Path, look: str, size: tuple[int, int], camera: CameraRanges, seed: int
+) -> None:
+    write_frame(render(seed, look, size, camera), frame_paths(root, look, size, seed, camera))
 
 
 def write_frame(frame: Frame, paths: FramePaths) -> None:

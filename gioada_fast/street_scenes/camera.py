@@ -52,7 +52,7 @@ def draw_camera(rng: np.random.Generator, look: Look, x: float) -> Camera:
     """Draws position, orientation and field of view; ``x`` is the lateral position in metres."""
     turned = rng.random() < 0.12
     yaw = rng.normal(0, np.deg2rad(18 if turned else 3.5))
-    pitch = np.deg2rad(rng.uniform(*look.pitch))
+    pitch = np.deg2rad(rng.uniform(*look.camera_pitch))
     roll = rng.normal(0, np.deg2rad(0.6))
     cy, sy, cp, sp, cr, sr = (f(a) for a in (yaw, pitch, roll) for f in (np.cos, np.sin))
     rotation = (

@@ -18,7 +18,7 @@ from .light import (
     reflected_radiance,
     sky_radiance,
 )
-from .looks import LOOKS, Look
+from .looks import LOOK_CAMERA, LOOKS, CameraRanges, Look
 from .materials import Hits
 from .rays import Caster, RayHits
 from .textures import noise_volume
@@ -38,11 +38,14 @@ class Frame(NamedTuple):
     """uint8 [H, W] ids of ``STREET_IDS``."""
 
 
-def check_arguments(look: str, size: tuple[int, int], seeds: Sequence[int]) -> None:
+def check_arguments(
+    look: str, size: tuple[int, int], seeds: Sequence[int], camera: CameraRanges
+) -> None:
     """Checks the arguments of ``render``.
 
     Raises:
-        InputError: ``look`` is unknown, ``size`` is empty, or a seed is negative.
+        InputError: ``look`` is unknown, ``size`` is empty, a seed is negative, or a range of
+            ``camera`` is out of bounds.
     """
     if look not in LOOKS:
         raise InputError(f"unknown look {look!r}: choose one of {', '.join(LOOKS)}")
@@ -50,30 +53,37 @@ def check_arguments(look: str, size: tuple[int, int], seeds: Sequence[int]) -> N
         raise InputError(f"size is {size}, expected (height, width) of at least 1 pixel")
     if min(seeds, default=0) < 0:
         raise InputError(f"seed {min(seeds)} is negative: seeds of street scenes start at 0")
+    camera.replaced(LOOKS[look])
 
 
-def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> Frame:
+def render(
+    seed: int,
+    look: str = "day",
+    size: tuple[int, int] = (180, 240),
+    camera: CameraRanges = LOOK_CAMERA,
+) -> Frame:
     """Renders one frame. The same arguments give the same bytes in every process.
 
     Args:
         seed: 0 or more.
         look: a key of ``LOOKS``.
         size: (H, W) in pixels.
+        camera: ranges of the camera, by default the look's.
 
     Raises:
-        InputError: ``look`` is unknown, ``size`` is empty, ``seed`` is negative, or embreex is not
-            installed.
+        InputError: ``look`` is unknown, ``size`` is empty, ``seed`` is negative, a range of
+            ``camera`` is out of bounds, or embreex is not installed.
     """
-    check_arguments(look, size, [seed])
-    settings = LOOKS[look]
+    check_arguments(look, size, [seed], camera)
+    settings = camera.apply(LOOKS[look])
     rng = np.random.default_rng([seed, zlib.crc32(look.encode())])
     scene = grammar.build_scene(rng, settings)
     weather = draw_weather(rng, settings)
-    camera = draw_camera(rng, settings, scene.camera_x)
-    view = _View(scene, weather, settings, camera.position)
+    drawn = draw_camera(rng, settings, scene.camera_x)
+    view = _View(scene, weather, settings, drawn.position)
 
-    angle = float(1 / (camera.focal * size[1]))
-    centre, cosine = camera.rays(size, 1)
+    angle = float(1 / (drawn.focal * size[1]))
+    centre, cosine = drawn.rays(size, 1)
     centre_hits = view.trace(centre, angle, filled=True)
     hit = centre_hits.face >= 0
     label = view.triangles.labels[centre_hits.face]
@@ -81,7 +91,7 @@ def render(seed: int, look: str = "day", size: tuple[int, int] = (180, 240)) -> 
     depth = np.where(hit, centre_hits.distance * cosine, 0).astype(np.float32)
 
     visibility = np.repeat(view.ambient_visibility(centre, centre_hits, size), SUBSAMPLES**2)
-    rays, _ = camera.rays(size, SUBSAMPLES)
+    rays, _ = drawn.rays(size, SUBSAMPLES)
     traced = view.trace(rays, angle / SUBSAMPLES, filled=False)
     radiance = view.radiance(rays, traced, visibility, angle / SUBSAMPLES)
     image = develop(rng, settings, radiance.reshape(-1, SUBSAMPLES**2, 3), size)

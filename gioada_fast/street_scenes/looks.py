@@ -1,7 +1,10 @@
 """Looks: the materials, light, camera and layout statistics of a rendered city."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from ..config import camera_range
 from .frequencies import FREQUENCIES, Frequencies
 
 Range = tuple[float, float]
@@ -74,9 +77,64 @@ class Look:
     """Horizontal field of view, degrees."""
     camera_height: Range
     """Metres above the road."""
-    pitch: Range
+    camera_pitch: Range
     """Degrees above the horizontal."""
 
+
+class CameraRanges(NamedTuple):
+    """Ranges of the camera that replace a look's; None keeps the look's.
+
+    Every camera draws as often, so that the frames of a seed show the same street.
+    """
+
+    field_of_view: Range | None = None
+    """Horizontal field of view, degrees."""
+    camera_height: Range | None = None
+    """Metres above the road."""
+    camera_pitch: Range | None = None
+    """Degrees above the horizontal."""
+
+    @classmethod
+    def read(
+        cls, settings: Mapping[str, float | Sequence[float] | None], prefix: str = ""
+    ) -> "CameraRanges":
+        """The ranges that settings give, each as one number or as the lowest and the highest.
+
+        Args:
+            settings: by name; None keeps the look's.
+            prefix: of the names in messages.
+
+        Raises:
+            InputError: see ``config.camera_range``.
+        """
+        return cls(
+            **{
+                name: None if value is None else camera_range(prefix + name, value)
+                for name, value in settings.items()
+            }
+        )
+
+    def replaced(self, look: Look) -> dict[str, Range]:
+        """The ranges that differ from those of a look, by name.
+
+        Raises:
+            InputError: a range falls, or is out of the bounds of ``config.CAMERA_BOUNDS``.
+        """
+        ranges = CameraRanges.read(self._asdict())._asdict()
+        return {
+            name: limits
+            for name, limits in ranges.items()
+            if limits is not None and limits != getattr(look, name)
+        }
+
+    def apply(self, look: Look) -> Look:
+        """The look with this camera."""
+        # mypy takes the values for those of every field
+        return replace(look, **self.replaced(look))  # type: ignore[arg-type]
+
+
+LOOK_CAMERA = CameraRanges()
+"""Keeps the camera of every look."""
 
 LOOKS: dict[str, Look] = {
     "day": Look(
@@ -111,7 +169,7 @@ LOOKS: dict[str, Look] = {
         vignette=(0.0, 0.12),
         field_of_view=(52.0, 64.0),
         camera_height=(1.2, 1.6),
-        pitch=(-2.5, 1.0),
+        camera_pitch=(-2.5, 1.0),
     ),
     "overcast": Look(
         frequencies=FREQUENCIES["overcast"],
@@ -145,6 +203,6 @@ LOOKS: dict[str, Look] = {
         vignette=(0.3, 0.55),
         field_of_view=(58.0, 74.0),
         camera_height=(1.15, 1.9),
-        pitch=(-4.5, 0.5),
+        camera_pitch=(-4.5, 0.5),
     ),
 }

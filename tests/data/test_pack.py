@@ -9,14 +9,16 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gioada_fast.config import DataConfig, SourceConfig, TargetConfig
+from gioada_fast.config import CAMERA_BOUNDS, DataConfig, SourceConfig, TargetConfig
 from gioada_fast.data import pack_writer, sets
 from gioada_fast.data.depth_maps import counts, metres
 from gioada_fast.data.loader import PairStream, pair_batches
+from gioada_fast.data.pack_settings import differences, source_settings
 from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.errors import InputError
 
@@ -336,6 +338,23 @@ def test_settings_that_the_frames_do_not_depend_on_may_change(packs):
     assert len(sets.source_frames(data)) == 3 and len(sets.target_images(data)) == 2
     reported = pack(data)
     assert all("packed already" in line for line in reported)
+
+
+def test_a_pack_of_another_camera_is_refused(tmp_path):
+    data = street_scenes(tmp_path)
+    pack(data)
+    assert len(sets.source_frames(data)) == 6
+    manifest = tmp_path / "packs" / "source" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    for name in CAMERA_BOUNDS:  # older packs lack them
+        assert content["settings"].pop(f"data.source.{name}") is None
+    assert not list(differences(content["settings"], source_settings(data)))
+    data.source = replace(data.source, camera_height=1.65)
+    with pytest.raises(InputError) as error:
+        sets.source_frames(data)
+    message = str(error.value)
+    assert "data.source.camera_height = None, the settings say [1.65, 1.65]" in message
+    assert "--data.source.camera_height=[1.65, 1.65]" in shlex.split(message)
 
 
 def test_the_class_map_of_a_folder_is_part_of_the_settings(tmp_path):

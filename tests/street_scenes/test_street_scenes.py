@@ -1,5 +1,6 @@
 """Tests of the street scenes: reproducible frames, consistent depth and labels, the cache."""
 
+import math
 import sys
 
 import cv2
@@ -12,6 +13,8 @@ from gioada_fast.labels import STREET, STREET_IDS, label_space
 pytest.importorskip("embreex")
 
 from gioada_fast import street_scenes
+from gioada_fast.street_scenes import CameraRanges
+from gioada_fast.street_scenes.__main__ import main
 
 SIZE = (60, 80)
 SKY = STREET_IDS["sky"]
@@ -117,6 +120,60 @@ def test_cached_files_equal_the_rendered_frame(cache):
     assert not [file for file in folder.iterdir() if file.suffix != ".png"]
 
 
+def test_another_camera_sees_the_same_street():
+    """The middle of a frame with a shorter lens and twice the sides has the same rays."""
+    wide = math.degrees(2 * math.atan(2 * math.tan(math.radians(25))))
+    near = street_scenes.render(2, "day", SIZE, CameraRanges((50, 50), (1.4, 1.4), (0, 0)))
+    size = (2 * SIZE[0], 2 * SIZE[1])
+    far = street_scenes.render(2, "day", size, CameraRanges((wide, wide), (1.4, 1.4), (0, 0)))
+    middle = np.s_[SIZE[0] // 2 : -SIZE[0] // 2, SIZE[1] // 2 : -SIZE[1] // 2]
+    assert (far.labels[middle] == near.labels).mean() > 0.99
+    close = np.isclose(far.depth[middle], near.depth, rtol=1e-3, atol=0.01)
+    assert close.mean() > 0.99
+    # what differs is the camera, not the numbers drawn for exposure and colour
+    assert abs(float(far.image[middle].mean()) - float(near.image.mean())) < 6
+
+
+@pytest.mark.parametrize("height", [1.0, 2.0])
+def test_depth_of_the_road_follows_from_height_and_pitch(height):
+    camera = CameraRanges((60.0, 60.0), (height, height), (-6.0, -6.0))
+    frames = [street_scenes.render(seed, "day", SIZE, camera) for seed in range(2)]
+    road = np.concatenate([f.depth[-1][f.labels[-1] == STREET_IDS["road"]] for f in frames])
+    focal = SIZE[1] / 2 / math.tan(math.radians(30))
+    down = math.atan((SIZE[0] - 1) / 2 / focal)
+    expected = height / math.sin(down + math.radians(6)) * math.cos(down)
+    assert np.median(road) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_cache_keeps_frames_of_each_camera(tmp_path):
+    own = street_scenes.frame_paths(tmp_path, "day", SIZE, 0)
+    look = street_scenes.LOOKS["day"]
+    same = CameraRanges(look.field_of_view, look.camera_height, look.camera_pitch)
+    assert street_scenes.frame_paths(tmp_path, "day", SIZE, 0, same) == own
+    camera = CameraRanges(field_of_view=(80, 81.5), camera_pitch=(-1, 0))
+    (paths,) = street_scenes.ensure(tmp_path, "day", [0], SIZE, workers=0, camera=camera)
+    assert paths == street_scenes.frame_paths(tmp_path, "day", SIZE, 0, camera)
+    name = "day_80x60_field_of_view_80_to_81.5_camera_pitch_-1_to_0"
+    assert paths.image.parent.name == name and not own.image.exists()
+    frame = street_scenes.render(0, "day", SIZE, camera)
+    assert np.array_equal(cv2.imread(str(paths.image))[..., ::-1], frame.image)
+
+
+def test_the_command_line_draws_a_sheet_of_another_camera(tmp_path, monkeypatch, capsys):
+    def drawn(*flags):
+        sheet = tmp_path / "sheet.png"
+        typed = ["x", "--sheet", str(sheet), "--size", "60", "80", "--seeds", "3", *flags]
+        monkeypatch.setattr(sys, "argv", [*typed, "--columns", "1", "--images-only"])
+        return main(), cv2.imread(str(sheet))
+
+    status, sheet = drawn("--field_of_view", "80", "--camera_pitch", "-2", "-1")
+    camera = CameraRanges(field_of_view=(80, 80), camera_pitch=(-2, -1))
+    assert status == 0
+    assert np.array_equal(sheet[..., ::-1], street_scenes.render(3, "day", SIZE, camera).image)
+    assert drawn("--camera_height", "40")[0] == 2
+    assert "--camera_height is [40.0], must be 0.3 to 4 metres" in capsys.readouterr().err
+
+
 def test_only_missing_frames_are_rendered(cache, capsys):
     root, paths = cache
     street_scenes.ensure(root, "day", [0, 1], SIZE)
@@ -150,6 +207,8 @@ def test_bad_look_size_or_seed_is_refused(tmp_path):
         street_scenes.render(0, "day", (0, 80))
     with pytest.raises(InputError, match="seed"):
         street_scenes.render(-1, "day", SIZE)
+    with pytest.raises(InputError, match="field_of_view"):
+        street_scenes.ensure(tmp_path, "day", [0], SIZE, camera=CameraRanges((90, 200)))
 
 
 def test_error_without_embreex_names_the_extra(monkeypatch):
