@@ -13,6 +13,7 @@ Source: Chen, Li, Chen, Van Gool (CVPR 2019, arXiv 1812.05040).
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from .config import AdaptationConfig, ModelConfig
-from .depth import encode_depth, has_depth
+from .depth import encode_depth, has_depth, surface_normals
 from .labels import IGNORE
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
-from .models.layers import normalise
+from .models.layers import normalise, upsample
 from .ops import gan_loss, semantic_depth_concat, upsample_cross_entropy, upsample_depth_loss
 from .self_training import Mixed, class_mix, self_training_loss
 
@@ -44,6 +45,9 @@ class Batch(NamedTuple):
     class_mix_noise: Tensor | None = None
     """float32 [N, C] random numbers that choose the classes to paste; None without
     self-training."""
+    target_depth: Tensor | None = None
+    """float32 [N, 1, H, W] depth of the target images in metres, or relative as stored (larger is
+    nearer) if data.target.depth_kind says so, 0 where unknown; None if nothing reads it."""
 
 
 class TaskOutput(NamedTuple):
@@ -69,8 +73,8 @@ class StepTensors(NamedTuple):
     source: TaskOutput
     """Output of G_task for the source images, translated or not (``keep_half_untranslated``)."""
     images: tuple[Tensor, Tensor] | None
-    """Input level: (translated source images, target images of the same pairs), both
-    [M, 3, H, W] in [-1, 1]."""
+    """Input level: input of D_img for (translated source, target of the same pairs), both
+    [M, 3, H, W] in [-1, 1], or [M, 4, H, W] with the encoded depth that G_task predicts."""
     image_patches: Tensor | None
     """Input level: patch logits of D_img for the translated source images."""
     target: TaskOutput | None
@@ -210,15 +214,16 @@ class TwoLevelAdaptation(nn.Module):
         self.image_discriminator: PatchDiscriminator | None = None
         self.output_discriminator: OutputDiscriminator | None = None
         if config.input_level != "none":
-            geometry = config.input_level == "geometry"
             self.translation = TranslationNet(
                 num_classes,
-                geometry,
+                config.input_level in ("geometry", "normals"),
                 model.translation_width,
                 model.translation_blocks,
                 model.translation_checkpointing,
+                normals=config.input_level == "normals",
             )
-            self.image_discriminator = PatchDiscriminator(model.discriminator_width)
+            in_channels = 3 + (config.image_discriminator_input == "depth")
+            self.image_discriminator = PatchDiscriminator(model.discriminator_width, in_channels)
         if config.output_level != "none":
             in_channels = num_classes + (config.output_level == "joint")
             self.output_discriminator = OutputDiscriminator(in_channels, model.discriminator_width)
@@ -281,11 +286,15 @@ class TwoLevelAdaptation(nn.Module):
         n, (height, width) = y_s.shape[0], y_s.shape[1:]
 
         images = image_patches = None
+        part = slice(None, None, 2 if config.keep_half_untranslated else 1)
         if self.translation is not None and x_t is not None:
-            assert self.image_discriminator is not None
-            part = slice(None, None, 2 if config.keep_half_untranslated else 1)
-            translated = self.translation(batch.source_image[part], d_s[part], y_s[part], x_s[part])
-            images, image_patches = (translated, x_t[part]), self.image_discriminator(translated)
+            normals = (
+                surface_normals(batch.source_depth[part]) if self.translation.normals else None
+            )
+            translated = self.translation(
+                batch.source_image[part], d_s[part], y_s[part], x_s[part], normals
+            )
+            images = translated, x_t[part]
             if translated.shape[0] == n:
                 x_s = translated
             else:
@@ -304,10 +313,18 @@ class TwoLevelAdaptation(nn.Module):
         target = outputs = output_patches = None
         if self.output_discriminator is not None and x_t is not None:
             target = TaskOutput(logits[n : 2 * n], depth[n : 2 * n])
-            joint = depth[: 2 * n] if config.output_level == "joint" else None
-            outputs = semantic_depth_concat(logits[: 2 * n], joint, (height, width))
+            outputs = self._output_map(logits[: 2 * n], depth[: 2 * n], (height, width))
             patches = self.output_discriminator(outputs)
             output_patches = patches[:n], patches[n:]
+        if images is not None:
+            assert self.image_discriminator is not None
+            if config.image_discriminator_input == "depth":
+                translated, real = images
+                # after the pass with gradients: autocast keeps the weights that it casts, and those
+                # cast here would have no gradient
+                depth_t = self._predicted_depth(real) if target is None else target.depth[part]
+                images = with_depth(translated, depth[:n][part]), with_depth(real, depth_t)
+            image_patches = self.image_discriminator(images[0])
         return StepTensors(
             y_s=y_s,
             d_s=d_s,
@@ -322,6 +339,20 @@ class TwoLevelAdaptation(nn.Module):
             mixed=mixed,
             mixed_logits=None if mixed is None else logits[-n:],
         )
+
+    def _output_map(self, logits: Tensor, depth: Tensor, size: tuple[int, int]) -> Tensor:
+        """Input of D_out at the size of the images, from the output of G_task."""
+        level = self.config.output_level
+        if level == "product":
+            return information_times_depth(
+                semantic_depth_concat(logits.float(), depth.float(), size)
+            )
+        return semantic_depth_concat(logits, depth if level == "joint" else None, size)
+
+    @torch.no_grad()
+    def _predicted_depth(self, images: Tensor) -> Tensor:
+        """Encoded depth [M, 1, h, w] of images, without gradients."""
+        return self.task(images)[1]
 
     def discriminators_loss(
         self, generated: GeneratorStep, scale: LossScale | None = None
@@ -355,6 +386,37 @@ class TwoLevelAdaptation(nn.Module):
         means = gan_loss(logits, real, self.config.gan_loss, generator)
         parts = means.split([len(pairs) for pairs in maps.values()])
         return losses | {name: part.mean() for name, part in zip(maps, parts, strict=True)}
+
+
+def information_times_depth(joint: Tensor) -> Tensor:
+    """DADA's input of D_out: the weighted self-information of the classes times the depth.
+
+        out[:, c] = -p_c log(p_c) / log(C) d
+
+    D_out then sees uncertain pixels, and near ones more than far ones.
+
+    Args:
+        joint: float32 [N, C + 1, H, W], result of ``semantic_depth_concat``: p, then d.
+
+    Returns:
+        [N, C, H, W]. Both p and d get gradients.
+
+    Source: Vu et al. (ICCV 2019, arXiv 1904.01886); the self-information comes from ADVENT (arXiv
+    1811.12833).
+    """
+    p, depth = joint[:, :-1], joint[:, -1:]
+    # 1e-30 keeps the gradient finite where a probability underflows to 0
+    return p * torch.log(p + 1e-30) * (depth / -math.log(max(p.shape[1], 2)))
+
+
+def with_depth(image: Tensor, depth: Tensor) -> Tensor:
+    """Image [N, 3, H, W] and predicted depth [N, 1, h, w] as one input [N, 4, H, W] of D_img.
+
+    No gradient passes through the depth. Otherwise the image GAN loss, whose weight is the largest
+    of all, would train the depth head to predict whatever D_img takes for real.
+    """
+    joint = torch.cat([image, upsample(depth.detach().float(), image.shape[2:])], dim=1)
+    return joint.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

@@ -63,6 +63,9 @@ def camera_range(setting: str, value: float | Sequence[float]) -> tuple[float, f
 CACHE = "~/.cache/gioada_fast"
 """Folder for what can be made again: street scenes if no root is set, and counts of classes."""
 
+OWN_DEPTH = "own"
+"""Value of data.target.depth that stands for the data set's own depth maps."""
+
 TARGET_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 """First seeds of the target's street scenes for training and for scoring. The source's seeds start
 from 0, so no two sets share a frame."""
@@ -101,10 +104,11 @@ class FramesConfig:
     exif_orientation: Literal["ignore", "apply"] = "ignore"
     """Whether to turn images as their EXIF data says: ignore reads them as stored, like their label
     and depth maps; apply turns the images alone."""
-    depth_kind: Literal["metres", "disparity", "inverse", "carla"] = "metres"
-    """folder: what depth maps contain: metres, disparity (in pixels; depth is depth_focal_baseline
-    / disparity), inverse (1 / metres), or carla (the 24 bits of CARLA's depth camera in R, G and
-    B)."""
+    depth_kind: Literal["metres", "disparity", "inverse", "carla", "relative"] = "metres"
+    """folder, and the target's maps to train with: what depth maps contain: metres, disparity (in
+    pixels; depth is depth_focal_baseline / disparity), inverse (1 / metres), carla (the 24 bits of
+    CARLA's depth camera in R, G and B), or for the target alone relative (larger is nearer, in
+    unknown scale and shift, as most monocular depth networks give it; 0 and nan: unknown)."""
     depth_per_metre: float | None = None
     """folder: number that stands for one metre in depth maps (disparity: for one pixel; inverse:
     for 1 / metre). Unset: 100 for whole numbers that are metres, so centimetres, and 1 for floating
@@ -126,6 +130,13 @@ class FramesConfig:
             raise InputError(
                 f"{owner}.depth_kind is disparity, which needs {owner}.depth_focal_baseline: focal "
                 "length in pixels times baseline in metres"
+            )
+        if self.depth_kind == "relative" and (
+            self.depth_per_metre or self.depth_focal_baseline or self.depth_along == "ray"
+        ):
+            raise InputError(
+                f"{owner}.depth_kind is relative, which has no unit: leave out "
+                f"{owner}.depth_per_metre, depth_focal_baseline and depth_along"
             )
         if self.depth_along == "ray" and self.depth_fov is None:
             raise InputError(
@@ -170,6 +181,11 @@ class SourceConfig(FramesConfig):
 
     def __post_init__(self):
         self.check("data.source")
+        if self.depth_kind == "relative":
+            raise InputError(
+                "data.source.depth_kind is relative, which only depth maps of the target may be: a "
+                "source needs metres"
+            )
         _positive("data.source", frames=self.frames, share=self.share)
         _not_negative("data.source", first_seed=self.first_seed)
         for name in CAMERA_BOUNDS:
@@ -196,9 +212,20 @@ class TargetConfig(FramesConfig):
     """street_scenes: number of frames to train on, without labels."""
     evaluation_frames: int = 60
     """street_scenes: number of other frames to score on, with labels."""
+    depth: str | None = None
+    """Pattern of depth maps of the images to train on, from any monocular depth network, under the
+    root or absolute, with one * for the image's path without suffix, with or without its folders;
+    or own: the data set's own depth maps. Read if adaptation.lambda_target_depth or depth_agreement
+    asks for it. folder: the pattern is that of the scored images, too, unless depth_kind is
+    relative."""
 
     def __post_init__(self):
         self.check("data.target")
+        if self.depth == OWN_DEPTH and self.depth_kind != "metres":
+            raise InputError(
+                f"data.target.depth is own, whose kind is known: leave out data.target.depth_kind, "
+                f"which is {self.depth_kind}"
+            )
         _positive("data.target", frames=self.frames, evaluation_frames=self.evaluation_frames)
 
 
@@ -410,6 +437,15 @@ class AdaptationConfig:
     data.target.depth. Needs self_training."""
 
     @property
+    def learns_from_target(self) -> bool:
+        """Whether a level, self-training or a loss on the target is on."""
+        return (
+            (self.input_level, self.output_level) != ("none", "none")
+            or self.self_training
+            or self.lambda_target_depth > 0
+        )
+
+    @property
     def reads_target_depth(self) -> bool:
         """Whether training needs depth maps of the target images."""
         return self.lambda_target_depth > 0 or (self.self_training and self.depth_agreement)
@@ -483,6 +519,10 @@ class OptimiserConfig:
         )
 
 
+CONTROL = "control"
+"""Name of the control: its phase in the logs, and its column in the result."""
+
+
 @dataclass
 class ScheduleConfig:
     """Length of training and intervals between events, all in updates of the task network."""
@@ -494,7 +534,8 @@ class ScheduleConfig:
     control: bool = False
     """Whether to train a control, too: from the weights that the source-only phase ends with, as
     many updates as the adaptation phase on the source alone, from the same pairs. The gain of
-    adaptation is the difference to it, which longer training does not explain."""
+    adaptation is the difference to it, which longer training does not explain. Without a level or
+    self-training, the run is such a control itself and trains no other."""
     batch_size: int = 4
     """Number of image pairs (one source, one target) in a batch."""
     accumulate: int = 1

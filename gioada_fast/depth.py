@@ -1,4 +1,4 @@
-"""Depth encodings: from metres to the numbers that the networks see, and back.
+"""Depth as the networks see it: encoded to numbers from 0 to 1, and as surface normals.
 
 Every encoding is 1 at ``NEAR`` metres and decreases with distance. Pixels without depth (the sky,
 holes in a sensor's map) are encoded as 0, like infinitely far ones, and are invalid: they do not
@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .labels import FAR
@@ -55,3 +56,53 @@ def encode_depth(depth: Tensor, encoding: str = "inverse") -> tuple[Tensor, Tens
 def decode_depth(encoded: Tensor, encoding: str = "inverse") -> Tensor:
     """Decode to metres between ``NEAR`` and ``FAR``: the inverse of ``encode_depth``."""
     return _DECODE[encoding](encoded)
+
+
+def surface_normals(depth: Tensor) -> Tensor:
+    """Normals of the visible surfaces, from the gradient of inverse depth.
+
+        1/z = (n_x u / f + n_y v / f + n_z) / k      on the plane n . X = k
+        n   ~ -(f g_u, f g_v, 1/z - u g_u - v g_v)   g: gradient of 1/z per pixel
+
+    u and v are a pixel's distances from the centre of the image. The focal length f is the width of
+    the image, a field of view of 53 degrees. Another focal length, or a crop that moves the centre,
+    tilts all normals of a plane in the same way. The normals of a mirrored map are the mirrored
+    normals.
+
+    Inverse depth is linear in u and v on a plane, so its two one-sided differences agree there. At
+    the edge of a surface, the smaller one is used (van Albada et al. 1982); where their signs
+    differ, as on a thin pole, the gradient is 0 and the normal points along the camera's axis.
+
+    Args:
+        depth: [N, 1, H, W] metres along the camera's axis; 0 means no depth. H and W are at least
+            2.
+
+    Returns:
+        float32 [N, 3, H, W], channels-last: unit vectors towards the camera, whose axes point right
+        (x), down (y) and forward (z); zero at pixels without valid depth. Has no gradient.
+    """
+    depth = depth.detach().float()
+    valid = has_depth(depth)
+    # missing depth counts as infinitely far: an edge
+    inverse = torch.where(valid, 1 / depth, 0.0)
+    height, width = depth.shape[2:]
+    g_u, g_v = _slope(inverse, 3), _slope(inverse, 2)
+    u = torch.arange(width, device=depth.device) - (width - 1) / 2
+    v = torch.arange(height, device=depth.device).unsqueeze(1) - (height - 1) / 2
+    normal = torch.cat([width * g_u, width * g_v, inverse - u * g_u - v * g_v], dim=1)
+    # n . X = -1 before the normalisation, so every normal points towards the camera
+    normal = torch.where(valid, -F.normalize(normal, dim=1), 0.0)
+    return normal.contiguous(memory_format=torch.channels_last)
+
+
+def _slope(x: Tensor, dim: int) -> Tensor:
+    """Difference per pixel along ``dim`` (2 or 3), in the layout of ``x``.
+
+    About the mean of the two one-sided differences if they agree, else the smaller one; 0 if their
+    signs differ.
+    """
+    difference = F.pad(x.diff(dim=dim), (1, 1, 0, 0) if dim == 3 else (0, 0, 1, 1), "replicate")
+    size = x.shape[dim]
+    a, b = difference.narrow(dim, 0, size), difference.narrow(dim, 1, size)
+    squares = (a * a + b * b).clamp(min=torch.finfo(x.dtype).tiny)
+    return (a * b).clamp(min=0) * (a + b) / squares

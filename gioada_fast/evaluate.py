@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = cli.Parser(prog=PROG)
     parser.add_argument("model", type=str, help="folder of a run, or a task.safetensors")
     parser.add_argument(
-        "--weights", default="task", help="weights of a run: task, task_source_only"
+        "--weights", default="task", help="weights of a run: task, task_control, task_source_only"
     )
     parser.add_argument(
         "--target", help=f"data set: {', '.join(registry.names('target'))} (unset: the run's)"

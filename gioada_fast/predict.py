@@ -39,7 +39,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("model", type=str, help="folder of a run, or a task.safetensors")
     parser.add_argument("inputs", nargs="+", help="images, folders or zip archives of images")
     parser.add_argument("--output", required=True, help="folder to write to")
-    parser.add_argument("--weights", default="task", help="task or task_source_only, of a run")
+    parser.add_argument(
+        "--weights", default="task", help="weights of a run: task, task_control, task_source_only"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     options = parser.parse_args(list(arguments))

@@ -16,7 +16,6 @@ from rich.progress import track
 from . import cli
 from .data.files import LabelledFrame
 from .data.sets import source_frames
-from .depth import encode_depth
 from .engine.device import choose_device
 from .engine.inference import image_tensor, translate_images
 from .engine.networks import load_translation
@@ -48,14 +47,12 @@ def main(arguments: Sequence[str]) -> None:
     for index in track(indices, description="translate", console=console, transient=True):
         # copies, because PyTorch warns about the read-only arrays of a pack
         frame = LabelledFrame(*map(np.array, source[index]))
-        depth, _ = encode_depth(
-            torch.from_numpy(frame.depth)[None, None], metadata["depth_encoding"]
-        )
         image = translate_images(
             translation,
             image_tensor(frame.image[np.newaxis]),
-            depth,
+            torch.from_numpy(frame.depth)[None, None],
             torch.from_numpy(frame.labels)[None],
+            metadata["depth_encoding"],
             options.precision,
         )[0]
         centimetres = (frame.depth * 100).round().astype(np.uint16)

@@ -93,6 +93,7 @@ def flags(root: Path, runs: Path, **settings) -> list[str]:
         "data.workers": 0,
         "schedule.source_only_steps": 4,
         "schedule.adaptation_steps": 4,
+        "schedule.control": "false",
         "schedule.batch_size": 2,
         "schedule.log_every": 2,
         "schedule.evaluate_every": 4,

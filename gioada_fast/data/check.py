@@ -26,7 +26,7 @@ from .files import DataSet, FrameFiles
 from .label_maps import LabelReader, UnknownLabels, Value, known_ids
 from .plausibility import FrameFacts, PlausibilityWarning, Roles, SetFacts, StoredLabels
 from .rasters import ImageFacts, image_facts, read_image, read_labels, read_with_facts
-from .sets import source_set, target_set
+from .sets import source_set, target_set, training_set, trains_with_depth
 from .transforms import check_same_size, kept_share
 from .tree import hidden_under, is_file
 
@@ -128,7 +128,8 @@ def part_names(config: DataConfig) -> tuple[str, ...]:
 def list_set(config: DataConfig, part: str) -> DataSet:
     """The files that a run reads for one of ``part_names``.
 
-    For ``target``, only images. A target without labels has no evaluation frames.
+    For ``target``, images and the depth maps of ``target.depth``, never labels. A target without
+    labels has no evaluation frames.
 
     Raises:
         InputError: a setting is missing or wrong, or a folder has no images.
@@ -137,16 +138,10 @@ def list_set(config: DataConfig, part: str) -> DataSet:
     if kind == "source":
         settings = list(config.named_sources())
         return source_set(config, settings[int(number) - 1 if number else 0])
-    data = target_set(config, part)
     if part == "target":
-        return images_only(data)
+        return training_set(config, trains_with_depth(config))
+    data = target_set(config, part)
     return replace(data, frames=[]) if data.read_labels is None else data
-
-
-def images_only(data: DataSet) -> DataSet:
-    """The set without its label and depth maps."""
-    frames = [FrameFiles(files.image) for files in data.frames]
-    return replace(data, frames=frames, read_labels=None, depth=None)
 
 
 def check_set(
@@ -232,7 +227,7 @@ def quick_warnings(data: DataSet, part: str, space: LabelSpace) -> list[Plausibi
     """Judge a few evenly spaced frames of a set in this process, before training.
 
     Reads 16 frames, or fewer if they are larger than 0.75 megapixels. Files that cannot be read are
-    left out. Of the part ``target``, only images are read.
+    left out. Labels of the part ``target`` are not read.
 
     Args:
         data: frames and their readers.
@@ -240,7 +235,7 @@ def quick_warnings(data: DataSet, part: str, space: LabelSpace) -> list[Plausibi
         space: classes of the label maps' train ids.
     """
     if part == "target":
-        data = images_only(data)
+        data = replace(data, read_labels=None)
     sums, count = _Sums(), _QUICK_FRAMES
     for turn in range(count):
         chosen = _spread(range(len(data.frames)), count)
@@ -506,6 +501,9 @@ def _read_frame(
         arrays.append(array)
         same_size.append(array if fits else None)
     image, labels, metres = arrays
+    to_judge = same_size[2]
+    if depth is not None and depth.relative:
+        metres, to_judge = None, None if to_judge is None else depth.about_metres(to_judge)
     return index, _Frame(
         None if image is None else image.shape[:2],
         None if labels is None else np.bincount(labels.ravel(), minlength=256),
@@ -513,7 +511,7 @@ def _read_frame(
         tuple(errors),
         unknown,
         plausibility.measure(
-            same_size[0], same_size[1], same_size[2], roles, facts[0] if facts else None
+            same_size[0], same_size[1], to_judge, roles, facts[0] if facts else None
         ),
     )
 

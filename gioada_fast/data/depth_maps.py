@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..labels import FAR
 from .rasters import read_values
 
-Kind = Literal["metres", "disparity", "inverse", "carla"]
+Kind = Literal["metres", "disparity", "inverse", "carla", "relative"]
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,22 @@ class DepthReader:
     """How the depth maps of a data set are read."""
 
     read: Callable[[Path], np.ndarray]
-    """Reads a file: metres float32 [H, W], 0 where there is no depth or more than ``FAR``."""
+    """Reads a file: metres float32 [H, W], 0 where there is no depth or more than ``FAR``; relative
+    maps as stored, 0 where they are unknown."""
     per_metre: float | None
     """Counts per metre if all maps have whole numbers of up to 16 bits, which packs then store;
     otherwise None."""
+    relative: bool = False
+    """Whether values are larger where it is nearer, in unknown scale and shift."""
+
+    def about_metres(self, values: np.ndarray) -> np.ndarray:
+        """Metres to look at and to judge: of relative values, from 2 to 100 in each map."""
+        known = values != 0
+        if not self.relative or not known.any():
+            return values
+        lowest, highest = values[known].min(), values[known].max()
+        nearness = (values - lowest) / max(highest - lowest, np.finfo(np.float32).tiny)
+        return np.where(known, 2 / (0.02 + 0.98 * nearness), 0).astype(np.float32)
 
 
 def depth_counts(per_metre: float) -> DepthReader:
@@ -42,7 +54,7 @@ def depth_reader(
     """Reader of depth maps as the settings ``depth_*`` of ``config.FramesConfig`` describe them.
 
     Values that are 0, negative, not finite or the largest whole number, and depth beyond ``FAR``,
-    read as 0.
+    read as 0; of relative maps, values that are not finite.
 
     Args:
         kind: what the values are.
@@ -54,6 +66,8 @@ def depth_reader(
     """
     if (kind == "disparity" and focal_baseline is None) or (along == "ray" and fov is None):
         raise ValueError("disparity needs focal_baseline, and rays need fov")
+    if kind == "relative":
+        return DepthReader(_read_relative, None, relative=True)
     read = partial(
         _read_depth,
         kind=kind,
@@ -110,6 +124,16 @@ def _read_depth(
     if fov is not None:
         depth = depth * _axis_share(depth.shape[0], depth.shape[1], fov)
     return _with_depth(depth, path)
+
+
+def _read_relative(path: Path) -> np.ndarray:
+    values = _one_channel(read_values(path), path)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = values.astype(np.float32)
+    values = np.where(np.isfinite(values), values, np.float32(0))
+    if not values.any():
+        raise InputError(f"{path}: no pixel has a depth: is it a depth map of another format?")
+    return values
 
 
 _UNITS = {"metres": "metre", "disparity": "pixel of disparity", "inverse": "1 / metre"}

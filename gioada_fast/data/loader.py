@@ -3,10 +3,11 @@
 Pair k depends only on (seed, k): a resumed run sees the same pairs, for any number of workers.
 """
 
+import itertools
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,11 +17,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from ..errors import InputError
 from .files import LabelledFrame
 from .pack_reader import PackedSource, PackedTarget
+from .rare_classes import ClassDraw, RareClasses
 from .sets import SourceFrames, TargetImages
 from .source_mix import SourceMix
 from .unreadable import Unreadable
 
+Frame = TypeVar("Frame")
+
 _SOURCE, _TARGET, _FLIP, _CROP, _CLASSES, _OTHER_SOURCES = range(6)
+_RARE_CLASSES = 1 << 20  # above the streams of any number of sources
+_CROPS = 10
+"""Maximum number of crops that are drawn to find one that shows a rare class (DAFormer: 10)."""
 
 
 class PairStream(Dataset):
@@ -30,13 +37,15 @@ class PairStream(Dataset):
 
     Args:
         source: synthetic frames; pairs take turns among several sources, each with its own epochs.
-        target: unlabelled images, or None for the source alone.
+        target: unlabelled images, perhaps with depth maps, or None for the source alone.
         seed: decides the order, the flips and the crops.
         flip: mirror half of the images, source and target independently.
         size: (H, W) of the crops; frames of that size are used whole.
         unreadable: maximum number of consecutive frames that cannot be read.
         class_mix_noise: random numbers per pair, one for each class, for self-training; 0 without
             it.
+        rare_classes: draws the class that a pair's source frame shows, and the frame; None takes
+            every frame once per epoch.
     """
 
     def __init__(
@@ -48,9 +57,11 @@ class PairStream(Dataset):
         size: tuple[int, int],
         unreadable: int = 0,
         class_mix_noise: int = 0,
+        rare_classes: RareClasses | None = None,
     ):
         self.source, self.target, self.seed, self.flip = source, target, seed, flip
         self.size, self.unreadable, self.class_mix_noise = size, unreadable, class_mix_noise
+        self.rare_classes = rare_classes
 
     def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], list[str]]:
         """Pair k, and the error messages of files that could not be read and were replaced.
@@ -58,33 +69,63 @@ class PairStream(Dataset):
         The pair is empty if too many files cannot be read.
         """
         errors: list[str] = []
-        frame = self._read_source(k, errors)
-        image = None if self.target is None else self._read(self.target, _TARGET, k, errors)
-        if frame is None or (image is None and self.target is not None):
+        frame, shown = self._read_source(k, errors)
+        target = self._read_target(k, errors)
+        if frame is None or (target is None and self.target is not None):
             return {}, errors
         flip_source, flip_target = self._flips(k)
-        image_s, labels, depth = self._augment(frame, _SOURCE, k, flip_source)
+        image_s, labels, depth = self._augment(frame, _SOURCE, k, flip_source, shown)
         pair = {"source_image": image_s, "source_labels": labels, "source_depth": depth[None]}
-        if image is not None:
-            (pair["target_image"],) = self._augment([image], _TARGET, k, flip_target)
+        if target is not None:
+            pair["target_image"], *maps = self._augment(target, _TARGET, k, flip_target)
+            if maps:
+                pair["target_depth"] = maps[0][None]
         if self.class_mix_noise:
             rng = np.random.default_rng((self.seed, _CLASSES, k))
             pair["class_mix_noise"] = rng.random(self.class_mix_noise, np.float32)
         return pair, errors
 
-    def _read_source(self, k: int, errors: list[str]) -> LabelledFrame | None:
-        if not isinstance(self.source, SourceMix):
-            return self._read(self.source, _SOURCE, k, errors)
-        number, position = self.source.turn(k)
+    def _read_source(
+        self, k: int, errors: list[str]
+    ) -> tuple[LabelledFrame | None, ClassDraw | None]:
+        """The source frame of pair k, and the class that it was drawn for."""
+        number, position, frames = 0, k, self.source
+        if isinstance(self.source, SourceMix):
+            number, position = self.source.turn(k)
+            frames = self.source.part(number)
+        if self.rare_classes is not None:
+            rng = np.random.default_rng((self.seed, _RARE_CLASSES, k))
+            shown = self.rare_classes.draw(number, rng)
+            if shown is not None:
+                frame = self._first_readable(frames.__getitem__, shown.frames, errors)
+                if frame is not None:
+                    return frame, shown
         stream = _OTHER_SOURCES + number - 1 if number else _SOURCE
-        return self._read(self.source.part(number), stream, position, errors)
+        turns = self._turns(stream, position, len(frames))
+        return self._first_readable(frames.__getitem__, turns, errors), None
 
-    def _read(self, frames, stream: int, k: int, errors: list[str]) -> Any | None:
-        epoch, position = divmod(k, len(frames))
-        order = _permutation(self.seed, stream, epoch, len(frames))
-        for attempt in range(min(len(frames), self.unreadable + 1)):
+    def _read_target(self, k: int, errors: list[str]) -> tuple[np.ndarray, ...] | None:
+        """The target image of pair k, and its depth if the target has depth."""
+        if self.target is None:
+            return None
+        turns = self._turns(_TARGET, k, len(self.target))
+        if self.target.has_depth:
+            return self._first_readable(self.target.with_depth, turns, errors)
+        image = self._first_readable(self.target.__getitem__, turns, errors)
+        return None if image is None else (image,)
+
+    def _turns(self, stream: int, k: int, length: int) -> Iterator[int]:
+        """The frame whose turn it is at pair k, then those that may replace it."""
+        epoch, position = divmod(k, length)
+        order = _permutation(self.seed, stream, epoch, length)
+        return (int(order[(position + attempt) % length]) for attempt in range(length))
+
+    def _first_readable(
+        self, read: Callable[[int], Frame], indices: Iterable[int], errors: list[str]
+    ) -> Frame | None:
+        for index in itertools.islice(indices, self.unreadable + 1):
             try:
-                return frames[int(order[(position + attempt) % len(frames)])]
+                return read(int(index))
             except InputError as error:  # a loader process would wrap the exception
                 errors.append(str(error))
         return None
@@ -96,14 +137,22 @@ class PairStream(Dataset):
         return bool(source), bool(target)
 
     def _augment(
-        self, arrays: Sequence[np.ndarray], stream: int, k: int, flip: bool
+        self,
+        arrays: Sequence[np.ndarray],
+        stream: int,
+        k: int,
+        flip: bool,
+        shown: ClassDraw | None = None,
     ) -> list[np.ndarray]:
-        """The same crop of each array, mirrored or not."""
+        """The same crop of each array, mirrored or not; of a frame, one that shows a class."""
         h, w = self.size
         (height, width), top, left = arrays[0].shape[:2], 0, 0
         if (height, width) != (h, w):
             rng = np.random.default_rng((self.seed, _CROP, stream, k))
-            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            for _ in range(_CROPS):
+                top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+                if shown is None or shown.is_in(arrays[1][top : top + h, left : left + w]):
+                    break
         crops = [array[top : top + h, left : left + w] for array in arrays]
         # 20 times faster than NumPy's copy of a mirrored view
         return [cv2.flip(crop, 1) for crop in crops] if flip else crops
@@ -144,7 +193,8 @@ def pair_batches(
     Yields:
         ``batches`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
         source_depth float32 [N, 1, H, W], and if the stream has them target_image uint8
-        [N, 3, H, W] and class_mix_noise float32 [N, C]; images are channels-last.
+        [N, 3, H, W], target_depth float32 [N, 1, H, W] (metres, or relative as stored; 0 where
+        unknown) and class_mix_noise float32 [N, C]; images are channels-last.
 
     Raises:
         InputError: more files cannot be read than ``unreadable`` allows.

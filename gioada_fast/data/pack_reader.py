@@ -5,6 +5,8 @@
     <packs>/source/depth.npy       uint16 [N, H, W] counts, or float32 [N, H, W] metres; a source
                                    without depth has none
     <packs>/target/images.npy      uint8 [N, H, W, 3] RGB; packs never hold target labels
+    <packs>/target/depth.npy       as the source's, or float32 [N, H, W] relative depth; only if the
+                                   settings have data.target.depth
     <packs>/source_<i>/            the same for data.sources[i]
     <packs>/<side>/checksums.npy   uint32 [N, arrays]: CRC-32 of each frame's bytes in each array
     <packs>/<side>/manifest.json   settings, frame names, shapes, checksums of itself and of
@@ -204,6 +206,10 @@ class _Pack:
             self._checked[name][index] = True
         return frame
 
+    def _depth(self, index: int) -> np.ndarray:
+        depth, per_metre = self._read("depth", index), self.manifest.depth_per_metre
+        return depth if per_metre is None else metres(depth, per_metre)
+
     def _map(self, name: str) -> np.ndarray:
         array, path = self.manifest.arrays[name], self.folder / f"{name}.npy"
         try:
@@ -257,10 +263,7 @@ class PackedSource(_Pack):
         image, labels = self._read("images", index), self._read("labels", index)
         if not self.has_depth:
             return LabelledFrame(image, labels, np.zeros(labels.shape, np.float32))
-        depth, per_metre = self._read("depth", index), self.manifest.depth_per_metre
-        return LabelledFrame(
-            image, labels, depth if per_metre is None else metres(depth, per_metre)
-        )
+        return LabelledFrame(image, labels, self._depth(index))
 
     def labels(self, index: int) -> np.ndarray:
         """Labels alone, uint8 [H, W] train ids."""
@@ -268,9 +271,23 @@ class PackedSource(_Pack):
 
 
 class PackedTarget(_Pack):
-    """Like ``sets.TargetImages``: unlabelled images."""
+    """Like ``sets.TargetImages``: unlabelled images, perhaps with depth maps.
+
+    Args:
+        folder, settings, command: see ``_Pack``.
+        depth: whether ``with_depth`` will be called.
+    """
 
     _ARRAYS = ("images",)
+    _OPTIONAL = ("depth",)
+
+    def __init__(self, folder: Path, settings: Settings, command: str, depth: bool):
+        super().__init__(folder, settings, command)
+        self.has_depth = depth
+
+    def with_depth(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(uint8 [H, W, 3] RGB, float32 [H, W] metres or relative depth)."""
+        return self._read("images", index), self._depth(index)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3] RGB."""

@@ -10,6 +10,7 @@ from typing import Any
 from ..config import DataConfig, FramesConfig, SourceConfig, TargetConfig
 from ..labels import label_space, read_class_map
 from . import registry
+from .patterns import DEPTH_SETTINGS
 
 Settings = Mapping[str, Any]
 """Values by name; a value may itself be a mapping by name. Names are stored in packs: changing one
@@ -45,8 +46,8 @@ def source_settings(config: DataConfig, setting: str = "data.source") -> dict[st
     return {**settings, "train id": train_ids}
 
 
-def target_settings(config: DataConfig) -> dict[str, Any]:
-    """Settings that the target's images to train on depend on."""
+def target_settings(config: DataConfig, depth: bool) -> dict[str, Any]:
+    """Settings that the target's images to train on depend on, and with ``depth`` their maps."""
     target = config.target
     reader = registry.find(target.name, "target")
     settings = {
@@ -56,6 +57,9 @@ def target_settings(config: DataConfig) -> dict[str, Any]:
     }
     if reader.splits is not None:
         settings["data.target.train_split"] = reader.split(target, "target")
+    if depth:
+        names = ("depth", *DEPTH_SETTINGS)
+        settings |= {f"data.target.{name}": getattr(target, name) for name in names}
     return settings
 
 

@@ -23,8 +23,7 @@ import numpy as np
 from ..config import DataConfig
 from ..errors import InputError
 from ..processes import run_in_processes
-from .depth_maps import counts, metres
-from .files import LabelledFrame
+from .depth_maps import DepthReader, counts, metres
 from .pack_reader import (
     CHECKSUMS,
     MANIFEST,
@@ -36,7 +35,14 @@ from .pack_reader import (
     unfinished,
 )
 from .pack_settings import differences, pack_command, source_settings, target_settings
-from .sets import SourceFrames, TargetImages, source_files, target_files, target_set
+from .sets import (
+    SourceFrames,
+    TargetImages,
+    source_files,
+    target_files,
+    target_set,
+    trains_with_depth,
+)
 
 _LOCK = "lock"
 _RESUME = "the same command resumes packing"
@@ -62,14 +68,15 @@ def pack(
     if config.packs is None:
         raise InputError("data.packs is not set: the folder to write packs to")
     jobs, command = [], pack_command(config)
+    depth = trains_with_depth(config)
     for setting in (*config.named_sources(), "data.target"):
         folder, is_target = folder_of(config, setting), setting == "data.target"
         if not folder.exists():
-            frames, manifest = _target(config) if is_target else _source(config, setting)
+            frames, manifest = _target(config, depth) if is_target else _source(config, setting)
             jobs.append(_Job(folder, frames, manifest))
             continue
         packed = (
-            PackedTarget(folder, target_settings(config), command)
+            PackedTarget(folder, target_settings(config, depth), command, depth)
             if is_target
             else PackedSource(folder, source_settings(config, setting), command)
         )
@@ -110,7 +117,9 @@ class _Job:
                 data = replace(self.frames.data, frames=self.frames.data.frames[one])
                 yield _Task(index, name, replace(self.frames, data=data))
             else:
-                yield _Task(index, name, replace(self.frames, paths=self.frames.paths[one]))
+                maps = self.frames.depth_paths and self.frames.depth_paths[one]
+                paths = self.frames.paths[one]
+                yield _Task(index, name, replace(self.frames, paths=paths, depth_paths=maps))
 
 
 @dataclass(frozen=True)
@@ -132,19 +141,28 @@ def _source(config: DataConfig, setting: str) -> tuple[SourceFrames, Manifest]:
         "images": _array_file((n, h, w, 3), np.uint8),
         "labels": _array_file((n, h, w), np.uint8),
     }
-    per_metre = None if data.depth is None else data.depth.per_metre
-    if data.depth is not None:
-        dtype = np.float32 if per_metre is None else np.uint16
-        arrays["depth"] = _array_file((n, h, w), dtype)
+    per_metre = _add_depth(arrays, (n, h, w), data.depth)
     names = _names([files.image for files in data.frames], data.root)
     return frames, Manifest(source_settings(config, setting), names, arrays, per_metre)
 
 
-def _target(config: DataConfig) -> tuple[TargetImages, Manifest]:
-    data = target_set(config, "target")
-    frames = target_files(config)
-    arrays = {"images": _array_file((len(frames), *frames.size, 3), np.uint8)}
-    return frames, Manifest(target_settings(config), _names(frames.paths, data.root), arrays)
+def _target(config: DataConfig, depth: bool) -> tuple[TargetImages, Manifest]:
+    root, frames = target_set(config, "target").root, target_files(config, depth)
+    n, (h, w) = len(frames), frames.size
+    arrays = {"images": _array_file((n, h, w, 3), np.uint8)}
+    per_metre = _add_depth(arrays, (n, h, w), frames.depth)
+    names, settings = _names(frames.paths, root), target_settings(config, depth)
+    return frames, Manifest(settings, names, arrays, per_metre)
+
+
+def _add_depth(
+    arrays: dict[str, ArrayFile], shape: tuple[int, ...], depth: DepthReader | None
+) -> float | None:
+    """Add the array of depth, if there is any; returns counts per metre, or None for float32."""
+    if depth is None:
+        return None
+    arrays["depth"] = _array_file(shape, np.float32 if depth.per_metre is None else np.uint16)
+    return depth.per_metre
 
 
 def _names(images: Sequence[Path], root: Path) -> tuple[str, ...]:
@@ -304,13 +322,9 @@ def _pack_frame(
         if checksums == task.written:
             return task.index, checksums
     try:
-        frame = task.frames[0]
-        if isinstance(frame, LabelledFrame):
-            parts = [frame.image, frame.labels]
-            if "depth" in arrays:
-                parts.append(_stored_depth(frame.depth, per_metre, task.name))
-        else:
-            parts = [frame]
+        parts = _parts(task.frames)
+        if "depth" in arrays:
+            parts[-1] = _stored_depth(parts[-1], per_metre, task.name)
     except InputError as error:
         return task.index, str(error)
     except Exception as error:  # a decoder may raise any
@@ -325,6 +339,14 @@ def _pack_frame(
             file.seek(array.offset + task.index * array.frame_bytes)
             file.write(part.data)
     return task.index, tuple(zlib.crc32(part.data) for part in content)
+
+
+def _parts(frames: SourceFrames | TargetImages) -> list[np.ndarray]:
+    """The first frame's arrays, depth last."""
+    if isinstance(frames, TargetImages):
+        return [*frames.with_depth(0)] if frames.has_depth else [frames[0]]
+    image, labels, depth = frames[0]
+    return [image, labels, depth] if frames.has_depth else [image, labels]
 
 
 def _checksum(path: Path, array: ArrayFile, index: int) -> int:

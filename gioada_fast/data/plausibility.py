@@ -528,6 +528,8 @@ class Rule:
     """Rules that are the cause of this one: if one of them warns, this one does not."""
     needs_all: bool = False
     """Whether the rule needs every frame of the set."""
+    needs_metres: bool = False
+    """Whether the rule needs metres, which relative depth has not."""
 
 
 def judge(facts: SetFacts) -> list[PlausibilityWarning]:
@@ -537,6 +539,8 @@ def judge(facts: SetFacts) -> list[PlausibilityWarning]:
         return []
     for rule in RULES:
         if (rule.needs_all and not facts.whole) or any(n in warnings for n in rule.explained_by):
+            continue
+        if rule.needs_metres and facts.data.depth is not None and facts.data.depth.relative:
             continue
         with np.errstate(invalid="ignore", divide="ignore"):  # NaN compares as False
             found = rule.find(facts)
@@ -1050,7 +1054,7 @@ _PAIRS = "make sure that an image and its {} have the same name, and that all we
 _CLASSES = "compare the class map, or the ids of the labels, with the data set's documentation"
 _KIND = (
     "set {setting}.depth_kind (metres, disparity or inverse) and depth_per_metre to what the files "
-    "contain"
+    "contain; relative maps are larger where it is nearer"
 )
 _PATTERN = "set {{setting}}.{} to the pattern of the {}, not of the {}"
 
@@ -1162,9 +1166,14 @@ RULES = (
         _depth_units,
         "set {setting}.depth_per_metre to the number that stands for one metre in the files",
         (*_NO_DEPTH, "depth-does-not-fall"),
+        needs_metres=True,
     ),
     Rule(
-        "depth-range", _depth_range, _KIND, (*_NO_DEPTH, "depth-does-not-fall", "depth-units")
+        "depth-range",
+        _depth_range,
+        _KIND,
+        (*_NO_DEPTH, "depth-does-not-fall", "depth-units"),
+        needs_metres=True,
     ),
     Rule(
         "depth-of-another-frame",
@@ -1178,6 +1187,7 @@ RULES = (
         _depth_quantised,
         "export depth with 16 bits or floating point",
         _NO_DEPTH,
+        needs_metres=True,
     ),
     Rule(
         "depth-missing",

@@ -56,6 +56,9 @@ class Reader:
     pack if one of these differs. The target's labels are not in packs."""
     pack_version: Mapping[str, int] = field(default_factory=dict)
     """Name and number of a version that changes the frames; packs record it, too."""
+    pairs_depth: bool = False
+    """Whether its ``data_set`` reads a target's setting ``depth`` itself. Otherwise its pattern is
+    matched with the paths of the images."""
     description: Callable[[TargetConfig], str] | None = None
     """Describes the target in captions. None: "real frames" and the name of the split."""
 

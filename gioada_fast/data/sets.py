@@ -1,7 +1,8 @@
 """The sets of a run: labelled sources, unlabelled target, labelled frames to score on.
 
-Training targets cannot carry labels: their class has no place for them. Only an oracle sees labels
-of real frames, by using the target as its source, see ``supervised``.
+Training targets cannot carry labels: their class has no place for them, and ``training_set`` drops
+them where a data set lists them. Only an oracle sees labels of real frames, by using the target as
+its source, see ``supervised``.
 """
 
 from collections.abc import Sequence
@@ -13,13 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..config import TARGET_SEED, DataConfig, FramesConfig, SourceConfig, TargetConfig
+from ..config import OWN_DEPTH, TARGET_SEED, DataConfig, FramesConfig, SourceConfig, TargetConfig
 from ..errors import InputError
 from ..labels import BUILT_IN_SPACES, Labelling, LabelSpace, label_space
 from . import registry
+from .depth_maps import DepthReader
 from .files import DataSet, FrameFiles, LabelledFrame, describe_folder
 from .pack_reader import PackedSource, PackedTarget, folder_of
 from .pack_settings import pack_command, source_settings, target_settings
+from .patterns import beside, depth_reader_of
 from .rasters import read_image
 from .source_mix import SourceMix
 from .transforms import (
@@ -61,20 +64,38 @@ class SourceFrames:
 
 @dataclass(frozen=True)
 class TargetImages:
-    """Unlabelled images, cropped and resized to ``size``."""
+    """Unlabelled images, cropped and resized to ``size``, perhaps with depth maps."""
 
     paths: Sequence[Path]
     size: tuple[int, int]
     upright: bool = False
     """Whether to turn images as their EXIF orientation says."""
+    depth_paths: Sequence[Path] | None = None
+    """The depth map of each image; None without depth."""
+    depth: DepthReader | None = None
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether ``with_depth`` may be called."""
+        return self.depth is not None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3] RGB."""
-        image = crop_to_shape(read_image(self.paths[index], self.upright), self.size)
-        return resize_image(image, self.size)
+        return self._resized(read_image(self.paths[index], self.upright))
+
+    def with_depth(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(uint8 [H, W, 3] RGB, depth float32 [H, W] as ``DepthReader.read`` returns it)."""
+        assert self.depth is not None and self.depth_paths is not None
+        path, depth_path = self.paths[index], self.depth_paths[index]
+        image, depth = read_image(path, self.upright), self.depth.read(depth_path)
+        check_same_size(image, depth, path, depth_path)
+        return self._resized(image), resize_nearest(crop_to_shape(depth, self.size), self.size)
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        return resize_image(crop_to_shape(image, self.size), self.size)
 
 
 class EvaluationFrame(NamedTuple):
@@ -158,19 +179,87 @@ def source_files(config: DataConfig, setting: str = "data.source") -> SourceFram
     return SourceFrames(_complete(source_set(config, setting)), size)
 
 
-def target_images(config: DataConfig) -> TargetImages | PackedTarget:
-    """The unlabelled target images, from their pack if ``packs`` is set."""
+def target_images(config: DataConfig, depth: bool = False) -> TargetImages | PackedTarget:
+    """The unlabelled target images, from their pack if ``packs`` is set.
+
+    Args:
+        config: settings.
+        depth: with the depth maps of ``target.depth``.
+    """
     if config.packs is not None:
-        return PackedTarget(
-            folder_of(config, "data.target"), target_settings(config), pack_command(config)
+        settings = target_settings(config, depth)
+        folder = folder_of(config, "data.target")
+        return PackedTarget(folder, settings, pack_command(config), depth)
+    return target_files(config, depth)
+
+
+def target_files(config: DataConfig, depth: bool = False) -> TargetImages:
+    """The unlabelled target images from their files, perhaps with depth maps."""
+    data = training_set(config, depth)
+    images = [frame.image for frame in data.frames]
+    if data.depth is None:
+        return TargetImages(images, config.target_size, data.upright)
+    maps = [files.depth for files in _complete(data).frames if files.depth is not None]
+    return TargetImages(images, config.target_size, data.upright, maps, data.depth)
+
+
+def training_set(config: DataConfig, depth: bool) -> DataSet:
+    """The target's images to train on, without labels.
+
+    Args:
+        config: settings.
+        depth: with the depth maps of ``target.depth``, some of which may be missing.
+
+    Raises:
+        InputError: depth is asked for, and there are no depth maps; or as readers raise it.
+    """
+    data, target = target_set(config, "target"), config.target
+    unlabelled = replace(data, read_labels=None, depth=None)
+    if not depth:
+        return replace(unlabelled, frames=[FrameFiles(files.image) for files in data.frames])
+    if target.depth is None:
+        raise InputError(
+            "data.target.depth is not set: it is the pattern of the depth maps of the target's "
+            "images, such as pseudo_depth/*.png"
         )
-    return target_files(config)
+    if target.depth != OWN_DEPTH and not registry.find(target.name, "target").pairs_depth:
+        images = [files.image for files in data.frames]
+        maps = beside(data.root, images, target.depth, "data.target.depth")
+        frames = [FrameFiles(i, depth=d) for i, d in zip(images, maps, strict=True)]
+        _refuse_labels(data, frames)
+        return replace(unlabelled, frames=frames, depth=depth_reader_of(target, frames))
+    if data.depth is None:
+        raise InputError(
+            f"data.target.depth is own, but {data.name} has no depth maps: set the pattern of "
+            "depth maps, such as pseudo_depth/*.png"
+        )
+    frames = [FrameFiles(files.image, depth=files.depth) for files in data.frames]
+    _refuse_labels(data, frames)
+    return replace(unlabelled, frames=frames, depth=data.depth)
 
 
-def target_files(config: DataConfig) -> TargetImages:
-    """The unlabelled target images from their files."""
-    data = target_set(config, "target")
-    return TargetImages([frame.image for frame in data.frames], config.target_size, data.upright)
+def _refuse_labels(data: DataSet, frames: Sequence[FrameFiles]) -> None:
+    """Refuse label maps that a pattern passes off as depth maps."""
+    labels = {files.labels for files in data.frames if files.labels is not None}
+    for files in frames:
+        if files.depth in labels:
+            raise InputError(
+                f"data.target.depth names {files.depth}, which has labels of the target: training "
+                "never reads them; set it to the pattern of the depth maps"
+            )
+
+
+def trains_with_depth(config: DataConfig) -> bool:
+    """Whether the settings name depth maps of the target's images to train on, and one exists.
+
+    A folder's depth maps may belong to the scored images alone.
+    """
+    if config.target.depth is None:
+        return False
+    if not registry.find(config.target.name, "target").pairs_depth:
+        return True
+    data = training_set(config, depth=True)
+    return len(data.missing()) < len(data.frames)
 
 
 def evaluation_frames(config: DataConfig) -> EvaluationFrames:
@@ -213,6 +302,8 @@ def _files(
     labelling = reader.labelling_of(settings)
     if labelling is not None and not labelling.serves(space):
         raise InputError(_refusal(settings.name, labelling, space))
+    if settings.depth == OWN_DEPTH or (part == "evaluation" and settings.depth_kind == "relative"):
+        settings = replace(settings, depth=None, depth_kind="metres")
     split, size = reader.split(settings, part), config.size_of(settings)
     data = reader.data_set(registry.Request(reader, part, settings, split, size, space, setting))
     read_labels = data.read_labels
@@ -225,6 +316,8 @@ def _files(
 def supervised(config: DataConfig) -> DataConfig:
     """Settings of an oracle, whose source is the target's training images with their labels."""
     target = config.target
+    if target.depth == OWN_DEPTH or target.depth_kind == "relative":
+        target = replace(target, depth=None, depth_kind="metres")
     source = SourceConfig(
         **{field.name: getattr(target, field.name) for field in fields(FramesConfig)},
         name=target.name,

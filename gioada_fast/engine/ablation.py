@@ -84,7 +84,8 @@ def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
         folder: the ablation's folder.
     """
     row = ROWS[name]
-    data, model, schedule = config.data, config.model, config.schedule
+    data, model = config.data, config.model
+    schedule = replace(config.schedule, control=False)  # it is a row
     if name == SOURCE_ONLY:
         schedule = replace(schedule, adaptation_steps=0)
     else:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..depth import encode_depth, surface_normals
 from ..models import TaskNet, TranslationNet
 from ..models.layers import normalise, upsample
 from ..ops import upsample_argmax
@@ -42,6 +43,7 @@ def translate_images(
     images: Tensor,
     depth: Tensor,
     labels: Tensor,
+    depth_encoding: str,
     precision: str = "auto",
 ) -> np.ndarray:
     """Translate source images.
@@ -49,16 +51,20 @@ def translate_images(
     Args:
         translation: the network, on its device.
         images: uint8 [N, 3, H, W].
-        depth: encoded depth, float32 [N, 1, H, W].
+        depth: metres, float32 [N, 1, H, W]; 0 means no depth.
         labels: train ids, uint8 [N, H, W].
+        depth_encoding: the encoding that the network was trained with.
         precision: see ``device.autocast``.
 
     Returns:
         RGB uint8 [N, H, W, 3].
     """
     device = next(translation.parameters()).device
+    depth = depth.to(device)
+    encoded, _ = encode_depth(depth, depth_encoding)
+    normals = surface_normals(depth) if translation.normals else None
     with autocast(device, precision):
-        translated = translation(images.to(device), depth.to(device), labels.to(device))
+        translated = translation(images.to(device), encoded, labels.to(device), normals=normals)
     pixels = ((translated + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 

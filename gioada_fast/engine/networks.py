@@ -110,6 +110,7 @@ def save_translation(path: Path, translation: TranslationNet, config: Config) ->
             "network": "translation",
             "label_space": label_space(config.data.label_space).setting,
             "geometry": translation.geometry,
+            "normals": translation.normals,
             "width": config.model.translation_width,
             "blocks": config.model.translation_blocks,
             **_input(config),
@@ -118,13 +119,20 @@ def save_translation(path: Path, translation: TranslationNet, config: Config) ->
 
 
 def load_translation(path: Path) -> tuple[TranslationNet, dict[str, Any]]:
-    """Load a file that ``save_translation`` wrote: (network in evaluation mode, metadata)."""
+    """Load a file that ``save_translation`` wrote: (network in evaluation mode, metadata).
+
+    The metadata has the ``depth_encoding`` of the network's input, and its architecture.
+    """
     state, metadata = _load(path, "translation")
     space = _space(path, metadata)
     translation = _build(
         path,
         lambda: TranslationNet(
-            space.num_classes, metadata["geometry"], metadata["width"], metadata["blocks"]
+            space.num_classes,
+            metadata["geometry"],
+            metadata["width"],
+            metadata["blocks"],
+            normals=metadata.get("normals", False),  # version 0.1.0 had none
         ),
     )
     load_state(translation, state, path, "translation")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..atomic_files import write_atomically
-from ..config import Config, changed_setting, rename_old_settings
+from ..config import CONTROL, Config, changed_setting, rename_old_settings
 from ..data.check import crop_note, part_names, quick_warnings
 from ..data.class_weights import class_weights
 from ..data.files import DataSet, LabelledFrame
@@ -33,7 +33,7 @@ from ..data.sets import (
     source_parts,
     supervised,
     target_images,
-    target_set,
+    training_set,
 )
 from ..data.transforms import crop_to_shape, resize_frame, resize_image
 from ..data.unreadable import Unreadable, first_readable
@@ -41,6 +41,7 @@ from ..depth import encode_depth
 from ..errors import InputError, Interrupted
 from ..labels import label_space
 from ..models import TaskNet
+from ..report.formatting import spaced
 from ..report.panels import (
     comparison_panel,
     comparison_pictures,
@@ -56,11 +57,11 @@ from .evaluator import Scores, evaluate
 from .inference import image_tensor, predict_maps, translate_images
 from .metrics_log import MetricsLog
 from .networks import build_adaptation, load_task, save_task, save_translation
-from .run_folder import TASK, TASK_SOURCE_ONLY, TRANSLATION, RunFolder
-from .trainer import Phase, Trainer, phases
+from .run_folder import TASK, TASK_CONTROL, TASK_SOURCE_ONLY, TRANSLATION, RunFolder
+from .trainer import Phase, Trainer, phases, updates_done
 
 PANEL_PAIRS = 3
-_TASK_WEIGHTS = {"source_only": TASK_SOURCE_ONLY, "adaptation": TASK}
+_TASK_WEIGHTS = {"source_only": TASK_SOURCE_ONLY, CONTROL: TASK_CONTROL, "adaptation": TASK}
 """Names of the task network's weights at the end of each phase."""
 
 
@@ -152,17 +153,17 @@ class _Session:
         # reported immediately
         self.adaptation = build_adaptation(config, from_files=checkpoint is None)
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
-        self.target = target_images(config.data)
+        self.target = target_images(config.data, self._reads_target_depth())
         self.source = source_frames(config.data)
         self._check_depth()
+        self._check_control()
         self._judge()
         self.adaptation.class_weights = self._class_weights()
         self.adaptation.to(self.device)
         self.log: MetricsLog | None = None
         if distributed.is_writer():
             run.make_subfolders()
-            resume_step = (0 if checkpoint is None else checkpoint["step"]) if resumes else None
-            self.log = MetricsLog(run, resume_step)
+            self.log = MetricsLog(run, updates_done(config, checkpoint) if resumes else None)
         self.trainer = Trainer(
             config,
             run,
@@ -203,14 +204,23 @@ class _Session:
         self.console.print(f"trace: {trace}", soft_wrap=True, highlight=False)
 
     def _column_name(self, phase: Phase) -> str:
-        if phase.name == "source_only":
-            return "source only"
-        settings, data = self.config.adaptation, self.config.data
-        levels = settings.input_level, settings.output_level
-        if levels != ("none", "none") or settings.self_training:
+        if phase.name != "adaptation":
+            return spaced(phase.name)
+        if self.config.adaptation.learns_from_target:
             return "adapted"
+        data = self.config.data
         oracle = data.sources is None and data.source == supervised(data).source
         return "supervised" if oracle else "source only, longer"
+
+    def _reads_target_depth(self) -> bool:
+        reads = self.config.adaptation.reads_target_depth
+        if reads and self.config.data.target.depth is None:
+            raise InputError(
+                "adaptation.lambda_target_depth or adaptation.depth_agreement needs depth maps of "
+                "the target's images: set data.target.depth to their pattern, such as "
+                "pseudo_depth/*.png"
+            )
+        return reads
 
     def _check_depth(self) -> None:
         levels = self.config.adaptation
@@ -220,20 +230,36 @@ class _Session:
             for setting, frames in source_parts(self.source).items()
             if not frames.has_depth
         ]
+        learns_depth = len(without) < len(sources)
         needs = {
             # the translation network sees the depth of every frame, the task network learns depth
             # from those frames that have it
-            "adaptation.input_level": levels.input_level == "geometry" and bool(without),
-            "adaptation.output_level": levels.output_level == "joint"
-            and len(without) == len(sources),
+            "adaptation.input_level": levels.input_level in ("geometry", "normals")
+            and bool(without),
+            "adaptation.image_discriminator_input": levels.image_discriminator_input == "depth"
+            and levels.input_level != "none"
+            and not learns_depth,
+            "adaptation.output_level": levels.output_level in ("joint", "product")
+            and not learns_depth,
         }
         for setting, lacks in needs.items():
             if lacks:
                 raise InputError(
                     f"{', '.join(without)} has no depth, but {setting} = "
                     f"{getattr(levels, setting.partition('.')[2])} needs it: set the source's "
-                    "depth if there are depth maps, or change the level"
+                    "depth if there are depth maps, or change this setting"
                 )
+
+    def _check_control(self) -> None:
+        """Say so if there is no adaptation to compare a control with."""
+        plan = [phase.name for phase in phases(self.config)]
+        if not self.config.schedule.control or CONTROL in plan or not distributed.is_writer():
+            return
+        reason = "schedule.adaptation_steps is 0"
+        if "adaptation" in plan:
+            reason = "no level and no self-training is on, so the run is a control itself"
+        message = f"schedule.control: no control is trained, because {reason}"
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def _judge(self) -> None:
         """Warn of what a few frames of each set show: what data check judges on all of them."""
@@ -244,7 +270,8 @@ class _Session:
             if isinstance(frames, SourceFrames):
                 self._warn_of(setting, frames.data, part)
         if isinstance(self.target, TargetImages):
-            self._warn_of("data.target", target_set(self.config.data, "target"), "target")
+            data = training_set(self.config.data, self.target.has_depth)
+            self._warn_of("data.target", data, "target")
         self._warn_of("data.target, evaluation", self.evaluation.data, "evaluation")
 
     def _warn_of(self, name: str, data: DataSet, part: str) -> None:
@@ -310,13 +337,14 @@ class _Session:
         frames, images = frames[:count], images[:count]
         sources, targets = np.stack([frame.image for frame in frames]), np.stack(images)
         metres = torch.from_numpy(np.stack([frame.depth for frame in frames])).unsqueeze(1)
-        depth, valid = encode_depth(metres, self.config.adaptation.depth_encoding)
+        encoding = self.config.adaptation.depth_encoding
+        depth, valid = encode_depth(metres, encoding)
         labels = torch.from_numpy(np.stack([frame.labels for frame in frames]))
         translation, precision = self.adaptation.translation, self.config.precision
         translated = None
         if phase.name == "adaptation" and translation is not None:
             translated = translate_images(
-                translation, image_tensor(sources), depth, labels, precision
+                translation, image_tensor(sources), metres, labels, encoding, precision
             )
         segmentation, target_depth = predict_maps(
             self.adaptation.task, image_tensor(targets), precision

@@ -5,9 +5,9 @@ The folder contains:
     config.yaml              all settings
     checkpoints/last.pt      state to resume from
     metrics.jsonl            losses and scores over time, one record a line
-    tensorboard/             the same for TensorBoard
-    panels/step_000400.jpg   pictures while training
-    *.safetensors            weights: task_source_only, task, translation
+    tensorboard/             the same for TensorBoard; control/ in it has the control's curves
+    panels/step_000400.jpg   pictures while training, none of the control
+    *.safetensors            weights: task_source_only, task_control, task, translation
     result.json              scores, one column per finished phase
     comparison.jpg           evaluation frames with ground truth and every column's segmentation
     report.html              all of this as a web page; a run writes it last
@@ -29,7 +29,8 @@ from ..config import Config, rename_old_settings, save_config
 from ..errors import InputError
 from . import distributed
 
-TASK, TASK_SOURCE_ONLY, TRANSLATION = "task", "task_source_only", "translation"
+TASK, TASK_SOURCE_ONLY, TASK_CONTROL = "task", "task_source_only", "task_control"
+TRANSLATION = "translation"
 """Names of a run's weights files."""
 
 
@@ -57,7 +58,7 @@ class RunFolder:
         return str(self.path)
 
     def weights(self, name: str) -> Path:
-        """Weights file by name: ``TASK``, ``TASK_SOURCE_ONLY`` or ``TRANSLATION``."""
+        """Weights file by name, such as ``TASK``."""
         return self.path / f"{name}.safetensors"
 
     def panel(self, step: int) -> Path:
@@ -175,8 +176,8 @@ class RunFolder:
         except ValueError as error:
             raise InputError(f"{path}: not readable as JSON: {error}") from error
         count = len(result["columns"]) if isinstance(result, dict) and "columns" in result else 0
-        if count not in (1, 2):
-            raise InputError(f"{path}: has {count} columns of results, expected 1 or 2")
+        if count not in (1, 2, 3):
+            raise InputError(f"{path}: has {count} columns of results, expected 1 to 3")
         return result
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -185,8 +186,9 @@ class RunFolder:
         write_atomically(self.result, lambda temporary: temporary.write_text(text))
 
     def read_metrics(self) -> tuple[list[dict[str, Any]], int]:
-        """Read the records of ``metrics.jsonl`` by step, and the number of unreadable lines.
+        """Read the records of ``metrics.jsonl``, and the number of unreadable lines.
 
+        The records are sorted by phase, in the order in which the phases ran, and by step.
         If a step has several records, because the run was resumed, the last one counts. An
         incomplete last line, which the run may still be writing, does not count as unreadable. A
         missing file has no records.
@@ -204,7 +206,9 @@ class RunFolder:
                 unreadable += number < len(lines)
                 continue
             records[key] = record
-        return sorted(records.values(), key=lambda record: record["step"]), unreadable
+        order = list(dict.fromkeys(phase for _, phase, _ in records))
+        by_time = sorted(records, key=lambda key: (order.index(key[1]), key[0]))
+        return [records[key] for key in by_time], unreadable
 
 
 def find_weights(model: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 import itertools
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,15 +21,17 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from ..adaptation import Batch, TwoLevelAdaptation
-from ..config import Config
+from ..config import CONTROL, Config
 from ..data.loader import PairStream, pair_batches
 from ..data.pack_reader import PackedSource, PackedTarget
+from ..data.rare_classes import rare_classes
 from ..data.sets import SourceFrames, TargetImages
 from ..data.source_mix import SourceMix
 from ..data.unreadable import Unreadable
 from ..errors import Interrupted, NonFiniteLoss
 from ..labels import label_space
 from ..models import TaskNet
+from ..report.formatting import spaced
 from . import distributed
 from .checkpoint import load_state, save_checkpoint
 from .device import to_device
@@ -45,8 +47,10 @@ class Phase:
     """A sequence of updates with the same levels and optimisers."""
 
     name: str
-    """``source_only`` or ``adaptation``."""
+    """``source_only``, ``control`` or ``adaptation``."""
     first: int
+    """Updates of the task network before the phase. Control and adaptation start from the same
+    weights, so they count from the same number and see the same source images at each update."""
     steps: int
 
     @property
@@ -55,10 +59,33 @@ class Phase:
 
 
 def phases(config: Config) -> list[Phase]:
-    """The phases that have updates: training on the source only, then adaptation."""
-    source_only, adaptation = config.schedule.source_only_steps, config.schedule.adaptation_steps
-    both = [Phase("source_only", 0, source_only), Phase("adaptation", source_only, adaptation)]
-    return [phase for phase in both if phase.steps]
+    """The phases that have updates: source only, the control if there is one, adaptation."""
+    schedule = config.schedule
+    first, steps = schedule.source_only_steps, schedule.adaptation_steps
+    has_control = schedule.control and config.adaptation.learns_from_target
+    plan = [
+        Phase("source_only", 0, first),
+        Phase(CONTROL, first, steps if has_control else 0),
+        Phase("adaptation", first, steps),
+    ]
+    return [phase for phase in plan if phase.steps]
+
+
+def updates_done(config: Config, checkpoint: Mapping[str, Any] | None) -> dict[str, int]:
+    """The last update in a checkpoint of each phase that had begun, by the phase's name.
+
+    Checkpoints of version 0.1.0 do not name their phase: no two phases had the same numbers.
+    """
+    done: dict[str, int] = {}
+    if checkpoint is None:
+        return done
+    step, name = checkpoint["step"], checkpoint.get("phase")
+    for phase in phases(config):
+        is_last = step <= phase.end if name is None else phase.name == name
+        done[phase.name] = step if is_last else phase.end
+        if is_last:
+            break
+    return done
 
 
 class TrainerObserver(Protocol):
@@ -110,17 +137,25 @@ class Trainer:
         self.observer, self.log = observer, log
         self.device = next(adaptation.parameters()).device
         self._classes = label_space(config.data.label_space).num_classes
+        self._rare_classes = None
+        temperature = config.adaptation.rare_class_temperature
+        if config.adaptation.self_training and temperature is not None:
+            self._rare_classes = rare_classes(
+                source, self._classes, temperature, unreadable, config.data
+            )
         self.step = 0
         self._started = time.time()
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
         self._restored: dict[str, Any] | None = checkpoint
+        self._done = updates_done(config, checkpoint)
+        self._branch: dict[str, Any] | None = None
         self._window = LossWindow()
         self._stop = False
         self._any_stops = distributed.AnyProcess()
         self._writes = distributed.is_writer()
         if checkpoint is not None:
-            self.step = checkpoint["step"]
             self._started -= checkpoint["seconds"]
+            self._branch = checkpoint.get("branch")
             load_state(adaptation, checkpoint["networks"], run.checkpoint, "saved")
 
     CHECKPOINT_KEYS = frozenset(
@@ -145,6 +180,7 @@ class Trainer:
         """Run the remaining updates of every phase."""
         with self._stopping_on_signal(), self._progress() as self._bar:
             for phase in phases(self.config):
+                self.step = self._done.get(phase.name, phase.first)
                 if self.step < phase.end:
                     self._train_phase(phase)
 
@@ -194,8 +230,15 @@ class Trainer:
 
     def _train_phase(self, phase: Phase) -> None:
         schedule = self.config.schedule
+        state, self._restored = self._restored, None
+        if state is not None:
+            self._set_random_state(state)
+        if self.step == phase.first:
+            self._branch_off(phase)
         self._build_step(phase)
-        self._restore_rng_and_optimisers()
+        # a checkpoint from the end of the previous phase has the previous phase's optimisers
+        if state is not None and self.step > phase.first:
+            self._load_optimisers(state["optimisers"])
         bar = self._bar.add_task(
             phase.name, total=phase.steps, completed=self.step - phase.first, status=""
         )
@@ -211,7 +254,8 @@ class Trainer:
                 self._log_losses(phase)
             if done or self.step % schedule.evaluate_every == 0:
                 scores = self._evaluate(phase)
-            if self._writes and (done or self.step % schedule.panel_every == 0):
+            draws = phase.name != CONTROL and (done or self.step % schedule.panel_every == 0)
+            if draws and self._writes:
                 with self._window.paused():
                     self.observer.draw_panel(self.step, phase)
             if saves:
@@ -219,12 +263,27 @@ class Trainer:
             if done and self._writes:
                 self.observer.finish_phase(phase, scores)
             if saves and self._writes:
-                self._save()
-            if stops and self.step < phases(self.config)[-1].end:
+                self._save(phase)
+            if stops and not (done and phase == phases(self.config)[-1]):
                 raise Interrupted(
-                    f"stopped after update {self.step}, checkpoint written; continue with: "
-                    f"python -m gioada_fast.train --resume {self.run}"
+                    f"stopped after update {self.step} ({spaced(phase.name)}), checkpoint written; "
+                    f"continue with: python -m gioada_fast.train --resume {self.run}"
                 )
+
+    def _branch_off(self, phase: Phase) -> None:
+        """Let control and adaptation start from the same state.
+
+        The weights are kept in memory and in checkpoints, not read from the file of weights, which
+        a user may delete. The control trains no other network.
+        """
+        task = self.adaptation.task
+        if phase.name == CONTROL:
+            weights = {key: value.cpu().clone() for key, value in task.state_dict().items()}
+            self._branch = {"task": weights, **self._random_state()}
+        elif self._branch is not None:
+            task.load_state_dict(self._branch["task"])
+            self._set_random_state(self._branch)
+            self._branch = None
 
     @property
     def _pairs_per_update(self) -> int:
@@ -243,6 +302,7 @@ class Trainer:
             (data.height, data.width),
             data.max_unreadable,
             class_mix_noise=self._classes if adapts and self.config.adaptation.self_training else 0,
+            rare_classes=self._rare_classes if adapts else None,
         )
         loaded = pair_batches(
             stream,
@@ -316,34 +376,37 @@ class Trainer:
             return f"the last checkpoint, {self.run.checkpoint}, is from an earlier update"
         return "there is no checkpoint yet"
 
-    def _save(self) -> None:
+    def _save(self, phase: Phase) -> None:
         save_checkpoint(
             self.run.checkpoint,
             {
                 "config": asdict(self.config),
                 "processes": distributed.world_size(),
+                "phase": phase.name,
                 "step": self.step,
                 "seconds": self.seconds,
                 "networks": self.adaptation.state_dict(),
                 "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state(self.device) if self._on_cuda else None,
+                "branch": self._branch,
+                **self._random_state(),
             },
         )
 
-    def _restore_rng_and_optimisers(self) -> None:
-        state, self._restored = self._restored, None
-        if state is None:
-            return
+    def _random_state(self) -> dict[str, Tensor | None]:
+        return {
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self._on_cuda else None,
+        }
+
+    def _set_random_state(self, state: Mapping[str, Any]) -> None:
         torch.set_rng_state(state["rng"])
         if self._on_cuda and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-        # a checkpoint from the end of the previous phase has the previous phase's optimisers
-        if any(self.step == phase.first for phase in phases(self.config)):
-            return
+
+    def _load_optimisers(self, states: Mapping[str, Any]) -> None:
         for name, optimiser in self.optimisers.items():
             rates = [group["lr"] for group in optimiser.param_groups]
-            optimiser.load_state_dict(state["optimisers"][name])
+            optimiser.load_state_dict(states[name])
             # keep the rate tensors, which a CUDA graph reads; every update sets their values
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate
@@ -444,7 +507,7 @@ def build_optimisers(
     """Make one optimiser for each network that the phase trains."""
     settings, task, graphs = config.optimiser, adaptation.task, config.cuda_graphs
     adapts = phase.name == "adaptation"
-    lr = config.adaptation_lr if adapts else settings.task_lr
+    lr = settings.task_lr if phase.name == "source_only" else config.adaptation_lr
     heads = [*task.segmentation.parameters(), *task.depth.parameters()]
     groups = [
         _group(task.trunk.parameters(), lr * config.trunk_lr_factor, graphs),

@@ -8,18 +8,22 @@ from .layers import InstanceNormAct, channels
 
 
 class PatchDiscriminator(nn.Sequential):
-    """D_img, the 70x70 PatchGAN: image [N, 3, H, W] in [-1, 1] to patch logits [N, 1, h, w].
+    """D_img, the 70x70 PatchGAN: image [N, in_channels, H, W] to patch logits [N, 1, h, w].
 
     Five 4x4 convolutions with 64, 128, 256 (stride 2), 512 and 1 (stride 1) channels, instance norm
-    after the second to the fourth, leaky ReLU 0.2. ``width`` is a factor on the channels.
+    after the second to the fourth, leaky ReLU 0.2.
+
+    Args:
+        width: factor on the channels.
+        in_channels: 3 for an image in [-1, 1], 4 for an image and its encoded depth.
 
     Source: Isola et al. (arXiv 1611.07004), as in CycleGAN.
     """
 
-    def __init__(self, width: float = 1.0):
+    def __init__(self, width: float = 1.0, in_channels: int = 3):
         c1, c2, c4, c8 = (channels(base, width) for base in (64, 128, 256, 512))
         super().__init__(
-            nn.Conv2d(3, c1, 4, stride=2, padding=1),
+            nn.Conv2d(in_channels, c1, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
             *_conv_norm_act(c1, c2, stride=2),
             *_conv_norm_act(c2, c4, stride=2),
@@ -35,10 +39,12 @@ class OutputDiscriminator(nn.Sequential):
     norm.
 
     Args:
-        in_channels: C + 1 for segmentation and depth, C for segmentation only.
+        in_channels: C + 1 for segmentation and depth, C for segmentation only or for its product
+            with depth.
         width: factor on the channels.
 
-    Source: AdaptSegNet (arXiv 1802.10349); the joint input comes from GIO-Ada (arXiv 1812.05040).
+    Source: AdaptSegNet (arXiv 1802.10349); the joint input comes from GIO-Ada (arXiv 1812.05040),
+    the product from DADA (arXiv 1904.01886).
     """
 
     def __init__(self, in_channels: int, width: float = 1.0):

@@ -25,6 +25,7 @@ class TranslationNet(nn.Module):
         blocks: number of residual blocks.
         checkpointing: keep only the input of each residual block for the backward pass, which
             computes the block again.
+        normals: whether the input has surface normals, too; only with ``geometry``.
 
     Source: Johnson et al. (arXiv 1603.08155), Zhu et al. (arXiv 1703.10593). Depth and semantics in
     the input come from GIO-Ada (arXiv 1812.05040), section on input-level adaptation.
@@ -37,13 +38,15 @@ class TranslationNet(nn.Module):
         width: float = 1.0,
         blocks: int = 9,
         checkpointing: bool = False,
+        normals: bool = False,
     ):
         super().__init__()
         self.checkpointing = checkpointing
         self.num_classes = num_classes
         self.geometry = geometry
+        self.normals = geometry and normals
         c1, c2, c4 = (channels(base, width) for base in (64, 128, 256))
-        in_channels = 3 + (1 + num_classes if geometry else 0)
+        in_channels = 3 + (1 + num_classes if geometry else 0) + (3 if self.normals else 0)
         # each norm adds the padding of the next convolution
         self.encoder = nn.Sequential(
             nn.ReflectionPad2d(3),
@@ -67,6 +70,7 @@ class TranslationNet(nn.Module):
         depth: Tensor | None = None,
         labels: Tensor | None = None,
         x_s: Tensor | None = None,
+        normals: Tensor | None = None,
     ) -> Tensor:
         """Translate source images.
 
@@ -75,6 +79,7 @@ class TranslationNet(nn.Module):
             depth: [N, 1, H, W] encoded; required with ``geometry``.
             labels: [N, H, W] train ids, uint8 or int64, 255 ignored; required with ``geometry``.
             x_s: ``normalise(image)`` if the caller has computed it already.
+            normals: float32 [N, 3, H, W], result of ``surface_normals``; required with ``normals``.
 
         Returns:
             [N, 3, H, W] float32 in (-1, 1).
@@ -85,6 +90,10 @@ class TranslationNet(nn.Module):
                 raise ValueError("depth or labels is None: a network with geometry needs both")
             dtype = _compute_dtype(image.device)
             x = translation_input(image, depth, labels, self.num_classes, dtype)
+        if self.normals:
+            if normals is None:
+                raise ValueError("normals is None: a network with normals needs them")
+            x = torch.cat([x, normals.to(x.dtype)], dim=1)
         half = (image.shape[2] + 1) // 2, (image.shape[3] + 1) // 2
         x = self.encoder(x)
         for block in self.blocks:

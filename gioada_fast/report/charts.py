@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ..config import CONTROL
 from .formatting import spaced
 
 _MAX_POINTS = 400
@@ -34,12 +35,24 @@ class _Curve:
     steps: list[int]
     values: list[float]
     phases: list[str]
+    dashed: bool = False
 
 
 def charts(
     records: Sequence[Mapping[str, Any]], phases: Mapping[str, int]
 ) -> list[dict[str, str | Markup]]:
-    """Title, description and inline SVG of a chart for every logged quantity."""
+    """Title, description and inline SVG of a chart for every logged quantity.
+
+    The control is a dashed curve beside adaptation, in the charts of what both of them have.
+
+    Args:
+        records: records of ``metrics.jsonl``.
+        phases: last step of each phase but the control.
+    """
+    control = [record for record in records if record["phase"] == CONTROL]
+    records = [record for record in records if record["phase"] != CONTROL]
+    scored = [r for r in records if r["phase"] == "source_only" and "eval/miou" in r]
+    branch = scored[-1:]  # the weights that the control starts from
     keys = list(dict.fromkeys(key for record in records for key in record))
     pairs = {
         "Adversarial losses, input level": {
@@ -72,6 +85,11 @@ def charts(
         evaluation = title.endswith("%")
         scale = 100 if evaluation else 1
         curves = [_curve(records, key, label, scale) for key, label in labels.items()]
+        for key, label in labels.items() if control else ():
+            if evaluation or key in ("loss/seg", "loss/depth"):
+                own = [*branch, *control] if evaluation else control
+                curve = _curve(own, key, f"{label}, control", scale)
+                curves.append(replace(curve, dashed=True))
         curves = [curve for curve in curves if curve.steps]
         if not curves:
             continue
@@ -127,7 +145,7 @@ def _svg(
         for index, curve in enumerate(curves):
             _draw(axes, curve, _LINES[index % len(_LINES)], unbroken)
         last = max(step for curve in curves for step in curve.steps)
-        axes.set_xlim(0, max(last, *phases.values()) * 1.01 or 1)
+        axes.set_xlim(0, max([last, *phases.values()]) * 1.01 or 1)
         axes.margins(y=0.08)
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -149,9 +167,8 @@ def _draw(axes: Any, curve: _Curve, colour: str, unbroken: bool) -> None:
         inside = [i for i, own in enumerate(curve.phases) if phase in (None, own)]
         steps, values = _thin([curve.steps[i] for i in inside], [curve.values[i] for i in inside])
         marker = "o" if len(steps) <= 12 else None
-        axes.plot(
-            steps, values, color=colour, linewidth=1.4, marker=marker, markersize=3, label=label
-        )
+        style = {"linestyle": "--" if curve.dashed else "-", "marker": marker, "markersize": 3}
+        axes.plot(steps, values, color=colour, linewidth=1.4, label=label, **style)
         label = None
 
 

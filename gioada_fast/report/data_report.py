@@ -221,7 +221,7 @@ def _pictures(
         labels = resize_nearest(data.read_labels(files.labels), shape)
         yield _on_paper(space.colourise(labels), size)
     if data.depth is not None and files.depth is not None:
-        metres = resize_nearest(data.depth.read(files.depth), shape)
+        metres = resize_nearest(data.depth.about_metres(data.depth.read(files.depth)), shape)
         yield _on_paper(colour_depth(NEAR / np.maximum(metres, NEAR), metres > 0), size)
 
 

@@ -28,6 +28,7 @@ COMPARISON_COLUMNS = {
     "label": "ground truth",
     "source_only": "source only",
     "source_only_longer": "source only, longer",
+    "control": "control",
     "adapted": "adapted",
     "supervised": "supervised",
 }

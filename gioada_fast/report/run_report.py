@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from ..config import CONTROL
 from .charts import charts
 from .formatting import NO_VALUE, percent, points, settings_by_section, spaced
 from .page import embed, render, unreadable_notes
@@ -29,11 +30,12 @@ class Row:
 
     @property
     def difference(self) -> float | None:
-        """Last column minus first; None if either is undefined or there is one column only."""
-        first, last = self.scores[0], self.scores[-1]
-        if len(self.scores) < 2 or first is None or last is None:
-            return None
-        return last - first
+        """Last column minus the one before; None if either is undefined or there is only one.
+
+        The one before is the control if there is one, otherwise the source-only network.
+        """
+        *_, before, last = [None, *self.scores]
+        return None if before is None or last is None else last - before
 
 
 def result_rows(result: Mapping[str, Any]) -> list[Row]:
@@ -48,7 +50,7 @@ def result_rows(result: Mapping[str, Any]) -> list[Row]:
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
-    """Table for the terminal: IoU by class in one or two columns, their difference, the mIoU last.
+    """Table for the terminal: IoU by class in one to three columns, a difference, the mIoU last.
 
     Args:
         result: the content of ``result.json``.
@@ -62,17 +64,26 @@ def result_table(result: Mapping[str, Any]) -> Table:
     table.add_column("class")
     for column in columns:
         table.add_column(Text(column["name"]), justify="right")
-    if len(columns) == 2:
-        table.add_column("difference", justify="right")
+    if len(columns) > 1:
+        table.add_column(difference_name(columns), justify="right")
     rows = result_rows(result)
     for index, row in enumerate(rows):
         mean = index == len(rows) - 1
         cells = [Text(row.name), *(Text(percent(score)) for score in row.scores)]
-        if len(columns) == 2:
+        if len(columns) > 1:
             style = {"+": "green", "−": "red"}.get(points(row.difference)[0], "")
             cells.append(Text(points(row.difference), style))
         table.add_row(*cells, style="bold" if mean else None, end_section=index == len(rows) - 2)
     return table
+
+
+def difference_name(columns: Sequence[Mapping[str, Any]]) -> str:
+    """Heading of the differences between the last two columns of a result."""
+    return "difference to control" if _has_control(columns) else "difference"
+
+
+def _has_control(columns: Sequence[Mapping[str, Any]]) -> bool:
+    return any(column["name"] == CONTROL for column in columns[:-1])
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ class RunRecords:
     result: Mapping[str, Any] | None
     """The content of ``result.json``; None before the first phase ends."""
     metrics: Sequence[Mapping[str, Any]]
-    """Records of ``metrics.jsonl`` by step."""
+    """Records of ``metrics.jsonl``, see ``RunFolder.read_metrics``."""
     unreadable_lines: int
     """Number of lines of ``metrics.jsonl`` that were left out."""
     panels: Mapping[int, Path]
@@ -114,10 +125,11 @@ def run_page(run: RunRecords) -> str:
     return render(
         "run_report.html",
         name=run.name,
-        verdict=_verdict(run, phases),
+        verdict=_verdict(run),
         result=run.result,
         rows=rows,
         updates="" if run.result is None else _updates(run.result["columns"]),
+        difference="" if run.result is None else difference_name(run.result["columns"]),
         max_difference=max(differences, default=0) or 1,
         charts=charts(run.metrics, phases),
         settings=settings_by_section(run.settings),
@@ -127,10 +139,14 @@ def run_page(run: RunRecords) -> str:
 
 
 def _phase_ends(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Last recorded step of each phase, in the order in which the phases ran."""
+    """Last recorded step of each phase but the control, in the order in which the phases ran.
+
+    The control's steps have the same numbers as those of adaptation.
+    """
     ends: dict[str, int] = {}
     for record in records:
-        ends[spaced(record["phase"])] = record["step"]
+        if record["phase"] != CONTROL:
+            ends[spaced(record["phase"])] = record["step"]
     return dict(sorted(ends.items(), key=lambda item: item[1]))
 
 
@@ -147,40 +163,53 @@ def _score(share: float | None) -> str:
 def _updates(columns: Sequence[Mapping[str, Any]]) -> str:
     each = ", ".join(f"{column['name']} {column['updates']}" for column in columns)
     caution = "; note that the columns also differ in the length of training"
-    differ = len({column["updates"] for column in columns}) > 1
+    differ = len({column["updates"] for column in columns[-2:]}) > 1
     return f"Updates of the task network: {each}{caution if differ else ''}."
 
 
-def _verdict(run: RunRecords, phases: Mapping[str, int]) -> str:
-    """The result in one or two sentences."""
-    result, metrics = run.result, run.metrics
+def _verdict(run: RunRecords) -> str:
+    """The result, or how far the run is, in one or two sentences."""
+    metrics, columns = run.metrics, [] if run.result is None else run.result["columns"]
     schedule = run.settings.get("schedule") or {}
-    steps = [schedule.get(key, 0) for key in ("source_only_steps", "adaptation_steps")]
-    if result is not None and len(result["columns"]) >= np.count_nonzero(steps):
-        first, last = result["columns"][0], result["columns"][-1]
-        if NO_VALUE in (percent(first["miou"]), percent(last["miou"])):
-            return "The mIoU is undefined: no class was scored."
-        if len(result["columns"]) == 1:
-            return (
-                f"{last['name'].capitalize()} reaches {_score(last['miou'])} mIoU. "
-                "The run has a single phase, so there is nothing to compare with."
-            )
-        change = points(result_rows(result)[-1].difference)
-        scores = f"from {percent(first['miou'])} to {_score(last['miou'])}"
-        subject = "Adaptation" if last["name"] == "adapted" else "Longer training"
-        if change == "0.0":
-            return f"{subject} did not change the mIoU, {scores}."
-        verb = "gained" if change[0] == "+" else "lost"
-        return f"{subject} {verb} {change[1:]} points of mIoU, {scores}."
-
+    steps = sum(schedule.get(key, 0) for key in ("source_only_steps", "adaptation_steps"))
+    if columns and columns[-1]["name"] != CONTROL and columns[-1]["updates"] >= steps:
+        return _outcome(columns)
     step = metrics[-1]["step"] if metrics else 0
-    where = f", {_phase_of(step, phases)}" if phases else ""
-    verdict = f"The run is not finished: step {step} of {sum(steps)}{where}."
+    where = f", {spaced(metrics[-1]['phase'])}" if metrics else ""
+    verdict = f"The run is not finished: step {step} of {steps}{where}."
     scored = [record for record in metrics if "eval/miou" in record]
     if scored:
         score, when = _score(scored[-1]["eval/miou"]), scored[-1]["step"]
         verdict += f" At the last evaluation, step {when}, the mIoU was {score}."
     return verdict
+
+
+def _outcome(columns: Sequence[Mapping[str, Any]]) -> str:
+    """What the last column of a finished run gained over the one before."""
+    miou = Row("mIoU", [column["miou"] for column in columns])
+    before, last = [None, *map(percent, miou.scores)][-2:]
+    if NO_VALUE in (before, last):
+        return "The mIoU is undefined: no class was scored."
+    name = columns[-1]["name"]
+    if before is None:
+        return (
+            f"{name.capitalize()} reaches {last}\N{NO-BREAK SPACE}% mIoU. "
+            "The run has a single phase, so there is nothing to compare with."
+        )
+    change = points(miou.difference)
+    verb = {"+": "gained", "−": "lost"}.get(change[0])
+    scores = f"from {before} to {last}\N{NO-BREAK SPACE}%"
+    if _has_control(columns):
+        control = "a control that trained as long on the source"
+        scores = f"{last}\N{NO-BREAK SPACE}% against {before}\N{NO-BREAK SPACE}%"
+        if verb is None:
+            return f"Adaptation gained no mIoU over {control}: {scores}."
+        than = "over" if verb == "gained" else "against"
+        return f"Adaptation {verb} {change[1:]} points of mIoU {than} {control}: {scores}."
+    subject = "Adaptation" if name == "adapted" else "Longer training"
+    if verb is None:
+        return f"{subject} did not change the mIoU, {scores}."
+    return f"{subject} {verb} {change[1:]} points of mIoU, {scores}."
 
 
 def _choose_panels(panels: Mapping[int, Path], phases: Mapping[str, int]) -> list[tuple[int, Path]]:

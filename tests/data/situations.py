@@ -20,8 +20,9 @@ import yaml
 from PIL import Image
 
 from gioada_fast.config import Config, DataConfig, SourceConfig, TargetConfig, changed_setting
-from gioada_fast.data import class_weights, sets
+from gioada_fast.data import class_counts, sets
 from gioada_fast.data.check import check_set, compare_sets, crop_note, list_set
+from gioada_fast.data.class_weights import class_weights
 from gioada_fast.data.transforms import resize_frame
 from gioada_fast.data.unreadable import Unreadable
 from gioada_fast.engine.networks import save_task
@@ -1548,7 +1549,7 @@ def trains(folder: Path, settings: Settings, *flags: str):
         "model": model, "schedule": schedule,
     }  # fmt: skip
     (folder / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    with mock.patch.object(class_weights, "CACHE", str(folder / "cache")):
+    with mock.patch.object(class_counts, "CACHE", str(folder / "cache")):
         return command("train", "--config", "run.yaml", *flags, cwd=folder)
 
 
@@ -1609,13 +1610,13 @@ def _reordered_space(settings: Settings) -> Settings:
 def _weights_of(folder: Path, settings: Settings) -> np.ndarray:
     config = config_of(settings)
     source = sets.source_frames(config)
-    with mock.patch.object(class_weights, "CACHE", str(folder / "cache")):
-        return class_weights.class_weights(source, 11, Unreadable(0, print), config)
+    with mock.patch.object(class_counts, "CACHE", str(folder / "cache")):
+        return class_weights(source, 11, Unreadable(0, print), config)
 
 
 def _counts_are_kept(folder: Path, settings: Settings) -> None:
     first = _weights_of(folder, settings)
-    with mock.patch.object(class_weights, "_count_one", None):  # a second count would fail
+    with mock.patch.object(class_counts, "_count_one", None):  # a second count would fail
         np.testing.assert_array_equal(_weights_of(folder, settings), first)
     label_map = folder / "set/labels/a.png"
     label_map.write_bytes(png(np.zeros(SIZE, np.uint8), 8, GREY))

@@ -11,6 +11,8 @@ from gioada_fast.errors import InputError
 class Numbered:
     """Frames filled with their index, except for a column; other channels are row and column."""
 
+    has_depth = False
+
     def __init__(self, length, labelled, bad=()):
         self.length, self.labelled, self.bad = length, labelled, bad
 

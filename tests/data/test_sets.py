@@ -58,7 +58,10 @@ def test_the_three_sets_share_no_frame_and_the_target_has_no_labels(tmp_path):
     scored = sets.evaluation_frames(data)
     assert len(target) == 5 and len(scored) == 3
     assert {p.stem for p in target.paths}.isdisjoint(image.stem for image, *_ in scored.data.frames)
-    assert {f.name for f in dataclasses.fields(target)} == {"paths", "size", "upright"}
+    # no place for labels; depth only if it is asked for
+    fields = {"paths", "size", "upright", "depth_paths", "depth"}
+    assert {f.name for f in dataclasses.fields(target)} == fields
+    assert not target.has_depth and target.depth_paths is target.depth is None
     assert all("image" in path.name for path in target.paths)
     assert isinstance(target[0], np.ndarray)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from gioada_fast.data import class_weights
+from gioada_fast.data import class_counts
 from gioada_fast.engine.trainer import Trainer
 
 from ..commands import command
@@ -108,8 +108,13 @@ def test_packs_give_the_same_weights(world, finished):
     [
         (["--adaptation.input_level", "geometry"],
          "data.sources[1]: camvid has no depth, but adaptation.input_level = geometry needs it"),
+        (["--adaptation.input_level", "normals"],
+         "data.sources[1]: camvid has no depth, but adaptation.input_level = normals needs it"),
         (["--data.sources", '[{"name": "camvid", "root": "camvid"}]'],
          "data.sources[0]: camvid has no depth, but adaptation.output_level = joint needs it"),
+        (["--data.sources", '[{"name": "camvid", "root": "camvid"}]', "--adaptation.output_level",
+          "none", "--adaptation.image_discriminator_input", "depth"],
+         "camvid has no depth, but adaptation.image_discriminator_input = depth needs it"),
         (["--data.sources", '[{"name": "camvid"}]'], "data.sources[0].root is not set"),
         (["--data.sources", '[{"name": "camvid", "root": "camvid", "include": "x*"}]'],
          "data.sources[0].include is 'x*', which none of the 3 images matches"),
@@ -125,8 +130,8 @@ def test_what_a_source_lacks_is_told(world, flags, words):
 
 
 def test_counts_are_kept_and_give_the_same_weights(world, finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(class_weights, "CACHE", str(tmp_path))
+    monkeypatch.setattr(class_counts, "CACHE", str(tmp_path))
     for name in ("counted", "kept"):
         assert train(world, name).returncode == 0
-        monkeypatch.setattr(class_weights, "_count_one", None)
+        monkeypatch.setattr(class_counts, "_count_one", None)
         assert_same_run(world / "runs" / name, finished)
