@@ -77,7 +77,8 @@ def test_three_updates_run(config, tmp_path):
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "mini"
     result = json.loads((run / "result.json").read_text())
-    assert [column["updates"] for column in result["columns"]] == [1, 3]
+    has_control = settings_of(name)["schedule"].get("control", False)
+    assert [column["updates"] for column in result["columns"]] == [1, 3] + [3] * has_control
     for column in result["columns"]:
         assert set(column["iou"]) == set(result["classes"]) and column["miou"] is not None
         assert set(column["miou_of"]) == ({"cityscapes13"} if "synthia" in name else set())
