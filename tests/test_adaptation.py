@@ -200,6 +200,21 @@ def test_the_image_discriminator_may_see_the_predicted_depth(output_level):
     assert adaptation.translation.encoder[1].weight.grad.any()
 
 
+def test_predicting_depth_for_the_image_discriminator_keeps_the_gradients_under_autocast():
+    """Autocast reuses the weights that it has cast, which have no gradient if a pass without
+    gradients comes first.
+    """
+    grads = []
+    for seen in ("image", "depth"):
+        adaptation = make("geometry", "none", image_discriminator_input=seen)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = adaptation.generators_loss(make_batch()).losses
+        losses["seg"].backward()
+        grads.append([p.grad for p in adaptation.task.parameters()])
+    for plain, with_depth in zip(*grads, strict=True):
+        assert plain is with_depth is None or torch.equal(plain, with_depth)
+
+
 def test_the_output_discriminator_may_see_information_times_depth():
     """Also where a probability is 0; both heads get a gradient."""
     joint = torch.tensor([0.5, 0.5, 0.0, 0.8]).view(1, 4, 1, 1).requires_grad_()
