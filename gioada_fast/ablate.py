@@ -26,7 +26,7 @@ DEFAULT_CONFIG = "street_scenes"
 def main(arguments: Sequence[str]) -> None:
     """Run the unfinished rows and show all finished ones."""
     # imported here because the processes that render frames import this module but need no torch
-    from .engine.ablation import ROWS, ablate
+    from .engine.ablation import ORACLE, ROWS, ablate, default_rows
     from .engine.run import command_line
 
     arguments = list(arguments)
@@ -52,7 +52,9 @@ def main(arguments: Sequence[str]) -> None:
     names = [Path(str(path)).stem for path in namespace.config]
     config = cli.instantiate(parser, namespace)
     config.name = config.name or "-".join(names)
-    chosen = {cli.choice("--rows", row, list(ROWS)) for row in rows or set(ROWS) - variants}
+    chosen = {cli.choice("--rows", row, list(ROWS)) for row in rows or ()} or default_rows(config)
+    if not rows and ORACLE not in chosen:
+        print(f"without the row {ORACLE}: the target's training images have no labels")
     ablate(config, seeds or [config.seed], chosen, command_line())
 
 

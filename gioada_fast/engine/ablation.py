@@ -107,6 +107,21 @@ def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
     )
 
 
+def default_rows(config: Config) -> set[str]:
+    """The rows that an ablation has unless others are named.
+
+    No variants, and no oracle if the target's training images have no labels, as in KITTI's test
+    set: it would have to train on the frames that score it.
+    """
+    rows = {name for name, row in ROWS.items() if not row.variant}
+    return rows - {ORACLE} if _unlabelled(config) else rows
+
+
+def _unlabelled(config: Config) -> list[Path]:
+    """Label files that the oracle needs and that do not exist."""
+    return source_set(supervised(config.data)).missing()
+
+
 def ablate(config: Config, seeds: Sequence[int], rows: Collection[str], command: str) -> Path:
     """Run the unfinished rows and show all finished ones.
 
@@ -207,11 +222,11 @@ def _check_pending(config: Config, pending: Sequence[tuple[int, str]], folder: P
     if pending and not len(evaluation_frames(config.data)):
         raise InputError(f"{describe_target(config.data)}: there are no labels to score on")
     if any(name == ORACLE for _, name in pending):
-        missing = source_set(supervised(config.data)).missing()
+        missing = _unlabelled(config)
         if missing:
             raise InputError(
                 f"the oracle trains on labels of the target's training images, but {len(missing)} "
-                f"files are missing, first {missing[0]}: name the other rows with --rows"
+                f"files are missing, first {missing[0]}: leave {ORACLE} out of --rows"
             )
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gioada_fast.config import Config, shipped_presets
+from gioada_fast.config import Config, DataConfig, TargetConfig, shipped_presets
 from gioada_fast.data.sets import source_frames, source_set, supervised
-from gioada_fast.engine.ablation import ROWS, summarise
+from gioada_fast.engine.ablation import ROWS, default_rows, summarise
 from gioada_fast.engine.step import Step
 from gioada_fast.engine.trainer import Trainer
 
@@ -255,9 +255,16 @@ def test_an_oracle_without_labels_is_reported_before_anything_runs(world, tmp_pa
     shutil.copytree(folder / "street_scenes", tmp_path / "street_scenes")
     shutil.copytree(folder / "camvid", tmp_path / "camvid")
     shutil.rmtree(tmp_path / "camvid" / "trainannot")
-    done = command("ablate", *arguments(tmp_path, tmp_path / "runs"), cwd=tmp_path)
-    assert done.returncode == 2 and "name the other rows with --rows" in done.stderr
+    rows = "source_only", "oracle"
+    done = command("ablate", *arguments(tmp_path, tmp_path / "runs", *rows), cwd=tmp_path)
+    assert done.returncode == 2 and "leave oracle out of --rows" in done.stderr
     assert not (tmp_path / "runs").exists()
+    # and without names of rows it is left out
+    target = TargetConfig(name="camvid", root=str(tmp_path / "camvid"))
+    config = Config(data=DataConfig(target=target))
+    assert default_rows(config) == {n for n, row in ROWS.items() if not row.variant} - {"oracle"}
+    target.root = str(folder / "camvid")
+    assert "oracle" in default_rows(config)
 
 
 def test_initial_weights_of_another_model_are_refused(world):
