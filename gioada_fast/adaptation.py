@@ -320,8 +320,8 @@ class TwoLevelAdaptation(nn.Module):
             assert self.image_discriminator is not None
             if config.image_discriminator_input == "depth":
                 translated, real = images
-                # after the pass with gradients: autocast keeps the weights that it casts, and those
-                # cast here would have no gradient
+                # after the pass with gradients: autocast may reuse the weights that it has cast,
+                # and those cast here have no gradient
                 depth_t = self._predicted_depth(real) if target is None else target.depth[part]
                 images = with_depth(translated, depth[:n][part]), with_depth(real, depth_t)
             image_patches = self.image_discriminator(images[0])

@@ -201,9 +201,7 @@ def test_the_image_discriminator_may_see_the_predicted_depth(output_level):
 
 
 def test_predicting_depth_for_the_image_discriminator_keeps_the_gradients_under_autocast():
-    """Autocast reuses the weights that it has cast, which have no gradient if a pass without
-    gradients comes first.
-    """
+    """Autocast may reuse cast weights, which have no gradient if a pass without came first."""
     grads = []
     for seen in ("image", "depth"):
         adaptation = make("geometry", "none", image_discriminator_input=seen)
