@@ -406,7 +406,7 @@ def information_times_depth(joint: Tensor) -> Tensor:
     """
     p, depth = joint[:, :-1], joint[:, -1:]
     # 1e-30 keeps the gradient finite where a probability underflows to 0
-    return p * torch.log(p + 1e-30) * (depth / -math.log(max(p.shape[1], 2)))
+    return p * torch.log(p + 1e-30) * (depth / -math.log(p.shape[1]))
 
 
 def with_depth(image: Tensor, depth: Tensor) -> Tensor:

@@ -6,11 +6,18 @@ import pytest
 import torch
 
 import gioada_fast.adaptation
-from gioada_fast.adaptation import TERMS, Batch, Term, TwoLevelAdaptation, frozen
+from gioada_fast.adaptation import (
+    TERMS,
+    Batch,
+    Term,
+    TwoLevelAdaptation,
+    frozen,
+    information_times_depth,
+)
 from gioada_fast.config import AdaptationConfig, ModelConfig
-from gioada_fast.depth import encode_depth
+from gioada_fast.depth import encode_depth, surface_normals
 from gioada_fast.engine.step import Step
-from gioada_fast.models.layers import normalise
+from gioada_fast.models.layers import normalise, upsample
 from gioada_fast.ops import gan_loss
 
 from .commands import command
@@ -18,6 +25,7 @@ from .miniature import SMALL_MODEL, flags, write_street_scenes
 
 CLASSES = 4
 ROWS = list(itertools.product(("none", "image", "geometry"), ("none", "semantics", "joint")))
+ROWS += [("normals", "product")]
 
 
 def make(input_level="geometry", output_level="joint", **settings):
@@ -160,6 +168,73 @@ def test_every_other_source_image_stays_untranslated(input_level, pairs):
     fake, real = whole.generators_loss(batch).images
     torch.testing.assert_close(seen[1][:pairs], translated)
     assert fake.shape[0] == real.shape[0] == pairs
+
+
+def test_the_translation_network_sees_the_normals_of_the_source():
+    adaptation, batch, seen = make("normals"), make_batch(), []
+    adaptation.translation.encoder.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    adaptation.generators_loss(batch)
+    assert seen[0].shape[1] == 3 + 1 + CLASSES + 3
+    assert torch.equal(seen[0][:, -3:], surface_normals(batch.source_depth[::2]))
+
+
+@pytest.mark.parametrize("output_level", ["none", "joint"])
+def test_the_image_discriminator_may_see_the_predicted_depth(output_level):
+    """Both losses see the same; no gradient passes through the depth."""
+    adaptation = make("geometry", output_level, image_discriminator_input="depth")
+    torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
+    batch, seen = make_batch(pairs=3), []
+    adaptation.image_discriminator.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    generated = adaptation.generators_loss(batch)
+    adaptation.discriminators_loss(generated)
+    source, target = generated.images
+    assert torch.equal(seen[0], source) and torch.equal(seen[1], torch.cat([source, target]))
+    assert torch.equal(target[:, :3], normalise(batch.target_image)[::2])
+    for images in generated.images:
+        with torch.no_grad():
+            _, depth = adaptation.task(images[:, :3])
+        torch.testing.assert_close(images[:, 3:], upsample(depth, (64, 96)))
+    generated.losses["img"].backward()
+    task = [p.grad for p in adaptation.task.parameters()]
+    assert not any(grad is not None and grad.any() for grad in task)
+    assert adaptation.translation.encoder[1].weight.grad.any()
+
+
+def test_predicting_depth_for_the_image_discriminator_keeps_the_gradients_under_autocast():
+    """Autocast reuses the weights that it has cast, which have no gradient if a pass without
+    gradients comes first.
+    """
+    grads = []
+    for seen in ("image", "depth"):
+        adaptation = make("geometry", "none", image_discriminator_input=seen)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = adaptation.generators_loss(make_batch()).losses
+        losses["seg"].backward()
+        grads.append([p.grad for p in adaptation.task.parameters()])
+    for plain, with_depth in zip(*grads, strict=True):
+        assert plain is with_depth is None or torch.equal(plain, with_depth)
+
+
+def test_the_output_discriminator_may_see_information_times_depth():
+    """Also where a probability is 0; both heads get a gradient."""
+    joint = torch.tensor([0.5, 0.5, 0.0, 0.8]).view(1, 4, 1, 1).requires_grad_()
+    found = information_times_depth(joint)
+    information = 0.5 * math.log(2) / math.log(3)
+    torch.testing.assert_close(found.flatten(), torch.tensor([information, information, 0]) * 0.8)
+    found.sum().backward()
+    assert joint.grad.isfinite().all() and joint.grad[0, 3] == pytest.approx(2 * information)
+
+    adaptation, seen = make("none", "product"), []
+    adaptation.output_discriminator.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    generated = adaptation.generators_loss(make_batch())
+    assert seen[0].shape == (4, CLASSES, 64, 96)
+    logits, depth = adaptation.task(normalise(make_batch().source_image))
+    log_p = upsample(logits, (64, 96)).log_softmax(1)
+    expected = -log_p.exp() * log_p / math.log(CLASSES) * upsample(depth, (64, 96))
+    torch.testing.assert_close(seen[0][:2], expected, rtol=1e-4, atol=1e-5)
+    generated.losses["out"].backward()
+    for head in (adaptation.task.segmentation, adaptation.task.depth):
+        assert any(p.grad.any() for p in head.parameters())
 
 
 def test_without_a_target_both_levels_are_off():

@@ -386,7 +386,11 @@ class _Session:
         batch = image_tensor(np.stack(images))
         segmentations = {}
         for phase in phases(self.config):
-            task, _, _ = load_task(self.run.weights(_TASK_WEIGHTS[phase.name]))
+            weights = self.run.weights(_TASK_WEIGHTS[phase.name])
+            if not weights.exists():
+                self._warn(f"{weights} is missing: {self.run.comparison.name} is drawn without it")
+                continue
+            task, _, _ = load_task(weights)
             segmentations[self._column_name(phase)], _ = predict_maps(
                 task.to(self.device), batch, self.config.precision
             )

@@ -1,6 +1,7 @@
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,8 +12,16 @@ from gioada_fast.engine.checkpoint import (
     load_checkpoint,
     load_weights,
     save_checkpoint,
+    save_weights,
 )
-from gioada_fast.engine.networks import load_task, load_translation, save_task
+from gioada_fast.engine.inference import translate_images
+from gioada_fast.engine.networks import (
+    build_adaptation,
+    load_task,
+    load_translation,
+    save_task,
+    save_translation,
+)
 from gioada_fast.errors import InputError
 from gioada_fast.models import TaskNet
 
@@ -111,6 +120,29 @@ def test_task_weights_have_the_metadata_of_their_network(tmp_path):
         torch.testing.assert_close(ours, theirs)
     with pytest.raises(InputError, match="task network, expected translation"):
         load_translation(tmp_path / "task.safetensors")
+
+
+@pytest.mark.parametrize("level", ["image", "geometry", "normals"])
+def test_translation_weights_have_the_metadata_of_their_network(level, tmp_path):
+    config, path = small_config(), tmp_path / "translation.safetensors"
+    config.adaptation.input_level = level
+    ours = build_adaptation(config).translation.eval()
+    torch.nn.init.normal_(ours.to_image.weight, std=0.1)
+    save_translation(path, ours, config)
+    theirs, metadata = load_translation(path)
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    labels = torch.randint(0, 11, (1, 64, 64), dtype=torch.uint8)
+    depth = torch.rand(1, 1, 64, 64) * 90
+    results = [
+        translate_images(network, image, depth, labels, metadata["depth_encoding"], "fp32")
+        for network in (ours, theirs)
+    ]
+    assert np.array_equal(*results)
+    if level != "normals":  # as version 0.1.0 wrote it
+        _, metadata = load_weights(path)
+        del metadata["normals"]
+        save_weights(path, ours, metadata)
+        assert not load_translation(path)[0].normals
 
 
 def test_weights_of_another_architecture_are_refused_naming_keys(tmp_path):

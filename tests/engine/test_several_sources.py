@@ -108,8 +108,13 @@ def test_packs_give_the_same_weights(world, finished):
     [
         (["--adaptation.input_level", "geometry"],
          "data.sources[1]: camvid has no depth, but adaptation.input_level = geometry needs it"),
+        (["--adaptation.input_level", "normals"],
+         "data.sources[1]: camvid has no depth, but adaptation.input_level = normals needs it"),
         (["--data.sources", '[{"name": "camvid", "root": "camvid"}]'],
          "data.sources[0]: camvid has no depth, but adaptation.output_level = joint needs it"),
+        (["--data.sources", '[{"name": "camvid", "root": "camvid"}]', "--adaptation.output_level",
+          "none", "--adaptation.image_discriminator_input", "depth"],
+         "camvid has no depth, but adaptation.image_discriminator_input = depth needs it"),
         (["--data.sources", '[{"name": "camvid"}]'], "data.sources[0].root is not set"),
         (["--data.sources", '[{"name": "camvid", "root": "camvid", "include": "x*"}]'],
          "data.sources[0].include is 'x*', which none of the 3 images matches"),

@@ -110,7 +110,13 @@ def test_a_killed_and_resumed_run_equals_the_unbroken_run_bit_by_bit(unbroken, t
 
 def test_self_training_resumes_bit_by_bit(unbroken, tmp_path, monkeypatch):
     """The teacher is in the checkpoint, and the mixed classes depend on the pair only."""
-    settings = {"adaptation.self_training": "true", "schedule.checkpoint_every": 1000}
+    settings = {
+        "adaptation.self_training": "true",
+        "adaptation.input_level": "normals",
+        "adaptation.image_discriminator_input": "depth",
+        "adaptation.output_level": "product",
+        "schedule.checkpoint_every": 1000,
+    }
     original = Trainer._log_losses
 
     def interrupted(self, *args):

@@ -47,6 +47,18 @@ def test_an_untrained_translation_network_returns_its_input(size, geometry):
     assert (y - normalise(x)).abs().max() < 2e-3
 
 
+def test_translation_with_normals_needs_them_and_uses_them():
+    net = TranslationNet(4, width=0.125, blocks=1, normals=True)
+    inputs = [x[:1] for x in geometry(32, 40)]
+    with pytest.raises(ValueError, match="normals is None"):
+        net(*inputs)
+    normals = image(1, 3, 32, 40)
+    assert (net(*inputs, normals=normals) - normalise(inputs[0])).abs().max() < 2e-3
+    nn.init.normal_(net.to_image.weight, std=0.1)
+    difference = net(*inputs, normals=normals) - net(*inputs, normals=-normals)
+    assert difference.abs().max() > 1e-3
+
+
 def test_translation_uses_geometry_only_when_asked():
     x = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     depth = torch.rand(1, 1, 64, 64)

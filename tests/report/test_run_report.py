@@ -200,6 +200,80 @@ def test_verdict_states_the_result(run, before, after, verdict):
     assert verdict in build(run).text
 
 
+CONTROL = {
+    "name": "control",
+    "updates": 900,
+    "iou": {**AFTER, "sky": 0.94, "road": 0.7765, "car": 0.5},
+    "miou": 0.5863,
+    "pixel_accuracy": 0.75,
+}
+WITH_CONTROL = {
+    **RESULT,
+    "columns": [RESULT["columns"][0], CONTROL, RESULT["columns"][1]],
+}
+CELLS_WITH_CONTROL = {
+    "sky": ["90.0", "94.0", "93.0", "−1.0"],
+    "road": ["81.2", "77.6", "78.1", "+0.5"],
+    "pole": ["7.0", "7.0", "7.0", "0.0"],
+    "car": ["50.0", "50.0", NO_VALUE, NO_VALUE],
+    "rider": [NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE],
+    "mIoU": ["57.1", "58.6", "59.4", "+0.7"],
+}
+
+
+def control_records():
+    yield from (training(step, "control") for step in range(520, 901, 20))
+    yield evaluation(900, "control", 0.5863)
+
+
+def test_a_control_is_a_third_column_that_the_gain_refers_to(run):
+    write_result(run, WITH_CONTROL)
+    before, after = (
+        [r for r in records() if (r["phase"] == "adaptation") == late] for late in (False, True)
+    )
+    write_metrics(run, [*before, *control_records(), *after])
+    page = build(run)
+    assert {name: page.rows[name][:4] for name in CELLS} == CELLS_WITH_CONTROL
+    assert (
+        "Adaptation gained 0.7 points of mIoU over a control that trained as long on the source: "
+        "59.4\xa0% against 58.6\xa0%."
+    ) in page.text
+    assert "difference to control in points" in page.text and "also differ" not in page.text
+    described = " ".join(v for _, name, v in page.attributes if name == "aria-label")
+    assert "mIoU from 57 at step 500 to 59.4 at step 900" in described
+    assert "mIoU, control from 57 at step 500 to 58.6 at step 900" in described
+    # panels between 500 and 900 show the adapted network
+    assert "Step 900, adaptation" in page.text and ", control:" not in page.text
+    assert cells_of(shown(WITH_CONTROL)) == [[n, *cells] for n, cells in CELLS_WITH_CONTROL.items()]
+
+
+@pytest.mark.parametrize(
+    ("miou", "verdict"),
+    [
+        (0.61, "Adaptation lost 1.6 points of mIoU against a control that trained as long"),
+        (0.5937, "Adaptation gained no mIoU over a control that trained as long"),
+        (None, "The mIoU is undefined: no class was scored."),
+    ],
+)
+def test_verdict_against_a_control(run, miou, verdict):
+    result = copy.deepcopy(WITH_CONTROL)
+    result["columns"][1]["miou"] = miou
+    write_result(run, result)
+    assert verdict in build(run).text
+
+
+@pytest.mark.parametrize("columns", [WITH_CONTROL["columns"][:2], WITH_CONTROL["columns"][1:2]])
+def test_a_run_whose_control_has_ended_is_unfinished(run, columns):
+    write_result(run, {**RESULT, "columns": columns})
+    lines = [*control_records()]
+    if len(columns) == 2:
+        lines = [r for r in records() if r["phase"] == "source_only"] + lines
+    write_metrics(run, lines)
+    page = build(run)
+    assert "not finished: step 900 of 900, control." in page.text
+    assert "gained" not in page.text and "difference to control" not in page.text
+
+
 def test_run_of_one_phase_has_no_difference(run):
     save_config(Config(schedule=ScheduleConfig(adaptation_steps=0)), run / "config.yaml")
     write_result(run, {**RESULT, "columns": RESULT["columns"][:1]})
@@ -362,10 +436,14 @@ def shown(result):
     return console.export_text()
 
 
+def cells_of(text):
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
+    return [row for row in rows if row]
+
+
 def test_table_for_the_terminal_shows_the_result():
     text = shown(RESULT)
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
-    assert [row for row in rows if row] == [[name, *cells] for name, cells in CELLS.items()]
+    assert cells_of(text) == [[name, *cells] for name, cells in CELLS.items()]
     caption = " ".join(text[text.rindex("┘") + 1 :].split())
     assert "a stand-in" in caption and "source only 500, adapted 900" in caption
 
