@@ -1,8 +1,9 @@
 """Predict: ``python -m gioada_fast.predict runs/NAME IMAGE_OR_FOLDER ... --output FOLDER``.
 
 Writes four pictures per image, at the image's size: NAME_ids.png (train ids), NAME_colour.png,
-NAME_overlay.png and NAME_depth.png (near is bright). Folders and zip archives are searched with all
-their subfolders, which the output folder repeats.
+NAME_overlay.png and NAME_depth.png (near is bright); with --metres also NAME_metres.png, depth in
+centimetres as 16 bits, which data.target.depth takes. Folders and zip archives are searched with
+all their subfolders, which the output folder repeats.
 """
 
 from collections import Counter
@@ -11,14 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 
 from . import cli
 from .data import tree
+from .data.depth_maps import counts
 from .data.files import IMAGE_SUFFIXES, expand
 from .data.rasters import read_with_facts
 from .data.transforms import covering_size, fit
+from .depth import decode_depth
 from .engine.device import choose_device
 from .engine.inference import image_tensor, predict_maps
 from .engine.networks import load_task
@@ -28,6 +32,8 @@ from .report.panels import colour_depth, overlay, save_image
 
 PROG = "python -m gioada_fast.predict"
 KINDS = ("ids", "colour", "overlay", "depth")
+CENTIMETRES = 100.0
+"""Counts per metre of NAME_metres.png."""
 _MAX_AREA = 32
 """Largest image that the network is applied to, relative to the size that it was trained at."""
 _FIRST = f"_{KINDS[0]}.png"
@@ -44,6 +50,9 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    parser.add_argument(
+        "--metres", action="store_true", help="also write NAME_metres.png: depth in centimetres"
+    )
     options = parser.parse_args(list(arguments))
 
     task, space, metadata = load_task(
@@ -70,6 +79,9 @@ def main(arguments: Sequence[str]) -> None:
         cli.output_folder(str(name.parent))
         for file, picture in zip(_outputs(name), pictures, strict=True):
             save_image(file, picture)
+        if options.metres:
+            metres = decode_depth(torch.from_numpy(depth[0]), metadata["depth_encoding"]).numpy()
+            save_image(_metres_file(name), counts(metres, CENTIMETRES))
     if unreadable:
         inputs.left["unreadable"] = len(unreadable)
     taken = _count(len(inputs.images) - len(unreadable), "image")
@@ -156,7 +168,12 @@ def _predictions(files: Sequence[Path]) -> set[Path]:
     }
     existing = set(files)
     written = [outputs for image in images if existing.issuperset(outputs := _outputs(image))]
-    return {file for outputs in written for file in outputs}
+    metres = {_metres_file(image) for image in images} & existing
+    return {file for outputs in written for file in outputs} | metres
+
+
+def _metres_file(name: Path) -> Path:
+    return name.with_name(f"{name.name}_metres.png")
 
 
 def _outputs(name: Path) -> list[Path]:
@@ -167,7 +184,7 @@ def _check_outputs(images: dict[Path, Path]) -> None:
     """Refuse outputs that overwrite an input."""
     inputs = {path.resolve() for path in images.values()}
     for name in images:
-        for file in _outputs(name):
+        for file in (*_outputs(name), _metres_file(name)):
             if file.resolve() in inputs:
                 raise InputError(f"{file} is an input and would be overwritten: change --output")
 

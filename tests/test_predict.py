@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from gioada_fast import predict
-from gioada_fast.config import Config
+from gioada_fast.config import Config, DataConfig, TargetConfig
+from gioada_fast.data.sets import target_images
 from gioada_fast.engine.networks import save_task
 from gioada_fast.models import TaskNet
 
@@ -143,3 +144,17 @@ def test_images_are_upright_and_keep_their_shape(model, tmp_path, monkeypatch):
     turned = cv2.imread(str(tmp_path / "out" / "turned_overlay.png"))
     assert turned.shape == (80, 48, 3)
     assert shapes == [(160, 96), (64, 640)]
+
+
+def test_metres_are_depth_maps_for_training(model, tmp_path):
+    write(tmp_path / "in", "a/1.png", "2.png")
+    assert run(model, "in", "--output", "out", "--metres", cwd=tmp_path).returncode == 0
+    target = TargetConfig(
+        name="folder", root=str(tmp_path / "in"), images="*", depth=f"{tmp_path}/out/*_metres.png"
+    )
+    data = DataConfig(target=target, height=64, width=96)
+    depth = [target_images(data, depth=True).with_depth(k)[1] for k in range(2)]
+    assert all(d.shape == (64, 96) and 2 <= d.min() <= d.max() < 656 for d in depth)
+    # they are no images of their own the next time
+    again = run(model, "out", "--output", "again", cwd=tmp_path)
+    assert again.returncode == 2 and "10 earlier predictions" in again.stderr

@@ -1687,10 +1687,126 @@ def _trains_with_warning(folder: Path, settings: Settings) -> None:
     assert "labels-flipped" in done.stdout + done.stderr
 
 
+NO_SUCH = "no such setting: the target's depth was read for scores alone"
+
+
+def target_depth(name: str, text: str, file: File, now: str, check, before: str = NO_SUCH,
+                 pattern: str = "depth/*", **settings):  # fmt: skip
+    """A target with depth maps to train with."""
+
+    def write(folder: Path) -> Settings:
+        found = own(depth=file)(folder)
+        found["target"] |= {"depth": pattern, "depth_kind": "relative", **settings}
+        return found
+
+    return Situation(name, text, write, before, now, check)
+
+
+def reads_depth(expected):
+    """Training reads these values of the target, and ``data check`` finds no error."""
+
+    def check(_folder: Path, settings: Settings) -> None:
+        found = sets.target_images(config_of(settings), depth=True)
+        for index, frame in enumerate(FRAMES):
+            image, depth = found.with_depth(index)
+            np.testing.assert_array_equal(image, frame.image)
+            np.testing.assert_allclose(depth, expected(frame), rtol=1e-6)
+        assert report_of(config_of(settings), "target").errors == ()
+
+    return check
+
+
+def refuses_depth(*words: str):
+    """Both ``data check`` and training with depth refuse it; training without depth reads it."""
+
+    def check(_folder: Path, settings: Settings) -> None:
+        with pytest.raises(InputError) as error:
+            sets.target_images(config_of(settings), depth=True).with_depth(0)
+        messages = [str(error.value)]
+        try:
+            report = report_of(config_of(settings), "target")
+        except InputError as error:
+            messages.append(str(error))
+        else:
+            messages.append("\n".join(f"{e.file}: {e.message}" for e in report.errors))
+        assert all(word in message for word in words for message in messages), messages
+        assert len(sets.target_images(config_of(settings))) == len(FRAMES)
+
+    return check
+
+
+def refuses_depth_in_training(*words: str):
+    """Training with depth refuses it. A folder's depth may be that of the scored images alone."""
+
+    def check(_folder: Path, settings: Settings) -> None:
+        with pytest.raises(InputError) as error:
+            sets.target_images(config_of(settings), depth=True)
+        assert all(word in str(error.value) for word in words), error.value
+
+    return check
+
+
+def raises(*words: str):
+    """The settings are refused."""
+
+    def check(_folder: Path, settings: Settings) -> None:
+        with pytest.raises(InputError) as error:
+            config_of(settings)
+        assert all(word in str(error.value) for word in words), error.value
+
+    return check
+
+
+def nearness(f: Frame) -> np.ndarray:
+    """Relative depth: larger is nearer, 0 in the sky."""
+    return np.where(f.metres > 0, 10 + 60000 / np.maximum(f.metres, 1), 0).round()
+
+
+TARGET_DEPTHS = [
+    target_depth("target-depth-16", "relative depth, 16-bit PNG",
+        (".png", lambda f: png(nearness(f), 16, GREY)), "read as stored; 0 is unknown",
+        reads_depth(nearness)),
+    target_depth("target-depth-8", "relative depth, 8-bit PNG",
+        (".png", lambda f: png(nearness(f) // 256, 8, GREY)), "read as stored; 0 is unknown",
+        reads_depth(lambda f: nearness(f) // 256)),
+    target_depth("target-depth-npy", "relative depth, `.npy` of float64 with negative numbers",
+        (".npy", lambda f: npy(nearness(f) / 7.0 - 30)), "read as stored",
+        reads_depth(lambda f: nearness(f) / 7.0 - 30)),
+    target_depth("target-depth-nan", "relative depth, TIFF with NaN and infinity in the sky",
+        (".tif", lambda f: tiff(np.where(f.metres > 0, nearness(f), (np.nan, np.inf) * 48)
+                                .astype(np.float32))),
+        "read; these pixels are unknown", reads_depth(nearness)),
+    target_depth("target-depth-metres", "depth in centimetres", CENTIMETRES, "read as metres",
+        reads_depth(lambda f: f.metres), depth_kind="metres"),
+    target_depth("target-depth-inverse", "1 / metres, floating point",
+        (".npy", lambda f: npy(np.where(f.metres > 0, 1 / np.maximum(f.metres, 0.1), 0))),
+        "read as metres", reads_depth(lambda f: f.metres), depth_kind="inverse"),
+    target_depth("target-depth-unit", "relative depth with `depth_per_metre`", CENTIMETRES,
+        "error that names both settings", raises("data.target.depth_kind", "depth_per_metre"),
+        depth_per_metre=100),
+    target_depth("target-depth-size", "depth maps of half the size",
+        (".png", lambda f: png(nearness(f)[::2, ::2], 16, GREY)),
+        "error with both sizes", refuses_depth("a.png", "48x32")),
+    target_depth("target-depth-missing", "a pattern that no file matches", CENTIMETRES,
+        "error with the first file that is missing",
+        refuses_depth_in_training("2 files", "a.png"), pattern="deep/*.png"),
+    target_depth("target-depth-zero", "0 everywhere",
+        (".png", lambda f: png(f.centimetres * 0, 16, GREY)), "error",
+        refuses_depth("a.png", "no pixel has a depth")),
+    target_depth("target-depth-coloured", "a picture of depth in colours",
+        (".png", lambda f: png(coloured(f), 8, RGB)), "error with the reason",
+        refuses_depth("a.png", "channels that differ")),
+    target_depth("target-depth-own", "`depth: own` of a data set without depth", CENTIMETRES,
+        "error", refuses_depth_in_training("data.target.depth is own"), pattern="own",
+        depth_kind="metres"),
+]  # fmt: skip
+
+
 SITUATIONS: dict[str, list[Situation]] = {
     "Label spaces and class maps": SPACES,
     "Label maps": LABELS,
     "Depth maps": DEPTHS,
+    "Depth maps of the target, to train with": TARGET_DEPTHS,
     "Images": IMAGES,
     "Folders and archives": FOLDERS,
     "Several sources": SOURCES,
