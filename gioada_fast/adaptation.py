@@ -5,6 +5,7 @@
     + lambda_img L_img                 D_img: translated source against target
     + lambda_out L_out                 D_out: output for the source against output for the target
     + lambda_self L_self               not in the paper, off by default: see self_training.py
+    + lambda_mask L_mask               likewise
 
 ``TERMS`` lists the terms of the generators' loss. A new term is a function and a row there.
 
@@ -28,7 +29,7 @@ from .labels import IGNORE
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
 from .models.layers import normalise, upsample
 from .ops import gan_loss, semantic_depth_concat, upsample_cross_entropy, upsample_depth_loss
-from .self_training import Mixed, class_mix, self_training_loss
+from .self_training import Augmented, class_mix, hide_patches, pseudo_labels, self_training_loss
 
 
 class Batch(NamedTuple):
@@ -45,6 +46,13 @@ class Batch(NamedTuple):
     class_mix_noise: Tensor | None = None
     """float32 [N, C] random numbers that choose the classes to paste; None without
     self-training."""
+    mask_noise: Tensor | None = None
+    """float32 [N, ceil(H / mask_patch), ceil(W / mask_patch)] in [0, 1): masked consistency hides
+    the patches below ``mask_ratio``; None without it."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch of the function's results for the tensors that are there."""
+        return Batch._make(None if tensor is None else function(tensor) for tensor in self)
 
 
 class TaskOutput(NamedTuple):
@@ -80,10 +88,10 @@ class StepTensors(NamedTuple):
     """Output level: input of D_out, [2 N, C or C + 1, H, W]; first the source, then the target."""
     output_patches: tuple[Tensor, Tensor] | None
     """Output level: patch logits of D_out for (source, target)."""
-    mixed: Mixed | None
-    """Self-training: mixed images and their labels."""
-    mixed_logits: Tensor | None
-    """Self-training: logits [N, C, h, w] of G_task for the mixed images."""
+    mixed: tuple[Augmented, Tensor] | None
+    """Self-training: mixed images with their labels, and logits [N, C, h, w] of G_task for them."""
+    masked: tuple[Augmented, Tensor] | None
+    """Masked consistency: the same of target images with hidden patches."""
 
 
 Maps = list[tuple[Tensor, bool]]
@@ -142,8 +150,16 @@ def output_loss(t: StepTensors, config: AdaptationConfig) -> Maps:
 
 def mixed_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
     """L_self: cross-entropy on the mixed images, against labels and pseudo-labels."""
-    assert t.mixed is not None and t.mixed_logits is not None
-    return self_training_loss(t.mixed_logits, t.mixed, t.class_weights)
+    assert t.mixed is not None
+    mixed, logits = t.mixed
+    return self_training_loss(logits, mixed, t.class_weights)
+
+
+def masked_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
+    """L_mask: cross-entropy on partly hidden target images, against the teacher's labels."""
+    assert t.masked is not None
+    masked, logits = t.masked
+    return self_training_loss(logits, masked, t.class_weights)
 
 
 TERMS = [
@@ -152,6 +168,7 @@ TERMS = [
     Term("img", "L_img", lambda c: c.lambda_img, "pairs", image_loss, needs="image_patches"),
     Term("out", "L_out", lambda c: c.lambda_out, "pairs", output_loss, needs="output_patches"),
     Term("self", "L_self", lambda c: c.lambda_self, "pairs", mixed_loss, needs="mixed"),
+    Term("mask", "L_mask", lambda c: c.lambda_mask, "pairs", masked_loss, needs="masked"),
 ]
 """The objective of the generators; ``total`` sums weight times loss over the terms that are on."""
 
@@ -297,15 +314,17 @@ class TwoLevelAdaptation(nn.Module):
             else:
                 x_s[part] = translated
 
-        inputs, mixed = [x_s], None
+        inputs = [x_s]
         if self.output_discriminator is not None and x_t is not None:
             inputs.append(x_t)
-        if self.teacher is not None and x_t is not None:
-            assert batch.class_mix_noise is not None
-            noise, threshold = batch.class_mix_noise, config.confidence
-            mixed = class_mix(x_s, y_s, x_t, noise, self.teacher, threshold)
-            inputs.append(mixed.image)
+        augmented = {} if x_t is None else self._augment(batch, x_s, x_t)
+        inputs.extend(part.image for part in augmented.values())
         logits, depth = self.task(torch.cat(inputs) if len(inputs) > 1 else x_s)
+        first = (len(inputs) - len(augmented)) * n
+        learned = {
+            name: (part, logits[first + i * n : first + (i + 1) * n])
+            for i, (name, part) in enumerate(augmented.items())
+        }
 
         target = outputs = output_patches = None
         if self.output_discriminator is not None and x_t is not None:
@@ -333,9 +352,23 @@ class TwoLevelAdaptation(nn.Module):
             target=target,
             outputs=outputs,
             output_patches=output_patches,
-            mixed=mixed,
-            mixed_logits=None if mixed is None else logits[-n:],
+            mixed=learned.get("mixed"),
+            masked=learned.get("masked"),
         )
+
+    def _augment(self, batch: Batch, x_s: Tensor, x_t: Tensor) -> dict[str, Augmented]:
+        """Self-training's images for G_task, by their field in ``StepTensors``; {} without it."""
+        config, y_s = self.config, batch.source_labels
+        if self.teacher is None:
+            return {}
+        pseudo = pseudo_labels(self.teacher, x_t, y_s.shape[1:], config.confidence)
+        assert batch.class_mix_noise is not None
+        augmented = {"mixed": class_mix(x_s, y_s, x_t, batch.class_mix_noise, pseudo)}
+        if config.mask_ratio > 0:
+            assert batch.mask_noise is not None
+            ratio, patch, fill = config.mask_ratio, config.mask_patch, self.teacher.neutral
+            augmented["masked"] = hide_patches(x_t, batch.mask_noise, ratio, patch, fill, pseudo)
+        return augmented
 
     def _output_map(self, logits: Tensor, depth: Tensor, size: tuple[int, int]) -> Tensor:
         """Input of D_out at the size of the images, from the output of G_task."""

@@ -4,15 +4,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gioada_fast.adaptation import Batch, frozen
+from gioada_fast.adaptation import frozen
 from gioada_fast.engine.step import Step
 from gioada_fast.models.layers import normalise, upsample
-from gioada_fast.self_training import class_mix, self_training_loss
+from gioada_fast.models.task import IMAGENET_MEAN, IMAGENET_STD
+from gioada_fast.self_training import (
+    PseudoLabels,
+    class_mix,
+    hide_patches,
+    pseudo_labels,
+    self_training_loss,
+)
 
 from .engine.test_step import assert_same, gradients, unequal_batch
 from .test_adaptation import CLASSES, make, make_batch
 
 THRESHOLD = 0.3
+MASK = {"mask_ratio": 0.6, "mask_patch": 16}
 
 
 def make_trained(*levels, **settings):
@@ -29,7 +37,8 @@ def make_trained(*levels, **settings):
 def mix(adaptation, batch, x_s=None):
     x_s = normalise(batch.source_image) if x_s is None else x_s
     x_t, noise = normalise(batch.target_image), batch.class_mix_noise
-    return class_mix(x_s, batch.source_labels, x_t, noise, adaptation.teacher, THRESHOLD)
+    pseudo = pseudo_labels(adaptation.teacher, x_t, x_t.shape[2:], THRESHOLD)
+    return class_mix(x_s, batch.source_labels, x_t, noise, pseudo)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -62,6 +71,51 @@ def test_the_loss_follows_the_formula(weighted):
     torch.testing.assert_close(found, expected)
     grads = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
     torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_masked_consistency_follows_the_formula(weighted):
+    adaptation, batch = make_trained("none", "none", **MASK), unequal_batch()
+    adaptation.class_weights = torch.linspace(0.5, 1.5, CLASSES) if weighted else None
+    seen = []
+    adaptation.task.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    found = adaptation.generators_loss(batch).losses["mask"]
+
+    x_t = normalise(batch.target_image)
+    hidden = torch.zeros(2, 64, 96, dtype=torch.bool)
+    for i, row, column in (batch.mask_noise < 0.6).nonzero().tolist():
+        hidden[i, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] = True
+    x_h = seen[0][-2:]
+    for image, original, where in zip(x_h, x_t, hidden, strict=True):
+        assert torch.equal(image[:, ~where], original[:, ~where])
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        shown = ((image[:, where] + 1) / 2 - mean[:, None]) / std[:, None]
+        torch.testing.assert_close(shown, torch.zeros_like(shown), atol=1e-6, rtol=0)
+    with torch.no_grad():
+        teachers, students = adaptation.teacher(x_t)[0], adaptation.task(x_h)[0]
+    p_t, y_t = upsample(teachers.double(), (64, 96)).softmax(1).max(1)
+    z = upsample(students.double(), (64, 96))
+    weight = adaptation.class_weights.double() if weighted else None
+    q = (p_t > THRESHOLD).double().mean((1, 2))
+    assert ((q > 0) & (q < 1)).all()
+    expected = sum(q[i] * F.cross_entropy(z[i : i + 1], y_t[i : i + 1], weight) for i in range(2))
+    torch.testing.assert_close(found.double(), expected / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_the_teacher_runs_once():
+    adaptation, runs = make_trained("none", "none", **MASK), []
+    adaptation.teacher.register_forward_pre_hook(lambda *_: runs.append(1))
+    losses = adaptation.generators_loss(make_batch()).losses
+    assert {"self", "mask"} <= set(losses) and len(runs) == 1
+
+
+def test_patches_at_the_border_are_cut_off():
+    pseudo = PseudoLabels(torch.zeros(1, 5, 7, dtype=torch.uint8), torch.ones(1))
+    noise = torch.tensor([[[0.0, 0.5], [0.5, 0.0]]])
+    hidden = hide_patches(torch.ones(1, 3, 5, 7), noise, 0.5, 4, torch.zeros(3), pseudo).image
+    expected = torch.ones(1, 3, 5, 7)
+    expected[..., :4, :4] = expected[..., 4:, 4:] = 0
+    assert torch.equal(hidden, expected)
 
 
 def test_half_of_the_classes_of_each_image_are_pasted_but_no_ignored_pixels():
@@ -146,15 +200,16 @@ def test_without_a_target_there_is_no_self_training():
 @pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
     """The images differ in their numbers of pasted and of confident pixels."""
-    adaptation, batch = make_trained(*levels), unequal_batch(pairs=4)
+    adaptation, batch = make_trained(*levels, **MASK), unequal_batch(pairs=4)
     whole = gradients(adaptation, [batch])
-    halves = [Batch(*tensors) for tensors in zip(*(x.split(2) for x in batch), strict=True)]
-    assert_same(gradients(adaptation, halves), whole)
+    assert_same(
+        gradients(adaptation, [batch.map(lambda x: x[:2]), batch.map(lambda x: x[2:])]), whole
+    )
 
 
 @pytest.mark.slow
 def test_the_compiled_step_has_no_graph_break_and_the_same_gradient():
-    adaptation, batch = make_trained("none", "joint"), make_batch()
+    adaptation, batch = make_trained("none", "joint", **MASK), make_batch()
     plain = gradients(adaptation, [batch])
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
