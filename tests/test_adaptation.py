@@ -35,7 +35,10 @@ def make_batch(target=True, pairs=2):
     depth[:, :, :8] = 0
     noise = torch.rand(pairs, CLASSES, generator=generator)
     patches = torch.rand(pairs, 4, 6, generator=generator)
-    return Batch(images[0], labels, depth, images[1] if target else None, noise, patches)
+    depth_t = torch.rand(pairs, 1, 64, 96, generator=generator) * 100
+    depth_t[:, :, :12] = 0
+    images_t, depth_t = (images[1], depth_t) if target else (None, None)
+    return Batch(images[0], labels, depth, images_t, noise, patches, depth_t)
 
 
 @pytest.mark.parametrize(("input_level", "output_level"), ROWS)

@@ -5,12 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from gioada_fast.adaptation import frozen
+from gioada_fast.depth import align_relative_depth, decode_depth, encode_depth
 from gioada_fast.engine.step import Step
 from gioada_fast.models.layers import normalise, upsample
 from gioada_fast.models.task import IMAGENET_MEAN, IMAGENET_STD
 from gioada_fast.self_training import (
     PseudoLabels,
     class_mix,
+    depth_agreement,
     hide_patches,
     pseudo_labels,
     self_training_loss,
@@ -21,6 +23,12 @@ from .test_adaptation import CLASSES, make, make_batch
 
 THRESHOLD = 0.3
 MASK = {"mask_ratio": 0.6, "mask_patch": 16}
+DEPTH = {
+    "mix_classes": "depth",
+    "mix_order": "depth",
+    "lambda_target_depth": 0.5,
+    "depth_agreement": True,
+}
 
 
 def make_trained(*levels, **settings):
@@ -131,6 +139,109 @@ def test_half_of_the_classes_of_each_image_are_pasted_but_no_ignored_pixels():
     assert mix(adaptation, batch).pasted[1].all()
 
 
+def mix_by_depth(d_s, d_t, y_s, y_t, noise=None, **settings):
+    """Mask of the pasted pixels of one image [1, W] from encoded depths and labels, as lists."""
+    d_s, d_t = (torch.tensor(d, dtype=torch.float32).view(1, 1, 1, -1) for d in (d_s, d_t))
+    y_s, y_t = (torch.tensor(y, dtype=torch.uint8).view(1, 1, -1) for y in (y_s, y_t))
+    x = torch.zeros(1, 3, *y_s.shape[1:])
+    noise = torch.tensor([noise or [0.0, 0.1, 0.2, 0.3]])
+    pseudo = PseudoLabels(y_t, torch.ones(1), d_t)
+    return class_mix(x, y_s, x, noise, pseudo, (d_s, d_s > 0), **settings).pasted.flatten().tolist()
+
+
+def test_a_pasted_pixel_stays_only_where_it_is_nearer():
+    # class 0 is pasted: nearer, farther, within the margin, no depth of its own
+    pasted = mix_by_depth([0.8, 0.2, 0.49, 0.0, 0.9], [0.5] * 5, [0, 0, 0, 0, 1], [0] * 5,
+                          nearer_only=True)  # fmt: skip
+    assert pasted == [True, False, True, False, False]
+    # class 0 has no depth in the source: the teacher's depth of its pixels is not learned
+    pasted = mix_by_depth([0.0, 0.0, 0.9], [0.5] * 3, [0, 0, 1], [0, 1, 1], nearer_only=True)
+    assert pasted == [True, False, False]
+    # without any depth in the source: all of class 0
+    assert mix_by_depth([0.0] * 3, [0.5] * 3, [0, 0, 1], [2] * 3, nearer_only=True) == [
+        True, True, False,
+    ]  # fmt: skip
+    assert mix_by_depth([0.9], [0.1], [255], [0], nearer_only=True, by_depth=True) == [False]
+
+
+def test_the_classes_whose_depth_agrees_are_pasted():
+    d_s, d_t = [0.9, 0.8, 0.3, 0.4, 0.6], [0.1, 0.2, 0.4, 0.4, 0.6]
+    pasted = mix_by_depth(d_s, d_t, [0, 0, 1, 1, 2], [3] * 5, by_depth=True)
+    assert pasted == [False, False, True, True, True]  # two of three classes
+    pasted = mix_by_depth(d_s, d_t, [0, 0, 1, 1, 255], [3] * 5, by_depth=True)
+    assert pasted == [False, False, True, True, False]
+    # without depth, the random numbers choose
+    noise = [0.9, 0.1, 0.2, 0.0]
+    assert mix_by_depth([0.0] * 2, d_t[:2], [0, 1], [3] * 2, noise, by_depth=True) == [False, True]
+
+
+def test_pseudo_labels_count_as_their_depth_agrees():
+    adaptation, batch = make_trained("none", "none", **MASK, depth_agreement=True), make_batch()
+    adaptation.class_weights = torch.linspace(0.5, 1.5, CLASSES)
+    seen = []
+    adaptation.task.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    losses = adaptation.generators_loss(batch).losses
+    x_t, weight = normalise(batch.target_image), adaptation.class_weights.double()
+    with torch.no_grad():
+        logits_t, depth_t = adaptation.teacher(x_t)
+        students = adaptation.task(seen[0])[0]
+    p_t, y_t = upsample(logits_t.double(), (64, 96)).softmax(1).max(1)
+    metres = decode_depth(upsample(depth_t.double(), (64, 96)), "log")[:, 0]
+    z_map = batch.target_depth[:, 0].double().clamp(2)
+    a = torch.minimum(metres, z_map) / torch.maximum(metres, z_map)
+    a = torch.where(batch.target_depth[:, 0] > 0, a, 1.0)
+    assert (a[:, :12] == 1).all() and float(a.min()) < 0.5
+    q = (p_t > THRESHOLD).double().mean((1, 2))
+    z = upsample(students.double(), (64, 96))
+    pasted, y_s = mix(adaptation, batch).pasted, batch.source_labels.long()
+    mask, self_ = 0, 0
+    for i in range(2):
+        ce = F.cross_entropy(z[4 + i : 5 + i], y_t[i : i + 1], weight, reduction="none")[0]
+        w = weight[y_t[i]] * a[i]
+        mask = mask + q[i] * (a[i] * ce).sum() / w.sum() / 2
+        m, labels = pasted[i], torch.where(pasted[i], y_s[i], y_t[i])
+        ce = F.cross_entropy(z[2 + i : 3 + i], labels[None], weight, reduction="none")[0]
+        w_s, w_t = weight[labels[m]].sum(), (weight[labels] * a[i])[~m].sum()
+        part = m.double().mean()
+        self_ = self_ + part * ce[m].sum() / w_s / 2
+        self_ = self_ + (1 - part) * q[i] * (a[i] * ce)[~m].sum() / w_t / 2
+    torch.testing.assert_close(losses["mask"].double(), mask, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(losses["self"].double(), self_, rtol=1e-4, atol=1e-6)
+    one, far = torch.ones(1, 1, 1, 2), torch.tensor([[[[4.0, 0.0]]]])
+    ratio = depth_agreement(one, far, "log")
+    assert ratio.flatten().tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("output_level", ["none", "joint"])
+@pytest.mark.parametrize("kind", ["l1", "l2"])
+def test_the_depth_loss_on_the_target_follows_the_formula(output_level, kind):
+    adaptation = make("none", output_level, lambda_target_depth=0.5, depth_loss=kind)
+    batch = make_batch()
+    batch.target_depth[1] = 0
+    losses = adaptation.generators_loss(batch).losses
+    _, depth = adaptation.task(normalise(batch.target_image))
+    d_t, valid = encode_depth(batch.target_depth, "log")
+    error = (upsample(depth.double(), (64, 96)) - d_t)[0][valid[0]].abs()
+    expected = (error if kind == "l1" else error**2).mean() / 2  # the other image has no depth
+    torch.testing.assert_close(losses["target_depth"].double(), expected, rtol=1e-4, atol=1e-6)
+    losses["target_depth"].backward()
+    assert float(next(adaptation.task.trunk.parameters()).grad.abs().sum()) > 0
+
+
+def test_relative_depth_is_aligned_to_the_prediction():
+    metres = torch.rand(2, 1, 8, 9) * 100 + 3
+    relative = (1 / metres) * 500 + 7
+    relative[:, :, 0] = 0
+    encoded, _ = encode_depth(metres, "log")
+    aligned = align_relative_depth(relative, encoded, "log")
+    assert not aligned[:, :, 0].any()
+    torch.testing.assert_close(aligned[:, :, 1:], metres[:, :, 1:], rtol=1e-2, atol=0)
+    assert not align_relative_depth(100 - relative, encoded, "log").any()  # larger is farther
+    adaptation = make("none", "none", lambda_target_depth=0.5)
+    adaptation.relative_target_depth = True
+    assert torch.isfinite(adaptation.generators_loss(make_batch()).losses["target_depth"])
+
+
 @pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
 def test_neither_the_teacher_nor_the_mixed_image_gets_a_gradient(levels):
     adaptation = make_trained(*levels, lambda_depth=0.1, lambda_out=0.05)
@@ -200,16 +311,15 @@ def test_without_a_target_there_is_no_self_training():
 @pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
     """The images differ in their numbers of pasted and of confident pixels."""
-    adaptation, batch = make_trained(*levels, **MASK), unequal_batch(pairs=4)
+    adaptation, batch = make_trained(*levels, **MASK, **DEPTH), unequal_batch(pairs=4)
     whole = gradients(adaptation, [batch])
-    assert_same(
-        gradients(adaptation, [batch.map(lambda x: x[:2]), batch.map(lambda x: x[2:])]), whole
-    )
+    halves = [batch.map(lambda x: x[:2]), batch.map(lambda x: x[2:])]
+    assert_same(gradients(adaptation, halves), whole, rtol=1e-3)
 
 
 @pytest.mark.slow
 def test_the_compiled_step_has_no_graph_break_and_the_same_gradient():
-    adaptation, batch = make_trained("none", "joint", **MASK), make_batch()
+    adaptation, batch = make_trained("none", "joint", **MASK, **DEPTH), make_batch()
     plain = gradients(adaptation, [batch])
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
