@@ -5,6 +5,8 @@
     + lambda_img L_img                 D_img: translated source against target
     + lambda_out L_out                 D_out: output for the source against output for the target
     + lambda_self L_self               not in the paper, off by default: see self_training.py
+    + lambda_mask L_mask               likewise
+    + lambda_target_depth L_depth_t    likewise: on the target images, against depth maps
 
 ``TERMS`` lists the terms of the generators' loss. A new term is a function and a row there.
 
@@ -23,12 +25,19 @@ import torch
 from torch import Tensor, nn
 
 from .config import AdaptationConfig, ModelConfig
-from .depth import encode_depth, has_depth, surface_normals
+from .depth import align_relative_depth, encode_depth, has_depth, surface_normals
 from .labels import IGNORE
 from .models import OutputDiscriminator, PatchDiscriminator, TaskNet, TranslationNet
 from .models.layers import normalise, upsample
 from .ops import gan_loss, semantic_depth_concat, upsample_cross_entropy, upsample_depth_loss
-from .self_training import Mixed, class_mix, self_training_loss
+from .self_training import (
+    Augmented,
+    class_mix,
+    depth_agreement,
+    hide_patches,
+    pseudo_labels,
+    self_training_loss,
+)
 
 
 class Batch(NamedTuple):
@@ -45,9 +54,16 @@ class Batch(NamedTuple):
     class_mix_noise: Tensor | None = None
     """float32 [N, C] random numbers that choose the classes to paste; None without
     self-training."""
+    mask_noise: Tensor | None = None
+    """float32 [N, ceil(H / mask_patch), ceil(W / mask_patch)] in [0, 1): masked consistency hides
+    the patches below ``mask_ratio``; None without it."""
     target_depth: Tensor | None = None
     """float32 [N, 1, H, W] depth of the target images in metres, or relative as stored (larger is
     nearer) if data.target.depth_kind says so, 0 where unknown; None if nothing reads it."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch of the function's results for the tensors that are there."""
+        return Batch._make(None if tensor is None else function(tensor) for tensor in self)
 
 
 class TaskOutput(NamedTuple):
@@ -78,15 +94,17 @@ class StepTensors(NamedTuple):
     image_patches: Tensor | None
     """Input level: patch logits of D_img for the translated source images."""
     target: TaskOutput | None
-    """Output level: output of G_task for the target images."""
+    """Output level or depth on the target: output of G_task for the target images."""
     outputs: Tensor | None
     """Output level: input of D_out, [2 N, C or C + 1, H, W]; first the source, then the target."""
     output_patches: tuple[Tensor, Tensor] | None
     """Output level: patch logits of D_out for (source, target)."""
-    mixed: Mixed | None
-    """Self-training: mixed images and their labels."""
-    mixed_logits: Tensor | None
-    """Self-training: logits [N, C, h, w] of G_task for the mixed images."""
+    mixed: tuple[Augmented, Tensor] | None
+    """Self-training: mixed images with their labels, and logits [N, C, h, w] of G_task for them."""
+    masked: tuple[Augmented, Tensor] | None
+    """Masked consistency: the same of target images with hidden patches."""
+    target_depth: Tensor | None
+    """Depth on the target: float32 [N, 1, H, W] metres, 0 where unknown."""
 
 
 Maps = list[tuple[Tensor, bool]]
@@ -145,8 +163,30 @@ def output_loss(t: StepTensors, config: AdaptationConfig) -> Maps:
 
 def mixed_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
     """L_self: cross-entropy on the mixed images, against labels and pseudo-labels."""
-    assert t.mixed is not None and t.mixed_logits is not None
-    return self_training_loss(t.mixed_logits, t.mixed, t.class_weights)
+    assert t.mixed is not None
+    mixed, logits = t.mixed
+    return self_training_loss(logits, mixed, t.class_weights)
+
+
+def masked_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
+    """L_mask: cross-entropy on partly hidden target images, against the teacher's labels."""
+    assert t.masked is not None
+    masked, logits = t.masked
+    return self_training_loss(logits, masked, t.class_weights)
+
+
+def target_depth_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
+    """L_depth_t: error of the target's encoded depth, mean over the images.
+
+    An image's loss is the mean over its pixels with depth, 0 if none.
+    """
+    assert t.target is not None and t.target_depth is not None
+    depth, valid = encode_depth(t.target_depth, config.depth_encoding)
+    pixels = valid.sum((1, 2, 3), keepdim=True).clamp(min=1) * len(valid)
+    weight = (1 / pixels).expand(valid.shape)
+    return upsample_depth_loss(
+        t.target.depth, depth, config.depth_loss, valid, reduction="sum", pixel_weight=weight
+    )
 
 
 TERMS = [
@@ -155,6 +195,15 @@ TERMS = [
     Term("img", "L_img", lambda c: c.lambda_img, "pairs", image_loss, needs="image_patches"),
     Term("out", "L_out", lambda c: c.lambda_out, "pairs", output_loss, needs="output_patches"),
     Term("self", "L_self", lambda c: c.lambda_self, "pairs", mixed_loss, needs="mixed"),
+    Term("mask", "L_mask", lambda c: c.lambda_mask, "pairs", masked_loss, needs="masked"),
+    Term(
+        "target_depth",
+        "L_depth_t",
+        lambda c: c.lambda_target_depth,
+        "pairs",
+        target_depth_loss,
+        needs="target_depth",
+    ),
 ]
 """The objective of the generators; ``total`` sums weight times loss over the terms that are on."""
 
@@ -191,6 +240,7 @@ class TwoLevelAdaptation(nn.Module):
         num_classes: C.
         config: levels, and weights and kinds of the losses.
         model: sizes of the networks.
+        relative_target_depth: whether ``Batch.target_depth`` has unknown scale and shift.
 
     ``class_weights`` is a buffer that callers may set: [C] weights of the cross-entropy, or None
     for equal weights. ``translation`` and ``image_discriminator`` are None if the input level is
@@ -206,9 +256,10 @@ class TwoLevelAdaptation(nn.Module):
         num_classes: int,
         config: AdaptationConfig,
         model: ModelConfig,
+        relative_target_depth: bool = False,
     ):
         super().__init__()
-        self.config = config
+        self.config, self.relative_target_depth = config, relative_target_depth
         self.task = TaskNet(num_classes, model.backbone, model.trunk_width, model.trunk_norm)
         self.translation: TranslationNet | None = None
         self.image_discriminator: PatchDiscriminator | None = None
@@ -300,19 +351,24 @@ class TwoLevelAdaptation(nn.Module):
             else:
                 x_s[part] = translated
 
-        inputs, mixed = [x_s], None
-        if self.output_discriminator is not None and x_t is not None:
+        inputs, learns_depth = [x_s], config.lambda_target_depth > 0
+        if x_t is not None and (self.output_discriminator is not None or learns_depth):
             inputs.append(x_t)
-        if self.teacher is not None and x_t is not None:
-            assert batch.class_mix_noise is not None
-            noise, threshold = batch.class_mix_noise, config.confidence
-            mixed = class_mix(x_s, y_s, x_t, noise, self.teacher, threshold)
-            inputs.append(mixed.image)
+        augmented = {} if x_t is None else self._augment(batch, x_s, x_t, (d_s, valid))
+        inputs.extend(part.image for part in augmented.values())
         logits, depth = self.task(torch.cat(inputs) if len(inputs) > 1 else x_s)
+        first = (len(inputs) - len(augmented)) * n
+        learned = {
+            name: (part, logits[first + i * n : first + (i + 1) * n])
+            for i, (name, part) in enumerate(augmented.items())
+        }
 
-        target = outputs = output_patches = None
-        if self.output_discriminator is not None and x_t is not None:
+        target = outputs = output_patches = target_depth = None
+        if x_t is not None and (self.output_discriminator is not None or learns_depth):
             target = TaskOutput(logits[n : 2 * n], depth[n : 2 * n])
+        if target is not None and learns_depth:
+            target_depth = self._target_metres(batch, target.depth)
+        if self.output_discriminator is not None and x_t is not None:
             outputs = self._output_map(logits[: 2 * n], depth[: 2 * n], (height, width))
             patches = self.output_discriminator(outputs)
             output_patches = patches[:n], patches[n:]
@@ -336,9 +392,46 @@ class TwoLevelAdaptation(nn.Module):
             target=target,
             outputs=outputs,
             output_patches=output_patches,
-            mixed=mixed,
-            mixed_logits=None if mixed is None else logits[-n:],
+            mixed=learned.get("mixed"),
+            masked=learned.get("masked"),
+            target_depth=target_depth,
         )
+
+    def _target_metres(self, batch: Batch, predicted: Tensor) -> Tensor:
+        """Depth maps of the target in metres; relative ones are aligned to the predicted depth."""
+        assert batch.target_depth is not None
+        if not self.relative_target_depth:
+            return batch.target_depth
+        size, encoding = batch.target_depth.shape[2:], self.config.depth_encoding
+        return align_relative_depth(
+            batch.target_depth, upsample(predicted.detach().float(), size), encoding
+        )
+
+    def _augment(
+        self, batch: Batch, x_s: Tensor, x_t: Tensor, d_s: tuple[Tensor, Tensor]
+    ) -> dict[str, Augmented]:
+        """Self-training's images for G_task, by their field in ``StepTensors``; {} without it."""
+        config, y_s = self.config, batch.source_labels
+        if self.teacher is None:
+            return {}
+        by_depth, nearer_only = config.mix_classes == "depth", config.mix_order == "depth"
+        needs_depth = by_depth or nearer_only or config.depth_agreement
+        size, threshold = y_s.shape[1:], config.confidence
+        pseudo = pseudo_labels(self.teacher, x_t, size, threshold, needs_depth)
+        if config.depth_agreement:
+            assert pseudo.depth is not None
+            metres = self._target_metres(batch, pseudo.depth)
+            agreement = depth_agreement(pseudo.depth, metres, config.depth_encoding)
+            pseudo = pseudo._replace(agreement=agreement)
+        noise = batch.class_mix_noise
+        assert noise is not None
+        mixed = class_mix(x_s, y_s, x_t, noise, pseudo, d_s, by_depth, nearer_only)
+        augmented = {"mixed": mixed}
+        if config.mask_ratio > 0:
+            assert batch.mask_noise is not None
+            ratio, patch, fill = config.mask_ratio, config.mask_patch, self.teacher.neutral
+            augmented["masked"] = hide_patches(x_t, batch.mask_noise, ratio, patch, fill, pseudo)
+        return augmented
 
     def _output_map(self, logits: Tensor, depth: Tensor, size: tuple[int, int]) -> Tensor:
         """Input of D_out at the size of the images, from the output of G_task."""

@@ -58,6 +58,40 @@ def decode_depth(encoded: Tensor, encoding: str = "inverse") -> Tensor:
     return _DECODE[encoding](encoded)
 
 
+@torch.no_grad()
+def align_relative_depth(relative: Tensor, encoded: Tensor, encoding: str = "inverse") -> Tensor:
+    """Metres from depth of unknown scale and shift, by the depth that a network predicts.
+
+        1 / z = s r + t,  s and t by least squares for each image: r to the predicted 1 / z
+
+    Source: scale and shift of MiDaS (Ranftl et al., TPAMI 2022, arXiv 1907.01341), fitted to the
+    network's own prediction because nothing else is metric.
+
+    Args:
+        relative: float32 [N, 1, H, W]: r, larger is nearer; 0 means unknown.
+        encoded: [N, 1, H, W] predicted depth.
+        encoding: of ``encoded``.
+
+    Returns:
+        float32 [N, 1, H, W] metres between ``NEAR`` and ``FAR``, 0 where unknown: also in images
+        where r does not grow with the predicted nearness.
+    """
+    valid = relative > 0
+    inverse = 1 / decode_depth(encoded.float(), encoding)
+    count = valid.sum((2, 3), keepdim=True).clamp(min=1)
+
+    def mean(x: Tensor) -> Tensor:
+        return torch.where(valid, x, 0.0).sum((2, 3), keepdim=True) / count
+
+    mean_r, mean_inverse = mean(relative), mean(inverse)
+    r = relative - mean_r
+    variance, covariance = mean(r * r), mean(r * (inverse - mean_inverse))
+    fits = valid & (variance > 0) & (covariance > 0)
+    aligned = mean_inverse + covariance / torch.where(variance > 0, variance, 1.0) * r
+    metres = (1 / aligned.clamp(min=1 / FAR)).clamp(NEAR, FAR)
+    return torch.where(fits, metres, 0.0)
+
+
 def surface_normals(depth: Tensor) -> Tensor:
     """Normals of the visible surfaces, from the gradient of inverse depth.
 

@@ -42,7 +42,11 @@ def make_batch(target=True, pairs=2):
     depth = torch.rand(pairs, 1, 64, 96, generator=generator) * 100
     depth[:, :, :8] = 0
     noise = torch.rand(pairs, CLASSES, generator=generator)
-    return Batch(images[0], labels, depth, images[1] if target else None, noise)
+    patches = torch.rand(pairs, 4, 6, generator=generator)
+    depth_t = torch.rand(pairs, 1, 64, 96, generator=generator) * 100
+    depth_t[:, :, :12] = 0
+    images_t, depth_t = (images[1], depth_t) if target else (None, None)
+    return Batch(images[0], labels, depth, images_t, noise, patches, depth_t)
 
 
 @pytest.mark.parametrize(("input_level", "output_level"), ROWS)
@@ -310,7 +314,7 @@ def test_a_new_term_is_trained_and_logged_and_enters_the_total_with_its_weight(
 def test_a_new_term_is_scaled_when_batches_are_accumulated(entropy_term):
     adaptation, batch = make("none", "joint"), make_batch(pairs=4)
     whole = Step(adaptation, {}, "fp32").gradients([batch])["entropy"]
-    halves = [Batch(*tensors) for tensors in zip(*(x.split(2) for x in batch), strict=True)]
+    halves = [batch.map(lambda x: x[:2]), batch.map(lambda x: x[2:])]
     torch.testing.assert_close(Step(adaptation, {}, "fp32").gradients(halves)["entropy"], whole)
 
 

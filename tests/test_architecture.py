@@ -14,7 +14,7 @@ ALLOWED = {
     "engine": {"report", "adaptation", "self_training", "models", "ops", "data", *LEAVES},
     "report": {"data", *LEAVES},
     "adaptation": {"self_training", "models", "ops", "labels", "config", "depth"},
-    "self_training": {"models", "ops", "labels", "config"},
+    "self_training": {"models", "ops", "labels", "config", "depth"},
     "models": {"ops", "errors"},
     "integrations": {"ops"},
     "ops": set(),

@@ -26,6 +26,7 @@ Frame = TypeVar("Frame")
 
 _SOURCE, _TARGET, _FLIP, _CROP, _CLASSES, _OTHER_SOURCES = range(6)
 _RARE_CLASSES = 1 << 20  # above the streams of any number of sources
+_MASK = _RARE_CLASSES + 1
 _CROPS = 10
 """Maximum number of crops that are drawn to find one that shows a rare class (DAFormer: 10)."""
 
@@ -46,6 +47,8 @@ class PairStream(Dataset):
             it.
         rare_classes: draws the class that a pair's source frame shows, and the frame; None takes
             every frame once per epoch.
+        mask_noise: (rows, columns) of random numbers per pair, one for each patch that masked
+            consistency may hide; None without it.
     """
 
     def __init__(
@@ -58,10 +61,11 @@ class PairStream(Dataset):
         unreadable: int = 0,
         class_mix_noise: int = 0,
         rare_classes: RareClasses | None = None,
+        mask_noise: tuple[int, int] | None = None,
     ):
         self.source, self.target, self.seed, self.flip = source, target, seed, flip
         self.size, self.unreadable, self.class_mix_noise = size, unreadable, class_mix_noise
-        self.rare_classes = rare_classes
+        self.rare_classes, self.mask_noise = rare_classes, mask_noise
 
     def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], list[str]]:
         """Pair k, and the error messages of files that could not be read and were replaced.
@@ -83,6 +87,9 @@ class PairStream(Dataset):
         if self.class_mix_noise:
             rng = np.random.default_rng((self.seed, _CLASSES, k))
             pair["class_mix_noise"] = rng.random(self.class_mix_noise, np.float32)
+        if self.mask_noise is not None:
+            rng = np.random.default_rng((self.seed, _MASK, k))
+            pair["mask_noise"] = rng.random(self.mask_noise, np.float32)
         return pair, errors
 
     def _read_source(
@@ -194,7 +201,8 @@ def pair_batches(
         ``batches`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
         source_depth float32 [N, 1, H, W], and if the stream has them target_image uint8
         [N, 3, H, W], target_depth float32 [N, 1, H, W] (metres, or relative as stored; 0 where
-        unknown) and class_mix_noise float32 [N, C]; images are channels-last.
+        unknown), class_mix_noise float32 [N, C] and mask_noise float32 [N, rows, columns]; images
+        are channels-last.
 
     Raises:
         InputError: more files cannot be read than ``unreadable`` allows.

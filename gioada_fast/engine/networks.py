@@ -28,7 +28,12 @@ def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptat
     """
     torch.manual_seed(config.seed)
     space = label_space(config.data.label_space)
-    adaptation = TwoLevelAdaptation(space.num_classes, config.adaptation, config.model)
+    adaptation = TwoLevelAdaptation(
+        space.num_classes,
+        config.adaptation,
+        config.model,
+        relative_target_depth=config.data.target.depth_kind == "relative",
+    )
     if from_files and config.model.init_from:
         path = Path(config.model.init_from).expanduser()
         adaptation.task.load_state_dict(_load_initial_task(path, config).state_dict())

@@ -241,6 +241,17 @@ class _Session:
             and not learns_depth,
             "adaptation.output_level": levels.output_level in ("joint", "product")
             and not learns_depth,
+            "adaptation.mix_classes": levels.self_training
+            and levels.mix_classes == "depth"
+            and not learns_depth,
+            "adaptation.mix_order": levels.self_training
+            and levels.mix_order == "depth"
+            and not learns_depth,
+            # the teacher's depth is compared with the target's
+            "adaptation.depth_agreement": levels.self_training
+            and levels.depth_agreement
+            and not learns_depth
+            and levels.lambda_target_depth == 0,
         }
         for setting, lacks in needs.items():
             if lacks:

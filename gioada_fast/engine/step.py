@@ -137,7 +137,7 @@ class GraphedStep:
             torch.cuda.current_stream().wait_stream(self._stream)
             return losses
         if self._graph is None:
-            self._batches = [_clone(batch) for batch in batches]
+            self._batches = [batch.map(torch.clone) for batch in batches]
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph, stream=self._stream):
                 self._losses = self.step(self._batches)
@@ -148,10 +148,6 @@ class GraphedStep:
                     to.copy_(tensor, non_blocking=True)
         self._graph.replay()
         return self._losses
-
-
-def _clone(batch: Batch) -> Batch:
-    return Batch._make(None if tensor is None else tensor.clone() for tensor in batch)
 
 
 class LossModule(nn.Module):

@@ -303,6 +303,7 @@ class Trainer:
             data.max_unreadable,
             class_mix_noise=self._classes if adapts and self.config.adaptation.self_training else 0,
             rare_classes=self._rare_classes if adapts else None,
+            mask_noise=self._mask_grid() if adapts else None,
         )
         loaded = pair_batches(
             stream,
@@ -318,6 +319,13 @@ class Trainer:
         batches = map(_as_batch, to_device(loaded, self.device))
         while update := list(itertools.islice(batches, schedule.accumulate)):
             yield update
+
+    def _mask_grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the patches that masked consistency may hide, None without it."""
+        settings, data = self.config.adaptation, self.config.data
+        if not settings.self_training or settings.mask_ratio == 0:
+            return None
+        return -(-data.height // settings.mask_patch), -(-data.width // settings.mask_patch)
 
     def _set_learning_rates(self, phase: Phase) -> None:
         settings, done = self.config.optimiser, self.step - phase.first

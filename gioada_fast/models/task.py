@@ -45,6 +45,11 @@ class TaskNet(nn.Module):
         self.register_buffer("input_scale", 0.5 / std, persistent=False)
         self.register_buffer("input_shift", (0.5 - mean) / std, persistent=False)
 
+    @property
+    def neutral(self) -> Tensor:
+        """[1, 3, 1, 1]: the colour, in [-1, 1], that the trunk sees as 0: ImageNet's mean."""
+        return -self.input_shift / self.input_scale
+
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Predict segmentation and depth.
 

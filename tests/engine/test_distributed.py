@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gioada_fast.adaptation import Batch
 from gioada_fast.engine.checkpoint import load_checkpoint
 
 from ..commands import command
@@ -48,7 +47,7 @@ def test_two_processes_get_the_gradient_of_one_process_with_both_batches(tmp_pat
     found = torch.load(tmp_path / "found.pt")
     batch = unequal_batch()
     if how == "accumulate":
-        batch = Batch(*(torch.cat([tensor, tensor.flip(-1)]) for tensor in batch))
+        batch = batch.map(lambda x: torch.cat([x, x.flip(-1)]))
     expected = gradients(make_trained(keep_half_untranslated=False), [batch])
     assert_same((found["losses"], found["gradients"]), expected)
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from gioada_fast.adaptation import Batch
 from gioada_fast.config import Config, OptimiserConfig
 from gioada_fast.engine.step import GraphedStep, Step
 from gioada_fast.engine.trainer import Phase, build_optimisers
@@ -64,7 +63,7 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
     adaptation, batch = make_trained(**levels), unequal_batch(pairs=4)
     adaptation.class_weights = torch.tensor([0.5, 1.0, 1.5, 2.0])
     whole = gradients(adaptation, [batch])
-    halves = [Batch(*tensors) for tensors in zip(*(x.split(2) for x in batch), strict=True)]
+    halves = [batch.map(lambda x: x[:2]), batch.map(lambda x: x[2:])]
     assert_same(gradients(adaptation, halves), whole)
 
 
@@ -151,7 +150,7 @@ def test_a_cuda_graph_of_the_update_trains_like_the_eager_update(optimiser, dete
             for optimiser_ in optimisers.values():
                 for group in optimiser_.param_groups:
                     group["lr"].fill_(group["initial_lr"] / (1 + i))
-            batch = Batch(*(x.roll(i, -1).cuda() for x in make_batch()))
+            batch = make_batch().map(lambda x, i=i: x.roll(i, -1).cuda())
             losses = {name: loss.clone() for name, loss in update([batch]).items()}
         trained[graphs] = losses, {n: p.detach() for n, p in adaptation.named_parameters()}
     assert_same(trained[True], trained[False], rtol=1e-3)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gioada_fast.adaptation import Batch, TwoLevelAdaptation
+from gioada_fast.adaptation import TwoLevelAdaptation
 from gioada_fast.config import AdaptationConfig, Config, ModelConfig
 from gioada_fast.engine.checkpoint import load_checkpoint
 from gioada_fast.engine.run_folder import RunFolder
@@ -212,7 +212,7 @@ def test_a_run_on_the_gpu_resumes_and_never_waits_in_an_update(unbroken, tmp_pat
     finish("--resume", tmp_path / "killed")
     assert_same_run(tmp_path / "killed", tmp_path / "mini")
     adaptation = TwoLevelAdaptation(CLASSES, AdaptationConfig(), ModelConfig(**SMALL_MODEL)).cuda()
-    batch = Batch(*(tensor.cuda() for tensor in make_batch()))
+    batch = make_batch().map(torch.Tensor.cuda)
     update = Step(adaptation, build_optimisers(Config(), adaptation, Phase("adaptation", 0, 2)))
     update([batch])
     torch.cuda.set_sync_debug_mode("error")

@@ -4,7 +4,6 @@ import sys
 
 import torch
 
-from gioada_fast.adaptation import Batch
 from gioada_fast.engine import distributed
 from gioada_fast.engine.step import Step
 from tests.engine.test_step import make_trained, unequal_batch
@@ -16,10 +15,10 @@ def main(path: str, accumulate: bool) -> None:
         adaptation = make_trained(keep_half_untranslated=False)
         with torch.no_grad():  # the writer's weights are the ones that count
             adaptation.task.segmentation.branches[0].weight.add_(rank)
-        batch = Batch(*(tensor[rank : rank + 1] for tensor in unequal_batch()))
+        batch = unequal_batch().map(lambda x: x[rank : rank + 1])
         batches = [batch]
         if accumulate:  # the frame once more, mirrored
-            batches.append(Batch(*(tensor.flip(-1) for tensor in batch)))
+            batches.append(batch.map(lambda x: x.flip(-1)))
         losses = Step(adaptation, {}, "fp32").gradients(batches)
         names = sorted(losses)
         values = torch.stack([losses[name] for name in names])
