@@ -52,18 +52,43 @@ NO_LEVELS = {
 }
 """What is off in a row that does not turn it on."""
 
-_BOTH = {"input_level": "geometry", "output_level": "joint"}
-_SELF_TRAINING = {**_BOTH, "self_training": True}
+_INPUT = {"input_level": "geometry"}
+_BOTH = {**_INPUT, "output_level": "joint"}
+_SELF = {**_BOTH, "self_training": True}
+
+
+def _variant(caption: str, **adaptation: Any) -> Row:
+    return Row(caption, adaptation, variant=True)
+
 
 ROWS = {
     SOURCE_ONLY: Row("source only"),
     CONTROL: Row("source only, trained on"),
     "input_image": Row("input level without geometry", {"input_level": "image"}),
-    "input": Row("input level with geometry", {"input_level": "geometry"}),
+    "input": Row("input level with geometry", _INPUT),
+    "input_normals": _variant("input level with surface normals", input_level="normals"),
+    "input_depth": _variant(
+        "input level with depth at D_img", **_INPUT, image_discriminator_input="depth"
+    ),
     "output_semantics": Row("output level on semantics", {"output_level": "semantics"}),
     "output": Row("output level on semantics and depth", {"output_level": "joint"}),
+    "output_product": _variant("output level on semantics times depth", output_level="product"),
     "both": Row("both levels: GIO-Ada", _BOTH),
-    "self_training": Row("both levels and self-training", _SELF_TRAINING),
+    "self_training": Row("both levels and self-training", _SELF),
+    "self_masked": _variant("self-training with masked consistency", **_SELF, mask_ratio=0.7),
+    "self_rare": _variant(
+        "self-training with rare-class sampling", **_SELF, rare_class_temperature=0.01
+    ),
+    "self_nearer": _variant("self-training, pasting what is nearer", **_SELF, mix_order="depth"),
+    "self_same_depth": _variant(
+        "self-training, pasting at like depth", **_SELF, mix_classes="depth"
+    ),
+    "self_target_depth": _variant(
+        "self-training with depth of the target",
+        **_SELF,
+        lambda_target_depth=1.0,
+        depth_agreement=True,
+    ),
     ORACLE: Row("oracle: supervised on the target"),
 }
 """The rows by name, in the order of the table. The name is also the name of the row's folder."""

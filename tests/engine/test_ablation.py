@@ -44,6 +44,11 @@ def ablate(root, runs, *rows, **settings):
     return done.stdout
 
 
+def ablate_all(root):
+    """Every row and variant; the target has depth maps, which one variant reads."""
+    return ablate(root, root / "runs", *ROWS, **{"data.target.depth": "depth/*"})
+
+
 def weights(runs, row, name=None):
     name = name or ("task_source_only" if row == "source_only" else "task")
     return (runs / "ablation" / "seed0" / row / f"{name}.safetensors").read_bytes()
@@ -55,10 +60,14 @@ def hashed(tensor):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Miniature data with runs of all nine rows; and each update's weights and hashed images."""
+    """Miniature data with runs of all rows; and each update's weights and hashed images."""
     folder = tmp_path_factory.mktemp("ablation")
     write_street_scenes(folder / "street_scenes")
     write_camvid(folder / "camvid")
+    (folder / "camvid" / "depth").mkdir()
+    for image in (folder / "camvid" / "train").iterdir():
+        metres = np.random.default_rng(2).integers(200, 5000, (96, 128)).astype(np.uint16)
+        cv2.imwrite(str(folder / "camvid" / "depth" / image.name), metres)
     updates = []
     update = Step.__call__
 
@@ -75,7 +84,7 @@ def world(tmp_path_factory):
         return update(self, batches)
 
     with mock.patch.object(Step, "__call__", spy):
-        (folder / "log").write_text(ablate(folder, folder / "runs"))
+        (folder / "log").write_text(ablate_all(folder))
     return folder, updates
 
 
@@ -109,7 +118,8 @@ def test_every_row_has_all_scores(world):
         assert all(word in log for word in row.caption.split())
     html = (ablation / "report.html").read_text()
     assert all(row.caption in html for row in ROWS.values()) and "https:" not in html
-    assert html.count("data:image/jpeg") == len(ROWS) + 4  # four translate
+    translate = [row for row in ROWS.values() if "input_level" in row.adaptation]
+    assert html.count("data:image/jpeg") == len(ROWS) + len(translate)
 
 
 def test_all_rows_start_from_the_same_weights_and_see_the_same_pairs(world):
@@ -125,8 +135,8 @@ def test_all_rows_start_from_the_same_weights_and_see_the_same_pairs(world):
         assert all(torch.equal(found[key], start[key]) for key in start), name
         assert [u["target"] for u in runs[name]] == [u["target"] for u in runs["control"]]
         same = [u["source"] for u in runs[name]] == [u["source"] for u in runs["control"]]
-        assert same == (name != "oracle")
-        assert all(u["teacher"] == (name == "self_training") for u in runs[name])
+        assert same == (name not in ("oracle", "self_rare"))
+        assert all(u["teacher"] == ("self_training" in ROWS[name].adaptation) for u in runs[name])
     assert all(update["target"] is None for update in runs["source_only"])
     ends = [weights(folder / "runs", name) for name in ROWS]
     assert len(set(ends)) == len(ROWS)
@@ -136,8 +146,8 @@ def test_a_second_call_trains_nothing_and_prints_the_same(world):
     folder, _ = world
     before = {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("seed0/**/*") if p.is_file()}
     with mock.patch.object(Trainer, "train", side_effect=AssertionError("it trains")):
-        again = ablate(folder, folder / "runs")
-        some = ablate(folder, folder / "runs", "both")
+        again = ablate_all(folder)
+        some = ablate(folder, folder / "runs", "both", **{"data.target.depth": "depth/*"})
     tables = (folder / "log").read_text()
     assert tables.endswith(again) and some == again
     assert before == {
@@ -152,7 +162,7 @@ def test_garbage_target_labels_change_only_the_oracle(world, tmp_path):
     for path in (tmp_path / "camvid").glob("*annot/*"):  # of all splits
         ids = np.random.default_rng(1).integers(0, 12, (96, 128), np.uint8)
         cv2.imwrite(str(path), ids)
-    ablate(tmp_path, tmp_path / "runs")
+    ablate_all(tmp_path)
     for name in ROWS:
         same = weights(tmp_path / "runs", name) == weights(folder / "runs", name)
         assert same == (name != "oracle"), name
