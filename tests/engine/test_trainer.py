@@ -109,9 +109,17 @@ def test_a_killed_and_resumed_run_equals_the_unbroken_run_bit_by_bit(unbroken, t
 
 
 def test_self_training_resumes_bit_by_bit(unbroken, tmp_path, monkeypatch):
-    """The teacher is in the checkpoint, and the mixed classes depend on the pair only."""
+    """The teacher is in the checkpoint; random numbers and sampling depend on the pair only."""
     settings = {
         "adaptation.self_training": "true",
+        "adaptation.mask_ratio": 0.7,
+        "adaptation.mask_patch": 16,
+        "adaptation.mix_classes": "depth",
+        "adaptation.mix_order": "depth",
+        "adaptation.rare_class_temperature": 0.01,
+        "adaptation.lambda_target_depth": 1,
+        "adaptation.depth_agreement": "true",
+        "data.target.depth": "own",
         "adaptation.input_level": "normals",
         "adaptation.image_discriminator_input": "depth",
         "adaptation.output_level": "product",
