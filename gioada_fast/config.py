@@ -366,6 +366,16 @@ class ModelConfig:
             )
 
 
+_SELF_TRAINING = (
+    "mix_classes",
+    "mix_order",
+    "mask_ratio",
+    "rare_class_temperature",
+    "depth_agreement",
+)
+"""Settings of adaptation that do nothing without self-training."""
+
+
 @dataclass
 class AdaptationConfig:
     """The adaptation levels, self-training, and the kinds and weights of the losses."""
@@ -444,6 +454,18 @@ class AdaptationConfig:
             or self.self_training
             or self.lambda_target_depth > 0
         )
+
+    def without_effect(self) -> dict[str, str]:
+        """Settings that were changed but do nothing, and the setting that would let them."""
+        needed = dict.fromkeys(_SELF_TRAINING, "self_training") | {
+            "image_discriminator_input": "input_level"
+        }
+        return {
+            name: other
+            for name, other in needed.items()
+            if getattr(self, name) != getattr(type(self), name)
+            and getattr(self, other) in (False, "none")
+        }
 
     @property
     def reads_target_depth(self) -> bool:

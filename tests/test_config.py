@@ -153,3 +153,14 @@ def test_several_sources_are_compared_one_by_one():
     assert changed_setting(saved, now)[0].startswith("data.sources[1].")
     now["data"]["sources"] = None
     assert changed_setting(saved, now)[0].startswith("data.sources[0].")
+
+
+def test_settings_without_effect_are_named():
+    settings = AdaptationConfig(mask_ratio=0.7, mix_order="depth", input_level="none")
+    assert settings.without_effect() == {
+        "mask_ratio": "self_training",
+        "mix_order": "self_training",
+    }
+    assert not AdaptationConfig(self_training=True, mask_ratio=0.7).without_effect()
+    settings = AdaptationConfig(input_level="none", image_discriminator_input="depth")
+    assert settings.without_effect() == {"image_discriminator_input": "input_level"}

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..atomic_files import write_atomically
-from ..config import Config, changed_setting
+from ..config import AdaptationConfig, Config, changed_setting
 from ..data.sets import describe_target, evaluation_frames, source_set, supervised
 from ..errors import InputError, Interrupted
 from ..report.ablation_report import RowPictures, ablation_page, tables
@@ -120,6 +120,11 @@ def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
     if name == ORACLE:
         data = supervised(data)
     adaptation = replace(config.adaptation, **{**NO_LEVELS, **row.adaptation})
+    idle = {key: getattr(AdaptationConfig, key) for key in adaptation.without_effect()}
+    adaptation = replace(adaptation, **idle)  # they belong to other rows
+    if not adaptation.reads_target_depth and data.target.name != "folder":
+        # a folder's maps also serve for scoring
+        data = replace(data, target=replace(data.target, depth=None))
     return replace(
         config,
         name=name,

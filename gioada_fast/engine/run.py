@@ -157,6 +157,7 @@ class _Session:
         self.source = source_frames(config.data)
         self._check_depth()
         self._check_control()
+        self._name_settings_without_effect()
         self._judge()
         self.adaptation.class_weights = self._class_weights()
         self.adaptation.to(self.device)
@@ -271,6 +272,24 @@ class _Session:
             reason = "no level and no self-training is on, so the run is a control itself"
         message = f"schedule.control: no control is trained, because {reason}"
         self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def _name_settings_without_effect(self) -> None:
+        """Warn of settings that the user changed and that do nothing in this run."""
+        if not distributed.is_writer():
+            return
+        settings = self.config.adaptation
+        for name, other in settings.without_effect().items():
+            self._warn(
+                f"adaptation.{name} is {getattr(settings, name)}, which has no effect: "
+                f"adaptation.{other} is {str(getattr(settings, other)).lower()}"
+            )
+        depth = self.config.data.target.depth
+        # the folder's maps also serve for scoring
+        if depth and not settings.reads_target_depth and self.config.data.target.name != "folder":
+            self._warn(
+                f"data.target.depth is {depth}, which training does not read: set "
+                "adaptation.lambda_target_depth, or adaptation.depth_agreement with self_training"
+            )
 
     def _judge(self) -> None:
         """Warn of what a few frames of each set show: what data check judges on all of them."""
