@@ -97,16 +97,18 @@ class Contender:
             optimiser.zero_grad(set_to_none=True)
 
 
-def _networks(case: Case, config: Config, device: str) -> TwoLevelAdaptation:
+def networks(case: Case, config: Config, device: str) -> TwoLevelAdaptation:
+    """Networks with gradients in every layer."""
     torch.manual_seed(0)
     adaptation = TwoLevelAdaptation(case.num_classes, config.adaptation, config.model)
     adaptation.class_weights = torch.linspace(0.5, 1.5, case.num_classes)
     # this layer starts at zero, which would make the gradients of all layers before it zero
-    torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
+    if adaptation.translation is not None:
+        torch.nn.init.normal_(adaptation.translation.to_image.weight, std=0.01)
     return adaptation.to(device, memory_format=torch.channels_last)
 
 
-def _batch(case: Case, device: str) -> Batch:
+def batch_of(case: Case, device: str) -> Batch:
     """Noise with the shapes of frames: labels in blocks, a tenth ignored, sky without depth."""
     n, (h, w) = case.batch_size, case.size
     generator = torch.Generator().manual_seed(1)
@@ -145,7 +147,7 @@ def _without_tf32() -> Iterator[None]:
 
 def _contenders(case: Case, config: Config, device: str) -> dict[str, Contender]:
     """All contenders by name. Asserts that gradients of ours and of the yardstick agree in fp32."""
-    adaptation, batch = _networks(case, config, device), _batch(case, device)
+    adaptation, batch = networks(case, config, device), batch_of(case, device)
     found: dict[str, Contender] = {}
     for precision in ("fp32", "bf16"):
         for suffix, last, compile in (
@@ -163,10 +165,10 @@ def _contenders(case: Case, config: Config, device: str) -> dict[str, Contender]
                 adaptation.zero_grad()
     for precision in ("fp32", "bf16"):
         for compile in (False, True) if case.compiles_ours else (False,):
-            mine = _networks(case, config, device)
+            mine = networks(case, config, device)
             name = f"ours {precision}{' compile' if compile else ''}"
             found[name] = _ours(mine, config, batch, precision, compile)
-    mine = _networks(case, config, device)
+    mine = networks(case, config, device)
     mine.translation.checkpointing = True
     found["ours bf16 checkpointing"] = _ours(mine, config, batch, "bf16", compile=False)
     return found

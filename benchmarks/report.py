@@ -70,24 +70,25 @@ def environment(device: str) -> dict:
 
 
 def table(records: list[dict]) -> str:
-    """The tables that ``pytest benchmarks`` prints: ops, the whole step, the loader, the start."""
-    ops, steps, loaders, starts = _by_kind(records)
+    """The tables that ``pytest benchmarks`` prints: ops, steps, settings, loader, start."""
+    ops, steps, settings, loaders, starts = _by_kind(records)
     parts = [ops_table(ops)] if ops else []
-    parts += [*map(step_table, steps), *map(loader_table, loaders), *map(start_table, starts)]
+    parts += [*map(step_table, steps), *map(settings_table, settings)]
+    parts += [*map(loader_table, loaders), *map(start_table, starts)]
     return "\n\n".join(parts)
 
 
 def markdown(records: list[dict]) -> str:
     """The same tables for the pages in ``docs/``."""
-    kinds = (ops_markdown, step_markdown, loader_markdown, start_markdown)
+    kinds = (ops_markdown, step_markdown, settings_markdown, loader_markdown, start_markdown)
     tables = zip(kinds, _by_kind(records), strict=True)
     return "\n\n".join(write_table(kind) for write_table, kind in tables if kind)
 
 
 def _by_kind(records: list[dict]) -> list[list[dict]]:
-    """Records of ops, steps, loaders and starts, each recognised by a key that only it has."""
+    """Records of ops, steps, settings, loaders, starts: each has a key that no other kind has."""
     kinds: dict[str, list[dict]] = {
-        key: [] for key in ("rivals_ms", "contenders", "loaders", "first_update")
+        key: [] for key in ("rivals_ms", "contenders", "settings", "loaders", "first_update")
     }
     for record in records:
         next(kind for key, kind in kinds.items() if key in record).append(record)
@@ -173,6 +174,18 @@ def loader_table(record: dict) -> str:
     return "\n".join([title, "", _aligned(rows), others, "", _aligned(ratios)])
 
 
+def settings_table(record: dict) -> str:
+    """Time and memory of an update with each setting of the adaptation."""
+    rows = [["update", "ms", "x both levels", "MiB"]]
+    for name, cost in record["settings"].items():
+        rows.append([name, f"{cost['ms']:.0f}", f"{cost['ratio']:.2f}", f"{cost['mib']:.0f}"])
+    title = (
+        f"settings of the adaptation, {record['shape']}; with self-training at most "
+        f"{record['target']:g} x both levels is the goal, {record['guard']:g} the guard"
+    )
+    return f"{title}\n\n{_aligned(rows)}"
+
+
 def start_table(record: dict) -> str:
     """Seconds and memory until the first update, with classes counted and with kept counts."""
     rows = [["class counts", "seconds", "MiB"]]
@@ -233,6 +246,16 @@ def loader_markdown(records: list[dict]) -> str:
         cells += [f"{record['ratios']['files']['value']:.1f}"]
         cells += [f"{record[f'{name}_pairs_per_second']:.3g}" for name in ("first_epoch", "step")]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def settings_markdown(records: list[dict]) -> str:
+    """One line per case and setting of the adaptation."""
+    lines = ["| update | with | ms | x both levels | MiB |", "|---|---|---|---|---|"]
+    for record in records:
+        for name, cost in record["settings"].items():
+            cells = f"{cost['ms']:.0f} | {cost['ratio']:.2f} | {cost['mib']:.0f}"
+            lines.append(f"| {record['shape']} | `{name}` | {cells} |")
     return "\n".join(lines)
 
 
