@@ -117,14 +117,14 @@ def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
         schedule = replace(schedule, source_only_steps=0)
         source_only = run_folder(folder, SOURCE_ONLY, seed)
         model = replace(model, init_from=str(source_only.weights(TASK_SOURCE_ONLY)))
-    if name == ORACLE:
-        data = supervised(data)
     adaptation = replace(config.adaptation, **{**NO_LEVELS, **row.adaptation})
     idle = {key: getattr(AdaptationConfig, key) for key in adaptation.without_effect()}
     adaptation = replace(adaptation, **idle)  # they belong to other rows
     if not adaptation.reads_target_depth and data.target.name != "folder":
         # a folder's maps also serve for scoring
         data = replace(data, target=replace(data.target, depth=None))
+    if name == ORACLE:
+        data = supervised(data)
     return replace(
         config,
         name=name,
