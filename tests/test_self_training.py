@@ -308,13 +308,16 @@ def test_without_a_target_there_is_no_self_training():
         assert torch.equal(value, before[name])
 
 
+# the order by depth compares numbers that differ by rounding between batches: a few pixels of a
+# mixed image change sides
+@pytest.mark.parametrize(("settings", "rtol"), [({}, 1e-4), ({**MASK, **DEPTH}, 1e-3)])
 @pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
-def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
+def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels, settings, rtol):
     """The images differ in their numbers of pasted and of confident pixels."""
-    adaptation, batch = make_trained(*levels, **MASK, **DEPTH), unequal_batch(pairs=4)
+    adaptation, batch = make_trained(*levels, **settings), unequal_batch(pairs=4)
     whole = gradients(adaptation, [batch])
     halves = [batch.map(lambda x: x[:2]), batch.map(lambda x: x[2:])]
-    assert_same(gradients(adaptation, halves), whole, rtol=1e-3)
+    assert_same(gradients(adaptation, halves), whole, rtol=rtol)
 
 
 @pytest.mark.slow
