@@ -357,11 +357,8 @@ class TwoLevelAdaptation(nn.Module):
         augmented = {} if x_t is None else self._augment(batch, x_s, x_t, (d_s, valid))
         inputs.extend(part.image for part in augmented.values())
         logits, depth = self.task(torch.cat(inputs) if len(inputs) > 1 else x_s)
-        first = (len(inputs) - len(augmented)) * n
-        learned = {
-            name: (part, logits[first + i * n : first + (i + 1) * n])
-            for i, (name, part) in enumerate(augmented.items())
-        }
+        parts = logits.split([len(images) for images in inputs])[len(inputs) - len(augmented) :]
+        learned = dict(zip(augmented, zip(augmented.values(), parts, strict=True), strict=True))
 
         target = outputs = output_patches = target_depth = None
         if x_t is not None and (self.output_discriminator is not None or learns_depth):
@@ -411,9 +408,12 @@ class TwoLevelAdaptation(nn.Module):
         self, batch: Batch, x_s: Tensor, x_t: Tensor, d_s: tuple[Tensor, Tensor]
     ) -> dict[str, Augmented]:
         """Self-training's images for G_task, by their field in ``StepTensors``; {} without it."""
-        config, y_s = self.config, batch.source_labels
+        config = self.config
         if self.teacher is None:
             return {}
+        part = slice(None, None, 2 if config.self_train_half else 1)
+        batch, x_s, x_t = batch.map(lambda tensor: tensor[part]), x_s[part], x_t[part]
+        y_s, d_s = batch.source_labels, (d_s[0][part], d_s[1][part])
         by_depth, nearer_only = config.mix_classes == "depth", config.mix_order == "depth"
         needs_depth = by_depth or nearer_only or config.depth_agreement
         size, threshold = y_s.shape[1:], config.confidence

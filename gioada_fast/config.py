@@ -372,6 +372,7 @@ _SELF_TRAINING = (
     "mask_ratio",
     "rare_class_temperature",
     "depth_agreement",
+    "self_train_half",
 )
 """Settings of adaptation that do nothing without self-training."""
 
@@ -416,6 +417,9 @@ class AdaptationConfig:
     source images."""
     lambda_self: float = 1.0
     """Weight of the self-training loss (DACS: 1)."""
+    self_train_half: bool = False
+    """Self-training on every other pair of a batch, for half of its time and memory. A batch of one
+    pair is used."""
     teacher_decay: float = 0.99
     """Decay of the teacher's moving average of the weights per update (DACS: 0.99)."""
     confidence: float = 0.968

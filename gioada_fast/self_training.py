@@ -138,9 +138,10 @@ def class_mix(
 
     With ``by_depth``, the pasted classes are those with the smallest mean difference of depth over
     their pixels. Source: the depth-guided contextual filter of Chen, Zheng, Yang (ACM MM 2024,
-    arXiv 2311.12682). The filter compares the distribution of each class over depth in the mixed
-    image with the target's and removes pasted pixels; here whole classes are chosen, and depth is
-    compared at the place where a class would be pasted.
+    arXiv 2311.12682). Of the random classes, that filter drops those whose number of pixels at the
+    depth where most of them would be pasted differs from what the teacher sees there; it counts in
+    intervals of a depth map of the target. Here half of the classes are always pasted, and the
+    depths of source and teacher are compared at the place where a class would be pasted.
 
     Args:
         x_s: [N, 3, H, W] source images in [-1, 1].

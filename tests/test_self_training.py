@@ -117,6 +117,24 @@ def test_the_teacher_runs_once():
     assert {"self", "mask"} <= set(losses) and len(runs) == 1
 
 
+def test_half_of_the_pairs_are_enough():
+    """Self-training of every other pair is that of a batch of these pairs."""
+    settings = {**MASK, **DEPTH}
+    whole = make_trained("none", "none", **settings)
+    half = make_trained("none", "none", **settings, self_train_half=True)
+    batch, sizes = unequal_batch(pairs=5), []
+    for adaptation in (whole, half):
+        adaptation.task.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    found = half.generators_loss(batch).losses
+    assert sizes == [5 + 5 + 3 + 3]  # source, target for its depth, mixed, masked
+    expected = whole.generators_loss(batch.map(lambda x: x[::2])).losses
+    for name in ("self", "mask"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-6)
+    everything = whole.generators_loss(batch).losses
+    torch.testing.assert_close(found["seg"], everything["seg"])
+    assert found["self"] != everything["self"]
+
+
 def test_patches_at_the_border_are_cut_off():
     pseudo = PseudoLabels(torch.zeros(1, 5, 7, dtype=torch.uint8), torch.ones(1))
     noise = torch.tensor([[[0.0, 0.5], [0.5, 0.0]]])
