@@ -206,7 +206,7 @@ class TargetConfig(FramesConfig):
     evaluation_split: str | None = None
     """Labelled images to score on. Unset: the data set's own, such as val (cityscapes, camvid) or
     training (kitti). folder: replaces {split} in the patterns."""
-    look: str = "overcast"
+    look: str = "evening"
     """street_scenes: look."""
     frames: int = 200
     """street_scenes: number of frames to train on, without labels."""

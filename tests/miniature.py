@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 
 from gioada_fast import street_scenes
-from gioada_fast.config import EVALUATION_SEED, TARGET_SEED
+from gioada_fast.config import EVALUATION_SEED, TARGET_SEED, TargetConfig
 from gioada_fast.labels import STREET_IDS
 
 SIZE = (64, 96)
+LOOK = TargetConfig().look
+"""The target's."""
 SMALL_MODEL = {
     "width": 0.125,
     "translation_width": 0.125,
@@ -31,8 +33,8 @@ def write_street_scenes(
     """Fill the cache of street scenes, so that nothing is rendered; ``camera`` is the source's."""
     parts = (
         ("day", 0, source, camera),
-        ("overcast", TARGET_SEED, target, street_scenes.LOOK_CAMERA),
-        ("overcast", EVALUATION_SEED, evaluation, street_scenes.LOOK_CAMERA),
+        (LOOK, TARGET_SEED, target, street_scenes.LOOK_CAMERA),
+        (LOOK, EVALUATION_SEED, evaluation, street_scenes.LOOK_CAMERA),
     )
     for look, first, count, ranges in parts:
         for seed in range(first, first + count):

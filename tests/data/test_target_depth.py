@@ -18,7 +18,7 @@ from gioada_fast.errors import InputError
 from gioada_fast.labels import label_space
 
 from ..commands import command
-from ..miniature import SIZE, flags, write_street_scenes
+from ..miniature import LOOK, SIZE, flags, write_street_scenes
 from . import formats, toy_street
 from .raster_files import GREY, npy, png, tiff
 
@@ -330,7 +330,7 @@ def test_training_opens_the_targets_images_and_depth_and_never_its_labels(tmp_pa
     with opened_files() as opened:
         done = command("train", *settings, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    frames = [street_scenes.frame_paths(tmp_path / "scenes", "overcast", SIZE, TARGET_SEED + k)
+    frames = [street_scenes.frame_paths(tmp_path / "scenes", LOOK, SIZE, TARGET_SEED + k)
               for k in range(5)]  # fmt: skip
     for kind, expected in (("image", True), ("depth", True), ("labels", False)):
         paths = {str(getattr(frame, kind)) for frame in frames}

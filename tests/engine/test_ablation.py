@@ -227,7 +227,7 @@ def test_the_oracle_of_street_scenes_trains_on_the_target_look(world, tmp_path):
     config.data.target.root, config.data.height, config.data.width = str(folder), 64, 96
     config.data.target.frames = 5
     data = supervised(config.data)
-    assert data.source.look == "overcast" and data.target == config.data.target
+    assert data.source.look == config.data.target.look and data.target == config.data.target
 
 
 def test_the_oracle_has_labels_but_no_depth(world):

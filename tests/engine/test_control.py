@@ -15,7 +15,7 @@ from gioada_fast.engine.trainer import phases, updates_done
 from gioada_fast.street_scenes.cache import VERSION
 
 from ..commands import command
-from ..miniature import flags, write_street_scenes
+from ..miniature import LOOK, flags, write_street_scenes
 from .test_trainer import assert_equal
 
 SOURCE_ONLY, ADAPTATION = 2, 2
@@ -29,7 +29,7 @@ SETTINGS = {
     "optimiser.adaptation_lr": 5e-4,
     "adaptation.self_training": "true",
 }
-OVERCAST = f"street_scenes/v{VERSION}/overcast_96x64/*_image.png"
+TARGETS = f"street_scenes/v{VERSION}/{LOOK}_96x64/*_image.png"
 NO_LEVELS = {
     "adaptation.input_level": "none",
     "adaptation.output_level": "none",
@@ -175,7 +175,7 @@ def test_a_run_that_an_older_version_saved_is_resumed(world, tmp_path):
         ({"schedule.adaptation_steps": 0}, ["source only"], "schedule.adaptation_steps is 0"),
         (NO_LEVELS, ["source only", "source only, longer"], "so the run is a control itself"),
         (
-            {"data.target.name": "folder", "data.target.images": OVERCAST},
+            {"data.target.name": "folder", "data.target.images": TARGETS},
             ["source only", "control", "adapted"],
             "control 2, adapted 2.",
         ),

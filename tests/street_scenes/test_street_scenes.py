@@ -199,7 +199,7 @@ def test_error_names_a_root_that_cannot_be_written(tmp_path):
 
 
 def test_bad_look_size_or_seed_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"dusk.*day, overcast"):
+    with pytest.raises(InputError, match=r"dusk.*day, overcast, evening"):
         street_scenes.render(0, "dusk", SIZE)
     with pytest.raises(InputError, match="dusk"):
         street_scenes.ensure(tmp_path, "dusk", [0], SIZE)
