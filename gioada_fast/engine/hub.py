@@ -24,10 +24,11 @@ from ..models.trunks.hugging_face import (
 from .checkpoint import first_of
 
 _HEADS = re.compile(
-    r"(^|\.)(classifier|cls_classifier|distillation_classifier|decode_head|auxiliary_head|lm_head"
-    r"|pooler|head|decoder|layernorm|norm|num_batches_tracked)(\.|$)"
+    r"^(\w+\.)?(classifier|cls_classifier|distillation_classifier|head|decode_head|auxiliary_head"
+    r"|decoder|pooler|layernorm|norm)\.|(^|\.)mask_token$"
 )
-"""Keys of weights that a trunk does not need: heads, and the norm between features and head."""
+"""Keys of weights that a trunk does not need: heads, the norm before them, and what only
+pre-training uses."""
 
 _NEW = re.compile(r"(^|\.)hidden_states_norms\.")
 """Keys of the norms that the Backbone classes of ConvNeXt and Swin add; they start as identity."""
@@ -135,6 +136,8 @@ def _check_weights(folder: Path) -> None:
 def _read_json(pretrained: str, name: str) -> dict[str, Any] | None:
     """The content of a file in a folder or of a model on the hub; None if it is not there."""
     folder = Path(pretrained).expanduser()
+    if folder.is_file():
+        raise InputError(f"model.pretrained: {folder} is a file: give the folder that it is in")
     if folder.is_dir():
         path = folder / name
     elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", pretrained) and pretrained[0] not in "./":

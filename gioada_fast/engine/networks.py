@@ -37,6 +37,8 @@ def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptat
         config.model,
         relative_target_depth=config.data.target.depth_kind == "relative",
     )
+    if config.optimiser.layer_decay is not None:
+        adaptation.task.trunk.blocks()  # says so if the trunk has none
     if from_files and config.model.init_from:
         _load_initial_task(Path(config.model.init_from).expanduser(), adaptation.task, config)
     elif from_files and config.model.pretrained:

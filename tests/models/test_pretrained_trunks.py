@@ -1,12 +1,10 @@
 """Backbones of transformers and timm as trunks: training, resuming, weights and bad input."""
 
-import importlib
 import json
 import shutil
 import signal
 import sys
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,7 +13,7 @@ from gioada_fast.config import Config, ModelConfig
 from gioada_fast.engine import hub
 from gioada_fast.engine import run as run_module
 from gioada_fast.engine.checkpoint import load_checkpoint
-from gioada_fast.engine.networks import build_adaptation, load_task
+from gioada_fast.engine.networks import build_adaptation
 from gioada_fast.engine.trainer import Trainer
 from gioada_fast.errors import InputError
 from gioada_fast.models import TaskNet
@@ -24,7 +22,7 @@ from ..commands import command
 from ..miniature import flags, write_street_scenes
 from .trunk_folders import BACKBONES, fake_timm, write_backbone, write_preprocessor
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 NO_CHECKPOINTING = {"convnext", "convnextv2", "resnet"}
@@ -134,15 +132,24 @@ def test_the_task_network_compiles_in_one_graph(folders, name):
     net = network(folders, name, checkpointing=name not in NO_CHECKPOINTING)
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     compiled = torch.compile(net, fullgraph=True, backend="eager", dynamic=False)
-    logits, depth = compiled(image)  # in training mode, with gradients
-    (logits.mean() + depth.mean()).backward()
-    assert all(weight.grad is not None for weight in net.parameters() if weight.requires_grad)
-    with torch.no_grad():
-        net.eval()
-        assert torch.equal(compiled(image)[0], net(image)[0])
+    results = []
+    for made in (net, compiled):  # in training mode, with the same stochastic depth
+        torch.manual_seed(0)
+        net.zero_grad()
+        logits, depth = made(image)
+        (logits.mean() + depth.mean()).backward()
+        gradients = [weight.grad for weight in net.parameters() if weight.requires_grad]
+        results.append([logits, depth, *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
-SCALES = {"dinov2": [(14, 16)] * 4, "dinov3": [(16, 16)] * 4, "swin": [(4, 8), (8, 16), (16, 32), (32, 64)]}  # fmt: skip
+SCALES = {
+    "dinov2": [(14, 16)] * 4,
+    "dinov3": [(16, 16)] * 4,
+    "swin": [(4, 8), (8, 16), (16, 32), (32, 64)],
+}
+"""(stride, channels) of the feature maps; the other backbones have 8, 16, 24 and 32 channels."""
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -164,9 +171,206 @@ def test_any_size_is_padded_and_the_output_cut(folders, name, size):
     stride = 3.5 if name == "dinov2" else 4
     assert logits.shape[2:] == depth.shape[2:] == tuple(-(-side // stride) for side in size)
     multiple = net.trunk.size_multiple
-    padding = [(0, -side % multiple) for side in reversed(size)]
-    grey = net.neutral.expand(1, 3, *(side + end for side, (_, end) in zip(size, padding[::-1])))
-    padded = grey.clone()
+    padded = net.neutral.expand(1, 3, *(side + -side % multiple for side in size)).clone()
     padded[..., : size[0], : size[1]] = image
     whole, _ = net(padded)
     assert torch.allclose(whole[..., : logits.shape[2], : logits.shape[3]], logits, atol=1e-6)
+
+
+def test_checkpointing_changes_no_gradient(folders):
+    for backbone, norm, config in (
+        ("vgg16", "group", None),
+        ("resnet101", "frozen_batch", None),
+        ("hf", "none", hub.read_trunk_config(str(folders / "segformer"))),
+    ):
+        results = []
+        for checkpointing in (False, True):
+            torch.manual_seed(0)
+            width = 1.0 if backbone == "hf" else 0.125
+            net = TaskNet(
+                5, backbone, width, norm, config, head_channels=16, checkpointing=checkpointing
+            )
+            logits, depth = net(torch.rand(1, 3, 64, 64) * 2 - 1)
+            (logits.square().mean() + depth.mean()).backward()
+            results.append([logits, *(weight.grad for weight in net.parameters())])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), backbone
+
+
+def test_bfloat16_trains(folders):
+    net = network(folders, "swin", head="daformer")
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, depth = net(torch.rand(1, 3, 64, 64) * 2 - 1)
+    (logits.float().mean() + depth.float().mean()).backward()
+    assert all(weight.grad is not None for weight in net.parameters() if weight.requires_grad)
+
+
+def test_mean_and_deviation_come_from_the_preprocessor(folders, tmp_path):
+    folder = shutil.copytree(folders / "swin", tmp_path / "swin")
+    assert network(tmp_path, "swin").trunk.mean == (0.485, 0.456, 0.406)
+    write_preprocessor(folder, (0.5, 0.4, 0.3), (0.25, 0.5, 1.0))
+    net = network(tmp_path, "swin")
+    assert torch.allclose(net.neutral.flatten(), torch.tensor([0.0, -0.2, -0.4]), atol=1e-6)
+    assert torch.allclose(net.input_scale.flatten(), torch.tensor([2.0, 1.0, 0.5]))
+
+
+def test_weights_are_those_of_the_folder_even_if_sharded(folders, tmp_path):
+    write_backbone(tmp_path, "dinov2", max_shard_size="20KB")
+    assert len(list((tmp_path / "dinov2").glob("*.safetensors"))) > 1
+    whole, sharded = network(folders, "dinov2"), network(tmp_path, "dinov2")
+    # the file has older names
+    file = transformers.AutoModel.from_pretrained(folders / "dinov2").state_dict()
+    for key, value in whole.trunk.model.state_dict().items():
+        assert torch.equal(value, file[key])
+        assert torch.equal(value, sharded.trunk.model.state_dict()[key])
+
+
+def refused(arguments, tmp_path, *words):
+    done = command("train", *arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert not (tmp_path / "runs").exists()
+
+
+def alter(key, change):
+    def edit(folder):
+        path = folder / "model.safetensors"
+        state = load_file(path)
+        change(state, key)
+        save_file(state, path, metadata={"format": "pt"})
+
+    return edit
+
+
+def edit_json(name, **entries):
+    def edit(folder):
+        path = folder / name
+        content = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps({**content, **entries}))
+
+    return edit
+
+
+def pickle_alone(folder):
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+
+
+KEY = "swin.encoder.layers.1.blocks.0.layernorm_before.weight"
+WRONG = {
+    "missing key": (alter(KEY, lambda s, k: s.pop(k)), "is missing", KEY),
+    "unknown key": (
+        alter(f"{KEY}s", lambda s, k: s.update({k: torch.zeros(2)})),
+        f"{KEY}s belongs to no part",
+    ),
+    "shape": (
+        alter(KEY, lambda s, k: s.update({k: torch.zeros(5)})), f"{KEY} is [5], expected [16]",
+    ),
+    "pickled": (pickle_alone, "pickled weights alone (pytorch_model.bin)", "weights_only=True"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no *.safetensors"),
+    "broken weights": (
+        lambda f: (f / "model.safetensors").write_bytes(b"no weights"), "cannot be read",
+    ),
+    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), "not readable as JSON"),
+    "no model type": (lambda f: (f / "config.json").write_text("{}"), "has no model_type"),
+    "timm": (
+        lambda f: (f / "config.json").write_text('{"architecture": "convnext_tiny"}'),
+        "model.backbone timm:convnext_tiny",
+    ),
+    "unknown type": (edit_json("config.json", model_type="swim"), "'swim', which transformers"),
+    "no images": (
+        lambda f: (f / "config.json").write_text(
+            '{"model_type": "bert", "hidden_size": 12, "num_hidden_layers": 1}'
+        ),
+        "'bert' takes no images",
+    ),
+    "no maps": (
+        lambda f: (f / "config.json").write_text(
+            '{"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 1, '
+            '"num_attention_heads": 2, "intermediate_size": 16}'
+        ),
+        "'vit'",
+    ),
+    "wrong config": (edit_json("config.json", num_heads=[3, 3, 3, 3]), "cannot be used as a trunk"),
+    "mean": (edit_json("preprocessor_config.json", image_mean=[1, 2]), "expected three numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_folder_that_is_no_backbone_is_refused(folders, tmp_path, what):
+    edit, *words = WRONG[what]
+    edit(shutil.copytree(folders / "swin", tmp_path / "swin"))
+    arguments = flags(folders / "scenes", tmp_path / "runs", **settings(tmp_path, "swin"))
+    refused(arguments, tmp_path, *words)
+
+
+SETTINGS = {
+    "no folder": ({"model.pretrained": "./nowhere"}, "./nowhere: no such folder"),
+    "hub without network": ({"model.pretrained": "nvidia/mit-b5"}, "nvidia/mit-b5", "the network"),
+    "a file": ({"model.pretrained": "swin/config.json"}, "is a file: give the folder"),
+    "nothing": ({"model.pretrained": "null"}, "needs model.pretrained"),
+    "width": ({"model.width": 0.5}, "model.width is 0.5"),
+    "norm": ({"model.norm": "group"}, "model.norm is 'group'"),
+    "channels": ({"model.head_channels": 12}, "multiple of 8"),
+    "head": ({"model.head": "deeplab"}, "strides 4, 8, 16, 32", "segformer or daformer"),
+    "unknown head": ({"model.head": "fpn"}, "model.head is fpn"),
+    "checkpointing": (
+        {"model.pretrained": "convnext", "model.trunk_checkpointing": "true"},
+        "ConvNextBackbone",
+        "model.trunk_checkpointing",
+    ),
+    "layers": (
+        {"model.pretrained": "resnet", "optimiser.layer_decay": 0.9},
+        "ResNetBackbone",
+        "optimiser.layer_decay",
+    ),
+    "decay": ({"optimiser.layer_decay": 1.5}, "optimiser.layer_decay is 1.5"),
+    "clip": ({"optimiser.clip_norm": 0}, "optimiser.clip_norm is 0"),
+    "name": ({"model.backbone": "hff"}, "'hff', expected one of vgg16, resnet101, hf, timm:NAME"),
+    "no name": ({"model.backbone": "timm"}, "timm:NAME"),
+    "name of hf": ({"model.backbone": "hf:swin"}, "expected one of"),
+    "no timm": ({"model.backbone": "timm:tiny"}, "timm:tiny needs timm", "pip install timm"),
+    "config": ({"model.backbone": "vgg16", "model.trunk_config": "{a: 1}"}, "not hf: leave it out"),
+}
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+def test_wrong_settings_are_refused(folders, tmp_path, monkeypatch, what):
+    changed, *words = SETTINGS[what]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    for name in ("swin", "convnext", "resnet"):
+        (tmp_path / name).symlink_to(folders / name)
+    chosen = settings(tmp_path, "swin", **changed)
+    refused(flags(folders / "scenes", tmp_path / "runs", **chosen), tmp_path, *words)
+
+
+def test_transformers_is_needed_only_for_its_trunks(folders, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    arguments = flags(folders / "scenes", tmp_path / "runs", **settings(folders, "swin"))
+    refused(arguments, tmp_path, "needs transformers", 'pip install "gioada_fast[transformers]"')
+    TaskNet(5, "vgg16", 0.125)
+
+
+def test_a_trunk_of_timm(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "timm", fake_timm())
+    config = Config(model=ModelConfig(backbone="timm:tiny", pretrained="imagenet", width=None))
+    task = build_adaptation(config).task
+    assert task.trunk.scales == ((4, 16), (8, 24), (16, 32), (32, 40))
+    assert task.trunk.mean == (0.4, 0.5, 0.6) and task.head == "segformer"
+    state = {key: value.contiguous() for key, value in task.trunk.model.state_dict().items()}
+    assert all((value == 0.5).all() for value in state.values() if value.is_floating_point())
+    save_file(state, tmp_path / "tiny.safetensors")
+    config.model.pretrained = str(tmp_path / "tiny.safetensors")
+    again = build_adaptation(config).task
+    assert all(torch.equal(v, state[k]) for k, v in again.trunk.model.state_dict().items())
+    logits, depth = again(torch.rand(1, 3, 70, 64) * 2 - 1)
+    assert logits.shape[2:] == depth.shape[2:] == (18, 16)
+    (logits.mean() + depth.mean()).backward()
+    statistics = dict(again.trunk.model.named_buffers())
+    assert all(torch.equal(v, state[k]) for k, v in statistics.items())
+    with pytest.raises(InputError, match=r"timm:huge: Unknown model"):
+        TaskNet(5, "timm:huge", 1.0, "none")

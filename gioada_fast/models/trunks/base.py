@@ -120,7 +120,10 @@ class Trunk(nn.Module):
         ``optimiser.layer_decay`` counts them. With ``checkpointing``, ``run`` keeps only the input
         of each.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no blocks()")
+        raise InputError(
+            f"{type(self).__name__} does not name its blocks, which model.trunk_checkpointing and "
+            "optimiser.layer_decay need: leave them out"
+        )
 
     def enable_checkpointing(self) -> None:
         """Set ``checkpointing``; the default suits trunks whose ``forward`` calls ``run``."""

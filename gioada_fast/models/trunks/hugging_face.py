@@ -68,6 +68,11 @@ class HuggingFaceTrunk(Trunk):
             if _has_backbone_class(model_config):
                 model_config.out_indices = list(probe.states)
             self.model = _new_model(model_config)
+            if not _has_backbone_class(model_config):
+                # installs hooks for the hidden states, which torch.compile cannot trace
+                image = torch.zeros(1, 3, probe.multiple, probe.multiple)
+                with torch.no_grad():
+                    _maps(self.model.eval(), image, None)
         self._states, self._scales, self.size_multiple = probe.states, probe.scales, probe.multiple
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in probe.used)
