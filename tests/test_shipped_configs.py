@@ -100,7 +100,13 @@ def test_three_updates_run(config, tmp_path):
 
 # street scenes are rendered, so they need no files
 NEEDED = [
-    *((name, side) for name in WRITERS if "street" not in name for side in ("source", "target")),
+    *(
+        (name, side)
+        for name in WRITERS
+        # two configurations have the data of synthia_to_cityscapes
+        if "street" not in name and not name.startswith("synthia_to_cityscapes_")
+        for side in ("source", "target")
+    ),
     *((name, "target") for name in ("street_to_camvid", "street_to_kitti")),
 ]
 
