@@ -166,7 +166,9 @@ def _from_hub(model: str, name: str) -> Path | None:
     with _quiet(), _hub_errors(model):
         try:
             return Path(hub.hf_hub_download(model, name))
-        except hub.errors.RemoteEntryNotFoundError:
+        except hub.errors.LocalEntryNotFoundError:  # no network
+            raise
+        except hub.errors.EntryNotFoundError:
             return None
 
 
@@ -178,6 +180,7 @@ def _three(settings: Mapping[str, Any], key: str, pretrained: str) -> list[float
         isinstance(value, list)
         and len(value) == 3
         and all(isinstance(number, int | float) for number in value)
+        and (key == "image_mean" or min(value) > 0)
     ):
         raise InputError(
             f"model.pretrained: preprocessor_config.json of {pretrained} has {key} = {value}, "

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gioada_fast.config import Config, ModelConfig
+from gioada_fast.config import Config, ModelConfig, OptimiserConfig
 from gioada_fast.engine import hub
 from gioada_fast.engine import run as run_module
 from gioada_fast.engine.checkpoint import load_checkpoint
-from gioada_fast.engine.networks import build_adaptation
-from gioada_fast.engine.trainer import Trainer
+from gioada_fast.engine.networks import build_adaptation, load_task, save_task
+from gioada_fast.engine.trainer import Phase, Trainer, build_optimisers
 from gioada_fast.errors import InputError
 from gioada_fast.models import TaskNet
 
@@ -333,6 +333,7 @@ SETTINGS = {
     "no name": ({"model.backbone": "timm"}, "timm:NAME"),
     "name of hf": ({"model.backbone": "hf:swin"}, "expected one of"),
     "no timm": ({"model.backbone": "timm:tiny"}, "timm:tiny needs timm", "pip install timm"),
+    "no config": ({"model.trunk_config": "{a: 1}"}, "not what a run writes"),
     "config": ({"model.backbone": "vgg16", "model.trunk_config": "{a: 1}"}, "not hf: leave it out"),
 }
 
@@ -374,3 +375,52 @@ def test_a_trunk_of_timm(monkeypatch, tmp_path):
     assert all(torch.equal(v, state[k]) for k, v in statistics.items())
     with pytest.raises(InputError, match=r"timm:huge: Unknown model"):
         TaskNet(5, "timm:huge", 1.0, "none")
+
+
+def test_layers_near_the_image_have_lower_rates(folders):
+    settings = OptimiserConfig(task_lr=1.0, trunk_lr_factor=0.1, layer_decay=0.5)
+    model = ModelConfig(backbone="hf", pretrained=str(folders / "dinov2"), head_channels=16)
+    config = Config(model=model, optimiser=settings)
+    adaptation = build_adaptation(config)
+    optimiser = build_optimisers(config, adaptation, Phase("source_only", 0, 1))["task"]
+    rate_of = {id(w): group["lr"] for group in optimiser.param_groups for w in group["params"]}
+    found = {
+        name: rate_of[id(weight)]
+        for name, weight in adaptation.task.named_parameters()
+        if weight.requires_grad
+    }
+    assert found["trunk.model.embeddings.cls_token"] == pytest.approx(0.1 * 0.5**4)
+    for layer in range(4):
+        name = f"trunk.model.encoder.layer.{layer}.norm1.weight"
+        assert found[name] == pytest.approx(0.1 * 0.5 ** (3 - layer))
+    assert found["trunk.model.layernorm.weight"] == pytest.approx(0.1)
+    assert found["decoder.fusion.0.weight"] == found["depth.weight"] == 1.0
+
+
+def test_a_run_can_start_from_the_weights_of_another(folders, tmp_path):
+    model = ModelConfig(backbone="hf", pretrained=str(folders / "convnext"), head_channels=16)
+    first = Config(seed=1, model=model)
+    path = tmp_path / "task.safetensors"
+    save_task(path, build_adaptation(first).task, first)
+    given = load_task(path)[0].state_dict()
+    options = {"backbone": "hf", "init_from": str(path), "head_channels": 16}
+    again = build_adaptation(Config(model=ModelConfig(**options))).task
+    assert all(torch.equal(value, given[key]) for key, value in again.state_dict().items())
+    for changed, words in (
+        ({"head": "daformer"}, "model.head = segformer, here it is daformer"),
+        ({"head_channels": 24}, "model.head_channels = 16"),
+        ({"pretrained": str(folders / "resnet")}, "another trunk than model.pretrained"),
+    ):
+        with pytest.raises(InputError, match=words):
+            build_adaptation(Config(model=ModelConfig(**{**options, **changed})))
+
+
+def test_weights_of_another_version_of_transformers_say_so(folders, tmp_path):
+    model = ModelConfig(backbone="hf", pretrained=str(folders / "swin"), head_channels=16)
+    config = Config(model=model)
+    task = build_adaptation(config).task
+    config.model.trunk_config["transformers"] = "4.0"
+    task.trunk.model.add_module("renamed", torch.nn.Linear(2, 2))
+    save_task(tmp_path / "task.safetensors", task, config)
+    with pytest.raises(InputError, match=r"renamed.* is unknown.*written with transformers 4\.0"):
+        load_task(tmp_path / "task.safetensors")

@@ -92,6 +92,10 @@ class HuggingFaceTrunk(Trunk):
                 "model.backbone hf needs model.pretrained: a folder with config.json and "
                 "*.safetensors, or a name on the hub"
             )
+        if not config.keys() >= {"config", "mean", "std"}:
+            raise InputError(
+                "model.trunk_config is not what a run writes (config, mean, std): leave it out"
+            )
         return cls(config)
 
     @property

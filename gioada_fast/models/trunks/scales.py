@@ -11,7 +11,7 @@ def choose_scales(strides: Sequence[int]) -> list[int]:
 
     Of a network with several strides: the last map of each stride from 4 on. Of a vision
     transformer, whose layers all have the same stride: ``TAPS`` of them, evenly spaced, the last
-    one included, as in DINOv2's segmentation (arXiv 2304.07193) and DPT (arXiv 2103.13413).
+    one included, as in DPT (arXiv 2103.13413).
 
     Args:
         strides: stride of each map, from the image to the features.
