@@ -67,7 +67,7 @@ def config(request, tmp_path):
         "schedule.log_every": 1,
         **{f"model.{key}": value for key, value in SMALL_MODEL.items()},
     }
-    if settings["model"]["backbone"] == "hf":
+    if settings.get("model", {}).get("backbone") == "hf":
         pytest.importorskip("transformers")
         backbone = BACKBONES[settings["model"]["pretrained"]]
         del values["model.width"]
