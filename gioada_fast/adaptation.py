@@ -260,7 +260,16 @@ class TwoLevelAdaptation(nn.Module):
     ):
         super().__init__()
         self.config, self.relative_target_depth = config, relative_target_depth
-        self.task = TaskNet(num_classes, model.backbone, model.trunk_width, model.trunk_norm)
+        self.task = TaskNet(
+            num_classes,
+            model.backbone,
+            model.trunk_width,
+            model.trunk_norm,
+            model.trunk_config,
+            model.head,
+            model.head_channels,
+            model.trunk_checkpointing,
+        )
         self.translation: TranslationNet | None = None
         self.image_discriminator: PatchDiscriminator | None = None
         self.output_discriminator: OutputDiscriminator | None = None
@@ -280,7 +289,8 @@ class TwoLevelAdaptation(nn.Module):
             self.output_discriminator = OutputDiscriminator(in_channels, model.discriminator_width)
         self.teacher: TaskNet | None = None
         if config.self_training:
-            self.teacher = copy.deepcopy(self.task).requires_grad_(False)
+            # evaluation mode: the teacher drops nothing
+            self.teacher = copy.deepcopy(self.task).requires_grad_(False).eval()
         self.register_buffer("class_weights", None)
 
     def start_teacher(self) -> None:

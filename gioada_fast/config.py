@@ -307,17 +307,34 @@ class ModelConfig:
     """Architecture and size of the four networks."""
 
     backbone: str = "vgg16"
-    """Trunk of the task network: vgg16, resnet101, or another name in models.trunks.TRUNKS."""
+    """Trunk of the task network: vgg16, resnet101, hf (any backbone of Hugging Face transformers,
+    which pretrained names), timm:NAME (a model of timm), or another name in
+    models.trunks.TRUNKS."""
     pretrained: str | None = None
-    """ImageNet weights of the trunk with torchvision's key names: a file (.pth or .safetensors), a
-    URL with its SHA-256 (URL#sha256=..., or in the file name as in vgg16-397923af.pth), or imagenet
-    for torchvision's weights."""
+    """vgg16, resnet101: ImageNet weights of the trunk with torchvision's key names: a file (.pth or
+    .safetensors), a URL with its SHA-256 (URL#sha256=..., or in the file name as in
+    vgg16-397923af.pth), or imagenet for torchvision's weights. timm:NAME: such a file with timm's
+    key names, or imagenet for timm's weights. hf: a folder with config.json and *.safetensors, or a
+    name on the hub, such as nvidia/mit-b5."""
+    trunk_config: dict | None = None
+    """hf: the architecture of the trunk. A run takes it from pretrained and keeps it, so that it
+    can be resumed without that folder."""
+    trunk_checkpointing: bool = False
+    """Store only the input of each block of the trunk and recompute the block in the backward pass:
+    less memory, more time, the same gradients."""
+    head: Literal["deeplab", "segformer", "daformer"] | None = None
+    """Heads of the task network: deeplab (for a trunk with features of stride 8 alone), segformer
+    (all-MLP decoder), or daformer (context-aware fusion by dilated convolutions). Unset: deeplab
+    for vgg16 and resnet101, otherwise segformer."""
+    head_channels: int = 256
+    """segformer, daformer: channels of the decoder, a multiple of 8 (DAFormer: 256; SegFormer: 256
+    for B0 and B1, otherwise 768)."""
     init_from: str | None = None
     """Weights of the whole task network to start from: the task.safetensors of another run with the
     same model and classes. They replace the pretrained weights."""
     width: float | None = None
-    """Factor on the trunk's number of channels. Unset: 1 with pretrained weights, otherwise
-    0.25."""
+    """vgg16, resnet101: factor on the trunk's number of channels. Unset: 1 with pretrained weights,
+    otherwise 0.25."""
     norm: Literal["group", "none", "frozen_batch"] | None = None
     """Normalisation in the trunk: group (group norm), none (vgg16), or frozen_batch (resnet101:
     batch norm frozen at the pretrained statistics). Unset: group without pretrained weights; with
@@ -335,14 +352,22 @@ class ModelConfig:
     @property
     def trunk_width(self) -> float:
         """``width`` or its default."""
-        return (1.0 if self.pretrained else 0.25) if self.width is None else self.width
+        if self.width is not None:
+            return self.width
+        return 1.0 if self.pretrained or self._has_own_size else 0.25
 
     @property
     def trunk_norm(self) -> str:
         """``norm`` or its default."""
         if self.norm is not None:
             return self.norm
-        return _frozen_norm(self.backbone) if self.pretrained else "group"
+        is_frozen = self.pretrained or self._has_own_size
+        return _frozen_norm(self.backbone) if is_frozen else "group"
+
+    @property
+    def _has_own_size(self) -> bool:
+        """Whether the trunk's width and norm come from another package."""
+        return self.backbone.partition(":")[0] in ("hf", "timm")
 
     def __post_init__(self):
         if self.norm == "none":
@@ -354,6 +379,15 @@ class ModelConfig:
             discriminator_width=self.discriminator_width,
         )
         _not_negative("model", translation_blocks=self.translation_blocks)
+        if self.head_channels < 8 or self.head_channels % 8:
+            raise InputError(
+                f"model.head_channels is {self.head_channels}, must be a multiple of 8"
+            )
+        if self.trunk_config is not None and self.backbone != "hf":
+            raise InputError(
+                f"model.trunk_config is set, but model.backbone is {self.backbone}, not hf: leave "
+                "it out"
+            )
         if self.pretrained and self.backbone == "resnet101" and self.trunk_norm == "group":
             raise InputError(
                 "model.norm is group, but ResNet's pretrained weights need batch norm: leave out "
@@ -512,8 +546,19 @@ class OptimiserConfig:
     """Learning rate of the task network's heads in the adaptation phase. Unset: task_lr."""
     trunk_lr_factor: float | None = None
     """Factor on both rates for the trunk. Unset: 0.1 with pretrained weights, otherwise 1."""
+    layer_decay: float | None = None
+    """Layer-wise rates of the trunk: the last block has the trunk's rate, and each block before it
+    the rate of its successor times this (VFM-UDA++: 0.9). Unset: the same rate for all blocks. Not
+    for trunks from timm, and from transformers only for those that are made of transformer
+    blocks."""
     weight_decay: float = 5e-4
     """Weight decay of the task network."""
+    decay_norms: bool = True
+    """Whether the weight decay includes vectors: the weights of norms, and biases (DAFormer, Rein:
+    not those of norms)."""
+    clip_norm: float | None = None
+    """Maximum norm of the task network's gradient, all its weights taken together; a longer
+    gradient is scaled down. The other networks are not clipped. Unset: no clipping."""
     translation_lr: float = 2e-4
     """Learning rate of the translation network, Adam (0.5, 0.999), as in CycleGAN. With 1e-3 the
     translated images changed faster than the task network could follow (docs/adaptation.md)."""
@@ -525,7 +570,8 @@ class OptimiserConfig:
     poly_power: float = 0.9
     """Exponent of the learning rates' decay."""
     warmup_steps: int = 50
-    """Number of updates at the start of each phase in which the learning rates rise from zero."""
+    """Number of updates at the start of each phase in which the learning rates rise linearly from
+    zero."""
 
     def __post_init__(self):
         _positive(
@@ -543,6 +589,12 @@ class OptimiserConfig:
             warmup_steps=self.warmup_steps,
             trunk_lr_factor=self.trunk_lr_factor or 0,
         )
+        if self.clip_norm is not None:
+            _positive("optimiser", clip_norm=self.clip_norm)
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise InputError(
+                f"optimiser.layer_decay is {self.layer_decay}, must be above 0 and at most 1"
+            )
 
 
 CONTROL = "control"
@@ -795,7 +847,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if name == "data.sources" and value:
             for index, source in enumerate(value):
                 flat |= _flat({**asdict(SourceConfig()), **source}, f"{name}[{index}].")
-        elif isinstance(value, dict) and key not in ("label_space", "classes"):
+        elif isinstance(value, dict) and key not in ("label_space", "classes", "trunk_config"):
             flat |= _flat(value, f"{name}.")
         else:
             flat[name] = value

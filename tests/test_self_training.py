@@ -8,7 +8,7 @@ from gioada_fast.adaptation import frozen
 from gioada_fast.depth import align_relative_depth, decode_depth, encode_depth
 from gioada_fast.engine.step import Step
 from gioada_fast.models.layers import normalise, upsample
-from gioada_fast.models.task import IMAGENET_MEAN, IMAGENET_STD
+from gioada_fast.models.trunks.base import IMAGENET_MEAN, IMAGENET_STD
 from gioada_fast.self_training import (
     PseudoLabels,
     class_mix,

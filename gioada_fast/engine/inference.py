@@ -30,8 +30,11 @@ def predict_maps(
         (train ids uint8 [N, H', W'], encoded depth float32 [N, H', W']).
     """
     device = next(task.parameters()).device
+    was_training = task.training
+    task.eval()
     with autocast(device, precision):
         logits, depth = task(normalise(images.to(device)))
+    task.train(was_training)
     size = size or (images.shape[2], images.shape[3])
     labels = upsample_argmax(logits, size, dtype=torch.uint8)
     return labels.cpu().numpy(), upsample(depth.float(), size)[:, 0].cpu().numpy()

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ..adaptation import TwoLevelAdaptation
-from ..config import Config, rename_old_settings
+from ..config import Config, ModelConfig, rename_old_settings
 from ..errors import InputError
 from ..labels import BUILT_IN_SPACES, LabelSpace, label_space
 from ..models import TaskNet, TranslationNet
+from ..models.trunks.hugging_face import import_transformers
 from .checkpoint import first_of, load_state, load_weights, save_weights
-from .pretrained import load_pretrained, pretrained_file
+from .hub import read_trunk_config
+from .pretrained import load_trunk
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -26,6 +28,7 @@ def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptat
         from_files: whether to read ``model.init_from`` or ``model.pretrained``; not needed if a
             checkpoint is loaded afterwards.
     """
+    keep_trunk_config(config.model)
     torch.manual_seed(config.seed)
     space = label_space(config.data.label_space)
     adaptation = TwoLevelAdaptation(
@@ -34,33 +37,56 @@ def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptat
         config.model,
         relative_target_depth=config.data.target.depth_kind == "relative",
     )
+    if config.optimiser.layer_decay is not None:
+        adaptation.task.trunk.blocks()  # says so if the trunk has none
     if from_files and config.model.init_from:
-        path = Path(config.model.init_from).expanduser()
-        adaptation.task.load_state_dict(_load_initial_task(path, config).state_dict())
+        _load_initial_task(Path(config.model.init_from).expanduser(), adaptation.task, config)
     elif from_files and config.model.pretrained:
-        trunk = adaptation.task.trunk
-        load_pretrained(trunk, pretrained_file(config.model.pretrained, config.model.backbone))
-        trunk.scale_to_unit_variance()
+        load_trunk(adaptation.task.trunk, config.model)
     return _channels_last(adaptation)
 
 
-def _load_initial_task(path: Path, config: Config) -> TaskNet:
+def keep_trunk_config(model: ModelConfig) -> None:
+    """Let the settings say what the trunk is, so that a run needs its folder only at the start.
+
+    Sets ``trunk_config`` of a trunk from transformers, unless it is set already.
+    """
+    if model.backbone != "hf" or model.trunk_config is not None:
+        return
+    if model.pretrained:
+        model.trunk_config = read_trunk_config(model.pretrained)
+    elif model.init_from:
+        model.trunk_config = _load(Path(model.init_from).expanduser(), "task")[1].get(
+            "trunk_config"
+        )
+
+
+def _load_initial_task(path: Path, task: TaskNet, config: Config) -> None:
     """Load a task network from a file, whose architecture must be the one in the settings."""
-    task, space, metadata = load_task(path)
-    expected = _task_metadata(config)
-    pairs = {
-        f"model.{name}": (metadata[name], expected[name]) for name in ("backbone", "width", "norm")
-    }
+    initial, space, theirs = load_task(path)
+    ours = _task_metadata(task, config)
+    names = ("backbone", "width", "norm", "head", "head_channels")
+    pairs = {f"model.{name}": (theirs.get(name), ours.get(name)) for name in names}
     own = label_space(config.data.label_space)
     if space.classes != own.classes:  # colours, ids and 'of' may differ
         pairs = {"data.label_space": (_described(space), _described(own)), **pairs}
-    for setting, (theirs, ours) in pairs.items():
-        if theirs != ours:
+    for setting, (their_value, our_value) in pairs.items():
+        if their_value != our_value:
             raise InputError(
-                f"model.init_from: {path} was trained with {setting} = {theirs}, here it is "
-                f"{ours}: change it, or start from other weights"
+                f"model.init_from: {path} was trained with {setting} = {their_value}, here it is "
+                f"{our_value}: change it, or start from other weights"
             )
-    return task
+    if _architecture(theirs) != _architecture(ours):
+        raise InputError(
+            f"model.init_from: {path} has another trunk than model.pretrained: leave out "
+            "model.pretrained, or start from other weights"
+        )
+    task.load_state_dict(initial.state_dict())
+
+
+def _architecture(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """Content of the config.json of a trunk from transformers."""
+    return (metadata.get("trunk_config") or {}).get("config")
 
 
 def _described(space: LabelSpace) -> str:
@@ -69,8 +95,8 @@ def _described(space: LabelSpace) -> str:
     return f"{space.name} ({first_of(list(space.classes), 20)})"
 
 
-def _task_metadata(config: Config) -> dict[str, Any]:
-    return {
+def _task_metadata(task: TaskNet, config: Config) -> dict[str, Any]:
+    metadata = {
         "network": "task",
         "label_space": label_space(config.data.label_space).setting,
         "backbone": config.model.backbone,
@@ -78,11 +104,16 @@ def _task_metadata(config: Config) -> dict[str, Any]:
         "norm": config.model.trunk_norm,
         **_input(config),
     }
+    if task.decoder is not None:
+        metadata |= {"head": task.head, "head_channels": config.model.head_channels}
+    if config.model.trunk_config is not None:
+        metadata["trunk_config"] = config.model.trunk_config
+    return metadata
 
 
 def save_task(path: Path, task: TaskNet, config: Config) -> None:
     """Write the task network's weights, with metadata from which it can be built."""
-    save_weights(path, task, _task_metadata(config))
+    save_weights(path, task, _task_metadata(task, config))
 
 
 def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
@@ -99,11 +130,32 @@ def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
     task = _build(
         path,
         lambda: TaskNet(
-            space.num_classes, metadata["backbone"], metadata["width"], metadata["norm"]
+            space.num_classes,
+            metadata["backbone"],
+            metadata["width"],
+            metadata["norm"],
+            metadata.get("trunk_config"),
+            metadata.get("head", "deeplab"),
+            metadata.get("head_channels", 256),
         ),
     )
-    load_state(task, state, path, "task")
+    try:
+        load_state(task, state, path, "task")
+    except InputError as error:
+        raise InputError(f"{error}{_version_hint(metadata)}") from error
     return _channels_last(task).eval(), space, metadata
+
+
+def _version_hint(metadata: dict[str, Any]) -> str:
+    """What else may be wrong if weights of a trunk from transformers do not fit."""
+    written = (metadata.get("trunk_config") or {}).get("transformers")
+    installed = import_transformers().__version__ if written else None
+    if written == installed:
+        return ""
+    return (
+        f"; they were written with transformers {written}, here it is {installed}, which may name "
+        "weights differently"
+    )
 
 
 def save_translation(path: Path, translation: TranslationNet, config: Config) -> None:
@@ -176,5 +228,7 @@ def _channels_last(network: Network) -> Network:
 def _build(path: Path, build: Callable[[], Network]) -> Network:
     try:
         return build()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: the metadata of the network is invalid: {error}") from error

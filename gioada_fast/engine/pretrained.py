@@ -1,4 +1,4 @@
-"""Loads ImageNet weights of a trunk from a file, or from a URL whose SHA-256 is verified."""
+"""Loads pretrained weights of a trunk: from a file, a URL whose SHA-256 is verified, or the hub."""
 
 import hashlib
 import re
@@ -11,14 +11,31 @@ from urllib.request import Request
 import torch
 from torch import Tensor
 
+from ..config import ModelConfig
 from ..errors import InputError
 from ..models.trunks import Trunk, trunk_class
+from ..models.trunks.hugging_face import HuggingFaceTrunk
+from ..models.trunks.timm import TimmTrunk
+from . import hub
 from .checkpoint import first_of, load_pickle_free, load_safetensors
 
 CACHE = "~/.cache/gioada_fast/weights"
 """Folder of downloaded files."""
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})$")
+
+
+def load_trunk(trunk: Trunk, model: ModelConfig) -> None:
+    """Load the weights that ``model.pretrained`` names into a trunk."""
+    assert model.pretrained is not None
+    if isinstance(trunk, HuggingFaceTrunk):
+        hub.load_weights(trunk, model.pretrained)
+    elif isinstance(trunk, TimmTrunk):
+        own = model.pretrained == "imagenet"  # timm downloads its own
+        trunk.load(None if own else _state(pretrained_file(model.pretrained, model.backbone)))
+    else:
+        load_pretrained(trunk, pretrained_file(model.pretrained, model.backbone))
+        trunk.scale_to_unit_variance()
 
 
 def pretrained_file(pretrained: str, backbone: str) -> Path:
@@ -58,9 +75,7 @@ def load_pretrained(trunk: Trunk, path: Path) -> None:
         trunk: the trunk, of width 1.
         path: ``.pth`` or ``.safetensors`` with torchvision's key names, any floating dtype.
     """
-    state = load_safetensors(path)[0] if path.suffix == ".safetensors" else load_pickle_free(path)
-    if not isinstance(state, dict):
-        raise InputError(f"{path}: has a {type(state).__name__}, expected a dict of weights")
+    state = _state(path)
     own, needed = trunk.state_dict(), trunk.pretrained_keys()
     # in the trunk's order, because the keys of the first layer identify a wrong file best
     keys = [key for key in own if key in needed]
@@ -77,6 +92,13 @@ def load_pretrained(trunk: Trunk, path: Path) -> None:
             f"{problems}; the file has {first_of([str(key) for key in state]) or 'no keys'}"
         )
     trunk.load_state_dict({key: state[key].float() for key in keys}, strict=False)
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    state = load_safetensors(path)[0] if path.suffix == ".safetensors" else load_pickle_free(path)
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: has a {type(state).__name__}, expected a dict of weights")
+    return state
 
 
 def _misfit(value: object, own: Tensor) -> str | None:

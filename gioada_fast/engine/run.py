@@ -56,7 +56,7 @@ from .device import device_name
 from .evaluator import Scores, evaluate
 from .inference import image_tensor, predict_maps, translate_images
 from .metrics_log import MetricsLog
-from .networks import build_adaptation, load_task, save_task, save_translation
+from .networks import build_adaptation, keep_trunk_config, load_task, save_task, save_translation
 from .run_folder import TASK, TASK_CONTROL, TASK_SOURCE_ONLY, TRANSLATION, RunFolder
 from .trainer import Phase, Trainer, phases, updates_done
 
@@ -91,6 +91,7 @@ def _start(
         run = RunFolder(Path(config.runs_dir).expanduser() / distributed.from_writer(name))
         with distributed.writer_first(), run.claimed():
             held.enter_context(run.locked())
+            keep_trunk_config(config.model)
             # saved first, so that a run can be resumed if it is killed while rendering its frames
             if distributed.is_writer():
                 run.save_config(config)

@@ -28,6 +28,7 @@ class Step:
         precision: see ``device.autocast``.
         compile: whether to compile both losses with ``torch.compile(fullgraph=True)``.
         adapts: whether batches have a target. If not, only the task network is trained.
+        clip_norm: maximum norm of the task network's gradient; None: any.
 
     With several processes, each rank computes gradients for its own batches. DDP averages them once
     per update, weighted so that the result is the mean over all pixels and pairs of all ranks.
@@ -40,7 +41,9 @@ class Step:
         precision: str = "auto",
         compile: bool = False,
         adapts: bool = True,
+        clip_norm: float | None = None,
     ):
+        self.clip_norm = clip_norm
         self.adaptation, self.optimisers, self.precision = adaptation, optimisers, precision
         self.device = next(adaptation.parameters()).device
         self._adapts = adapts
@@ -63,6 +66,8 @@ class Step:
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
         losses = self.gradients(batches)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.adaptation.task.parameters(), self.clip_norm)
         for optimiser in self.optimisers.values():
             optimiser.step()
         if self._adapts:

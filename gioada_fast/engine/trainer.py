@@ -21,7 +21,7 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from ..adaptation import Batch, TwoLevelAdaptation
-from ..config import CONTROL, Config
+from ..config import CONTROL, Config, OptimiserConfig
 from ..data.loader import PairStream, pair_batches
 from ..data.pack_reader import PackedSource, PackedTarget
 from ..data.rare_classes import rare_classes
@@ -30,7 +30,7 @@ from ..data.source_mix import SourceMix
 from ..data.unreadable import Unreadable
 from ..errors import Interrupted, NonFiniteLoss
 from ..labels import label_space
-from ..models import TaskNet
+from ..models import TaskNet, Trunk
 from ..report.formatting import spaced
 from . import distributed
 from .checkpoint import load_state, save_checkpoint
@@ -223,6 +223,7 @@ class Trainer:
             self.config.precision,
             self.config.compile,
             adapts=phase.name == "adaptation",
+            clip_norm=self.config.optimiser.clip_norm,
         )
         self._update = GraphedStep(step) if self.config.cuda_graphs else step
         if self.step == phase.first:  # otherwise the teacher comes from the checkpoint
@@ -516,20 +517,19 @@ def build_optimisers(
     settings, task, graphs = config.optimiser, adaptation.task, config.cuda_graphs
     adapts = phase.name == "adaptation"
     lr = settings.task_lr if phase.name == "source_only" else config.adaptation_lr
-    heads = [*task.segmentation.parameters(), *task.depth.parameters()]
     groups = [
-        _group(task.trunk.parameters(), lr * config.trunk_lr_factor, graphs),
-        _group(heads, lr, graphs),
+        _group(weights, rate, graphs, decay)
+        for some, rate in [
+            *_trunk_rates(task.trunk, lr * config.trunk_lr_factor, settings.layer_decay),
+            (task.head_parameters(), lr),
+        ]
+        for weights, decay in _by_decay(some, settings)
     ]
     task_optimiser: torch.optim.Optimizer
     if settings.task == "adamw":
-        task_optimiser = torch.optim.AdamW(
-            groups, weight_decay=settings.weight_decay, fused=True, capturable=graphs
-        )
+        task_optimiser = torch.optim.AdamW(groups, fused=True, capturable=graphs)
     else:
-        task_optimiser = torch.optim.SGD(
-            groups, lr=lr, momentum=0.9, weight_decay=settings.weight_decay, fused=True
-        )
+        task_optimiser = torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
     optimisers: dict[str, torch.optim.Optimizer] = {"task": task_optimiser}
 
     def add_adam(name: str, network: nn.Module | None, lr: float, betas: tuple[float, float]):
@@ -554,7 +554,50 @@ def build_optimisers(
     return optimisers
 
 
-def _group(parameters: Iterable[nn.Parameter], lr: float, as_tensor: bool) -> dict[str, Any]:
+def _trunk_rates(
+    trunk: Trunk, lr: float, layer_decay: float | None
+) -> list[tuple[list[nn.Parameter], float]]:
+    """The trunk's weights with their learning rates, those near the image first.
+
+    Weights between two blocks belong to the earlier one.
+    """
+    trained = [weight for weight in trunk.parameters() if weight.requires_grad]
+    if layer_decay is None:
+        return [(trained, lr)]
+    blocks = trunk.blocks()
+    block_of = {
+        id(weight): number
+        for number, block in enumerate(blocks, start=1)
+        for module in block
+        for weight in module.parameters()
+    }
+    by_block: dict[int, list[nn.Parameter]] = {}
+    block = 0
+    for weight in trained:  # in the order of the modules
+        block = block_of.get(id(weight), block)
+        by_block.setdefault(block, []).append(weight)
+    return [
+        (weights, lr * layer_decay ** (len(blocks) - block))
+        for block, weights in sorted(by_block.items())
+    ]
+
+
+def _by_decay(
+    weights: list[nn.Parameter], settings: OptimiserConfig
+) -> list[tuple[list[nn.Parameter], float]]:
+    """The weights with their weight decay."""
+    if settings.decay_norms:
+        return [(weights, settings.weight_decay)]
+    parts = [
+        ([weight for weight in weights if weight.ndim < 2], 0.0),
+        ([weight for weight in weights if weight.ndim >= 2], settings.weight_decay),
+    ]
+    return [part for part in parts if part[0]]
+
+
+def _group(
+    parameters: Iterable[nn.Parameter], lr: float, as_tensor: bool, weight_decay: float = 0.0
+) -> dict[str, Any]:
     parameters = list(parameters)
     rate = torch.tensor(lr, device=parameters[0].device) if as_tensor else lr
-    return {"params": parameters, "lr": rate, "initial_lr": lr}
+    return {"params": parameters, "lr": rate, "initial_lr": lr, "weight_decay": weight_decay}

@@ -1,28 +1,39 @@
 """The task network G_task, which predicts segmentation and depth from an image."""
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
+from .heads import DECODERS, AtrousHead, Decoder, atrous_heads, classifier
 from .trunks import Trunk, trunk_class
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+HEADS = ("deeplab", *DECODERS)
+"""Values of ``model.head``."""
 
 
 class TaskNet(nn.Module):
-    """DeepLab-v2 with two heads on one trunk of output stride 8.
+    """A trunk with heads for segmentation and depth.
+
+    With ``deeplab`` this is DeepLab-v2: two heads on the features of a trunk of output stride 8.
+    With the other heads, a decoder fuses all feature maps of the trunk, and the output stride is
+    about 4 for most trunks.
 
     Args:
         num_classes: C.
         backbone: a key of ``trunks.TRUNKS``.
         width: factor on the trunk's channels.
         norm: one of the trunk's ``NORMS``.
+        trunk_config: architecture of a trunk whose name does not say it, see ``Trunk.build``.
+        head: one of ``HEADS``. None: deeplab for a trunk of one scale and stride 8, otherwise
+            segformer.
+        head_channels: channels of the decoder, a multiple of 8; no effect on deeplab.
+        checkpointing: whether the trunk computes its blocks again in the backward pass.
 
-    Source: Chen et al. (arXiv 1606.00915).
+    Source: Chen et al. (arXiv 1606.00915); the decoders name their own.
     """
 
     input_scale: Tensor
@@ -34,84 +45,78 @@ class TaskNet(nn.Module):
         backbone: str = "vgg16",
         width: float = 1.0,
         norm: str = "group",
+        trunk_config: Mapping[str, Any] | None = None,
+        head: str | None = None,
+        head_channels: int = 256,
+        checkpointing: bool = False,
     ):
         super().__init__()
-        self.trunk: Trunk = trunk_class(backbone)(width, norm)
-        self.segmentation = AtrousHead(self.trunk.out_channels, num_classes)
-        self.depth = AtrousHead(self.trunk.out_channels, 1)
-        mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-        std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+        self.trunk: Trunk = trunk_class(backbone).build(backbone, width, norm, trunk_config)
+        if checkpointing:
+            self.trunk.enable_checkpointing()
+        is_dense = [stride for stride, _ in self.trunk.scales] == [8]
+        self.head = head or ("deeplab" if is_dense else "segformer")
+        self.decoder: Decoder | None = None
+        self.segmentation: nn.Module
+        self.depth: nn.Module
+        if self.head != "deeplab":
+            self.decoder = DECODERS[self.head](self.trunk.scales, head_channels)
+            self.segmentation = classifier(head_channels, num_classes)
+            self.depth = classifier(head_channels, 1)
+        elif is_dense:
+            self.segmentation = AtrousHead(self.trunk.scales[0][1], num_classes)
+            self.depth = AtrousHead(self.trunk.scales[0][1], 1)
+        else:
+            strides = ", ".join(str(stride) for stride, _ in self.trunk.scales)
+            raise InputError(
+                f"model.head is deeplab, which needs features of stride 8 alone; {backbone} has "
+                f"strides {strides}: set model.head to {' or '.join(DECODERS)}"
+            )
+        mean = torch.tensor(self.trunk.mean).view(1, 3, 1, 1)
+        std = torch.tensor(self.trunk.std).view(1, 3, 1, 1)
         # ((x + 1) / 2 - mean) / std as one multiplication and addition
         self.register_buffer("input_scale", 0.5 / std, persistent=False)
         self.register_buffer("input_shift", (0.5 - mean) / std, persistent=False)
 
     @property
     def neutral(self) -> Tensor:
-        """[1, 3, 1, 1]: the colour, in [-1, 1], that the trunk sees as 0: ImageNet's mean."""
+        """[1, 3, 1, 1]: the colour, in [-1, 1], that the trunk sees as 0: the mean of its data."""
         return -self.input_shift / self.input_scale
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """All weights but the trunk's."""
+        decoder = [] if self.decoder is None else [*self.decoder.parameters()]
+        return [*decoder, *self.segmentation.parameters(), *self.depth.parameters()]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Predict segmentation and depth.
+
+        Images whose size is no multiple of the trunk's ``size_multiple`` (the patch size of a
+        vision transformer, the largest stride of the others) are padded at the bottom and the right
+        with the mean colour. The output is cut to the part that shows the image.
 
         Args:
             image: [N, 3, H, W] in [-1, 1].
 
         Returns:
-            (logits [N, C, h, w], encoded depth [N, 1, h, w]), h and w about H / 8 and W / 8.
+            (logits [N, C, h, w], encoded depth [N, 1, h, w]), h and w about H / s and W / s, where
+            s is the output stride: 8 for ``deeplab``, otherwise the trunk's finest stride, or a
+            quarter of it if that is above 8.
         """
         x = image * self.input_scale + self.input_shift
-        features = self.trunk(x.contiguous(memory_format=torch.channels_last))
-        logits, depth = atrous_heads(features, (self.segmentation, self.depth))
+        (height, width), multiple = image.shape[2:], self.trunk.size_multiple
+        padding = (-width % multiple, -height % multiple)
+        if any(padding):
+            x = F.pad(x, (0, padding[0], 0, padding[1]))
+        maps = self.trunk.pyramid(x.contiguous(memory_format=torch.channels_last))
+        if self.decoder is None:
+            assert isinstance(self.segmentation, AtrousHead) and isinstance(self.depth, AtrousHead)
+            logits, depth = atrous_heads(maps[0], (self.segmentation, self.depth))
+        else:
+            fused = self.decoder(maps)
+            logits, depth = self.segmentation(fused), self.depth(fused)
+        if any(padding):
+            h = -(-height * logits.shape[2] // x.shape[2])
+            w = -(-width * logits.shape[3] // x.shape[3])
+            logits, depth = logits[:, :, :h, :w], depth[:, :, :h, :w]
         return logits, depth
-
-
-class AtrousHead(nn.Module):
-    """Sum of four 3x3 convolutions of dilation 6, 12, 18 and 24."""
-
-    def __init__(self, c_in: int, c_out: int):
-        super().__init__()
-        convs = [nn.Conv2d(c_in, c_out, 3, padding=d, dilation=d) for d in (6, 12, 18, 24)]
-        for conv in convs:
-            nn.init.normal_(conv.weight, std=0.01)
-            assert conv.bias is not None
-            nn.init.zeros_(conv.bias)
-        self.branches = nn.ModuleList(convs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, c_in, h, w] to [N, c_out, h, w]."""
-        return atrous_heads(x, (self,))[0]
-
-
-def atrous_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
-    """Outputs of all heads, from one 1x1 convolution that computes all taps of all branches.
-
-    Each tap of a dilated convolution is a 1x1 convolution whose result is shifted. One convolution
-    for all taps has enough output channels to be fast, while a head with few channels does not;
-    PyTorch's gradients of convolutions with a large dilation are also slow on CPUs. The shifted
-    results are added in float32. Taps that lie outside the image for every pixel are skipped.
-
-    Args:
-        x: [N, c_in, h, w].
-        heads: heads with the same dilations.
-    """
-    h, w = x.shape[2:]
-    channels = [head.branches[0].out_channels for head in heads]
-    branches = list(zip(*(head.branches for head in heads), strict=True))
-    weights: dict[tuple[int, int], Tensor] = {}  # by shift; all branches share the centre tap
-    for convs in branches:
-        weight = torch.cat([conv.weight for conv in convs])
-        dilation = convs[0].dilation[0]
-        for i, j in itertools.product(range(3), range(3)):
-            shift = (i - 1) * dilation, (j - 1) * dilation
-            if abs(shift[0]) < h and abs(shift[1]) < w:
-                tap = weight[:, :, i, j]
-                weights[shift] = weights[shift] + tap if shift in weights else tap
-    taps = F.conv2d(x, torch.cat(list(weights.values()))[:, :, None, None])
-    biases = torch.stack([torch.cat([conv.bias for conv in convs]) for convs in branches])
-    # mean, not sum: the gradient of a sum is one tensor that all branches share, and accumulation
-    # would add the gradient of a further batch to it once per branch
-    bias = biases.mean(0) * len(branches)
-    out = bias.float().view(-1, 1, 1)
-    for (dy, dx), tap in zip(weights, taps.split(sum(channels), 1), strict=True):
-        out = out + F.pad(tap, (-dx, dx, -dy, dy))
-    return out.to(taps.dtype).split(channels, 1)

@@ -82,7 +82,10 @@ def test_an_unknown_trunk_is_refused_before_data_are_read(tmp_path):
     arguments = flags(tmp_path / "scenes", tmp_path / "runs", **{"model.backbone": "vgg"})
     done = command("train", *arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert "model.backbone is 'vgg', expected one of vgg16, resnet101, toy" in done.stderr
+    assert (
+        "model.backbone is 'vgg', expected one of vgg16, resnet101, hf, timm:NAME, toy"
+        in done.stderr
+    )
     assert not (tmp_path / "runs").exists()
 
 

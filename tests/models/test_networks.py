@@ -10,13 +10,13 @@ from gioada_fast.models import (
     TaskNet,
     TranslationNet,
 )
+from gioada_fast.models.heads import AtrousHead, atrous_heads
 from gioada_fast.models.layers import (
     GroupNormReLU,
     InstanceNormAct,
     interior,
     normalise,
 )
-from gioada_fast.models.task import AtrousHead, atrous_heads
 from gioada_fast.models.trunks.resnet import ResNet101
 from gioada_fast.models.trunks.vgg import VGG16, _photograph_like_noise
 

@@ -1,25 +1,32 @@
 """The interface of a trunk."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...errors import InputError
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 
 class Trunk(nn.Module):
-    """Computes features of output stride 8 from an image, the input of the heads of ``TaskNet``.
+    """Computes features from an image, the input of the heads of ``TaskNet``.
 
     To add a trunk, write a subclass in a file of ``models/trunks`` and its name in ``TRUNKS``. The
     subclass sets ``NORMS`` and ``out_channels`` and defines ``__init__(width, norm)`` and
-    ``forward``. The other members have defaults. Its ``state_dict`` should have the key names of
-    published weights, so that their files can be loaded. The task network's optimiser has a group
-    with its own learning rate for the trunk.
+    ``forward``. The other members have defaults, which suit features of one scale and stride 8. Its
+    ``state_dict`` should have the key names of published weights, so that their files can be
+    loaded. The task network's optimiser has a group with its own learning rate for the trunk.
+
+    A trunk with features at several scales sets ``scales``, ``size_multiple`` and ``pyramid``
+    instead of ``out_channels`` and ``forward``.
 
     This is a base class and not a ``typing.Protocol`` because a trunk must be an ``nn.Module``, and
-    because later members, such as features at several scales, can get a default that works for
-    existing trunks.
+    because later members can get a default that works for existing trunks.
 
     Args:
         width: factor on the numbers of channels; 1 for pretrained weights.
@@ -34,8 +41,24 @@ class Trunk(nn.Module):
     """File that ``model.pretrained: imagenet`` downloads. Its name ends in the first 8 or more
     digits of its SHA-256. None if there is no such file: users must then give a path or a URL."""
 
+    TAKES_NAME: ClassVar[bool] = False
+    """Whether ``model.backbone`` has a name of its own behind a colon, as in ``timm:NAME``."""
+
     out_channels: int
     """Number of channels of the features."""
+
+    size_multiple: int = 1
+    """The task network pads images so that height and width are multiples of this."""
+
+    mean: Sequence[float] = IMAGENET_MEAN
+    """Mean of R, G and B in [0, 1] that the weights expect to be subtracted."""
+
+    std: Sequence[float] = IMAGENET_STD
+    """Standard deviation of R, G and B in [0, 1] by which the weights expect images divided."""
+
+    checkpointing: bool = False
+    """Whether to keep only the input of each block for the backward pass, which computes the block
+    again: less memory, more time, the same gradients."""
 
     def __init__(self, width: float = 1.0, norm: str = "group"):
         super().__init__()
@@ -44,12 +67,35 @@ class Trunk(nn.Module):
                 f"model.norm is {norm!r}, but {type(self).__name__} has {', '.join(self.NORMS)}"
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute the features.
+    @classmethod
+    def build(
+        cls, name: str, width: float, norm: str, config: Mapping[str, Any] | None = None
+    ) -> "Trunk":
+        """Make the trunk of a task network.
 
         Args:
-            x: float32 [N, 3, H, W] RGB, channels-last, normalised with ImageNet's mean and
-                standard deviation. Autocast may be on.
+            name: ``model.backbone``.
+            width: see the class.
+            norm: see the class.
+            config: ``model.trunk_config``, for trunks whose architecture is not in their name.
+        """
+        return cls(width, norm)
+
+    @property
+    def scales(self) -> tuple[tuple[int, int], ...]:
+        """(stride, channels) of each feature map, finest first."""
+        return ((8, self.out_channels),)
+
+    def pyramid(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the feature maps of ``scales``; see ``forward`` for the image."""
+        return (self(x),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the features of a trunk of one scale.
+
+        Args:
+            x: float32 [N, 3, H, W] RGB, channels-last, normalised with ``mean`` and ``std``.
+                Autocast may be on.
 
         Returns:
             [N, out_channels, h, w], channels-last, with h and w about H / 8 and W / 8. The losses
@@ -67,3 +113,32 @@ class Trunk(nn.Module):
         Called once after the weights have been loaded. Features may change by a constant factor.
         The default does nothing, which is right for trunks with normalisation.
         """
+
+    def blocks(self) -> Sequence[Sequence[nn.Module]]:
+        """Groups of modules that make up the trunk's depth, from the image to the features.
+
+        ``optimiser.layer_decay`` counts them. With ``checkpointing``, ``run`` keeps only the input
+        of each.
+        """
+        raise InputError(
+            f"{type(self).__name__} does not name its blocks, which model.trunk_checkpointing and "
+            "optimiser.layer_decay need: leave them out"
+        )
+
+    def enable_checkpointing(self) -> None:
+        """Set ``checkpointing``; the default suits trunks whose ``forward`` calls ``run``."""
+        self.blocks()
+        self.checkpointing = True
+
+    def run(self, block: Sequence[nn.Module], x: Tensor) -> Tensor:
+        """Apply the modules of a block one after the other."""
+        if self.checkpointing and torch.is_grad_enabled():
+            out: Tensor = checkpoint(_apply, block, x, use_reentrant=False)
+            return out
+        return _apply(block, x)
+
+
+def _apply(modules: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for module in modules:
+        x = module(x)
+    return x

@@ -1,5 +1,7 @@
 """ResNet-101 with output stride 8 as in DeepLab-v2, with the key names of torchvision."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -115,4 +117,11 @@ class ResNet101(Trunk):
         """See ``Trunk.forward``."""
         x = self.bn1(self.conv1(x))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for block in self.blocks():
+            x = self.run(block, x)
+        return x
+
+    def blocks(self) -> Sequence[Sequence[nn.Module]]:
+        """The bottlenecks."""
+        layers = (self.layer1, self.layer2, self.layer3, self.layer4)
+        return [[block] for layer in layers for block in layer]

@@ -1,6 +1,7 @@
 """VGG-16 with output stride 8 as in DeepLab-v2, with the key names of torchvision."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,19 @@ class VGG16(Trunk):
 
     def forward(self, x: Tensor) -> Tensor:
         """See ``Trunk.forward``; h is H // 8 and w is W // 8."""
-        return self.fc(self.features(x))
+        for block in self.blocks():
+            x = self.run(block, x)
+        return x
+
+    def blocks(self) -> Sequence[Sequence[nn.Module]]:
+        """Each convolution with its norm and ReLU, and the pooling layer before it."""
+        blocks: list[list[nn.Module]] = [[]]
+        for layer in (*self.features, *self.fc):
+            is_first = isinstance(layer, nn.Conv2d | nn.MaxPool2d)
+            if is_first and any(isinstance(before, nn.Conv2d) for before in blocks[-1]):
+                blocks.append([])
+            blocks[-1].append(layer)
+        return blocks
 
     def pretrained_keys(self) -> set[str]:
         """The thirteen convolutions; the two in place of fc6 and fc7 start from random weights."""
