@@ -201,8 +201,9 @@ class TargetConfig(FramesConfig):
     name: str = "street_scenes"
     """Data set. street_scenes in a second look is a stand-in for real images."""
     train_split: str | None = None
-    """Images to train on, whose labels are never read. Unset: the data set's own, such as train
-    (cityscapes, camvid) or testing (kitti). folder: replaces {split} in the patterns."""
+    """Images to train on; labels are read of those in labelled alone. Unset: the data set's own,
+    such as train (cityscapes, camvid) or testing (kitti). folder: replaces {split} in the
+    patterns."""
     evaluation_split: str | None = None
     """Labelled images to score on. Unset: the data set's own, such as val (cityscapes, camvid) or
     training (kitti). folder: replaces {split} in the patterns."""
@@ -218,9 +219,17 @@ class TargetConfig(FramesConfig):
     or own: the data set's own depth maps. Read if adaptation.lambda_target_depth or depth_agreement
     asks for it. folder: the pattern is that of the scored images, too, unless depth_kind is
     relative."""
+    labelled: int | list[str] | None = None
+    """Images to train on whose labels are used, during adaptation: their number, taken at even
+    intervals, or a list of their names (paths under the root, or file names with or without
+    suffix). Unset: none. Their files are read even if data.packs is set."""
 
     def __post_init__(self):
         self.check("data.target")
+        if isinstance(self.labelled, int):
+            _positive("data.target", labelled=self.labelled)
+        elif self.labelled is not None and not self.labelled:
+            raise InputError("data.target.labelled is empty: leave it out, or name an image")
         if self.depth == OWN_DEPTH and self.depth_kind != "metres":
             raise InputError(
                 f"data.target.depth is own, whose kind is known: leave out data.target.depth_kind, "
@@ -449,6 +458,8 @@ class AdaptationConfig:
     depth_agreement: bool = False
     """Weight pseudo-labels by how well the teacher's depth agrees with the depth maps of
     data.target.depth. Needs self_training."""
+    lambda_labelled: float = 1.0
+    """Weight of the segmentation loss on the labelled target images of data.target.labelled."""
 
     @property
     def learns_from_target(self) -> bool:
@@ -481,6 +492,7 @@ class AdaptationConfig:
             "adaptation",
             lambda_mask=self.lambda_mask,
             lambda_target_depth=self.lambda_target_depth,
+            lambda_labelled=self.lambda_labelled,
             lambda_depth=self.lambda_depth,
             lambda_img=self.lambda_img,
             lambda_out=self.lambda_out,
@@ -545,6 +557,11 @@ class OptimiserConfig:
         )
 
 
+LabelFreeScore = Literal[
+    "entropy", "confidence", "information", "flip", "photometric", "snd", "teacher", "depth"
+]
+"""Names of the scores that need no labels; engine/assessment.py defines them."""
+
 CONTROL = "control"
 """Name of the control: its phase in the logs, and its column in the result."""
 
@@ -576,6 +593,12 @@ class ScheduleConfig:
     """Interval for writing a panel of pictures."""
     checkpoint_every: int = 100
     """Interval for writing a checkpoint, which also happens at the end of a phase."""
+    keep_best: LabelFreeScore | Literal["none"] = "none"
+    """Label-free score by which the best weights of all evaluations are kept, as task_best: one of
+    docs/judging.md, computed on target images without labels. The control does not count."""
+    keep_evaluated: bool = False
+    """Keep the task network's weights, and the teacher's, of every evaluation in the folder kept/,
+    for python -m gioada_fast.assess."""
 
     def __post_init__(self):
         _not_negative(
@@ -624,6 +647,11 @@ class Config:
     def __post_init__(self):
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}, must be at least 0 and below 2**32")
+
+    @property
+    def learns_from_target(self) -> bool:
+        """Whether adaptation uses the target: a level, self-training, its depth or labels."""
+        return self.adaptation.learns_from_target or self.data.target.labelled is not None
 
     @property
     def adaptation_lr(self) -> float:

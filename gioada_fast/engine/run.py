@@ -29,6 +29,7 @@ from ..data.sets import (
     describe_sources,
     describe_target,
     evaluation_frames,
+    labelled_frames,
     source_frames,
     source_parts,
     supervised,
@@ -154,6 +155,7 @@ class _Session:
         self.adaptation = build_adaptation(config, from_files=checkpoint is None)
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
         self.target = target_images(config.data, self._reads_target_depth())
+        self.labelled = labelled_frames(config.data)
         self.source = source_frames(config.data)
         self._check_depth()
         self._check_control()
@@ -175,6 +177,7 @@ class _Session:
             self.unreadable,
             self.log,
             checkpoint,
+            self.labelled,
         )
 
     def train(self) -> None:
@@ -207,7 +210,7 @@ class _Session:
     def _column_name(self, phase: Phase) -> str:
         if phase.name != "adaptation":
             return spaced(phase.name)
-        if self.config.adaptation.learns_from_target:
+        if self.config.learns_from_target:
             return "adapted"
         data = self.config.data
         oracle = data.sources is None and data.source == supervised(data).source
@@ -347,7 +350,7 @@ class _Session:
         columns = [other for other in columns if other["name"] != column["name"]] + [column]
         result = {
             "target": describe_target(self.config.data),
-            "sources": describe_sources(self.config.data, self.source),
+            "sources": describe_sources(self.config.data, self.source, self.labelled),
             "label_space": self.space.name,
             "classes": list(self.space.classes),
             "colours": [list(colour) for colour in self.space.colours],

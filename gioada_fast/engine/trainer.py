@@ -62,7 +62,7 @@ def phases(config: Config) -> list[Phase]:
     """The phases that have updates: source only, the control if there is one, adaptation."""
     schedule = config.schedule
     first, steps = schedule.source_only_steps, schedule.adaptation_steps
-    has_control = schedule.control and config.adaptation.learns_from_target
+    has_control = schedule.control and config.learns_from_target
     plan = [
         Phase("source_only", 0, first),
         Phase(CONTROL, first, steps if has_control else 0),
@@ -118,6 +118,7 @@ class Trainer:
         unreadable: collects files that cannot be read.
         log: receives losses and scores; None in processes that do not write.
         checkpoint: state to resume from, as ``load_checkpoint`` returns it.
+        labelled: target images whose labels adaptation uses, or None.
     """
 
     def __init__(
@@ -131,7 +132,9 @@ class Trainer:
         unreadable: Unreadable,
         log: MetricsLog | None,
         checkpoint: dict[str, Any] | None = None,
+        labelled: SourceFrames | None = None,
     ):
+        self.labelled = labelled
         self.config, self.run, self.adaptation = config, run, adaptation
         self.source, self.target, self.unreadable = source, target, unreadable
         self.observer, self.log = observer, log
@@ -304,6 +307,7 @@ class Trainer:
             class_mix_noise=self._classes if adapts and self.config.adaptation.self_training else 0,
             rare_classes=self._rare_classes if adapts else None,
             mask_noise=self._mask_grid() if adapts else None,
+            labelled=self.labelled if adapts else None,
         )
         loaded = pair_batches(
             stream,
