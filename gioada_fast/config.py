@@ -594,8 +594,8 @@ class ScheduleConfig:
     checkpoint_every: int = 100
     """Interval for writing a checkpoint, which also happens at the end of a phase."""
     keep_best: LabelFreeScore | Literal["none"] = "none"
-    """Label-free score by which the best weights of all evaluations are kept, as task_best: one of
-    docs/judging.md, computed on target images without labels. The control does not count."""
+    """Label-free score (docs/judging.md) that chooses among the evaluations of the last phase: the
+    preferred weights are kept as task_best. It is computed on training images of the target."""
     keep_evaluated: bool = False
     """Keep the task network's weights, and the teacher's, of every evaluation in the folder kept/,
     for python -m gioada_fast.assess."""
@@ -664,6 +664,34 @@ class Config:
         """``optimiser.trunk_lr_factor`` or its default."""
         factor = self.optimiser.trunk_lr_factor
         return (0.1 if self.model.pretrained else 1.0) if factor is None else factor
+
+
+def config_of(settings: Mapping[str, Any]) -> Config:
+    """Build the settings from ``dataclasses.asdict``, as checkpoints contain them.
+
+    Raises:
+        TypeError: there are unknown settings.
+        InputError: a value is not allowed.
+    """
+    data = settings.get("data", {})
+    sources = data.get("sources")
+    return Config(
+        **{
+            **settings,
+            "data": DataConfig(
+                **{
+                    **data,
+                    "source": SourceConfig(**data.get("source", {})),
+                    "target": TargetConfig(**data.get("target", {})),
+                    "sources": sources and [SourceConfig(**source) for source in sources],
+                }
+            ),
+            "model": ModelConfig(**settings.get("model", {})),
+            "adaptation": AdaptationConfig(**settings.get("adaptation", {})),
+            "optimiser": OptimiserConfig(**settings.get("optimiser", {})),
+            "schedule": ScheduleConfig(**settings.get("schedule", {})),
+        }
+    )
 
 
 def shipped_configs() -> dict[str, Path]:

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from ..adaptation import TwoLevelAdaptation
-from ..config import Config, rename_old_settings
+from ..config import Config, config_of, rename_old_settings
 from ..errors import InputError
 from ..labels import BUILT_IN_SPACES, LabelSpace, label_space
 from ..models import TaskNet, TranslationNet
-from .checkpoint import first_of, load_state, load_weights, save_weights
+from .checkpoint import first_of, load_checkpoint, load_state, load_weights, save_weights
 from .pretrained import load_pretrained, pretrained_file
 
 Network = TypeVar("Network", bound=nn.Module)
+Built = TypeVar("Built")
 
 
 def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptation:
@@ -95,6 +96,34 @@ def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
     """
     state, metadata = _load(path, "task")
     rename_old_settings({"model": metadata})
+    return _built_task(path, state, metadata)
+
+
+def load_checkpointed_task(
+    path: Path,
+) -> tuple[TaskNet, TaskNet | None, LabelSpace, dict[str, Any]]:
+    """Load the task network and its teacher from a run's checkpoint.
+
+    Returns:
+        (network, teacher or None without self-training, classes, metadata), see ``load_task``.
+    """
+    checkpoint = load_checkpoint(path, {"config", "networks", "step"})
+    settings, networks = checkpoint["config"], checkpoint["networks"]
+    rename_old_settings(settings)
+    config = _build(path, lambda: config_of(settings))
+    loaded = {}
+    for name in ("task", "teacher"):
+        prefix = f"{name}."
+        state = {k.removeprefix(prefix): v for k, v in networks.items() if k.startswith(prefix)}
+        if state or name == "task":
+            loaded[name] = _built_task(path, state, _task_metadata(config))
+    task, space, metadata = loaded["task"]
+    return task, loaded["teacher"][0] if "teacher" in loaded else None, space, metadata
+
+
+def _built_task(
+    path: Path, state: dict[str, Tensor], metadata: dict[str, Any]
+) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
     space = _space(path, metadata)
     task = _build(
         path,
@@ -173,7 +202,7 @@ def _channels_last(network: Network) -> Network:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _build(path: Path, build: Callable[[], Network]) -> Network:
+def _build(path: Path, build: Callable[[], Built]) -> Built:
     try:
         return build()
     except (KeyError, TypeError, ValueError) as error:
