@@ -18,9 +18,9 @@ import numpy as np
 from ..config import OWN_DEPTH, TARGET_SEED, DataConfig, FramesConfig, SourceConfig, TargetConfig
 from ..errors import InputError
 from ..labels import BUILT_IN_SPACES, Labelling, LabelSpace, label_space
-from . import registry
+from . import registry, tree
 from .depth_maps import DepthReader
-from .files import DataSet, FrameFiles, LabelledFrame, describe_folder
+from .files import IMAGE_SUFFIXES, DataSet, FrameFiles, LabelledFrame, describe_folder
 from .pack_reader import PackedSource, PackedTarget, folder_of
 from .pack_settings import pack_command, source_settings, target_settings
 from .patterns import beside, depth_reader_of
@@ -86,6 +86,10 @@ class TargetImages:
     def __getitem__(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3] RGB."""
         return self._resized(read_image(self.paths[index], self.upright))
+
+    def name(self, index: int) -> str:
+        """Path of an image."""
+        return str(self.paths[index])
 
     def with_depth(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(uint8 [H, W, 3] RGB, depth float32 [H, W] as ``DepthReader.read`` returns it)."""
@@ -379,6 +383,21 @@ def _named_frames(data: DataSet, labelled: int | Sequence[str]) -> list[FrameFil
             )
         chosen.update(found)
     return [data.frames[index] for index in sorted(chosen)]
+
+
+def images_in(path: Path, size: tuple[int, int]) -> TargetImages:
+    """An image, or all images in a folder or archive and its subfolders, turned as EXIF says.
+
+    Raises:
+        InputError: there is no such file or folder, or no image in it.
+    """
+    files = tree.files_under(path) if tree.is_folder(path) else [path]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not tree.is_folder(path) and not tree.is_file(path):
+        raise InputError(f"{path}: no such file or folder")
+    if not images:
+        raise InputError(f"{path}: no image in it; {describe_folder(path)}")
+    return TargetImages(images, size, upright=True)
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:

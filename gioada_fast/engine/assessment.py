@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from ..models.layers import normalise, upsample
 from ..ops import upsample_argmax
 from . import distributed
 from .device import autocast
+from .inference import image_tensor
 
 SND_TEMPERATURE = 0.05
 """Of soft neighbourhood density (Saito et al., ICCV 2021)."""
@@ -294,7 +296,7 @@ def assess(
     device = next(task.parameters()).device
     values = torch.zeros(len(images), len(names), dtype=torch.float64, device=device)
     for index in range(distributed.rank(), len(images), distributed.world_size()):
-        image = torch.from_numpy(images[index]).permute(2, 0, 1).unsqueeze(0).to(device)
+        image = image_tensor(images[index][np.newaxis]).to(device)
         frame = FrameOutput(task, image, space, precision, teacher)
         for column, name in enumerate(names):
             values[index, column] = SCORES[name].function(frame)
@@ -302,6 +304,32 @@ def assess(
         network.train(mode)
     rows = distributed.sum_over_processes(values).cpu().numpy()
     return {name: rows[:, column] for column, name in enumerate(names)}
+
+
+class FramePictures(NamedTuple):
+    """What a network predicts for an image, as arrays to draw."""
+
+    labels: np.ndarray
+    """uint8 [H, W] train ids."""
+    entropy: np.ndarray
+    """float32 [H, W] in [0, 1]: entropy of the class probabilities, divided by log C."""
+    depth: np.ndarray
+    """float32 [H, W], encoded."""
+
+
+@torch.no_grad()
+def frame_pictures(
+    task: TaskNet, image: np.ndarray, space: LabelSpace, precision: str = "auto"
+) -> FramePictures:
+    """Predict for an image RGB uint8 [H, W, 3] what a report shows of it."""
+    device = next(task.parameters()).device
+    frame = FrameOutput(task, image_tensor(image[np.newaxis]).to(device), space, precision)
+    p = frame.probabilities
+    uncertainty = torch.special.entr(p).sum(0) / math.log(max(2, len(p)))
+    depth = upsample(frame.output[1], frame.size)[0, 0]
+    return FramePictures(
+        frame.labels[0].cpu().numpy(), uncertainty.cpu().numpy(), depth.cpu().numpy()
+    )
 
 
 def mean_score(values: np.ndarray) -> float:

@@ -105,7 +105,8 @@ def load_checkpointed_task(
     """Load the task network and its teacher from a run's checkpoint.
 
     Returns:
-        (network, teacher or None without self-training, classes, metadata), see ``load_task``.
+        (network, teacher or None without self-training, classes, metadata), see ``load_task``; the
+        metadata also has the ``step`` of the checkpoint.
     """
     checkpoint = load_checkpoint(path, {"config", "networks", "step"})
     settings, networks = checkpoint["config"], checkpoint["networks"]
@@ -118,7 +119,8 @@ def load_checkpointed_task(
         if state or name == "task":
             loaded[name] = _built_task(path, state, _task_metadata(config))
     task, space, metadata = loaded["task"]
-    return task, loaded["teacher"][0] if "teacher" in loaded else None, space, metadata
+    teacher = loaded["teacher"][0] if "teacher" in loaded else None
+    return task, teacher, space, {**metadata, "step": checkpoint["step"]}
 
 
 def _built_task(
