@@ -153,9 +153,10 @@ class _Judge:
         self._cache: dict[tuple[int, int], tuple[list[str], list[np.ndarray]]] = {}
         self.unreadable: list[str] = []
         first = next(iter(self._configs.values()), None)
-        self.description = str(self._target) if first is None else describe_target(first.data)
-        if self._target is not None:
-            self.description = str(self._target)
+        assert first is not None or self._target is not None
+        self.description = str(self._target)
+        if self._target is None and first is not None:
+            self.description = describe_target(first.data, "target")
 
     def _check_same_target(self) -> None:
         """Refuse runs that would be judged on different images, whose scores do not compare."""

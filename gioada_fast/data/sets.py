@@ -405,13 +405,13 @@ def evenly_spaced(length: int, count: int) -> list[int]:
     return np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()
 
 
-def describe_target(config: DataConfig) -> str:
-    """Describes the target, for a table's caption."""
+def describe_target(config: DataConfig, part: str = "evaluation") -> str:
+    """Describes the target's part ``evaluation`` or ``target`` (to train on), for captions."""
     target = config.target
     reader = registry.find(target.name, "target")
     if reader.description is not None:
         return reader.description(target)
-    return f"{reader.title}, real frames ({reader.split(target, 'evaluation')})"
+    return f"{reader.title}, real frames ({reader.split(target, part)})"
 
 
 def describe_sources(

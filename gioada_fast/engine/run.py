@@ -53,7 +53,7 @@ from ..report.panels import (
     training_panel,
     training_pictures,
 )
-from ..report.run_report import RunRecords, result_table, run_page
+from ..report.run_report import RunRecords, best_note, result_table, run_page
 from . import distributed
 from .assessment import assess, check_defined, mean_score
 from .checkpoint import load_checkpoint
@@ -207,6 +207,8 @@ class _Session:
         result = self.run.read_result()
         assert result is not None  # every phase has ended
         self.console.print(result_table(result))
+        if (note := best_note(result)) is not None:
+            self.console.print(note, markup=False, highlight=False, soft_wrap=True)
         self.console.print(f"report: {report}", soft_wrap=True, highlight=False)
         if self.trainer.stopping:  # a signal after the last update: start nothing after this run
             raise Interrupted(f"interrupted after the last update; {self.run} is finished")

@@ -58,10 +58,12 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
     table = Table(
         caption=Text(f"{_images(summary)}. ↑: high is better, ↓: low is better; bold: best."),
         caption_justify="left",
+        show_edge=False,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("network", overflow="fold")
     for name, score in scores.items():
-        table.add_column(f"{name} {_arrow(score)}", justify="right")
+        table.add_column(f"{name} {_arrow(score)}", justify="right", overflow="fold")
     if summary["correlations"]:
         table.add_column("mIoU %", justify="right")
     preferred = _preferred(summary)
@@ -89,7 +91,7 @@ def _correlation_table(summary: Mapping[str, Any]) -> Table:
     for heading in ("Spearman", "Pearson", "Spearman within", "mIoU of its choice %", "networks"):
         table.add_column(heading, justify="right")
     for name, found in summary["correlations"].items():
-        table.add_row(f"{name}: {summary['scores'][name]['caption']}", *_cells(found))
+        table.add_row(name, *_cells(found))
     return table
 
 

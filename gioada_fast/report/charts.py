@@ -75,6 +75,11 @@ def charts(
     plan: dict[str, dict[str, str]] = {
         "mIoU on the target, %": {"eval/miou": "mIoU"},
         "Pixel accuracy on the target, %": {"eval/pixel_accuracy": "pixel accuracy"},
+        **{
+            f"Label-free score: {key.partition('/')[2]}": {key: key}
+            for key in keys
+            if key.startswith("label_free/")
+        },
         **{named.get(key, spaced(key)): {key: key} for key in losses},
         **pairs,
         "Learning rate": {key: spaced(key[3:]) for key in keys if key.startswith("lr/")},
