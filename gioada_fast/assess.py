@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", help="folder of assessment.html and assessment.json")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], help="unset: the run's")
     options = parser.parse_args(list(arguments))
     if options.images < 1:
         raise InputError(f"--images is {options.images}, must be at least 1")
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
         judged = judge.scores(candidate, loaded)
         networks.append(judged.record)
         if candidate in _shown(candidates):
-            panels.append((_caption(judged.record), judge.panel(loaded, judged)))
+            panels.append((_caption(judged.record), judge.panel(candidate, loaded, judged)))
     for message in judge.unreadable:
         console.print(f"[yellow]warning:[/] {message}: left out", soft_wrap=True, highlight=False)
     summary = {
@@ -189,7 +189,7 @@ class _Judge:
         task.to(self._device)
         if teacher is not None:
             teacher.to(self._device)
-        precision = self._options.precision
+        precision = self._precision(candidate)
         values = assess(task, images, space, precision, teacher)
         means = {name: mean_score(of_images) for name, of_images in values.items()}
         miou = None
@@ -216,12 +216,17 @@ class _Judge:
         }
         return _Judged(record, names, images, values["entropy"])
 
-    def panel(self, loaded: Networks, judged: _Judged) -> np.ndarray:
+    def _precision(self, candidate: Candidate) -> str:
+        """As the flag says, otherwise as the run's settings do."""
+        of_run = "auto" if candidate.folder is None else self._configs[candidate.folder].precision
+        return self._options.precision or of_run
+
+    def panel(self, candidate: Candidate, loaded: Networks, judged: _Judged) -> np.ndarray:
         """The images that the network is least sure of, with its predictions."""
-        frames = []
+        frames, precision = [], self._precision(candidate)
         for index in np.argsort(-judged.entropy, kind="stable")[:_UNSURE_IMAGES]:
             image = judged.images[index]
-            drawn = frame_pictures(loaded.task, image, loaded.space, self._options.precision)
+            drawn = frame_pictures(loaded.task, image, loaded.space, precision)
             frames.append(UncertainFrame(image, *drawn))
         return uncertainty_panel(frames, loaded.space)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -58,10 +59,10 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
     table = Table(
         caption=Text(f"{_images(summary)}. ↑: high is better, ↓: low is better; bold: best."),
         caption_justify="left",
-        show_edge=False,
+        box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("network", overflow="fold")
+    table.add_column("network", no_wrap=True, overflow="ellipsis")
     for name, score in scores.items():
         table.add_column(f"{name} {_arrow(score)}", justify="right", overflow="fold")
     if summary["correlations"]:

@@ -7,7 +7,7 @@ from gioada_fast.config import Config, OptimiserConfig
 from gioada_fast.engine.step import GraphedStep, Step
 from gioada_fast.engine.trainer import Phase, build_optimisers
 
-from ..test_adaptation import make, make_batch
+from ..test_adaptation import make, make_batch, with_labelled
 
 ROWS = [
     {"input_level": "none", "output_level": "none"},
@@ -51,8 +51,12 @@ def assert_same(found, expected, rtol=1e-4):
 
 
 def unequal_batch(pairs=2):
-    """Frames that differ in their numbers of labelled pixels and of pixels with depth."""
-    batch = make_batch(pairs=pairs)
+    """Frames that differ in their numbers of labelled pixels and of pixels with depth.
+
+    Some of the target's labels are known, too.
+    """
+    batch = with_labelled(make_batch(pairs=pairs))
+    batch.labelled_labels[0, 20:] = 255
     batch.source_labels[0, 8:40] = 255
     batch.source_depth[1, :, 8:24] = 0
     return batch
@@ -103,7 +107,7 @@ def test_checkpointing_has_the_same_gradient_and_saves_memory():
 @pytest.mark.parametrize(("levels", "checkpointing"), [(ROWS[2], True), (ROWS[3], False)])
 def test_the_compiled_step_has_no_graph_break_and_the_same_gradient(levels, checkpointing):
     """``fullgraph=True`` raises at a graph break; each of the two losses is compiled once."""
-    adaptation, batch = make_trained(**levels), make_batch()
+    adaptation, batch = make_trained(**levels), with_labelled(make_batch())
     plain = gradients(adaptation, [batch])
     adaptation.translation.checkpointing = checkpointing
     torch.compiler.reset()
