@@ -104,10 +104,13 @@ def test_checkpointing_has_the_same_gradient_and_saves_memory():
     assert bytes_again < bytes_plain
 
 
-@pytest.mark.parametrize(("levels", "checkpointing"), [(ROWS[2], True), (ROWS[3], False)])
-def test_the_compiled_step_has_no_graph_break_and_the_same_gradient(levels, checkpointing):
+@pytest.mark.parametrize(
+    ("levels", "checkpointing", "batch"),
+    [(ROWS[2], True, make_batch()), (ROWS[3], False, with_labelled(make_batch()))],
+)
+def test_the_compiled_step_has_no_graph_break_and_the_same_gradient(levels, checkpointing, batch):
     """``fullgraph=True`` raises at a graph break; each of the two losses is compiled once."""
-    adaptation, batch = make_trained(**levels), with_labelled(make_batch())
+    adaptation = make_trained(**levels)
     plain = gradients(adaptation, [batch])
     adaptation.translation.checkpointing = checkpointing
     torch.compiler.reset()
