@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -59,12 +58,13 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
     table = Table(
         caption=Text(f"{_images(summary)}. ↑: high is better, ↓: low is better; bold: best."),
         caption_justify="left",
-        box=SIMPLE_HEAD,
+        box=None,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("network", no_wrap=True, overflow="ellipsis")
+    table.add_column("network", overflow="fold")
     for name, score in scores.items():
-        table.add_column(f"{name} {_arrow(score)}", justify="right", overflow="fold")
+        # headings are folded, numbers are not
+        table.add_column(f"{name} {_arrow(score)}", justify="right", overflow="fold", width=5)
     if summary["correlations"]:
         table.add_column("mIoU %", justify="right")
     preferred = _preferred(summary)
@@ -75,7 +75,7 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
         ]
         if summary["correlations"]:
             cells.append(Text(percent(network["miou"])))
-        table.add_row(Text(network_name(network)), *cells)
+        table.add_row(Text(network_name(network, ",\n")), *cells)
     return [table, *([_correlation_table(summary)] if summary["correlations"] else [])]
 
 
@@ -126,11 +126,11 @@ def assessment_page(summary: Mapping[str, Any], panels: Sequence[tuple[str, np.n
     )
 
 
-def network_name(network: Mapping[str, Any]) -> str:
+def network_name(network: Mapping[str, Any], separator: str = ", ") -> str:
     """Run, phase and step of a network, or its file."""
     if network["step"] is None:
         return str(network["file"])
-    return f"{network['run']}, {spaced(network['phase'])} {network['step']}"
+    return f"{network['run']}{separator}{spaced(network['phase'])} {network['step']}"
 
 
 def _images(summary: Mapping[str, Any]) -> str:
