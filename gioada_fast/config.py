@@ -558,7 +558,15 @@ class OptimiserConfig:
 
 
 LabelFreeScore = Literal[
-    "entropy", "confidence", "information", "flip", "photometric", "snd", "teacher", "depth"
+    "entropy",
+    "confidence",
+    "information",
+    "nuclear",
+    "flip",
+    "photometric",
+    "snd",
+    "teacher",
+    "depth",
 ]
 """Names of the scores that need no labels; engine/assessment.py defines them."""
 

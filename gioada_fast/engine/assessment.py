@@ -159,16 +159,49 @@ def information(frame: FrameOutput) -> Tensor:
     return marginal / math.log(max(2, len(p))) - entropy(frame)
 
 
+def nuclear(frame: FrameOutput) -> Tensor:
+    """Nuclear norm of the class probabilities P [N, C] of an image's pixels, from 0 to 1.
+
+        sum of the singular values of P / sqrt(N min(N, C))
+
+    Like ``information``, it is high if pixels are certain and show different classes.
+
+    Source: Deng et al. (ICML 2023, arXiv 2302.01094), there of a whole data set. The pixels are
+    those of the network's own resolution.
+    """
+    p = frame.output[0][0].flatten(1).softmax(0).double()
+    squares = torch.linalg.eigvalsh(p @ p.T)  # of the singular values
+    return squares.clamp(min=0).sqrt().sum() / math.sqrt(p.shape[1] * min(p.shape))
+
+
 def flip(frame: FrameOutput) -> Tensor:
-    """Share of the pixels that keep their class if the image is mirrored."""
+    """Effective invariance to mirroring, see ``invariance``."""
     logits, _ = frame.predict(frame.task, frame.image.flip(3))
-    return agreement(frame.labels_of(logits.flip(3)), frame.labels)
+    return invariance(frame, logits.flip(3))
 
 
 def photometric(frame: FrameOutput) -> Tensor:
-    """Share of the pixels that keep their class, mean over ``photometric_changes``."""
+    """Effective invariance, mean over ``photometric_changes``."""
     logits, _ = frame.predict(frame.task, torch.cat(photometric_changes(frame.image)))
-    return agreement(frame.labels_of(logits), frame.labels)
+    return torch.stack([invariance(frame, changed) for changed in logits.split(1)]).mean()
+
+
+def invariance(frame: FrameOutput, logits: Tensor) -> Tensor:
+    """Effective invariance of the pixels, mean: how surely they keep their class in a changed copy.
+
+        sqrt(p q) if the classes are the same, otherwise 0
+
+    p and q are the largest class probabilities of the image and of its copy.
+
+    Args:
+        frame: the image as it is.
+        logits: [1, C, h, w] of the changed copy, moved back to the place of the image's pixels.
+
+    Source: Deng, Gould, Zheng (NeurIPS 2022, arXiv 2207.07065).
+    """
+    q, changed = upsample(logits, frame.size)[0].softmax(0).max(0)
+    p, labels = frame.probabilities.max(0)
+    return torch.where(changed == labels, (p * q).sqrt(), 0.0).mean()
 
 
 def snd(frame: FrameOutput) -> Tensor:
@@ -237,6 +270,7 @@ SCORES: dict[LabelFreeScore, Score] = {
     "entropy": Score("mean entropy", entropy, higher_is_better=False),
     "confidence": Score("mean confidence", confidence),
     "information": Score("mutual information", information),
+    "nuclear": Score("nuclear norm of the predictions", nuclear),
     "flip": Score("consistency under mirroring", flip),
     "photometric": Score("consistency under photometric change", photometric),
     "snd": Score("soft neighbourhood density", snd),

@@ -92,21 +92,24 @@ def plain_scores(task, teacher, image):
     p = full(task.exact(image)[0]).softmax(0).numpy()
     h = lambda q: -(q * np.log(q)).sum(0) / math.log(len(q))  # noqa: E731
     labels = p.argmax(0)
-    mirrored = full(task.exact(image[:, ::-1])[0]).numpy().argmax(0)[:, ::-1]
+
+    def invariance(picture, back=1):
+        q = full(task.exact(picture)[0]).softmax(0).numpy()[:, :, ::back]
+        return np.where(q.argmax(0) == labels, np.sqrt(p.max(0) * q.max(0)), 0).mean()
+
     x = image.astype(np.float64)
     mean, grey = x.mean(), x.mean(2, keepdims=True)
     changed = [0.7 * x, 1.3 * x, mean + 0.6 * (x - mean), grey + 0.5 * (x - grey)]
-    kept = [
-        full(task.exact(np.rint(y).clip(0, 255).astype(np.uint8))[0]).numpy().argmax(0) == labels
-        for y in changed
-    ]
+    changed = [np.rint(y).clip(0, 255).astype(np.uint8) for y in changed]
+    small = task.exact(image)[0][0].softmax(0).flatten(1).T.numpy()
     return {
         "entropy": h(p).mean(),
         "confidence": p.max(0).mean(),
         "information": h(p.mean((1, 2))) - h(p).mean(),
-        "flip": (mirrored == labels).mean(),
-        "photometric": np.mean(kept),
-        "snd": plain_snd(task.exact(image)[0][0].softmax(0).flatten(1).T.numpy()),
+        "nuclear": np.linalg.svd(small)[1].sum() / math.sqrt(len(small) * min(small.shape)),
+        "flip": invariance(image[:, ::-1], back=-1),
+        "photometric": np.mean([invariance(picture) for picture in changed]),
+        "snd": plain_snd(small),
         "teacher": (full(teacher.exact(image)[0]).numpy().argmax(0) == labels).mean(),
     }
 
