@@ -21,9 +21,10 @@ source images, source labels and target images, but no target labels.
 
 Source: L_self is DACS (Tranheden, Olsson, Pinto, Svensson, WACV 2021, arXiv 2007.08702), which
 DAFormer (Hoyer, Dai, Van Gool, CVPR 2022, arXiv 2111.14887) uses too. L_mask is MIC (Hoyer, Dai,
-Wang, Van Gool, CVPR 2023, arXiv 2212.01322). Two differences: q is computed for each image and not
-for the batch, so that an update does not depend on how its pairs are split into batches; and the
-mixed and masked images get no colour jitter and no blur. In L_mask, the classes have weights.
+Wang, Van Gool, CVPR 2023, arXiv 2212.01322). Three differences: q is computed for each image and
+not for the batch, so that an update does not depend on how its pairs are split into batches; the
+mixed and masked images get no colour jitter and no blur; and by default only every other pair of a
+batch is mixed and masked (``self_train_half``). In L_mask, the classes have weights.
 """
 
 from collections.abc import Sequence

@@ -88,6 +88,9 @@ def test_old_names_in_a_yaml_file_work_with_a_hint_and_flags_override_them(tmp_p
     assert settings["adaptation"]["keep_half_untranslated"] is False
     assert settings["optimiser"]["task_lr"] == 1e-3
     assert HINTS["model.start"] in stderr and HINTS["adaptation.half_rendered"] in stderr
+    assert (
+        settings["adaptation"]["self_train_half"] is False
+    )  # the version of these names had no other
     flag = "--adaptation.keep_half_untranslated=true"
     settings, _ = printed_settings("--config", file, flag, cwd=tmp_path)
     assert settings["adaptation"]["keep_half_untranslated"] is True

@@ -33,6 +33,7 @@ DEPTH = {
 
 def make_trained(*levels, **settings):
     """Networks whose teacher differs from the task network and is confident of some pixels."""
+    settings = {"self_train_half": False, **settings}
     adaptation = make(*levels, self_training=True, confidence=THRESHOLD, **settings)
     torch.manual_seed(3)
     if adaptation.translation is not None:

@@ -85,6 +85,7 @@ ROWS = {
     "output_product": _variant("output level on semantics times depth", output_level="product"),
     "both": Row("both levels: GIO-Ada", _BOTH),
     "self_training": Row("both levels and self-training", _SELF),
+    "self_all": _variant("self-training on all pairs", **_SELF, self_train_half=False),
     "self_masked": _variant("self-training with masked consistency", **_SELF, mask_ratio=0.7),
     "self_rare": _variant(
         "self-training with rare-class sampling", **_SELF, rare_class_temperature=0.01
