@@ -45,7 +45,7 @@ def test_two_processes_get_the_gradient_of_one_process_with_both_batches(tmp_pat
     """Even if the frames differ in the number of labelled pixels and of pixels with depth."""
     finish(torchrun("-m", "tests.engine.two_processes", tmp_path / "found.pt", how))
     found = torch.load(tmp_path / "found.pt")
-    batch = unequal_batch()
+    batch = unequal_batch(labelled=True)
     if how == "accumulate":
         batch = batch.map(lambda x: torch.cat([x, x.flip(-1)]))
     expected = gradients(make_trained(keep_half_untranslated=False), [batch])

@@ -50,13 +50,15 @@ def assert_same(found, expected, rtol=1e-4):
             assert difference <= rtol * scale, (name, difference, scale)
 
 
-def unequal_batch(pairs=2):
+def unequal_batch(pairs=2, labelled=False):
     """Frames that differ in their numbers of labelled pixels and of pixels with depth.
 
-    Some of the target's labels are known, too.
+    ``labelled``: with labels of target images, too.
     """
-    batch = with_labelled(make_batch(pairs=pairs))
-    batch.labelled_labels[0, 20:] = 255
+    batch = make_batch(pairs=pairs)
+    if labelled:
+        batch = with_labelled(batch)
+        batch.labelled_labels[0, 20:] = 255
     batch.source_labels[0, 8:40] = 255
     batch.source_depth[1, :, 8:24] = 0
     return batch
@@ -64,7 +66,7 @@ def unequal_batch(pairs=2):
 
 @pytest.mark.parametrize("levels", ROWS)
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
-    adaptation, batch = make_trained(**levels), unequal_batch(pairs=4)
+    adaptation, batch = make_trained(**levels), unequal_batch(pairs=4, labelled=True)
     adaptation.class_weights = torch.tensor([0.5, 1.0, 1.5, 2.0])
     whole = gradients(adaptation, [batch])
     halves = [batch.map(lambda x: x[:2]), batch.map(lambda x: x[2:])]
