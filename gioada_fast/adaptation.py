@@ -7,6 +7,7 @@
     + lambda_self L_self               not in the paper, off by default: see self_training.py
     + lambda_mask L_mask               likewise
     + lambda_target_depth L_depth_t    likewise: on the target images, against depth maps
+    + lambda_labelled L_labelled       likewise: on the target images whose labels may be used
 
 ``TERMS`` lists the terms of the generators' loss. A new term is a function and a row there.
 
@@ -50,7 +51,7 @@ class Batch(NamedTuple):
     source_depth: Tensor
     """float32 [N, 1, H, W] metres, 0 where there is no depth."""
     target_image: Tensor | None
-    """uint8 [N, 3, H, W], or None when training on the source only. There are no target labels."""
+    """uint8 [N, 3, H, W], or None when training on the source only. They have no labels."""
     class_mix_noise: Tensor | None = None
     """float32 [N, C] random numbers that choose the classes to paste; None without
     self-training."""
@@ -60,6 +61,10 @@ class Batch(NamedTuple):
     target_depth: Tensor | None = None
     """float32 [N, 1, H, W] depth of the target images in metres, or relative as stored (larger is
     nearer) if data.target.depth_kind says so, 0 where unknown; None if nothing reads it."""
+    labelled_image: Tensor | None = None
+    """uint8 [N, 3, H, W] of data.target.labelled; None without."""
+    labelled_labels: Tensor | None = None
+    """uint8 [N, H, W] train ids of ``labelled_image``, 255 ignored."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch of the function's results for the tensors that are there."""
@@ -105,6 +110,8 @@ class StepTensors(NamedTuple):
     """Masked consistency: the same of target images with hidden patches."""
     target_depth: Tensor | None
     """Depth on the target: float32 [N, 1, H, W] metres, 0 where unknown."""
+    labelled: tuple[Augmented, Tensor] | None
+    """Labelled target images: with their labels, and logits [N, C, h, w] of G_task for them."""
 
 
 Maps = list[tuple[Tensor, bool]]
@@ -189,6 +196,16 @@ def target_depth_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
     )
 
 
+def labelled_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
+    """L_labelled: cross-entropy on target images with labels, mean over the images.
+
+    An image's loss is the mean over its labelled pixels, 0 if none.
+    """
+    assert t.labelled is not None
+    labelled, logits = t.labelled
+    return self_training_loss(logits, labelled, t.class_weights)
+
+
 TERMS = [
     Term("seg", "L_seg", lambda c: 1.0, "seg", segmentation_loss),
     Term("depth", "L_depth", lambda c: c.lambda_depth, "depth", depth_loss),
@@ -203,6 +220,14 @@ TERMS = [
         "pairs",
         target_depth_loss,
         needs="target_depth",
+    ),
+    Term(
+        "labelled",
+        "L_labelled",
+        lambda c: c.lambda_labelled,
+        "pairs",
+        labelled_loss,
+        needs="labelled",
     ),
 ]
 """The objective of the generators; ``total`` sums weight times loss over the terms that are on."""
@@ -365,6 +390,11 @@ class TwoLevelAdaptation(nn.Module):
         if x_t is not None and (self.output_discriminator is not None or learns_depth):
             inputs.append(x_t)
         augmented = {} if x_t is None else self._augment(batch, x_s, x_t, (d_s, valid))
+        if batch.labelled_image is not None:
+            assert batch.labelled_labels is not None
+            certain = torch.ones(len(batch.labelled_image), device=x_s.device)
+            x_l = normalise(batch.labelled_image)
+            augmented["labelled"] = Augmented(x_l, batch.labelled_labels, certain)
         inputs.extend(part.image for part in augmented.values())
         logits, depth = self.task(torch.cat(inputs) if len(inputs) > 1 else x_s)
         parts = logits.split([len(images) for images in inputs])[len(inputs) - len(augmented) :]
@@ -402,6 +432,7 @@ class TwoLevelAdaptation(nn.Module):
             mixed=learned.get("mixed"),
             masked=learned.get("masked"),
             target_depth=target_depth,
+            labelled=learned.get("labelled"),
         )
 
     def _target_metres(self, batch: Batch, predicted: Tensor) -> Tensor:

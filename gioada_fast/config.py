@@ -201,8 +201,9 @@ class TargetConfig(FramesConfig):
     name: str = "street_scenes"
     """Data set. street_scenes in a second look is a stand-in for real images."""
     train_split: str | None = None
-    """Images to train on, whose labels are never read. Unset: the data set's own, such as train
-    (cityscapes, camvid) or testing (kitti). folder: replaces {split} in the patterns."""
+    """Images to train on; labels are read of those in labelled alone. Unset: the data set's own,
+    such as train (cityscapes, camvid) or testing (kitti). folder: replaces {split} in the
+    patterns."""
     evaluation_split: str | None = None
     """Labelled images to score on. Unset: the data set's own, such as val (cityscapes, camvid) or
     training (kitti). folder: replaces {split} in the patterns."""
@@ -218,9 +219,17 @@ class TargetConfig(FramesConfig):
     or own: the data set's own depth maps. Read if adaptation.lambda_target_depth or depth_agreement
     asks for it. folder: the pattern is that of the scored images, too, unless depth_kind is
     relative."""
+    labelled: int | list[str] | None = None
+    """Images to train on whose labels are used, during adaptation: their number, taken at even
+    intervals, or a list of their names (paths under the root, or file names with or without
+    suffix). Unset: none. Their files are read even if data.packs is set."""
 
     def __post_init__(self):
         self.check("data.target")
+        if isinstance(self.labelled, int):
+            _positive("data.target", labelled=self.labelled)
+        elif self.labelled is not None and not self.labelled:
+            raise InputError("data.target.labelled is empty: leave it out, or name an image")
         if self.depth == OWN_DEPTH and self.depth_kind != "metres":
             raise InputError(
                 f"data.target.depth is own, whose kind is known: leave out data.target.depth_kind, "
@@ -483,6 +492,8 @@ class AdaptationConfig:
     depth_agreement: bool = False
     """Weight pseudo-labels by how well the teacher's depth agrees with the depth maps of
     data.target.depth. Needs self_training."""
+    lambda_labelled: float = 1.0
+    """Weight of the segmentation loss on the labelled target images of data.target.labelled."""
 
     @property
     def learns_from_target(self) -> bool:
@@ -515,6 +526,7 @@ class AdaptationConfig:
             "adaptation",
             lambda_mask=self.lambda_mask,
             lambda_target_depth=self.lambda_target_depth,
+            lambda_labelled=self.lambda_labelled,
             lambda_depth=self.lambda_depth,
             lambda_img=self.lambda_img,
             lambda_out=self.lambda_out,
@@ -597,6 +609,19 @@ class OptimiserConfig:
             )
 
 
+LabelFreeScore = Literal[
+    "entropy",
+    "confidence",
+    "information",
+    "nuclear",
+    "flip",
+    "photometric",
+    "snd",
+    "teacher",
+    "depth",
+]
+"""Names of the scores that need no labels; engine/assessment.py defines them."""
+
 CONTROL = "control"
 """Name of the control: its phase in the logs, and its column in the result."""
 
@@ -628,6 +653,12 @@ class ScheduleConfig:
     """Interval for writing a panel of pictures."""
     checkpoint_every: int = 100
     """Interval for writing a checkpoint, which also happens at the end of a phase."""
+    keep_best: LabelFreeScore | Literal["none"] = "none"
+    """Label-free score (docs/judging.md) that chooses among the evaluations of the last phase: the
+    preferred weights are kept as task_best. It is computed on training images of the target."""
+    keep_evaluated: bool = False
+    """Keep the task network's weights, and the teacher's, of every evaluation in the folder kept/,
+    for python -m gioada_fast.assess."""
 
     def __post_init__(self):
         _not_negative(
@@ -678,6 +709,11 @@ class Config:
             raise InputError(f"seed is {self.seed}, must be at least 0 and below 2**32")
 
     @property
+    def learns_from_target(self) -> bool:
+        """Whether adaptation uses the target: a level, self-training, its depth or labels."""
+        return self.adaptation.learns_from_target or self.data.target.labelled is not None
+
+    @property
     def adaptation_lr(self) -> float:
         """``optimiser.adaptation_lr`` or its default."""
         settings = self.optimiser
@@ -688,6 +724,34 @@ class Config:
         """``optimiser.trunk_lr_factor`` or its default."""
         factor = self.optimiser.trunk_lr_factor
         return (0.1 if self.model.pretrained else 1.0) if factor is None else factor
+
+
+def config_of(settings: Mapping[str, Any]) -> Config:
+    """Build the settings from ``dataclasses.asdict``, as checkpoints contain them.
+
+    Raises:
+        TypeError: there are unknown settings.
+        InputError: a value is not allowed.
+    """
+    data = settings.get("data", {})
+    sources = data.get("sources")
+    return Config(
+        **{
+            **settings,
+            "data": DataConfig(
+                **{
+                    **data,
+                    "source": SourceConfig(**data.get("source", {})),
+                    "target": TargetConfig(**data.get("target", {})),
+                    "sources": sources and [SourceConfig(**source) for source in sources],
+                }
+            ),
+            "model": ModelConfig(**settings.get("model", {})),
+            "adaptation": AdaptationConfig(**settings.get("adaptation", {})),
+            "optimiser": OptimiserConfig(**settings.get("optimiser", {})),
+            "schedule": ScheduleConfig(**settings.get("schedule", {})),
+        }
+    )
 
 
 def shipped_configs() -> dict[str, Path]:

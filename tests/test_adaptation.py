@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import gioada_fast.adaptation
 from gioada_fast.adaptation import (
@@ -47,6 +48,15 @@ def make_batch(target=True, pairs=2):
     depth_t[:, :, :12] = 0
     images_t, depth_t = (images[1], depth_t) if target else (None, None)
     return Batch(images[0], labels, depth, images_t, noise, patches, depth_t)
+
+
+def with_labelled(batch):
+    """The batch with labelled target images: the source's labels, mirrored, on the target."""
+    labelled = {
+        "labelled_image": batch.target_image,
+        "labelled_labels": batch.source_labels.flip(2),
+    }
+    return batch._replace(**labelled)
 
 
 @pytest.mark.parametrize(("input_level", "output_level"), ROWS)
@@ -316,6 +326,27 @@ def test_a_new_term_is_scaled_when_batches_are_accumulated(entropy_term):
     whole = Step(adaptation, {}, "fp32").gradients([batch])["entropy"]
     halves = [batch.map(lambda x: x[:2]), batch.map(lambda x: x[2:])]
     torch.testing.assert_close(Step(adaptation, {}, "fp32").gradients(halves)["entropy"], whole)
+
+
+def test_labelled_target_images_have_a_loss_of_their_own():
+    """Cross-entropy, mean over the images of the mean over their labelled pixels."""
+    adaptation, batch = make("none", "none", lambda_labelled=0.5), with_labelled(make_batch())
+    batch.labelled_labels[0, 30:] = 255
+    batch.labelled_labels[1] = 255  # an image without labels counts as 0
+    adaptation.class_weights = torch.tensor([0.5, 1.0, 1.5, 2.0])
+    losses = adaptation.generators_loss(batch).losses
+    logits, _ = adaptation.task(normalise(batch.labelled_image))
+    expected = F.cross_entropy(
+        upsample(logits, (64, 96))[:1],
+        batch.labelled_labels[:1].long(),
+        adaptation.class_weights,
+        ignore_index=255,
+    )
+    torch.testing.assert_close(losses["labelled"], expected / 2)
+    total = losses["seg"] + losses["depth"] + 0.5 * losses["labelled"]
+    torch.testing.assert_close(losses["total"], total)
+    without = adaptation.generators_loss(make_batch()).losses
+    assert "labelled" not in without and torch.equal(without["depth"], losses["depth"])
 
 
 def test_names_of_terms_are_unique_and_their_symbols_are_in_the_formula():

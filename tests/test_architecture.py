@@ -28,7 +28,16 @@ ALLOWED = {
     "atomic_files": {"errors"},
     "errors": set(),
 }
-COMMAND_LINES = {"train", "ablate", "evaluate", "predict", "translate", "info", "__main__"}
+COMMAND_LINES = {
+    "train",
+    "ablate",
+    "evaluate",
+    "assess",
+    "predict",
+    "translate",
+    "info",
+    "__main__",
+}
 
 
 def modules():

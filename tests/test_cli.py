@@ -320,7 +320,7 @@ def test_info_explains_back_ends(world, monkeypatch, forced):
 
 
 def test_every_command_has_help(world):
-    for module in ("train", "ablate", "evaluate", "predict", "translate", "info"):
+    for module in ("train", "ablate", "evaluate", "assess", "predict", "translate", "info"):
         done = command(module, "--help", cwd=world)
         assert done.returncode == 0 and "usage" in done.stdout, (module, done.stderr)
 

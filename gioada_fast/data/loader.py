@@ -26,7 +26,7 @@ Frame = TypeVar("Frame")
 
 _SOURCE, _TARGET, _FLIP, _CROP, _CLASSES, _OTHER_SOURCES = range(6)
 _RARE_CLASSES = 1 << 20  # above the streams of any number of sources
-_MASK = _RARE_CLASSES + 1
+_MASK, _LABELLED, _LABELLED_FLIP = range(_RARE_CLASSES + 1, _RARE_CLASSES + 4)
 _CROPS = 10
 """Maximum number of crops that are drawn to find one that shows a rare class (DAFormer: 10)."""
 
@@ -49,6 +49,7 @@ class PairStream(Dataset):
             every frame once per epoch.
         mask_noise: (rows, columns) of random numbers per pair, one for each patch that masked
             consistency may hide; None without it.
+        labelled: target images with labels, one for each pair, in epochs of their own; or None.
     """
 
     def __init__(
@@ -62,10 +63,11 @@ class PairStream(Dataset):
         class_mix_noise: int = 0,
         rare_classes: RareClasses | None = None,
         mask_noise: tuple[int, int] | None = None,
+        labelled: SourceFrames | None = None,
     ):
         self.source, self.target, self.seed, self.flip = source, target, seed, flip
         self.size, self.unreadable, self.class_mix_noise = size, unreadable, class_mix_noise
-        self.rare_classes, self.mask_noise = rare_classes, mask_noise
+        self.rare_classes, self.mask_noise, self.labelled = rare_classes, mask_noise, labelled
 
     def __getitem__(self, k: int) -> tuple[dict[str, np.ndarray], list[str]]:
         """Pair k, and the error messages of files that could not be read and were replaced.
@@ -75,7 +77,12 @@ class PairStream(Dataset):
         errors: list[str] = []
         frame, shown = self._read_source(k, errors)
         target = self._read_target(k, errors)
-        if frame is None or (target is None and self.target is not None):
+        labelled = self._read_labelled(k, errors)
+        if (
+            frame is None
+            or (target is None and self.target is not None)
+            or (labelled is None and self.labelled is not None)
+        ):
             return {}, errors
         flip_source, flip_target = self._flips(k)
         image_s, labels, depth = self._augment(frame, _SOURCE, k, flip_source, shown)
@@ -84,6 +91,12 @@ class PairStream(Dataset):
             pair["target_image"], *maps = self._augment(target, _TARGET, k, flip_target)
             if maps:
                 pair["target_depth"] = maps[0][None]
+        if labelled is not None:
+            flip = (
+                self.flip and np.random.default_rng((self.seed, _LABELLED_FLIP, k)).random() < 0.5
+            )
+            image, labels = self._augment(labelled[:2], _LABELLED, k, bool(flip))
+            pair |= {"labelled_image": image, "labelled_labels": labels}
         if self.class_mix_noise:
             rng = np.random.default_rng((self.seed, _CLASSES, k))
             pair["class_mix_noise"] = rng.random(self.class_mix_noise, np.float32)
@@ -120,6 +133,13 @@ class PairStream(Dataset):
             return self._first_readable(self.target.with_depth, turns, errors)
         image = self._first_readable(self.target.__getitem__, turns, errors)
         return None if image is None else (image,)
+
+    def _read_labelled(self, k: int, errors: list[str]) -> LabelledFrame | None:
+        """The labelled target image of pair k."""
+        if self.labelled is None:
+            return None
+        turns = self._turns(_LABELLED, k, len(self.labelled))
+        return self._first_readable(self.labelled.__getitem__, turns, errors)
 
     def _turns(self, stream: int, k: int, length: int) -> Iterator[int]:
         """The frame whose turn it is at pair k, then those that may replace it."""
@@ -201,8 +221,8 @@ def pair_batches(
         ``batches`` dicts: source_image uint8 [N, 3, H, W], source_labels uint8 [N, H, W],
         source_depth float32 [N, 1, H, W], and if the stream has them target_image uint8
         [N, 3, H, W], target_depth float32 [N, 1, H, W] (metres, or relative as stored; 0 where
-        unknown), class_mix_noise float32 [N, C] and mask_noise float32 [N, rows, columns]; images
-        are channels-last.
+        unknown), labelled_image and labelled_labels like the source's, class_mix_noise float32
+        [N, C] and mask_noise float32 [N, rows, columns]; images are channels-last.
 
     Raises:
         InputError: more files cannot be read than ``unreadable`` allows.
@@ -233,7 +253,7 @@ def _collate(pairs: list) -> tuple[dict[str, torch.Tensor], list[str]]:
     if not all(pair for pair, _ in pairs):
         return {}, errors
     batch = {key: _stack([pair[key] for pair, _ in pairs]) for key in pairs[0][0]}
-    for key in ("source_image", "target_image"):
+    for key in ("source_image", "target_image", "labelled_image"):
         if key in batch:
             batch[key] = batch[key].permute(0, 3, 1, 2)
     return batch, errors

@@ -285,6 +285,10 @@ class PackedTarget(_Pack):
         super().__init__(folder, settings, command)
         self.has_depth = depth
 
+    def name(self, index: int) -> str:
+        """Path of an image under the data set's folder."""
+        return self.manifest.frames[index]
+
     def with_depth(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(uint8 [H, W, 3] RGB, float32 [H, W] metres or relative depth)."""
         return self._read("images", index), self._depth(index)

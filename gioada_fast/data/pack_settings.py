@@ -93,7 +93,7 @@ def _packing_settings(config: DataConfig) -> dict[str, Any]:
     sides = {side: settings.pop(side) for side in ("source", "target")}
     for name in ("flip", "class_weights", "workers", "max_unreadable"):
         del settings[name]
-    for name in ("evaluation_split", "evaluation_frames"):
+    for name in ("evaluation_split", "evaluation_frames", "labelled"):
         del sides["target"][name]
     for side, values in sides.items():
         settings |= {f"{side}.{name}": value for name, value in values.items()}

@@ -1,8 +1,9 @@
 """The sets of a run: labelled sources, unlabelled target, labelled frames to score on.
 
 Training targets cannot carry labels: their class has no place for them, and ``training_set`` drops
-them where a data set lists them. Only an oracle sees labels of real frames, by using the target as
-its source, see ``supervised``.
+them where a data set lists them. Labels of the target's training images are read in two cases: an
+oracle uses the target as its source, see ``supervised``, and ``data.target.labelled`` names some of
+the images, see ``labelled_frames``.
 """
 
 from collections.abc import Sequence
@@ -17,9 +18,9 @@ import numpy as np
 from ..config import OWN_DEPTH, TARGET_SEED, DataConfig, FramesConfig, SourceConfig, TargetConfig
 from ..errors import InputError
 from ..labels import BUILT_IN_SPACES, Labelling, LabelSpace, label_space
-from . import registry
+from . import registry, tree
 from .depth_maps import DepthReader
-from .files import DataSet, FrameFiles, LabelledFrame, describe_folder
+from .files import IMAGE_SUFFIXES, DataSet, FrameFiles, LabelledFrame, describe_folder
 from .pack_reader import PackedSource, PackedTarget, folder_of
 from .pack_settings import pack_command, source_settings, target_settings
 from .patterns import beside, depth_reader_of
@@ -85,6 +86,10 @@ class TargetImages:
     def __getitem__(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3] RGB."""
         return self._resized(read_image(self.paths[index], self.upright))
+
+    def name(self, index: int) -> str:
+        """Path of an image."""
+        return str(self.paths[index])
 
     def with_depth(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(uint8 [H, W, 3] RGB, depth float32 [H, W] as ``DepthReader.read`` returns it)."""
@@ -329,27 +334,103 @@ def supervised(config: DataConfig) -> DataConfig:
     return replace(config, source=source, sources=None, packs=None)
 
 
-def describe_target(config: DataConfig) -> str:
-    """Describes the target, for a table's caption."""
+def labelled_frames(config: DataConfig) -> SourceFrames | None:
+    """The target's training images in ``target.labelled`` with their labels, without depth.
+
+    None if the setting is unset. No label file of another image is opened.
+
+    Raises:
+        InputError: the setting asks for more images than there are, or names an image that does not
+            exist or more than one; or a label file is missing.
+    """
+    if config.target.labelled is None:
+        return None
+    oracle = supervised(config)
+    data = _files(oracle, "source", "data.target", oracle.source)
+    data = replace(data, frames=_named_frames(data, config.target.labelled), depth=None)
+    frames = [files._replace(depth=None) for files in data.frames]
+    missing = (data := replace(data, frames=frames)).missing()
+    if missing:
+        raise InputError(
+            f"data.target.labelled asks for labels of {len(frames)} images, but {len(missing)} "
+            f"label files are missing, first {missing[0]}; {describe_folder(missing[0].parent)}"
+        )
+    return SourceFrames(data, config.target_size)
+
+
+def _named_frames(data: DataSet, labelled: int | Sequence[str]) -> list[FrameFiles]:
+    """The frames that ``target.labelled`` chooses, in the order of the data set."""
+    if isinstance(labelled, int):
+        if labelled > len(data.frames):
+            raise InputError(
+                f"data.target.labelled is {labelled}, but {data.name} has {len(data.frames)} "
+                "images to train on"
+            )
+        return [data.frames[index] for index in evenly_spaced(len(data.frames), labelled)]
+    by_name: dict[str, list[int]] = {}
+    for index, files in enumerate(data.frames):
+        path = files.image.relative_to(data.root)
+        for name in {path.as_posix(), path.name, path.stem}:
+            by_name.setdefault(name, []).append(index)
+    chosen = set()
+    for name in labelled:
+        found = by_name.get(name, [])
+        if len(found) != 1:
+            example = data.frames[0].image.relative_to(data.root).as_posix()
+            wrong = f"which {len(found)} images have: give the path" if found else "no such image"
+            raise InputError(
+                f"data.target.labelled names {name}, {wrong} under {data.root}, such as {example}"
+            )
+        chosen.update(found)
+    return [data.frames[index] for index in sorted(chosen)]
+
+
+def images_in(path: Path, size: tuple[int, int]) -> TargetImages:
+    """An image, or all images in a folder or archive and its subfolders, turned as EXIF says.
+
+    Raises:
+        InputError: there is no such file or folder, or no image in it.
+    """
+    files = tree.files_under(path) if tree.is_folder(path) else [path]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not tree.is_folder(path) and not tree.is_file(path):
+        raise InputError(f"{path}: no such file or folder")
+    if not images:
+        raise InputError(f"{path}: no image in it; {describe_folder(path)}")
+    return TargetImages(images, size, upright=True)
+
+
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """Indices of ``count`` of ``length`` frames at even intervals; all if there are fewer."""
+    return np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()
+
+
+def describe_target(config: DataConfig, part: str = "evaluation") -> str:
+    """Describes the target's part ``evaluation`` or ``target`` (to train on), for captions."""
     target = config.target
     reader = registry.find(target.name, "target")
     if reader.description is not None:
         return reader.description(target)
-    return f"{reader.title}, real frames ({reader.split(target, 'evaluation')})"
+    return f"{reader.title}, real frames ({reader.split(target, part)})"
 
 
 def describe_sources(
-    config: DataConfig, source: SourceFrames | PackedSource | SourceMix
+    config: DataConfig,
+    source: SourceFrames | PackedSource | SourceMix,
+    labelled: SourceFrames | None = None,
 ) -> list[str]:
-    """Describes each source: data set, number of frames, share of the training pairs."""
+    """Describes each source: data set, number of frames, share of the pairs; and target labels."""
     parts, settings = source_parts(source), config.named_sources()
     shares = source.shares if isinstance(source, SourceMix) else [1]
-    return [
+    described = [
         f"{registry.find(settings[setting].name, 'source').title}, {len(frames)} frames"
         + ("" if frames.has_depth else " without depth")
         + ("" if len(parts) == 1 else f", {share:.1%} of the pairs")
         for share, (setting, frames) in zip(shares, parts.items(), strict=True)
     ]
+    if labelled is not None:
+        described.append(f"labels of {len(labelled)} target images")
+    return described
 
 
 def check_label_space(config: DataConfig) -> None:

@@ -24,7 +24,14 @@ from rich.text import Text
 
 from ..atomic_files import write_atomically
 from ..config import AdaptationConfig, Config, changed_setting
-from ..data.sets import describe_target, evaluation_frames, source_set, supervised
+from ..data.files import FrameFiles
+from ..data.sets import (
+    describe_target,
+    evaluation_frames,
+    labelled_frames,
+    source_set,
+    supervised,
+)
 from ..errors import InputError, Interrupted
 from ..report.ablation_report import RowPictures, ablation_page, tables
 from .run import resume, start
@@ -40,6 +47,9 @@ class Row:
     """``NO_LEVELS`` and the configuration hold for what is not named."""
     variant: bool = False
     """Whether it runs only if ``--rows`` names it."""
+    labelled: float = 0.0
+    """Share of the target's training images whose labels it uses, unless data.target.labelled says
+    which."""
 
 
 SOURCE_ONLY, CONTROL, ORACLE = "source_only", "control", "oracle"
@@ -90,6 +100,9 @@ ROWS = {
         lambda_target_depth=1.0,
         depth_agreement=True,
     ),
+    "few_labels": Row(
+        "self-training with a few labels of the target", _SELF, variant=True, labelled=0.05
+    ),
     ORACLE: Row("oracle: supervised on the target"),
 }
 """The rows by name, in the order of the table. The name is also the name of the row's folder."""
@@ -124,6 +137,10 @@ def row_config(config: Config, name: str, seed: int, folder: Path) -> Config:
     if not adaptation.reads_target_depth and data.target.name != "folder":
         # a folder's maps also serve for scoring
         data = replace(data, target=replace(data.target, depth=None))
+    labelled = None
+    if row.labelled:
+        labelled = data.target.labelled or max(1, round(row.labelled * len(_oracle_frames(config))))
+    data = replace(data, target=replace(data.target, labelled=labelled))
     if name == ORACLE:
         data = supervised(data)
     return replace(
@@ -151,6 +168,11 @@ def default_rows(config: Config) -> set[str]:
 def _unlabelled(config: Config) -> list[Path]:
     """Label files that the oracle needs and that do not exist."""
     return source_set(supervised(config.data)).missing()
+
+
+def _oracle_frames(config: Config) -> Sequence[FrameFiles]:
+    """The target's training images with their labels."""
+    return source_set(supervised(config.data)).frames
 
 
 def ablate(config: Config, seeds: Sequence[int], rows: Collection[str], command: str) -> Path:
@@ -252,6 +274,8 @@ def _check_pending(config: Config, pending: Sequence[tuple[int, str]], folder: P
             )
     if pending and not len(evaluation_frames(config.data)):
         raise InputError(f"{describe_target(config.data)}: there are no labels to score on")
+    for seed, name in pending:
+        labelled_frames(row_config(config, name, seed, folder).data)
     if any(name == ORACLE for _, name in pending):
         missing = _unlabelled(config)
         if missing:

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from ..adaptation import TwoLevelAdaptation
-from ..config import Config, ModelConfig, rename_old_settings
+from ..config import Config, ModelConfig, config_of, rename_old_settings
 from ..errors import InputError
 from ..labels import BUILT_IN_SPACES, LabelSpace, label_space
 from ..models import TaskNet, TranslationNet
 from ..models.trunks.hugging_face import import_transformers
-from .checkpoint import first_of, load_state, load_weights, save_weights
+from .checkpoint import first_of, load_checkpoint, load_state, load_weights, save_weights
 from .hub import read_trunk_config
 from .pretrained import load_trunk
 
 Network = TypeVar("Network", bound=nn.Module)
+Built = TypeVar("Built")
 
 
 def build_adaptation(config: Config, from_files: bool = True) -> TwoLevelAdaptation:
@@ -95,7 +96,8 @@ def _described(space: LabelSpace) -> str:
     return f"{space.name} ({first_of(list(space.classes), 20)})"
 
 
-def _task_metadata(task: TaskNet, config: Config) -> dict[str, Any]:
+def _task_metadata(config: Config, head: str | None) -> dict[str, Any]:
+    """Metadata from which a task network can be built; ``head`` None: as for ``TaskNet``."""
     metadata = {
         "network": "task",
         "label_space": label_space(config.data.label_space).setting,
@@ -104,8 +106,8 @@ def _task_metadata(task: TaskNet, config: Config) -> dict[str, Any]:
         "norm": config.model.trunk_norm,
         **_input(config),
     }
-    if task.decoder is not None:
-        metadata |= {"head": task.head, "head_channels": config.model.head_channels}
+    if head != "deeplab":
+        metadata |= {"head": head, "head_channels": config.model.head_channels}
     if config.model.trunk_config is not None:
         metadata["trunk_config"] = config.model.trunk_config
     return metadata
@@ -113,7 +115,7 @@ def _task_metadata(task: TaskNet, config: Config) -> dict[str, Any]:
 
 def save_task(path: Path, task: TaskNet, config: Config) -> None:
     """Write the task network's weights, with metadata from which it can be built."""
-    save_weights(path, task, _task_metadata(task, config))
+    save_weights(path, task, _task_metadata(config, task.head))
 
 
 def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
@@ -126,6 +128,36 @@ def load_task(path: Path) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
     """
     state, metadata = _load(path, "task")
     rename_old_settings({"model": metadata})
+    return _built_task(path, state, metadata)
+
+
+def load_checkpointed_task(
+    path: Path,
+) -> tuple[TaskNet, TaskNet | None, LabelSpace, dict[str, Any]]:
+    """Load the task network and its teacher from a run's checkpoint.
+
+    Returns:
+        (network, teacher or None without self-training, classes, metadata), see ``load_task``; the
+        metadata also has the ``step`` of the checkpoint.
+    """
+    checkpoint = load_checkpoint(path, {"config", "networks", "step"})
+    settings, networks = checkpoint["config"], checkpoint["networks"]
+    rename_old_settings(settings)
+    config = _build(path, lambda: config_of(settings))
+    loaded = {}
+    for name in ("task", "teacher"):
+        prefix = f"{name}."
+        state = {k.removeprefix(prefix): v for k, v in networks.items() if k.startswith(prefix)}
+        if state or name == "task":
+            loaded[name] = _built_task(path, state, _task_metadata(config, config.model.head))
+    task, space, metadata = loaded["task"]
+    teacher = loaded["teacher"][0] if "teacher" in loaded else None
+    return task, teacher, space, {**metadata, "step": checkpoint["step"]}
+
+
+def _built_task(
+    path: Path, state: dict[str, Tensor], metadata: dict[str, Any]
+) -> tuple[TaskNet, LabelSpace, dict[str, Any]]:
     space = _space(path, metadata)
     task = _build(
         path,
@@ -225,7 +257,7 @@ def _channels_last(network: Network) -> Network:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _build(path: Path, build: Callable[[], Network]) -> Network:
+def _build(path: Path, build: Callable[[], Built]) -> Built:
     try:
         return build()
     except InputError as error:

@@ -1,8 +1,10 @@
 """Starts and resumes runs: prepares data and networks, trains, and writes the results."""
 
+import copy
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..atomic_files import write_atomically
-from ..config import CONTROL, Config, changed_setting, rename_old_settings
+from ..config import CONTROL, AdaptationConfig, Config, changed_setting, rename_old_settings
 from ..data.check import crop_note, part_names, quick_warnings
 from ..data.class_weights import class_weights
 from ..data.files import DataSet, LabelledFrame
@@ -29,6 +31,8 @@ from ..data.sets import (
     describe_sources,
     describe_target,
     evaluation_frames,
+    evenly_spaced,
+    labelled_frames,
     source_frames,
     source_parts,
     supervised,
@@ -49,18 +53,28 @@ from ..report.panels import (
     training_panel,
     training_pictures,
 )
-from ..report.run_report import RunRecords, result_table, run_page
+from ..report.run_report import RunRecords, best_note, result_table, run_page
 from . import distributed
+from .assessment import assess, check_defined, mean_score
 from .checkpoint import load_checkpoint
 from .device import device_name
 from .evaluator import Scores, evaluate
 from .inference import image_tensor, predict_maps, translate_images
 from .metrics_log import MetricsLog
 from .networks import build_adaptation, keep_trunk_config, load_task, save_task, save_translation
-from .run_folder import TASK, TASK_CONTROL, TASK_SOURCE_ONLY, TRANSLATION, RunFolder
+from .run_folder import (
+    TASK,
+    TASK_BEST,
+    TASK_CONTROL,
+    TASK_SOURCE_ONLY,
+    TRANSLATION,
+    RunFolder,
+)
 from .trainer import Phase, Trainer, phases, updates_done
 
 PANEL_PAIRS = 3
+KEEP_BEST_IMAGES = 32
+"""Number of target images on which ``schedule.keep_best`` computes its score."""
 _TASK_WEIGHTS = {"source_only": TASK_SOURCE_ONLY, CONTROL: TASK_CONTROL, "adaptation": TASK}
 """Names of the task network's weights at the end of each phase."""
 
@@ -155,7 +169,9 @@ class _Session:
         self.adaptation = build_adaptation(config, from_files=checkpoint is None)
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
         self.target = target_images(config.data, self._reads_target_depth())
+        self.labelled = labelled_frames(config.data)
         self.source = source_frames(config.data)
+        self._judged_images = self._images_to_judge()
         self._check_depth()
         self._check_control()
         self._name_settings_without_effect()
@@ -164,7 +180,7 @@ class _Session:
         self.adaptation.to(self.device)
         self.log: MetricsLog | None = None
         if distributed.is_writer():
-            run.make_subfolders()
+            run.make_subfolders(config.schedule.keep_evaluated)
             self.log = MetricsLog(run, updates_done(config, checkpoint) if resumes else None)
         self.trainer = Trainer(
             config,
@@ -176,6 +192,7 @@ class _Session:
             self.unreadable,
             self.log,
             checkpoint,
+            self.labelled,
         )
 
     def train(self) -> None:
@@ -191,6 +208,8 @@ class _Session:
         result = self.run.read_result()
         assert result is not None  # every phase has ended
         self.console.print(result_table(result))
+        if (note := best_note(result)) is not None:
+            self.console.print(note, markup=False, highlight=False, soft_wrap=True)
         self.console.print(f"report: {report}", soft_wrap=True, highlight=False)
         if self.trainer.stopping:  # a signal after the last update: start nothing after this run
             raise Interrupted(f"interrupted after the last update; {self.run} is finished")
@@ -208,7 +227,7 @@ class _Session:
     def _column_name(self, phase: Phase) -> str:
         if phase.name != "adaptation":
             return spaced(phase.name)
-        if self.config.adaptation.learns_from_target:
+        if self.config.learns_from_target:
             return "adapted"
         data = self.config.data
         oracle = data.sources is None and data.source == supervised(data).source
@@ -284,6 +303,11 @@ class _Session:
                 f"adaptation.{name} is {getattr(settings, name)}, which has no effect: "
                 f"adaptation.{other} is {str(getattr(settings, other)).lower()}"
             )
+        if self.labelled is None and settings.lambda_labelled != AdaptationConfig.lambda_labelled:
+            self._warn(
+                f"adaptation.lambda_labelled is {settings.lambda_labelled}, which has no effect: "
+                "data.target.labelled is unset"
+            )
         depth = self.config.data.target.depth
         # the folder's maps also serve for scoring
         if depth and not settings.reads_target_depth and self.config.data.target.name != "folder":
@@ -335,6 +359,50 @@ class _Session:
             self.config.adaptation.depth_encoding,
         )
 
+    def _images_to_judge(self) -> list[np.ndarray]:
+        """Target images at even intervals for ``schedule.keep_best``; those that can be read."""
+        name = self.config.schedule.keep_best
+        if name == "none":
+            return []
+        # before adaptation, the teacher does not follow the student
+        adapts = phases(self.config)[-1].name == "adaptation"
+        has_teacher = adapts and self.adaptation.teacher is not None
+        check_defined(name, self.space, has_teacher, "schedule.keep_best")
+        images = []
+        for index in evenly_spaced(len(self.target), KEEP_BEST_IMAGES):
+            try:
+                images.append(self.target[index])
+            except InputError as error:
+                self.unreadable.add(str(error))
+        return images
+
+    def score_without_labels(self, phase: Phase) -> float | None:
+        name = self.config.schedule.keep_best
+        if name == "none" or phase != phases(self.config)[-1]:
+            return None
+        values = assess(
+            self.adaptation.task,
+            self._judged_images,
+            self.space,
+            self.config.precision,
+            self.adaptation.teacher,
+            [name],
+        )
+        return mean_score(values[name])
+
+    def keep_evaluated(self, step: int, phase: Phase) -> None:
+        if not self.config.schedule.keep_evaluated:
+            return
+        save_task(self.run.evaluated(phase.name, step), self.adaptation.task, self.config)
+        if phase.name == "adaptation" and self.adaptation.teacher is not None:
+            path = self.run.evaluated(phase.name, step, teacher=True)
+            save_task(path, self.adaptation.teacher, self.config)
+
+    def keep_best(self, best: Mapping[str, Any]) -> None:
+        task = copy.deepcopy(self.adaptation.task)
+        task.load_state_dict(best["task"])
+        save_task(self.run.weights(TASK_BEST), task, self.config)
+
     def finish_phase(self, phase: Phase, scores: Scores) -> None:
         path = self.run.weights(_TASK_WEIGHTS[phase.name])
         save_task(path, self.adaptation.task, self.config)
@@ -346,13 +414,15 @@ class _Session:
         columns = before.get("columns", [])
         # a run that is resumed exactly at the end of a phase scores it again
         columns = [other for other in columns if other["name"] != column["name"]] + [column]
+        best = {k: v for k, v in (self.trainer.best or {}).items() if k != "task"}
         result = {
             "target": describe_target(self.config.data),
-            "sources": describe_sources(self.config.data, self.source),
+            "sources": describe_sources(self.config.data, self.source, self.labelled),
             "label_space": self.space.name,
             "classes": list(self.space.classes),
             "colours": [list(colour) for colour in self.space.colours],
             "columns": columns,
+            **({"best": best} if best else {}),
             "seconds": self.trainer.seconds,
             # the command that started the run, not the one that resumed it
             "command": before.get("command", self.command),

@@ -7,7 +7,10 @@ The folder contains:
     metrics.jsonl            losses and scores over time, one record a line
     tensorboard/             the same for TensorBoard; control/ in it has the control's curves
     panels/step_000400.jpg   pictures while training, none of the control
-    *.safetensors            weights: task_source_only, task_control, task, translation
+    *.safetensors            weights: task_source_only, task_control, task, translation; task_best
+                             if schedule.keep_best is set
+    kept/                    weights of every evaluation if schedule.keep_evaluated is set:
+                             adaptation_000400.safetensors, adaptation_000400_teacher.safetensors
     result.json              scores, one column per finished phase
     comparison.jpg           evaluation frames with ground truth and every column's segmentation
     report.html              all of this as a web page; a run writes it last
@@ -30,7 +33,7 @@ from ..errors import InputError
 from . import distributed
 
 TASK, TASK_SOURCE_ONLY, TASK_CONTROL = "task", "task_source_only", "task_control"
-TRANSLATION = "translation"
+TASK_BEST, TRANSLATION = "task_best", "translation"
 """Names of a run's weights files."""
 
 
@@ -49,6 +52,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.panels = path / "panels"
+        self.kept = path / "kept"
         self.result = path / "result.json"
         self.comparison = path / "comparison.jpg"
         self.report = path / "report.html"
@@ -64,6 +68,10 @@ class RunFolder:
     def panel(self, step: int) -> Path:
         """File of the panel that is drawn at a step."""
         return self.panels / f"step_{step:06d}.jpg"
+
+    def evaluated(self, phase: str, step: int, teacher: bool = False) -> Path:
+        """File of the weights that an evaluation scored, or of the teacher's at that time."""
+        return self.kept / f"{phase}_{step:06d}{'_teacher' if teacher else ''}.safetensors"
 
     def drawn_panels(self) -> dict[int, Path]:
         """The existing panels by step, in ascending order."""
@@ -125,9 +133,9 @@ class RunFolder:
                 raise InputError(f"{self} is in use: another process trains this run") from error
             yield
 
-    def make_subfolders(self) -> None:
-        """Create the folders for checkpoints and panels."""
-        for folder in (self.checkpoints, self.panels):
+    def make_subfolders(self, keeps_evaluated: bool) -> None:
+        """Create the folders for checkpoints, panels and kept weights."""
+        for folder in (self.checkpoints, self.panels, *([self.kept] if keeps_evaluated else ())):
             try:
                 folder.mkdir(exist_ok=True)
             except OSError as error:
@@ -135,7 +143,7 @@ class RunFolder:
 
     def remove_unfinished(self) -> None:
         """Remove half-written files of a killed process."""
-        for folder in (self.path, self.checkpoints, self.panels):
+        for folder in (self.path, self.checkpoints, self.panels, self.kept):
             remove_unfinished(folder)
 
     def save_config(self, config: Config) -> None:

@@ -1,6 +1,7 @@
 """The training loop: phases and updates, with logging, scoring and checkpoints in between."""
 
 import itertools
+import math
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ from ..labels import label_space
 from ..models import TaskNet, Trunk
 from ..report.formatting import spaced
 from . import distributed
+from .assessment import SCORES
 from .checkpoint import load_state, save_checkpoint
 from .device import to_device
 from .evaluator import Scores
@@ -62,7 +64,7 @@ def phases(config: Config) -> list[Phase]:
     """The phases that have updates: source only, the control if there is one, adaptation."""
     schedule = config.schedule
     first, steps = schedule.source_only_steps, schedule.adaptation_steps
-    has_control = schedule.control and config.adaptation.learns_from_target
+    has_control = schedule.control and config.learns_from_target
     plan = [
         Phase("source_only", 0, first),
         Phase(CONTROL, first, steps if has_control else 0),
@@ -98,6 +100,18 @@ class TrainerObserver(Protocol):
     def score(self, task: TaskNet) -> Scores:
         """Score a task network on the labelled target frames; runs in every process."""
 
+    def score_without_labels(self, phase: Phase) -> float | None:
+        """The score of ``schedule.keep_best``; runs in every process.
+
+        None if it is not asked for in this phase, NaN if it is undefined.
+        """
+
+    def keep_evaluated(self, step: int, phase: Phase) -> None:
+        """Write the weights that were just scored, if asked for; runs in the writer only."""
+
+    def keep_best(self, best: Mapping[str, Any]) -> None:
+        """Write the best weights so far (``Trainer.best``); runs in the writer only."""
+
     def draw_panel(self, step: int, phase: Phase) -> None:
         """Draw pictures of the networks' current output; runs in the writer only."""
 
@@ -118,6 +132,7 @@ class Trainer:
         unreadable: collects files that cannot be read.
         log: receives losses and scores; None in processes that do not write.
         checkpoint: state to resume from, as ``load_checkpoint`` returns it.
+        labelled: target images whose labels adaptation uses, or None.
     """
 
     def __init__(
@@ -131,7 +146,9 @@ class Trainer:
         unreadable: Unreadable,
         log: MetricsLog | None,
         checkpoint: dict[str, Any] | None = None,
+        labelled: SourceFrames | None = None,
     ):
+        self.labelled = labelled
         self.config, self.run, self.adaptation = config, run, adaptation
         self.source, self.target, self.unreadable = source, target, unreadable
         self.observer, self.log = observer, log
@@ -149,6 +166,7 @@ class Trainer:
         self._restored: dict[str, Any] | None = checkpoint
         self._done = updates_done(config, checkpoint)
         self._branch: dict[str, Any] | None = None
+        self.best: dict[str, Any] | None = None
         self._window = LossWindow()
         self._stop = False
         self._any_stops = distributed.AnyProcess()
@@ -156,6 +174,7 @@ class Trainer:
         if checkpoint is not None:
             self._started -= checkpoint["seconds"]
             self._branch = checkpoint.get("branch")
+            self.best = checkpoint.get("best")
             load_state(adaptation, checkpoint["networks"], run.checkpoint, "saved")
 
     CHECKPOINT_KEYS = frozenset(
@@ -178,6 +197,9 @@ class Trainer:
 
     def train(self) -> None:
         """Run the remaining updates of every phase."""
+        if self.best is not None and self._writes:
+            # a killed run may have written better weights after its last checkpoint
+            self.observer.keep_best(self.best)
         with self._stopping_on_signal(), self._progress() as self._bar:
             for phase in phases(self.config):
                 self.step = self._done.get(phase.name, phase.first)
@@ -305,6 +327,7 @@ class Trainer:
             class_mix_noise=self._classes if adapts and self.config.adaptation.self_training else 0,
             rare_classes=self._rare_classes if adapts else None,
             mask_noise=self._mask_grid() if adapts else None,
+            labelled=self.labelled if adapts else None,
         )
         loaded = pair_batches(
             stream,
@@ -357,9 +380,13 @@ class Trainer:
     def _evaluate(self, phase: Phase) -> Scores:
         with self._window.paused():
             scores = self.observer.score(self.adaptation.task)
+            label_free = self.observer.score_without_labels(phase)
+            self._keep_weights(phase, scores, label_free)
         if self.log is None:
             return scores
         values = {f"eval/{name}": value for name, value in asdict(scores).items()}
+        if label_free is not None and not math.isnan(label_free):
+            values[f"label_free/{self.config.schedule.keep_best}"] = label_free
         self.log.write(self.step, phase.name, values)
         if scores.miou is not None and scores.pixel_accuracy is not None:
             self._bar.console.print(
@@ -367,6 +394,32 @@ class Trainer:
                 f"pixel accuracy {100 * scores.pixel_accuracy:5.2f}"
             )
         return scores
+
+    def _keep_weights(self, phase: Phase, scores: Scores, label_free: float | None) -> None:
+        """Keep the weights that were just scored, as far as ``schedule`` asks for it.
+
+        The best ones are kept in memory and in checkpoints, too, so that a resumed run has those of
+        its checkpoint.
+        """
+        name = self.config.schedule.keep_best
+        if self._writes:
+            self.observer.keep_evaluated(self.step, phase)
+        if name == "none" or label_free is None:
+            return
+        before = None if self.best is None else self.best["value"]
+        if not SCORES[name].prefers(label_free, before):
+            return
+        task = self.adaptation.task
+        self.best = {
+            "score": name,
+            "value": label_free,
+            "phase": phase.name,
+            "step": self.step,
+            "miou": scores.miou,
+            "task": {key: value.cpu().clone() for key, value in task.state_dict().items()},
+        }
+        if self._writes:
+            self.observer.keep_best(self.best)
 
     def _check_weights(self) -> None:
         """Refuse to save weights that are not finite.
@@ -397,6 +450,7 @@ class Trainer:
                 "networks": self.adaptation.state_dict(),
                 "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
                 "branch": self._branch,
+                "best": self.best,
                 **self._random_state(),
             },
         )

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
@@ -75,6 +75,11 @@ def charts(
     plan: dict[str, dict[str, str]] = {
         "mIoU on the target, %": {"eval/miou": "mIoU"},
         "Pixel accuracy on the target, %": {"eval/pixel_accuracy": "pixel accuracy"},
+        **{
+            f"Label-free score: {key.partition('/')[2]}": {key: key}
+            for key in keys
+            if key.startswith("label_free/")
+        },
         **{named.get(key, spaced(key)): {key: key} for key in losses},
         **pairs,
         "Learning rate": {key: spaced(key[3:]) for key in keys if key.startswith("lr/")},
@@ -126,6 +131,24 @@ def _svg(
     curves: Sequence[_Curve], phases: Mapping[str, int], prefix: str, unbroken: bool
 ) -> Markup:
     """A chart over steps as an HTML element, with a line at each change of phase."""
+
+    def draw(axes: Any) -> None:
+        for index, curve in enumerate(curves):
+            _draw(axes, curve, _LINES[index % len(_LINES)], unbroken)
+        last = max(step for curve in curves for step in curve.steps)
+        axes.set_xlim(0, max([last, *phases.values()]) * 1.01 or 1)
+        axes.margins(y=0.08)
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        _mark_phases(axes, phases)
+        if len(curves) > 1:
+            axes.legend(frameon=False, fontsize=8, handlelength=1.4)
+
+    return _drawn(draw, prefix)
+
+
+def _drawn(draw: Callable[[Any], None], prefix: str) -> Markup:
+    """A chart as an HTML element; ``draw`` gets its axes, ``prefix`` is unique on the page."""
     settings: Any = {  # matplotlib's stubs spell out every key
         "svg.fonttype": "none",
         "svg.hashsalt": prefix,
@@ -142,23 +165,51 @@ def _svg(
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color=_INK, alpha=0.15, linewidth=0.6)
-        for index, curve in enumerate(curves):
-            _draw(axes, curve, _LINES[index % len(_LINES)], unbroken)
-        last = max(step for curve in curves for step in curve.steps)
-        axes.set_xlim(0, max([last, *phases.values()]) * 1.01 or 1)
-        axes.margins(y=0.08)
-        axes.set_xlabel("step")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}".replace("-", "−")))
-        _mark_phases(axes, phases)
-        if len(curves) > 1:
-            axes.legend(frameon=False, fontsize=8, handlelength=1.4)
+        draw(axes)
         text = StringIO()
         # matplotlib fills in missing entries, and its metadata block contains URLs
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
     return _inline(text.getvalue(), prefix)
+
+
+def points_chart(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    prefix: str,
+    joined: bool,
+) -> Markup:
+    """A chart of points (x, y) by the name of their series, as an HTML element.
+
+    Args:
+        series: at least one point in all; colours repeat after six series.
+        x_label: caption of the horizontal axis.
+        y_label: caption of the vertical axis.
+        prefix: unique on the page.
+        joined: whether a line joins the points of a series.
+    """
+
+    def draw(axes: Any) -> None:
+        for index, (name, points) in enumerate(series.items()):
+            axes.plot(
+                *zip(*points, strict=True),
+                color=_LINES[index % len(_LINES)],
+                marker="o",
+                markersize=3,
+                linewidth=1.4 if joined else 0,
+                label=name,
+            )
+        axes.margins(0.05)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        if 1 < len(series) <= len(_LINES):
+            axes.legend(frameon=False, fontsize=8, handlelength=1.4)
+
+    return _drawn(draw, prefix)
 
 
 def _draw(axes: Any, curve: _Curve, colour: str, unbroken: bool) -> None:

@@ -52,13 +52,23 @@ def embed(captions: Iterable[tuple[Path, str]], unreadable: list[str]) -> list[P
         if image is None:
             unreadable.append(path.name)
             continue
-        while len(data) > _MAX_PICTURE_BYTES:
-            image = cv2.resize(image, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
-            data = encode_image(image)
-        uri = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-        height, width = image.shape[:2]
-        pictures.append({"uri": uri, "caption": caption, "width": width, "height": height})
+        pictures.append(_picture(image, data, caption))
     return pictures
+
+
+def embed_image(image: np.ndarray, caption: str) -> Picture:
+    """An image RGB uint8 [H, W, 3] as a data URI, shrunk until it is small enough."""
+    return _picture(image, encode_image(image), caption)
+
+
+def _picture(image: np.ndarray, data: bytes, caption: str) -> Picture:
+    """The image whose JPEG file is ``data``."""
+    while len(data) > _MAX_PICTURE_BYTES:
+        image = cv2.resize(image, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
+        data = encode_image(image)
+    uri = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+    height, width = image.shape[:2]
+    return {"uri": uri, "caption": caption, "width": width, "height": height}
 
 
 def unreadable_notes(names: Iterable[str]) -> list[str]:

@@ -61,6 +61,15 @@ def colour_depth(depth_encoded: np.ndarray, valid: np.ndarray | None = None) -> 
     return np.where(known[..., None], colours[..., ::-1], np.uint8(0))
 
 
+def colour_share(share: np.ndarray) -> np.ndarray:
+    """[H, W] in [0, 1] in the colours of ``inferno``: 0 is black, 1 is bright yellow.
+
+    Returns:
+        RGB uint8 [H, W, 3].
+    """
+    return cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+
+
 def overlay(image: np.ndarray, colours: np.ndarray, alpha: float = 0.5) -> np.ndarray:
     """``(1 - alpha) * image + alpha * colours``, rounded.
 

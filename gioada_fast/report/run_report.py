@@ -77,6 +77,19 @@ def result_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def best_note(result: Mapping[str, Any]) -> str | None:
+    """Says which weights a label-free score preferred; None if the run kept none."""
+    best = result.get("best")
+    if best is None:
+        return None
+    last = result["columns"][-1]
+    return (
+        f"task_best has the weights of step {best['step']}, which the label-free score "
+        f"{best['score']} prefers ({best['value']:.4g}): mIoU {percent(best['miou'])} on the "
+        f"evaluation frames, {percent(last['miou'])} at the end."
+    )
+
+
 def difference_name(columns: Sequence[Mapping[str, Any]]) -> str:
     """Heading of the differences between the last two columns of a result."""
     return "difference to control" if _has_control(columns) else "difference"
@@ -128,6 +141,7 @@ def run_page(run: RunRecords) -> str:
         verdict=_verdict(run),
         result=run.result,
         rows=rows,
+        best=None if run.result is None else best_note(run.result),
         updates="" if run.result is None else _updates(run.result["columns"]),
         difference="" if run.result is None else difference_name(run.result["columns"]),
         max_difference=max(differences, default=0) or 1,

@@ -45,7 +45,7 @@ def test_two_processes_get_the_gradient_of_one_process_with_both_batches(tmp_pat
     """Even if the frames differ in the number of labelled pixels and of pixels with depth."""
     finish(torchrun("-m", "tests.engine.two_processes", tmp_path / "found.pt", how))
     found = torch.load(tmp_path / "found.pt")
-    batch = unequal_batch()
+    batch = unequal_batch(labelled=True)
     if how == "accumulate":
         batch = batch.map(lambda x: torch.cat([x, x.flip(-1)]))
     expected = gradients(make_trained(keep_half_untranslated=False), [batch])
@@ -58,6 +58,7 @@ STEPS = {
     "schedule.control": "true",
     "schedule.batch_size": 1,
     "schedule.log_every": 1,
+    "schedule.keep_best": "entropy",
     "optimiser.task": "sgd",
     "optimiser.task_lr": 0.01,
 }
@@ -90,6 +91,11 @@ def test_two_processes_train_like_one_that_accumulates(trained):
         assert ours["loss/total"] == pytest.approx(theirs["loss/total"], rel=1e-3)
     scores = [records(trained / "runs" / name, "eval/miou")[0] for name in ("mini", "one")]
     assert scores[0]["eval/miou"] == pytest.approx(scores[1]["eval/miou"], abs=0.02)
+    values = [
+        records(trained / "runs" / name, "label_free/entropy")[0]["label_free/entropy"]
+        for name in ("mini", "one")
+    ]
+    assert values[0] == pytest.approx(values[1], rel=0.01)  # of all images in both
 
 
 def test_two_processes_stop_together_and_resume_to_the_same_weights(trained):
@@ -108,7 +114,7 @@ def test_two_processes_stop_together_and_resume_to_the_same_weights(trained):
     assert saved["phase"] != "source_only", output  # usually in the control
     assert f"stopped after update {saved['step']} ({saved['phase']})" in output, output
     finish(torchrun("-m", "gioada_fast.train", "--resume", run))
-    for file in ("task.safetensors", "task_control.safetensors"):
+    for file in ("task.safetensors", "task_control.safetensors", "task_best.safetensors"):
         ours, theirs = (load_file(trained / "runs" / name / file) for name in ("mini", run))
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

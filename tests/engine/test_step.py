@@ -7,7 +7,7 @@ from gioada_fast.config import Config, OptimiserConfig
 from gioada_fast.engine.step import GraphedStep, Step
 from gioada_fast.engine.trainer import Phase, build_optimisers
 
-from ..test_adaptation import make, make_batch
+from ..test_adaptation import make, make_batch, with_labelled
 
 ROWS = [
     {"input_level": "none", "output_level": "none"},
@@ -50,9 +50,15 @@ def assert_same(found, expected, rtol=1e-4):
             assert difference <= rtol * scale, (name, difference, scale)
 
 
-def unequal_batch(pairs=2):
-    """Frames that differ in their numbers of labelled pixels and of pixels with depth."""
+def unequal_batch(pairs=2, labelled=False):
+    """Frames that differ in their numbers of labelled pixels and of pixels with depth.
+
+    ``labelled``: with labels of target images, too.
+    """
     batch = make_batch(pairs=pairs)
+    if labelled:
+        batch = with_labelled(batch)
+        batch.labelled_labels[0, 20:] = 255
     batch.source_labels[0, 8:40] = 255
     batch.source_depth[1, :, 8:24] = 0
     return batch
@@ -60,7 +66,7 @@ def unequal_batch(pairs=2):
 
 @pytest.mark.parametrize("levels", ROWS)
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels):
-    adaptation, batch = make_trained(**levels), unequal_batch(pairs=4)
+    adaptation, batch = make_trained(**levels), unequal_batch(pairs=4, labelled=True)
     adaptation.class_weights = torch.tensor([0.5, 1.0, 1.5, 2.0])
     whole = gradients(adaptation, [batch])
     halves = [batch.map(lambda x: x[:2]), batch.map(lambda x: x[2:])]
@@ -100,10 +106,13 @@ def test_checkpointing_has_the_same_gradient_and_saves_memory():
     assert bytes_again < bytes_plain
 
 
-@pytest.mark.parametrize(("levels", "checkpointing"), [(ROWS[2], True), (ROWS[3], False)])
-def test_the_compiled_step_has_no_graph_break_and_the_same_gradient(levels, checkpointing):
+@pytest.mark.parametrize(
+    ("levels", "checkpointing", "batch"),
+    [(ROWS[2], True, make_batch()), (ROWS[3], False, with_labelled(make_batch()))],
+)
+def test_the_compiled_step_has_no_graph_break_and_the_same_gradient(levels, checkpointing, batch):
     """``fullgraph=True`` raises at a graph break; each of the two losses is compiled once."""
-    adaptation, batch = make_trained(**levels), make_batch()
+    adaptation = make_trained(**levels)
     plain = gradients(adaptation, [batch])
     adaptation.translation.checkpointing = checkpointing
     torch.compiler.reset()

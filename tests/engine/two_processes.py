@@ -15,7 +15,7 @@ def main(path: str, accumulate: bool) -> None:
         adaptation = make_trained(keep_half_untranslated=False)
         with torch.no_grad():  # the writer's weights are the ones that count
             adaptation.task.segmentation.branches[0].weight.add_(rank)
-        batch = unequal_batch().map(lambda x: x[rank : rank + 1])
+        batch = unequal_batch(labelled=True).map(lambda x: x[rank : rank + 1])
         batches = [batch]
         if accumulate:  # the frame once more, mirrored
             batches.append(batch.map(lambda x: x.flip(-1)))
