@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gioada_fast import predict
 from gioada_fast.config import Config, DataConfig, TargetConfig
 from gioada_fast.data.sets import target_images
 from gioada_fast.engine.networks import save_task
 from gioada_fast.models import TaskNet
+from gioada_fast.predict.outputs import KINDS
 
 from .commands import command
 
@@ -46,7 +46,7 @@ def pictures(folder):
     """Images that were predicted, without their kinds."""
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     names = {file.rpartition("_")[0] for file in files}
-    assert set(files) == {f"{name}_{kind}.png" for name in names for kind in predict.KINDS}
+    assert set(files) == {f"{name}_{kind}.png" for name in names for kind in KINDS}
     return sorted(names)
 
 
@@ -108,7 +108,7 @@ def test_pictures_are_not_predicted_again(model, tmp_path):
         (("in/a.png", "b/a.png"), ("in", "b"), ("in/a.png and b/a.png", "out/a_ids.png")),
         (("in/s/a.png", "b/a.png"), ("in/s/a.png", "b"), ("in/s/a.png and b/a.png",)),
         (("in/a.png",), ("in/b.png",), ("in/b.png: no such file or folder",)),
-        (("in/a.gif",), ("in",), ("in: no image in it, left 1 file: 1 .gif",)),
+        (("in/a.gif",), ("in",), ("in: no image or video in it, left 1 file: 1 .gif",)),
     ],
 )
 def test_refused_inputs(model, tmp_path, names, inputs, words):
@@ -132,13 +132,13 @@ def test_images_are_upright_and_keep_their_shape(model, tmp_path, monkeypatch):
     write(tmp_path / "in", "turned.jpg", exif=exif)
     write(tmp_path / "in", "wide.png", image=np.zeros((40, 400, 3), np.uint8))
     shapes = []
-    original = predict.predict_maps
+    original = TaskNet.forward
 
-    def recorded(task, images, *arguments, **options):
-        shapes.append(tuple(images.shape[2:]))
-        return original(task, images, *arguments, **options)
+    def recorded(task, image):
+        shapes.append(tuple(image.shape[2:]))
+        return original(task, image)
 
-    monkeypatch.setattr(predict, "predict_maps", recorded)
+    monkeypatch.setattr(TaskNet, "forward", recorded)
     done = run(model, "in", "--output", "out", cwd=tmp_path)
     assert "took 2 images (1 turned as their EXIF data says)" in done.stdout, done.stderr
     turned = cv2.imread(str(tmp_path / "out" / "turned_overlay.png"))

@@ -109,19 +109,14 @@ def evaluate(
         labels = torch.from_numpy(frame.labels).unsqueeze(0).to(device)
         true = None if frame.depth is None else torch.from_numpy(frame.depth).to(device)
         predicted = np.empty(frame.labels.shape, np.uint8) if on_prediction is not None else None
+        images, size = [frame.image], (labels.shape[1], labels.shape[2])
         parts = []
-        size = (frame.labels.shape[0], frame.labels.shape[1])
-        for block in predict_blocks(
-            task, frame.image[np.newaxis], size, device, precision, inference
-        ):
+        for block in predict_blocks(task, images, size, device, precision, inference):
             place = block.rows, block.columns
-            block_labels = labels[:, block.rows, block.columns]
             if predicted is not None:
                 classes = upsample_argmax(block.logits, block.size, dtype=torch.uint8)
                 predicted[place] = classes[0].cpu().numpy()
-            confusion += upsample_confusion_matrix(
-                block.logits, labels[:, block.rows, block.columns]
-            )
+            confusion += upsample_confusion_matrix(block.logits, labels[(slice(None), *place)])
             if true is not None:
                 parts.append(_depth_errors(block.depth, true[place], depth_encoding))
         if predicted is not None and on_prediction is not None:

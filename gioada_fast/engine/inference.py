@@ -1,6 +1,6 @@
 """Applies trained networks to images and returns NumPy arrays."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ class Piece(NamedTuple):
 @torch.no_grad()
 def predict_pieces(
     task: TaskNet,
-    images: np.ndarray,
+    images: Sequence[np.ndarray],
     size: tuple[int, int],
     precision: str = "auto",
     inference: Inference | None = None,

@@ -1,8 +1,8 @@
 """Applies a task network to images of any size: whole, or in windows that slide over them.
 
 A level is the images at one scale; test-time augmentation has several. Each window of a level gives
-small logits, which lie on a grid over the window. The logits of a pixel are the mean over the windows
-of a level that cover it, then over the levels:
+small logits, which lie on a grid over the window. The logits of a pixel are the mean over a level's
+windows that cover it, then over the levels:
 
     z[p] = mean_level mean_window bilinear(logits of the window, p)
 
@@ -15,7 +15,7 @@ moves the last window back to the edge of the image.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,17 +96,18 @@ class Inference:
         height, width = self.scaled(shape)
         return self.window is None or (height <= self.window[0] and width <= self.window[1])
 
-    def check(self, shape: tuple[int, int], trained: tuple[int, int]) -> None:
+    def check(self, shape: tuple[int, int], trained: tuple[int, int], image: str) -> None:
         """Refuse an image that the network cannot be applied to.
 
         Args:
             shape: (H, W) of the image.
             trained: (H, W) that the network was trained at.
+            image: its name, for messages.
 
         Raises:
             InputError: the image is too narrow or too small, or it needs windows.
         """
-        name, scaled = f"{_text(shape)} pixels", self.scaled(shape)
+        name, scaled = f"{image}: {_text(shape)} pixels", self.scaled(shape)
         if self.size is not None:
             # an enormous image at any scale is one that is too narrow
             height, width = covering_size(shape, trained)
@@ -156,7 +157,7 @@ class Block:
 @torch.no_grad()
 def predict_blocks(
     task: TaskNet,
-    images: np.ndarray,
+    images: Sequence[np.ndarray],
     size: tuple[int, int],
     device: torch.device,
     precision: str = "auto",
@@ -169,14 +170,14 @@ def predict_blocks(
 
     Args:
         task: the network.
-        images: RGB uint8 [N, H, W, 3].
+        images: RGB uint8 [H, W, 3], all of the same size.
         size: (H', W') of the result.
         device: the network's device.
         precision: see ``device.autocast``.
         inference: how to apply the network; None: to whole images.
     """
     inference = inference or Inference()
-    shape = (images.shape[1], images.shape[2])
+    shape = images[0].shape[0], images[0].shape[1]
     if inference.sees_whole(shape) and not inference.tta:
         scaled = _scaled(images, inference.scaled(shape))
         logits, depth = _apply(task, scaled, device, precision)
@@ -197,8 +198,8 @@ def predict_blocks(
             yield Block(rows, columns, total[:, :-1], total[:, -1:])
 
 
-def _scaled(images: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Images uint8 [N, H, W, 3] resized to ``size``, as a tensor uint8 [N, 3, H', W']."""
+def _scaled(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
+    """Images uint8 [H, W, 3] resized to ``size``, as a tensor uint8 [N, 3, H', W']."""
     resized = [resize_image(image, size) for image in images]
     stacked = resized[0][None] if len(resized) == 1 else np.stack(resized)  # no copy of a large one
     return torch.from_numpy(stacked).permute(0, 3, 1, 2)
@@ -224,7 +225,7 @@ class _Level:
     def __init__(
         self,
         task: TaskNet,
-        images: np.ndarray,
+        images: Sequence[np.ndarray],
         size: tuple[int, int],
         scale: float,
         levels: int,
@@ -234,7 +235,7 @@ class _Level:
     ):
         self._task, self._device, self._precision = task, device, precision
         self._inference = inference
-        height, width = inference.scaled((images.shape[1], images.shape[2]), scale)
+        height, width = inference.scaled((images[0].shape[0], images[0].shape[1]), scale)
         self._images = _scaled(images, (height, width))
         window = inference.window or (height, width)
         stride = inference.steps if inference.window else window
