@@ -1,7 +1,6 @@
 """Flags of the commands that predict: how the task network is applied to images."""
 
 import argparse
-import math
 import re
 from typing import Any
 
@@ -50,7 +49,8 @@ def read_flags(options: Any, trained: tuple[int, int]) -> Inference:
         InputError: a value is invalid, or they do not fit together.
     """
     return Inference(
-        _size(options.scale, trained),
+        trained,
+        None if options.scale == OWN else _factor(options.scale),
         _pixels("--window", options.window),
         _pixels("--stride", options.stride),
         options.tta,
@@ -58,17 +58,11 @@ def read_flags(options: Any, trained: tuple[int, int]) -> Inference:
     )
 
 
-def _size(scale: str, trained: tuple[int, int]) -> tuple[int, int] | None:
-    if scale == OWN:
-        return None
+def _factor(text: str) -> float:
     try:
-        factor = float(scale)
-    except ValueError:
-        factor = math.nan
-    if not 0 < factor < math.inf:
-        raise InputError(f"--scale is {scale}, expected a number above 0, or {OWN}")
-    height, width = trained
-    return max(1, round(height * factor)), max(1, round(width * factor))
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"--scale is {text}, expected a number above 0, or {OWN}") from error
 
 
 def _pixels(flag: str, text: str | None) -> tuple[int, int] | None:

@@ -106,6 +106,8 @@ def evaluate(
     errors = torch.zeros(4, dtype=torch.float64, device=device)
     for index in range(distributed.rank(), len(frames), distributed.world_size()):
         frame = frames[index]
+        if inference is not None:
+            inference.check((frame.image.shape[0], frame.image.shape[1]), frames.name(index))
         labels = torch.from_numpy(frame.labels).unsqueeze(0).to(device)
         true = None if frame.depth is None else torch.from_numpy(frame.depth).to(device)
         predicted = np.empty(frame.labels.shape, np.uint8) if on_prediction is not None else None

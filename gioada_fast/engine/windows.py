@@ -50,8 +50,11 @@ class Inference:
     By default it sees each image whole, as it is.
     """
 
-    size: tuple[int, int] | None = None
-    """(H, W) that images are scaled to cover, without changing their shape; None: as they are."""
+    trained: tuple[int, int] | None = None
+    """(H, W) that the network was trained at, which images are scaled to cover, without changing
+    their shape. None: images are taken as they are."""
+    scale: float | None = 1.0
+    """Factor on ``trained``; None: images are taken as they are, too."""
     window: tuple[int, int] | None = None
     """(h, w) of the windows that slide over the scaled images; None: one for the whole image."""
     stride: tuple[int, int] | None = None
@@ -62,21 +65,23 @@ class Inference:
     """Number of windows that the network sees at once."""
 
     def __post_init__(self):
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            raise InputError(f"--scale is {self.scale}, must be a number above 0")
         if self.batch < 1:
-            raise InputError(f"batch is {self.batch}, must be at least 1")
+            raise InputError(f"--batch is {self.batch}, must be at least 1")
         if self.stride is not None and self.window is None:
-            raise InputError("a stride needs a window: give its size, too")
+            raise InputError("--stride needs windows: set --window, too")
         if self.window is None:
             return
         if min(self.window) < MIN_SIDE:
             raise InputError(
-                f"window is {_text(self.window)}, must be at least {MIN_SIDE} pixels on each side: "
-                "the network sees too little of the image in a smaller one"
+                f"--window is {_text(self.window)}, must be at least {MIN_SIDE} on each side: the "
+                "network sees too little of the image in a smaller one"
             )
         steps = self.steps
         if min(steps) < 1 or any(s > w for s, w in zip(steps, self.window, strict=True)):
             raise InputError(
-                f"stride is {_text(steps)}, must be from 1 to the window's {_text(self.window)}: "
+                f"--stride is {_text(steps)}, must be from 1 to the window's {_text(self.window)}: "
                 "larger strides leave gaps between the windows"
             )
 
@@ -88,7 +93,10 @@ class Inference:
 
     def scaled(self, shape: tuple[int, int], factor: float = 1.0) -> tuple[int, int]:
         """(H, W) at which the network sees an image of a shape, at one scale of the pyramid."""
-        height, width = shape if self.size is None else covering_size(shape, self.size)
+        height, width = shape
+        if self.trained is not None and self.scale is not None:
+            size = round(self.trained[0] * self.scale), round(self.trained[1] * self.scale)
+            height, width = covering_size(shape, (max(1, size[0]), max(1, size[1])))
         return max(1, round(height * factor)), max(1, round(width * factor))
 
     def sees_whole(self, shape: tuple[int, int]) -> bool:
@@ -96,32 +104,32 @@ class Inference:
         height, width = self.scaled(shape)
         return self.window is None or (height <= self.window[0] and width <= self.window[1])
 
-    def check(self, shape: tuple[int, int], trained: tuple[int, int], image: str) -> None:
+    def check(self, shape: tuple[int, int], image: str) -> None:
         """Refuse an image that the network cannot be applied to.
 
         Args:
             shape: (H, W) of the image.
-            trained: (H, W) that the network was trained at.
             image: its name, for messages.
 
         Raises:
-            InputError: the image is too narrow or too small, or it needs windows.
+            InputError: the image is too narrow, too small or too large, or it needs windows.
         """
-        name, scaled = f"{image}: {_text(shape)} pixels", self.scaled(shape)
-        if self.size is not None:
-            # an enormous image at any scale is one that is too narrow
-            height, width = covering_size(shape, trained)
-            if height * width > MAX_AREA * trained[0] * trained[1]:
-                raise InputError(f"{name}: too narrow to be predicted")
-        if self.window is None and math.prod(scaled) > MAX_AREA * math.prod(trained):
+        if self.trained is None:
+            return
+        name, limit, scaled = f"{image}: {_text(shape)} pixels", self.trained, self.scaled(shape)
+        area = MAX_AREA * math.prod(limit)
+        if self.scale is not None and math.prod(covering_size(shape, limit)) > area:
+            raise InputError(f"{name}: too narrow to be predicted")
+        if self.window is None and math.prod(scaled) > area:
             raise InputError(
-                f"{name}: the network would see {_text(scaled)} at once and was trained at "
-                f"{_text(trained)}: set a window"
+                f"{name}: the network would see {_text(scaled)} at once, and was trained at "
+                f"{_text(limit)}: set --window"
             )
         if math.prod(scaled) > MAX_PIXELS:
-            raise InputError(f"{name}: too large, {_text(scaled)} as the network would see it")
+            raise InputError(f"{name}: too large, the network would see {_text(scaled)}")
         smallest = self.scaled(shape, min(TTA_SCALES) if self.tta else 1.0)
-        if (self.size is None or self.tta) and min(smallest) < MIN_SIDE:
+        # at scale 1 it sees at least what it was trained at
+        if (self.scale != 1 or self.tta) and min(smallest) < MIN_SIDE:
             raise InputError(
                 f"{name}: the network would see {_text(smallest)}, and needs {MIN_SIDE} pixels on "
                 "each side"

@@ -54,13 +54,12 @@ def main(arguments: Sequence[str]) -> None:
     task, space, metadata = load_task(
         find_weights(Path(options.model).expanduser(), options.weights)
     )
-    trained = metadata["size"][0], metadata["size"][1]
-    inference = read_flags(options, trained)
+    inference = read_flags(options, (metadata["size"][0], metadata["size"][1]))
     task = task.to(choose_device(options.device))
     output = expand(options.output, "--output")
     inputs = find_inputs(options.inputs, output)
     cli.output_folder(options.output)
-    predictor = Predictor(task, space, trained, options.precision, inference)
+    predictor = Predictor(task, space, options.precision, inference)
     done = Done()
     with progress_bars() as progress:
         encoding = metadata["depth_encoding"] if options.metres else None

@@ -53,8 +53,6 @@ class Predictor:
 
     task: TaskNet
     space: LabelSpace
-    trained: tuple[int, int]
-    """(H, W) that the network was trained at."""
     precision: str
     inference: Inference
 
@@ -95,7 +93,7 @@ class Predictor:
             start = time.perf_counter()
             try:
                 video = Video(path)
-                self.inference.check(video.size, self.trained, str(path))
+                self.inference.check(video.size, str(path))
             except InputError as error:
                 done.unreadable_videos.append(str(error))
                 continue
@@ -125,7 +123,7 @@ class Predictor:
         for name, path in progress.track(images.items(), description="images"):
             try:
                 image, facts = read_with_facts(path, upright=True)
-                self.inference.check((image.shape[0], image.shape[1]), self.trained, str(path))
+                self.inference.check((image.shape[0], image.shape[1]), str(path))
             except Exception as error:  # a decoder may raise any
                 known = isinstance(error, InputError)
                 done.unreadable_images.append(str(error) if known else f"{path}: {error!r}")
