@@ -102,7 +102,7 @@ class EvaluationFrame(NamedTuple):
     """A frame to score on: the image at the networks' scale, labels and depth at their own."""
 
     image: np.ndarray
-    """uint8 [H, W, 3] RGB: the whole image, scaled until it covers the size of the frames, if set."""
+    """uint8 [H, W, 3] RGB: the whole image, scaled until it covers the frames' size, if set."""
     labels: np.ndarray
     """uint8 [H', W'] train ids."""
     depth: np.ndarray | None
