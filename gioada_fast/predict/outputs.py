@@ -88,13 +88,13 @@ class Prediction:
         save_image(ids, self.ids)
         colours = space.colourise(self.ids)
         save_image(colour, colours)
-        save_image(mixed, overlay(self.image, colours))
+        save_image(mixed, overlay(self.image, colours, out=colours))
 
     def frame(self, kind: str, space: LabelSpace) -> np.ndarray:
         """The picture of a video: RGB uint8 [H, W, 3], or [H, 3 W, 3] side by side."""
         colours = space.colourise(self.ids)
         if kind == "overlay":
-            return overlay(self.image, colours)
+            return overlay(self.image, colours, out=colours)
         assert self.depth is not None
         return np.hstack([self.image, colours, self.depth])
 

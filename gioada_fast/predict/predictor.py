@@ -135,24 +135,24 @@ class Predictor:
         """Predict images; those of equal size at once, if the network sees them whole."""
         waiting: list[Prediction] = []
         for prediction in predictions:
-            shape = prediction.size
-            if waiting and waiting[0].size != shape:
-                yield from self._filled(waiting)
+            size = prediction.size
+            if waiting and waiting[0].size != size:
+                yield from self._predict(waiting)
+                waiting = []
             waiting.append(prediction)
-            if len(waiting) == self.inference.batch or not self.inference.sees_whole(shape):
-                yield from self._filled(waiting)
-        yield from self._filled(waiting)
-
-    def _filled(self, waiting: list[Prediction]) -> Iterator[Prediction]:
-        """Predict images of equal size, and empty the list."""
+            if len(waiting) == self.inference.batch or not self.inference.sees_whole(size):
+                yield from self._predict(waiting)
+                waiting = []
         if waiting:
-            images = [prediction.image for prediction in waiting]
-            size = waiting[0].size
-            for piece in predict_pieces(self.task, images, size, self.precision, self.inference):
-                for index, prediction in enumerate(waiting):
-                    prediction.add(piece, index)
-        while waiting:
-            yield waiting.pop(0)
+            yield from self._predict(waiting)
+
+    def _predict(self, predictions: list[Prediction]) -> list[Prediction]:
+        """Predict images of equal size."""
+        images, size = [prediction.image for prediction in predictions], predictions[0].size
+        for piece in predict_pieces(self.task, images, size, self.precision, self.inference):
+            for index, prediction in enumerate(predictions):
+                prediction.add(piece, index)
+        return predictions
 
 
 def progress_bars() -> Progress:
