@@ -21,11 +21,15 @@ _COUNTED = (".mp4", ".m4v", ".mov", ".avi", ".3gp")
 """Formats whose files list their frames. The number for others follows from the duration, which
 includes the sound."""
 
+_FFMPEG = cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends()
+_BACKEND = cv2.CAP_FFMPEG if _FFMPEG else cv2.CAP_ANY
+"""Other back ends read nothing more, and print their own errors."""
 _MAX_GAP = 1000
 """Damaged frames in a row after which a video ends."""
 
-# Damaged files become errors of this package, which FFmpeg need not print as well; its AV_LOG_QUIET
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+# Damaged files become errors of this package, which OpenCV and FFmpeg need not print as well.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
 
 
 class Video:
@@ -48,7 +52,7 @@ class Video:
         self._other_size: tuple[int, int] | None = None
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        self._capture = cv2.VideoCapture(str(path))
+        self._capture = cv2.VideoCapture(str(path), _BACKEND)
         rate, declared = map(self._capture.get, (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.rate = rate if 0.01 <= rate <= 1000 else FALLBACK_RATE
         self.declared = max(0, round(declared))
@@ -104,8 +108,7 @@ class Video:
         tolerated = 0 if self.path.suffix.lower() in _COUNTED else self.rate
         if missing <= 0 or (missing <= tolerated and not self._gaps):
             return None
-        kind = "damaged" if self._gaps else "truncated or damaged"
         return (
             f"{self.path}: {missing} of the {self.declared} frames that it declares cannot be "
-            f"read, so it is {kind}; the others were predicted"
+            f"read, so it is truncated or damaged; the others were predicted"
         )
