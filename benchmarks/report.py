@@ -70,25 +70,34 @@ def environment(device: str) -> dict:
 
 
 def table(records: list[dict]) -> str:
-    """The tables that ``pytest benchmarks`` prints: ops, steps, settings, loader, start."""
-    ops, steps, settings, loaders, starts = _by_kind(records)
+    """The tables that ``pytest benchmarks`` prints, one kind of record after the other."""
+    ops, steps, settings, loaders, starts, predictions = _by_kind(records)
     parts = [ops_table(ops)] if ops else []
     parts += [*map(step_table, steps), *map(settings_table, settings)]
     parts += [*map(loader_table, loaders), *map(start_table, starts)]
+    parts += map(predictions_table, predictions)
     return "\n\n".join(parts)
 
 
 def markdown(records: list[dict]) -> str:
     """The same tables for the pages in ``docs/``."""
-    kinds = (ops_markdown, step_markdown, settings_markdown, loader_markdown, start_markdown)
+    kinds = (
+        ops_markdown,
+        step_markdown,
+        settings_markdown,
+        loader_markdown,
+        start_markdown,
+        predictions_markdown,
+    )
     tables = zip(kinds, _by_kind(records), strict=True)
     return "\n\n".join(write_table(kind) for write_table, kind in tables if kind)
 
 
 def _by_kind(records: list[dict]) -> list[list[dict]]:
-    """Records of ops, steps, settings, loaders, starts: each has a key that no other kind has."""
+    """Records by kind, in the order of ``kinds``: each has a key that no other kind has."""
     kinds: dict[str, list[dict]] = {
-        key: [] for key in ("rivals_ms", "contenders", "settings", "loaders", "first_update")
+        key: []
+        for key in ("rivals_ms", "contenders", "settings", "loaders", "first_update", "predictions")
     }
     for record in records:
         next(kind for key, kind in kinds.items() if key in record).append(record)
@@ -194,6 +203,14 @@ def start_table(record: dict) -> str:
     return f"until the first update, {record['shape']}\n\n{_aligned(rows)}"
 
 
+def predictions_table(record: dict) -> str:
+    """Seconds and memory of the prediction of one image."""
+    rows = [["predict", "seconds", "MiB"]]
+    for name, run in record["predictions"].items():
+        rows.append([name, f"{run['seconds']:.1f}", f"{run['mib']:.0f}"])
+    return f"an image of {record['shape']}\n\n{_aligned(rows)}"
+
+
 def ops_markdown(records: list[dict]) -> str:
     """One line per op and shape: time, ratio to the best rival, peak memory added."""
     lines = [
@@ -267,6 +284,18 @@ def start_markdown(records: list[dict]) -> str:
     ]
     for record in records:
         runs = record["first_update"].values()
+        cells = [f"{run['seconds']:.1f} | {run['mib']:.0f}" for run in runs]
+        lines.append(f"| {record['shape']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def predictions_markdown(records: list[dict]) -> str:
+    """One line per size of the image."""
+    modes = list(records[0]["predictions"])
+    head = "".join(f" {mode}, s | MiB |" for mode in modes)
+    lines = [f"| image |{head}", "|---|" + "---|---|" * len(modes)]
+    for record in records:
+        runs = record["predictions"].values()
         cells = [f"{run['seconds']:.1f} | {run['mib']:.0f}" for run in runs]
         lines.append(f"| {record['shape']} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -5,12 +5,13 @@ labelled target frames, and depth errors if the frames have depth. By default it
 evaluation frames of the run; --target, --root, --split and, for a folder, --images, --labels,
 --depth and --classes select others. --save-predictions FOLDER writes each frame's segmentation at
 the frame's size under the image's name, as a PNG of official ids, which cityscapesscripts and the
-servers of Cityscapes and KITTI accept.
+servers of Cityscapes and KITTI accept. --scale, --window, --stride, --tta and --batch say how the
+network is applied to images, as in predict.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -26,6 +27,7 @@ from .engine.evaluator import MAX_SCORED_DEPTH, Scores, evaluate
 from .engine.networks import load_task
 from .engine.run_folder import RunFolder, find_weights
 from .errors import InputError
+from .inference_flags import add_flags, read_flags
 from .report.formatting import percent
 from .report.panels import save_image
 
@@ -60,18 +62,19 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], help="unset: the run's")
+    add_flags(parser)
     options = parser.parse_args(list(arguments))
 
     path = Path(options.model).expanduser()
     task, space, metadata = load_task(find_weights(path, options.weights))
     config = cli.read_config(RunFolder(path).config, PROG) if path.is_dir() else Config()
     target = _target(config.data.target, options)
-    # the network predicts at its training size
     target.height, target.width = height, width = metadata["size"]
+    inference = read_flags(options, (height, width))
     data = DataConfig(target=target, label_space=space.setting, height=height, width=width)
 
     device = choose_device(options.device)
-    frames = evaluation_frames(data)
+    frames = replace(evaluation_frames(data), size=None)  # the flags say how to scale them
     if not len(frames):
         raise InputError(f"{describe_target(data)}: there are no labels to score with")
     save = None
@@ -89,6 +92,7 @@ def main(arguments: Sequence[str]) -> None:
         options.precision or config.precision,
         metadata["depth_encoding"],
         save,
+        inference,
     )
     if options.json:
         print(json.dumps({"frames": len(frames), **asdict(scores)}))

@@ -13,6 +13,7 @@ ALLOWED = {
     "cli": {"data", "labels", "config", "yaml_nodes", "errors"},
     "engine": {"report", "adaptation", "self_training", "models", "ops", "data", *LEAVES},
     "report": {"data", *LEAVES},
+    "inference_flags": {"engine", "errors"},
     "adaptation": {"self_training", "models", "ops", "labels", "config", "depth"},
     "self_training": {"models", "ops", "labels", "config", "depth"},
     "models": {"ops", "errors"},

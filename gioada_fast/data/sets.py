@@ -107,7 +107,7 @@ class EvaluationFrame(NamedTuple):
     """A frame to score on: the image at the networks' scale, labels and depth at their own."""
 
     image: np.ndarray
-    """uint8 [H, W, 3] RGB: the whole image, scaled until it covers the networks' size."""
+    """uint8 [H, W, 3] RGB: the whole image, scaled until it covers the frames' size, if set."""
     labels: np.ndarray
     """uint8 [H', W'] train ids."""
     depth: np.ndarray | None
@@ -119,14 +119,16 @@ class EvaluationFrames:
     """Labelled target frames, for scoring only."""
 
     data: DataSet
-    size: tuple[int, int]
+    size: tuple[int, int] | None
+    """(H, W) that images are scaled to cover; None: as they are."""
 
     def __len__(self) -> int:
         return len(self.data.frames)
 
     def __getitem__(self, index: int) -> EvaluationFrame:
         image, labels, depth = _read(self.data, self.data.frames[index])
-        return EvaluationFrame(fit(image, self.size), labels, depth)
+        scaled = image if self.size is None else fit(image, self.size)
+        return EvaluationFrame(scaled, labels, depth)
 
     def name(self, index: int) -> str:
         """Name of a frame's image, without suffix."""

@@ -11,10 +11,10 @@ from ..data.sets import EvaluationFrames
 from ..depth import decode_depth
 from ..labels import LabelSpace, label_space
 from ..models import TaskNet
-from ..models.layers import normalise, upsample
+from ..models.layers import upsample
 from ..ops import upsample_argmax, upsample_confusion_matrix
 from . import distributed
-from .device import autocast
+from .windows import Inference, predict_blocks
 
 MAX_SCORED_DEPTH = 80.0
 """Metres. Larger depths are not scored, as is usual for driving (Eigen et al., NIPS 2014)."""
@@ -82,8 +82,9 @@ def evaluate(
     precision: str = "auto",
     depth_encoding: str = "inverse",
     on_prediction: Callable[[int, np.ndarray], None] | None = None,
+    inference: Inference | None = None,
 ) -> Scores:
-    """Score a task network. It predicts at the images' size; labels are compared at their own size.
+    """Score a task network. Predictions are compared with labels at the labels' own size.
 
     Several processes divide the frames among them; each gets the scores on all frames.
 
@@ -96,6 +97,7 @@ def evaluate(
         depth_encoding: encoding of the depth that the network predicts.
         on_prediction: called with each frame's index and its scored segmentation, train ids uint8
             [H', W'].
+        inference: how to apply the network; None: to whole images, as they are.
     """
     was_training = task.training
     task.eval()
@@ -104,17 +106,25 @@ def evaluate(
     errors = torch.zeros(4, dtype=torch.float64, device=device)
     for index in range(distributed.rank(), len(frames), distributed.world_size()):
         frame = frames[index]
-        image = torch.from_numpy(frame.image).permute(2, 0, 1).unsqueeze(0).to(device)
-        with autocast(device, precision):
-            logits, depth = task(normalise(image))
+        if inference is not None:
+            inference.check((frame.image.shape[0], frame.image.shape[1]), frames.name(index))
         labels = torch.from_numpy(frame.labels).unsqueeze(0).to(device)
-        if on_prediction is not None:
-            predicted = upsample_argmax(logits, labels.shape[1:], dtype=torch.uint8)
-            on_prediction(index, predicted[0].cpu().numpy())
-        confusion += upsample_confusion_matrix(logits, labels)
-        if frame.depth is not None:
-            true = torch.from_numpy(frame.depth).to(device)
-            errors += _depth_errors(depth, true, depth_encoding)
+        true = None if frame.depth is None else torch.from_numpy(frame.depth).to(device)
+        predicted = np.empty(frame.labels.shape, np.uint8) if on_prediction is not None else None
+        images, size = [frame.image], (labels.shape[1], labels.shape[2])
+        parts = []
+        for block in predict_blocks(task, images, size, device, precision, inference):
+            place = block.rows, block.columns
+            if predicted is not None:
+                classes = upsample_argmax(block.logits, block.size, dtype=torch.uint8)
+                predicted[place] = classes[0].cpu().numpy()
+            confusion += upsample_confusion_matrix(block.logits, labels[(slice(None), *place)])
+            if true is not None:
+                parts.append(_depth_errors(block.depth, true[place], depth_encoding))
+        if predicted is not None and on_prediction is not None:
+            on_prediction(index, predicted)
+        if parts:
+            errors += _frame_errors(torch.stack(parts))
     task.train(was_training)
     distributed.sum_over_processes(confusion)
     *sums, scored = distributed.sum_over_processes(errors).tolist()
@@ -123,7 +133,9 @@ def evaluate(
 
 
 def _depth_errors(encoded: Tensor, true: Tensor, encoding: str) -> Tensor:
-    """Float64 [4]: abs_rel, rmse and delta of a frame, and 1; zeros if no pixel is scored."""
+    """Float64 [4]: means of |d - d*| / d*, (d - d*)^2 and delta over the scored pixels of a part of
+    a frame, and their number; zeros if no pixel is scored.
+    """
     scored = (true > 0) & (true <= MAX_SCORED_DEPTH)
     if not scored.any():
         return true.new_zeros(4, dtype=torch.float64)
@@ -134,8 +146,20 @@ def _depth_errors(encoded: Tensor, true: Tensor, encoding: str) -> Tensor:
     return torch.stack(
         [
             ((d - true).abs() / true).mean(),
-            (d - true).square().mean().sqrt(),
+            (d - true).square().mean(),
             (ratio < 1.25).double().mean(),
-            torch.ones_like(ratio[0]),
+            torch.ones_like(ratio).sum(),
         ]
     )
+
+
+def _frame_errors(parts: Tensor) -> Tensor:
+    """Float64 [4]: abs_rel, rmse and delta of a frame, and 1; zeros if no pixel is scored.
+
+    Args:
+        parts: float64 [K, 4], ``_depth_errors`` of the frame's parts.
+    """
+    counts = parts[:, 3:]
+    total = counts.sum().clamp(min=1)
+    abs_rel, square, delta = (parts[:, :3] * (counts / total)).sum(0)
+    return torch.stack([abs_rel, square.sqrt(), delta, counts.sum().clamp(max=1)])

@@ -1,5 +1,8 @@
 """Applies trained networks to images and returns NumPy arrays."""
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +12,39 @@ from ..models import TaskNet, TranslationNet
 from ..models.layers import normalise, upsample
 from ..ops import upsample_argmax
 from .device import autocast
+from .windows import Inference, predict_blocks
+
+
+class Piece(NamedTuple):
+    """A rectangle of the predictions for images."""
+
+    rows: slice
+    columns: slice
+    labels: np.ndarray
+    """Train ids, uint8 [N, rows, columns]."""
+    depth: np.ndarray
+    """Encoded depth, float32 [N, rows, columns]."""
+
+
+@torch.no_grad()
+def predict_pieces(
+    task: TaskNet,
+    images: Sequence[np.ndarray],
+    size: tuple[int, int],
+    precision: str = "auto",
+    inference: Inference | None = None,
+) -> Iterator[Piece]:
+    """Predict segmentation and depth, one rectangle after the other.
+
+    Args:
+        task: the network, on its device.
+        images, size, precision, inference: as for ``windows.predict_blocks``.
+    """
+    device = next(task.parameters()).device
+    for block in predict_blocks(task, images, size, device, precision, inference):
+        labels = upsample_argmax(block.logits, block.size, dtype=torch.uint8)
+        depth = upsample(block.depth.float(), block.size)[:, 0]
+        yield Piece(block.rows, block.columns, labels.cpu().numpy(), depth.cpu().numpy())
 
 
 @torch.no_grad()

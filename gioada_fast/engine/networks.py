@@ -65,7 +65,7 @@ def keep_trunk_config(model: ModelConfig) -> None:
 def _load_initial_task(path: Path, task: TaskNet, config: Config) -> None:
     """Load a task network from a file, whose architecture must be the one in the settings."""
     initial, space, theirs = load_task(path)
-    ours = _task_metadata(task, config)
+    ours = _task_metadata(config, task.head)
     names = ("backbone", "width", "norm", "head", "head_channels")
     pairs = {f"model.{name}": (theirs.get(name), ours.get(name)) for name in names}
     own = label_space(config.data.label_space)

@@ -70,13 +70,16 @@ def colour_share(share: np.ndarray) -> np.ndarray:
     return cv2.applyColorMap(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
-def overlay(image: np.ndarray, colours: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+def overlay(
+    image: np.ndarray, colours: np.ndarray, alpha: float = 0.5, out: np.ndarray | None = None
+) -> np.ndarray:
     """``(1 - alpha) * image + alpha * colours``, rounded.
 
     Args:
         image: RGB uint8 [H, W, 3].
         colours: RGB uint8 [H, W, 3], for example from ``LabelSpace.colourise``.
         alpha: weight of ``colours``, 0 to 1.
+        out: array for the result, perhaps ``colours``.
 
     Returns:
         RGB uint8 [H, W, 3].
@@ -86,7 +89,7 @@ def overlay(image: np.ndarray, colours: np.ndarray, alpha: float = 0.5) -> np.nd
     """
     if image.shape != colours.shape:
         raise ValueError(f"image is {list(image.shape)}, colours are {list(colours.shape)}")
-    return cv2.addWeighted(image, 1 - alpha, colours, alpha, 0)
+    return cv2.addWeighted(image, 1 - alpha, colours, alpha, 0, dst=out)
 
 
 def training_pictures(

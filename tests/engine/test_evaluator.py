@@ -7,6 +7,7 @@ import torch
 from gioada_fast.data.sets import EvaluationFrame
 from gioada_fast.depth import NEAR
 from gioada_fast.engine.evaluator import Scores, evaluate
+from gioada_fast.engine.windows import Inference
 from gioada_fast.labels import LabelSpace, label_space
 
 SPACE = label_space("camvid11")
@@ -76,3 +77,26 @@ def test_without_labels_there_are_no_scores():
     scores = evaluate(Fixed(np.array([[0, 1]])), [], SPACE, torch.device("cpu"), "fp32")
     assert scores.miou is None and scores.pixel_accuracy is None
     assert set(scores.iou.values()) == {None}
+
+
+def test_depth_errors_in_blocks_are_those_of_the_frame():
+    class Mean(torch.nn.Module):
+        def forward(self, image):
+            grey = image.mean(1, keepdim=True)
+            return grey.repeat(1, SPACE.num_classes, 1, 1), 0.1 + 0.05 * grey
+
+    rng = np.random.default_rng(0)
+    image, labels = rng.integers(0, 256, (150, 300, 3), np.uint8), np.zeros((150, 300), np.uint8)
+    truth = rng.uniform(0, 100, (150, 300)).astype(np.float32)
+    truth[:70, :260] = 0  # blocks without depth
+
+    class Frames(list):
+        name = staticmethod(str)
+
+    frames = Frames([EvaluationFrame(image, labels, truth)])
+    whole, blocks = (
+        evaluate(Mean(), frames, SPACE, torch.device("cpu"), "fp32", inference=inference).depth
+        for inference in (None, Inference(window=(64, 64)))
+    )
+    for name in ("abs_rel", "rmse", "delta_1_25"):
+        assert getattr(blocks, name) == pytest.approx(getattr(whole, name), rel=1e-6)

@@ -1,0 +1,1 @@
+"""Predicts images and videos: ``python -m gioada_fast.predict``."""
