@@ -1521,7 +1521,7 @@ PREDICT = [
         predicts("a.jpg and in/a.png would both be written", status=2)),
     Situation("predict-nothing", "a folder without images", predicted(**{"a.txt": b""}),
         "error without what is there", "error with what is there",
-        predicts("no image in it", "1 .txt", status=2)),
+        predicts("no image or video in it", "1 .txt", status=2)),
 ]  # fmt: skip
 
 

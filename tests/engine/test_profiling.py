@@ -51,7 +51,7 @@ def test_time_is_assigned_to_the_network_that_takes_it(tmp_path):
     assert list(before) == [*networks, "optimisers", OTHER]
     assert all(forward > 0 and backward > 0 for forward, backward in list(before.values())[:4])
     hooks = [
-        adaptation.task.trunk.fc.register_forward_pre_hook(slow_forward),
+        adaptation.task.trunk.fc[0].register_forward_pre_hook(slow_forward),
         adaptation.translation.up1.register_forward_hook(lambda *a: SlowBackward.apply(a[-1])),
     ]
     after = profiled()
