@@ -210,6 +210,8 @@ def _scaled(images: Sequence[np.ndarray], size: tuple[int, int]) -> Tensor:
     """Images uint8 [H, W, 3] resized to ``size``, as a tensor uint8 [N, 3, H', W']."""
     resized = [resize_image(image, size) for image in images]
     stacked = resized[0][None] if len(resized) == 1 else np.stack(resized)  # no copy of a large one
+    if not stacked.flags.writeable:  # some decoders return such arrays, which PyTorch warns of
+        stacked = stacked.copy()
     return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
 
