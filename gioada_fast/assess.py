@@ -8,7 +8,7 @@ of the images that the networks are least sure of, and assessment.json.
 --images 100       maximum number of images, taken at even intervals
 --correlate        also compute the mIoU on the labelled frames of the runs' target, and how each
                    score correlates with it
---output FOLDER    default: the first folder given, or that of the first file
+--output FOLDER    default: the first folder given, or the first file's folder
 """
 
 import json

@@ -84,7 +84,7 @@ class Video:
     def _next(self) -> np.ndarray | None:
         """The next frame that can be decoded, BGR; None at the end.
 
-        The decoder fails at a damaged frame as at the end, but goes on with the next frame.
+        The decoder fails at a damaged frame and at the end; after a damaged frame it can go on.
         """
         for failed in range(_MAX_GAP):
             found, frame = self._capture.read()

@@ -223,7 +223,7 @@ def teacher_agreement(frame: FrameOutput) -> Tensor | float:
 
 
 def depth_agreement(frame: FrameOutput) -> Tensor | float:
-    """Share of sky and road whose predicted depth is that of sky and road.
+    """Share of sky and road whose predicted depth fits sky and road.
 
     At the network's own resolution, out of two groups together: pixels that are segmented as sky,
     which agree if they are farther than half of the other pixels (never if there are no others);

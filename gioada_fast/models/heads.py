@@ -23,7 +23,7 @@ DILATIONS = (6, 12, 18)
 class Decoder(nn.Module):
     """Projects feature maps to the same channels and size; subclasses fuse them.
 
-    The size is that of the finest map. If its stride is above 8, as in vision transformers, the
+    The size is the finest map's. If its stride is above 8, as in vision transformers, the
     maps are upsampled to a stride of about 4, as Rein does (Wei et al., CVPR 2024, arXiv
     2312.04265).
 

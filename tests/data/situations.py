@@ -30,6 +30,7 @@ from gioada_fast.errors import InputError
 from gioada_fast.labels import IGNORE, label_space
 from gioada_fast.models import TaskNet
 from tests.commands import command
+from tests.video_files import truncate, write_video
 
 from . import test_plausibility as plausibility
 from . import toy_street
@@ -1455,12 +1456,30 @@ def predicted(**files: bytes):
     return write
 
 
-def predicts(*words: str, status: int = 0, pictures: tuple[str, ...] = ()):
+def filmed(change: Callable[[Path], object] = lambda path: None):
+    """A folder with a video."""
+
+    def write(folder: Path) -> Settings:
+        change(write_video(folder / "in" / "a.avi"))
+        return {}
+
+    return write
+
+
+def predicts(
+    *words: str,
+    status: int = 0,
+    pictures: tuple[str, ...] = (),
+    flags: tuple[str, ...] = (),
+    videos: tuple[str, ...] = (),
+):
     def check(folder: Path, _settings: Settings) -> None:
         save_task(folder / "task.safetensors", *_weights())
-        arguments = ("task.safetensors", "in", "--output", "out", "--device=cpu")
+        arguments = ("task.safetensors", "in", "--output", "out", "--device=cpu", *flags)
         done = command("predict", *arguments, cwd=folder)
         assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        assert {path.name for path in folder.glob("out/*.mp4")} == set(videos)
         for word in words:
             assert word in done.stdout + done.stderr, (done.stdout, done.stderr)
         found = {p.relative_to(folder / "out").as_posix() for p in folder.glob("out/**/*_ids.png")}
@@ -1515,6 +1534,26 @@ PREDICT = [
             predicts("took 1 image", pictures=("a",)),
             lambda folder, _: _picture_size(folder / "out/a_ids.png", (96, 32)),
         )),
+    Situation("predict-video", "a video", filmed(),
+        "left out in silence", "predicted as a video",
+        predicts("12 frames", videos=("a_overlay.mp4",))),
+    Situation("predict-truncated-video", "a video that is truncated",
+        filmed(lambda path: truncate(path, 0.7)), "left out in silence",
+        "predicted as far as it can be read; the end says how many frames are missing, "
+        "exit status 1",
+        predicts("missing", status=1, videos=("a_overlay.mp4",))),
+    *(
+        Situation(f"predict-{name}", what, predicted(**{"a.png": small()}),
+            "no such flags", "error with the value and the limit",
+            predicts(*words, status=2, flags=flags))
+        for name, what, flags, words in (
+            ("small-window", "a window under 32 pixels", ("--window=16",), ("16x16", "32")),
+            ("wide-stride", "a stride beyond the window", ("--window=64", "--stride=65"),
+             ("65x65", "64x64")),
+            ("negative-stride", "a stride of 0 or less", ("--window=64", "--stride=-1"),
+             ("--stride", "-1")),
+        )
+    ),
     Situation("predict-same-name", "`a.png` and `a.jpg`",
         predicted(**{"a.png": small(), "a.jpg": small("JPEG")}), "error without the files",
         "error with both files, before anything is written",

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...errors import InputError
 from .base import Trunk
-from .scales import choose_scales
+from .scales import choose_scales, keep_statistics
 
 _PROBE = 448
 """Side in pixels of the image that strides are measured on: a multiple of patches of 14 and 16
@@ -113,9 +113,7 @@ class HuggingFaceTrunk(Trunk):
     def train(self, mode: bool = True) -> "HuggingFaceTrunk":
         """Set the mode of the model, except for batch norms, which stay in evaluation mode."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        keep_statistics(self)
         return self
 
     def blocks(self) -> Sequence[Sequence[nn.Module]]:

@@ -1,6 +1,8 @@
-"""Which feature maps of a pretrained network the heads get."""
+"""What trunks from other libraries share: the choice of feature maps, and batch norms."""
 
 from collections.abc import Sequence
+
+from torch import nn
 
 TAPS = 4
 """Number of layers that a vision transformer's features come from."""
@@ -21,3 +23,10 @@ def choose_scales(strides: Sequence[int]) -> list[int]:
         return [(i + 1) * len(strides) // count - 1 for i in range(count)]
     last = {stride: index for index, stride in enumerate(strides)}
     return sorted(index for stride, index in last.items() if stride >= 4)
+
+
+def keep_statistics(network: nn.Module) -> None:
+    """Set the batch norms of a network to evaluation mode: they keep the pretrained statistics."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

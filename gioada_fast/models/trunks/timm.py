@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from .base import Trunk
-from .scales import choose_scales
+from .scales import choose_scales, keep_statistics
 
 
 class TimmTrunk(Trunk):
@@ -90,9 +90,7 @@ class TimmTrunk(Trunk):
     def train(self, mode: bool = True) -> "TimmTrunk":
         """Set the mode of the model, except for batch norms, which stay in evaluation mode."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        keep_statistics(self)
         return self
 
     def blocks(self) -> Sequence[Sequence[nn.Module]]:
