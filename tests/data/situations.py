@@ -1541,7 +1541,7 @@ PREDICT = [
         filmed(lambda path: truncate(path, 0.7)), "left out in silence",
         "predicted as far as it can be read; the end says how many frames are missing, "
         "exit status 1",
-        predicts("missing", status=1, videos=("a_overlay.mp4",))),
+        predicts("of the 12 frames", "truncated", status=1, videos=("a_overlay.mp4",))),
     *(
         Situation(f"predict-{name}", what, predicted(**{"a.png": small()}),
             "no such flags", "error with the value and the limit",
