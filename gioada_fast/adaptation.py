@@ -306,6 +306,7 @@ class TwoLevelAdaptation(nn.Module):
                 model.translation_blocks,
                 model.translation_checkpointing,
                 normals=config.input_level == "normals",
+                change=model.translation_change,
             )
             in_channels = 3 + (config.image_discriminator_input == "depth")
             self.image_discriminator = PatchDiscriminator(model.discriminator_width, in_channels)

@@ -352,6 +352,10 @@ class ModelConfig:
     """Factor on the translation network's number of channels (paper: 1)."""
     translation_blocks: int = 9
     """Number of residual blocks in the translation network."""
+    translation_change: Literal["logit", "fraction"] = "logit"
+    """How the translation network changes a colour channel: logit (adds to the channel's logit, so
+    that pixels near white and black hardly change), or fraction (moves it by a fraction of its
+    distance to white or black, so that a white sky can take any colour)."""
     translation_checkpointing: bool = False
     """Store only the input of each residual block and recompute the block in the backward pass:
     less memory, more time, the same gradients."""

@@ -202,6 +202,7 @@ def save_translation(path: Path, translation: TranslationNet, config: Config) ->
             "normals": translation.normals,
             "width": config.model.translation_width,
             "blocks": config.model.translation_blocks,
+            "change": translation.change,
             **_input(config),
         },
     )
@@ -221,7 +222,8 @@ def load_translation(path: Path) -> tuple[TranslationNet, dict[str, Any]]:
             metadata["geometry"],
             metadata["width"],
             metadata["blocks"],
-            normals=metadata.get("normals", False),  # version 0.1.0 had none
+            normals=metadata.get("normals", False),  # version 0.1.0 had none,
+            change=metadata.get("change", "logit"),  # and this change alone
         ),
     )
     load_state(translation, state, path, "translation")

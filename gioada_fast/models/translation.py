@@ -13,10 +13,16 @@ class TranslationNet(nn.Module):
     """ResNet generator of CycleGAN, guided by depth and semantics.
 
     A 7x7 convolution, two convolutions of stride 2, residual blocks, two upsamplings, a 7x7
-    convolution and tanh, with instance norm and reflection padding. The output is
-    ``tanh(f(input) + atanh(x_s))``, so that f learns the change from source to target. Its last
-    convolution starts at zero: an untrained network returns its input, and a task network that was
-    trained on the source sees no sudden change when the adaptation begins.
+    convolution and tanh, with instance norm and reflection padding. f learns the change from source
+    to target. The output is
+
+        logit:     tanh(f(input) + atanh(x_s))
+        fraction:  x_s + t (1 - x_s) where t = tanh(f(input)) > 0, x_s + t (1 + x_s) elsewhere
+
+    The slope of logit at f = 0 is 1 - x_s^2, and so nearly 0 at white and black; that of fraction
+    is 1 + |x_s| towards grey. The last convolution starts at zero: an untrained network returns its
+    input, and a task network that was trained on the source sees no sudden change when the
+    adaptation begins.
 
     Args:
         num_classes: C, the number of channels of the one-hot labels.
@@ -26,6 +32,7 @@ class TranslationNet(nn.Module):
         checkpointing: keep only the input of each residual block for the backward pass, which
             computes the block again.
         normals: whether the input has surface normals, too; only with ``geometry``.
+        change: ``logit`` or ``fraction``, see above.
 
     Source: Johnson et al. (arXiv 1603.08155), Zhu et al. (arXiv 1703.10593). Depth and semantics in
     the input come from GIO-Ada (arXiv 1812.05040), section on input-level adaptation.
@@ -39,8 +46,12 @@ class TranslationNet(nn.Module):
         blocks: int = 9,
         checkpointing: bool = False,
         normals: bool = False,
+        change: str = "logit",
     ):
         super().__init__()
+        if change not in ("logit", "fraction"):
+            raise ValueError(f"change is {change!r}, expected logit or fraction")
+        self.change = change
         self.checkpointing = checkpointing
         self.num_classes = num_classes
         self.geometry = geometry
@@ -82,7 +93,7 @@ class TranslationNet(nn.Module):
             normals: float32 [N, 3, H, W], result of ``surface_normals``; required with ``normals``.
 
         Returns:
-            [N, 3, H, W] float32 in (-1, 1).
+            [N, 3, H, W] float32 in [-1, 1].
         """
         x = x_s = normalise(image) if x_s is None else x_s
         if self.geometry:
@@ -105,6 +116,9 @@ class TranslationNet(nn.Module):
         x = self.up1(F.interpolate(x, size=half, mode="nearest"))
         x = self.up2(F.interpolate(x, size=image.shape[2:], mode="nearest"))
         change = self.to_image(x).float()
+        if self.change == "fraction":
+            t = torch.tanh(change)
+            return x_s + t * torch.where(t > 0, 1 - x_s, 1 + x_s)
         # 0.999 keeps atanh finite where the image is black or white
         return torch.tanh(change + torch.atanh(x_s * 0.999))
 

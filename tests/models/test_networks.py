@@ -37,14 +37,34 @@ def test_task_net_has_output_stride_8_and_two_heads(backbone, norm):
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 91), (90, 121)])
 @pytest.mark.parametrize("geometry", [True, False])
-def test_an_untrained_translation_network_returns_its_input(size, geometry):
-    net = TranslationNet(4, geometry, width=0.125, blocks=1)
+@pytest.mark.parametrize("change", ["logit", "fraction"])
+def test_an_untrained_translation_network_returns_its_input(size, geometry, change):
+    net = TranslationNet(4, geometry, width=0.125, blocks=1, change=change)
     x = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     depth = torch.rand(2, 1, *size)
     labels = torch.randint(0, 4, (2, *size), dtype=torch.uint8)
     y = net(x, depth, labels)
     assert y.shape == x.shape and y.dtype == torch.float32
     assert (y - normalise(x)).abs().max() < 2e-3
+
+
+def test_a_fraction_changes_white_and_black_pixels_where_a_logit_does_not():
+    inputs = [x[:1] for x in geometry(32, 40)]
+    inputs[0][..., :20], inputs[0][..., 20:] = 0, 255
+    moved = {}
+    for change in ("logit", "fraction"):
+        net = TranslationNet(4, width=0.125, blocks=1, change=change)
+        for bias in (-0.3, 0.3):
+            nn.init.constant_(net.to_image.bias, bias)
+            moved[change, bias] = net(*inputs) - normalise(inputs[0])
+    t = float(torch.tanh(torch.tensor(0.3)))
+    for bias, black, white in ((-0.3, 0.0, -2 * t), (0.3, 2 * t, 0.0)):
+        expected = torch.full((1, 3, 32, 40), black)
+        expected[..., 20:] = white
+        torch.testing.assert_close(moved["fraction", bias], expected, atol=1e-6, rtol=0)
+        assert moved["logit", bias].abs().max() < 2e-3
+    with pytest.raises(ValueError, match="logit or fraction"):
+        TranslationNet(4, change="other")
 
 
 def test_translation_with_normals_needs_them_and_uses_them():
