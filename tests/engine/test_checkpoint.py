@@ -122,10 +122,12 @@ def test_task_weights_have_the_metadata_of_their_network(tmp_path):
         load_translation(tmp_path / "task.safetensors")
 
 
-@pytest.mark.parametrize("level", ["image", "geometry", "normals"])
-def test_translation_weights_have_the_metadata_of_their_network(level, tmp_path):
+@pytest.mark.parametrize(
+    ("level", "change"), [("image", "logit"), ("geometry", "logit"), ("normals", "fraction")]
+)
+def test_translation_weights_have_the_metadata_of_their_network(level, change, tmp_path):
     config, path = small_config(), tmp_path / "translation.safetensors"
-    config.adaptation.input_level = level
+    config.adaptation.input_level, config.model.translation_change = level, change
     ours = build_adaptation(config).translation.eval()
     torch.nn.init.normal_(ours.to_image.weight, std=0.1)
     save_translation(path, ours, config)
@@ -140,9 +142,10 @@ def test_translation_weights_have_the_metadata_of_their_network(level, tmp_path)
     assert np.array_equal(*results)
     if level != "normals":  # as version 0.1.0 wrote it
         _, metadata = load_weights(path)
-        del metadata["normals"]
+        del metadata["normals"], metadata["change"]
         save_weights(path, ours, metadata)
-        assert not load_translation(path)[0].normals
+        old = load_translation(path)[0]
+        assert not old.normals and old.change == "logit"
 
 
 def test_weights_of_another_architecture_are_refused_naming_keys(tmp_path):
