@@ -213,10 +213,10 @@ def _first_losses(contenders: dict[str, Contender]) -> None:
             assert loss == pytest.approx(expected[term], rel=rtol), f"{name}: {term}"
 
 
-def _flops(contender: Contender) -> int:
-    contender.zero_grad()
+def count_flops(function: Callable) -> int:
+    """Floating-point operations of the matrix products and convolutions of a call."""
     with FlopCounterMode(display=False) as counter:
-        contender.gradients()
+        function()
     return counter.get_total_flops()
 
 
@@ -284,7 +284,8 @@ def bench_step(name, device):
 def _race(name: str, case: Case, config: Config, device: str) -> dict:
     contenders = _contenders(case, config, device)
     _first_losses(contenders)
-    flops = _flops(contenders[EAGER])
+    contenders[EAGER].zero_grad()
+    flops = count_flops(contenders[EAGER].gradients)
     running = {n: c for n, c in contenders.items() if c.failure is None}
     for contender in running.values():
         contender.update()  # creates the optimisers' state

@@ -62,11 +62,11 @@ def environment(device: str) -> dict:
 
 def table(records: list[dict]) -> str:
     """The tables that ``pytest benchmarks`` prints, one kind of record after the other."""
-    ops, steps, settings, loaders, starts, predictions = _by_kind(records)
+    ops, steps, settings, loaders, starts, predictions, scalings = _by_kind(records)
     parts = [ops_table(ops)] if ops else []
     parts += [*map(step_table, steps), *map(settings_table, settings)]
     parts += [*map(loader_table, loaders), *map(start_table, starts)]
-    parts += map(predictions_table, predictions)
+    parts += [*map(predictions_table, predictions), *map(scaling_table, scalings)]
     return "\n\n".join(parts)
 
 
@@ -79,6 +79,7 @@ def markdown(records: list[dict]) -> str:
         loader_markdown,
         start_markdown,
         predictions_markdown,
+        scaling_markdown,
     )
     tables = zip(kinds, _by_kind(records), strict=True)
     return "\n\n".join(write_table(kind) for write_table, kind in tables if kind)
@@ -88,7 +89,15 @@ def _by_kind(records: list[dict]) -> list[list[dict]]:
     """Records by kind, in the order of ``kinds``: each has a key that no other kind has."""
     kinds: dict[str, list[dict]] = {
         key: []
-        for key in ("rivals_ms", "contenders", "settings", "loaders", "first_update", "predictions")
+        for key in (
+            "rivals_ms",
+            "contenders",
+            "settings",
+            "loaders",
+            "first_update",
+            "predictions",
+            "scaling",
+        )
     }
     for record in records:
         next(kind for key, kind in kinds.items() if key in record).append(record)
@@ -202,6 +211,20 @@ def predictions_table(record: dict) -> str:
     return f"an image of {record['shape']}\n\n{_aligned(rows)}"
 
 
+def scaling_table(record: dict) -> str:
+    """One line per point: measured time and memory, and what is counted."""
+    return "scaling of an update\n\n" + _aligned(_scaling_rows(record))
+
+
+def _scaling_rows(record: dict) -> list[list[str]]:
+    rows = [["quantity", "value", "ms", "ms at the peak", "MiB", "MiB kept"]]
+    for quantity, points in record["scaling"].items():
+        for point in points:
+            numbers = (point[key] for key in ("ms", "model_ms", "mib", "model_mib"))
+            rows.append([quantity, str(point["value"]), *(f"{x:.0f}" for x in numbers)])
+    return rows
+
+
 def guards_table(records: list[dict]) -> str:
     """One line per guard: the measured ratio, its bound, and what the bound is from."""
     rows = [["case", "ratio", "value", "guard", "of"]]
@@ -302,6 +325,13 @@ def predictions_markdown(records: list[dict]) -> str:
         cells = [f"{run['seconds']:.1f} | {run['mib']:.0f}" for run in runs]
         lines.append(f"| {record['shape']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def scaling_markdown(records: list[dict]) -> str:
+    """One line per point."""
+    head, *rows = [row for record in records for row in _scaling_rows(record)]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def write(records: list[dict], device: str) -> None:
