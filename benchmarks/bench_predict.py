@@ -22,6 +22,8 @@ from gioada_fast.models import TaskNet
 
 SIZES = ((1000, 750), (2000, 1500), (4000, 3000))
 """Width and height."""
+LARGEST = 8000, 6000
+"""Takes minutes: with ``--all``."""
 MODES = {"whole": (), "windows": ("--scale=own", "--window=1024", "--stride=768")}
 MAX_BYTES_PER_PIXEL = 20
 """The image itself has 3, its predictions 4 more, and the picture that is written up to 9."""
@@ -51,7 +53,7 @@ def _predict(model: Path, image: Path, flags: tuple[str, ...]) -> dict[str, floa
     return {"seconds": seconds, "mib": mib}
 
 
-def bench_predict(device, tmp_path):
+def bench_predict(device, tmp_path, pytestconfig):
     if device != "cpu":
         pytest.skip("measures the memory of the host")
     config = Config()
@@ -61,6 +63,8 @@ def bench_predict(device, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     added = []
     sizes = SIZES[:2] if harness.quick else SIZES
+    if pytestconfig.getoption("all_passes"):
+        sizes = (*SIZES, LARGEST)
     for size in sizes:
         image = tmp_path / f"{size[0]}.jpg"
         cv2.imwrite(str(image), cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC))

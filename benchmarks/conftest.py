@@ -22,7 +22,7 @@ def pytest_addoption(parser):
         "--all",
         action="store_true",
         dest="all_passes",
-        help="also the forward passes of ops alone; twice as long",
+        help="also the forward passes of ops alone, and the largest image; twice as long",
     )
     group.addoption(
         "--time-factor",
