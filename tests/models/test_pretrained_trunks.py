@@ -319,9 +319,9 @@ SETTINGS = {
     "head": ({"model.head": "deeplab"}, "strides 4, 8, 16, 32", "segformer or daformer"),
     "unknown head": ({"model.head": "fpn"}, "model.head is fpn"),
     "checkpointing": (
-        {"model.pretrained": "convnext", "model.trunk_checkpointing": "true"},
+        {"model.pretrained": "convnext", "model.task_checkpointing": "true"},
         "ConvNextBackbone",
-        "model.trunk_checkpointing",
+        "model.task_checkpointing",
     ),
     "layers": (
         {"model.pretrained": "resnet", "optimiser.layer_decay": 0.9},

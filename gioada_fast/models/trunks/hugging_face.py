@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...errors import InputError
+from ..layers import recomputed
 from .base import Trunk
 from .scales import choose_scales, keep_statistics
 
@@ -132,7 +132,7 @@ class HuggingFaceTrunk(Trunk):
         if not innermost:
             raise InputError(
                 f"{type(self.model).__name__} of transformers has no layers that "
-                "model.trunk_checkpointing and optimiser.layer_decay could use: leave them out"
+                "model.task_checkpointing and optimiser.layer_decay could use: leave them out"
             )
         return [[module] for module in innermost]
 
@@ -140,13 +140,8 @@ class HuggingFaceTrunk(Trunk):
         """Let transformers compute each block again in the backward pass."""
         for (block,) in self.blocks():
             block.gradient_checkpointing = True  # type: ignore[assignment]
-            block._gradient_checkpointing_func = _checkpoint  # type: ignore[assignment]
+            block._gradient_checkpointing_func = recomputed  # type: ignore[assignment]
         self.checkpointing = True
-
-
-def _checkpoint(function: Any, *args: Any) -> Any:
-    # not a partial: torch.compile(fullgraph=True) traces this one
-    return checkpoint(function, *args, use_reentrant=False)
 
 
 def read_model_config(content: Mapping[str, Any]) -> Any:

@@ -100,6 +100,6 @@ class TimmTrunk(Trunk):
             InputError: always.
         """
         raise InputError(
-            "model.trunk_checkpointing and optimiser.layer_decay are not available for trunks of "
+            "model.task_checkpointing and optimiser.layer_decay are not available for trunks of "
             "timm: leave them out, or use the same model from transformers (model.backbone hf)"
         )
