@@ -125,6 +125,11 @@ def trace(
     Raises:
         InputError: PyTorch cannot trace the network, or not for any size.
     """
+    if isinstance(graph, TaskGraph) and not (fixed_size or graph.task.trunk.traces_any_size):
+        raise InputError(
+            "this trunk computes attention in windows, which torch.export cannot trace for images "
+            "of any size: set --size WIDTHxHEIGHT"
+        )
     batch = Dim("batch", min=1)
     height, width = _dimension("height", graph), _dimension("width", graph)
     shapes = []
