@@ -55,6 +55,9 @@ class Trunk(nn.Module):
     std: Sequence[float] = IMAGENET_STD
     """Standard deviation of R, G and B in [0, 1] by which the weights expect images divided."""
 
+    traces_any_size: bool = True
+    """Whether ``torch.export`` can trace it for images of any size."""
+
     checkpointing: bool = False
     """Whether to keep only the input of each stage for the backward pass, which computes the stage
     again: less memory, more time, the same gradients."""

@@ -74,6 +74,8 @@ class HuggingFaceTrunk(Trunk):
                 with torch.no_grad():
                     _maps(self.model.eval(), image, None)
         self._states, self._scales, self.size_multiple = probe.states, probe.scales, probe.multiple
+        # Swin's windows: torch.export has not come to an end after minutes for images of any size
+        self.traces_any_size = not hasattr(model_config, "window_size")
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in probe.used)
         self.train()
