@@ -5,9 +5,9 @@ import signal
 import sys
 from argparse import Action
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import (
     ActionConfigFile,
@@ -29,6 +29,7 @@ from .config import (
     dump_settings,
     find_config,
     find_preset,
+    may_be_unset,
     rename_old_settings,
 )
 from .errors import InputError, RunStopped
@@ -116,16 +117,20 @@ class ConfigParser(Parser):
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a YAML file. Paths in it are relative to the working directory."""
-        # several class maps may be in it
-        text = yaml_nodes.read_text(Path(path), "configuration", 16 * yaml_nodes.MAX_BYTES)
+        text = yaml_nodes.read_text(Path(path), "configuration", yaml_nodes.MAX_CONFIGURATION)
         return self.parse_string(text, str(path), *args, **kwargs)
 
     def parse_string(
         self, content: str, path: str = "configuration", *args: Any, **kwargs: Any
     ) -> Namespace:
         """Parse the content of a YAML file, translating old names of settings."""
-        _check_keys(yaml_nodes.parse(content, path, "configuration", aliases=True))
-        settings = get_loader("yaml")(content)
+        node = yaml_nodes.parse(content, path, "configuration", aliases=True)
+        _check_keys(node)
+        _check_sections(node, Config)
+        try:
+            settings = get_loader("yaml")(content)
+        except ValueError as error:  # a number of thousands of digits, or a date that is none
+            raise InputError(f"{path}: configuration is not readable: {error}") from error
         if isinstance(settings, dict):
             renamed = rename_old_settings(settings)
             for old, new in renamed.items():
@@ -159,10 +164,35 @@ def _check_sources(settings: dict[str, Any], path: str) -> None:
         where = f"{path}: data.sources[{index}]"
         if not isinstance(source, dict):
             raise InputError(f"{where} is {source!r}, expected a mapping with name, root, ...")
-        for name in source:
+        for name, value in source.items():
             if name not in known:
                 raise InputError(f"{where} has {name!r}, expected some of {', '.join(known)}")
+            if value is None and not may_be_unset(get_type_hints(SourceConfig)[name]):
+                raise InputError(f"{where}.{name} is empty: give it a value, or leave it out")
         choice(f"{where}.name", source.get("name", SourceConfig.name), registry.names("source"))
+
+
+def _check_sections(node: yaml_nodes.Node, section: type, prefix: str = "") -> None:
+    """Refuse settings without a value, and values in place of a section of settings.
+
+    The parser would take them for defaults, or for the name of a file.
+    """
+    if node.kind != "map":
+        found = "empty" if node.kind == "null" else node.shown
+        owner = prefix.removesuffix(".") or "configuration"
+        raise InputError(
+            f"{node.where}: {owner} is {found}, expected 'name: value' lines: give it settings, or "
+            "leave it out"
+        )
+    types = get_type_hints(section)
+    for key, value in node.pairs():
+        if key.kind not in ("str", "merge"):
+            raise InputError(f"{key.where}: {key.written} is not the name of a setting")
+        kind, name = types.get(str(key.text)), f"{prefix}{key.text}"
+        if is_dataclass(kind):
+            _check_sections(value, kind, f"{name}.")
+        elif value.kind == "null" and kind is not None and not may_be_unset(kind):
+            raise InputError(f"{value.where}: {name} is empty: give it a value, or leave it out")
 
 
 def _check_keys(node: yaml_nodes.Node) -> None:

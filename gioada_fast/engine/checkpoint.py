@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..atomic_files import write_atomically
 from ..errors import InputError
+from ..json_files import parse_json
 
 FORMAT = 1
 
@@ -48,9 +49,10 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, header = load_safetensors(path)
     if "gioada_fast" not in header:
         raise InputError(f"{path}: has no metadata of gioada_fast to build its network from")
-    metadata = json.loads(header["gioada_fast"])
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: format {metadata.get('format')}, expected {FORMAT}")
+    metadata = parse_json(header["gioada_fast"], f"{path}: metadata")
+    version = metadata.get("format") if isinstance(metadata, dict) else None
+    if version != FORMAT:
+        raise InputError(f"{path}: format {version}, expected {FORMAT}")
     return tensors, metadata
 
 

@@ -9,7 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..atomic_files import write_atomically
 from ..config import CONTROL
-from .run_folder import RunFolder
+from .run_folder import RunFolder, parse_record
 
 
 class MetricsLog:
@@ -28,7 +28,7 @@ class MetricsLog:
     def __init__(self, run: RunFolder, done: Mapping[str, int] | None = None):
         path = run.metrics
         if done is not None and path.exists():
-            records = "".join(_up_to(done, path.read_text()))
+            records = "".join(_up_to(done, path.read_text("utf-8", "replace")))
             write_atomically(path, lambda temporary: temporary.write_text(records))
         self._file = path.open("a", buffering=1)
         self._run, self._done = run, done
@@ -67,9 +67,6 @@ class MetricsLog:
 def _up_to(done: Mapping[str, int], records: str) -> Iterator[str]:
     """Lines of complete records up to ``done``; a killed process can leave half a line."""
     for line in records.splitlines(keepends=True):
-        try:
-            record = json.loads(line)
-            if record["step"] <= done.get(record["phase"], -1) and line.endswith("\n"):
-                yield line
-        except (ValueError, TypeError, KeyError):
-            continue
+        record = parse_record(line) if line.endswith("\n") else None
+        if record is not None and record["step"] <= done.get(record["phase"], -1):
+            yield line
