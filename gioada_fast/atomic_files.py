@@ -10,12 +10,15 @@ from safetensors import SafetensorError
 from .errors import InputError
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], object], before_replacing: Callable[[], object] = int
+) -> None:
     """Write a temporary file beside ``path`` and rename it to ``path`` when it is complete.
 
     Args:
         path: the file; an existing one is replaced.
         write: called with the path of the temporary file, which it must create.
+        before_replacing: called when the temporary file is complete.
 
     Raises:
         InputError: the file cannot be written; the temporary file is removed.
@@ -25,6 +28,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        before_replacing()
         os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):

@@ -113,6 +113,8 @@ class ConfigParser(Parser):
         self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any
     ) -> Namespace:
         """Parse flags, translating old names of settings."""
+        for arg in args or ():
+            _check_value(arg)
         return super().parse_args([self._flag(arg) for arg in args or ()], *others, **kwargs)
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
@@ -151,6 +153,18 @@ class ConfigParser(Parser):
             return arg
         self.hint(name, RENAMED[name])
         return f"--{RENAMED[name]}{equals}{value}"
+
+
+def _check_value(arg: str) -> None:
+    """Refuse a mapping on the command line that has a key twice: the parser would keep the last."""
+    name, _, text = arg.partition("=") if arg.startswith("--") else ("", "", arg)
+    if not text.startswith(("{", "[")):
+        return
+    try:
+        node = yaml_nodes.parse(text, name.removeprefix("--") or "the command line", "value")
+    except InputError:  # a pattern such as {split}/*
+        return
+    _check_keys(node)
 
 
 def _check_sources(settings: dict[str, Any], path: str) -> None:

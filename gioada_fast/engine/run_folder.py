@@ -4,6 +4,7 @@ The folder contains:
 
     config.yaml              all settings
     checkpoints/last.pt      state to resume from
+    checkpoints/previous.pt  the one before, for the case that last.pt is damaged
     metrics.jsonl            losses and scores over time, one record a line
     tensorboard/             the same for TensorBoard; control/ in it has the control's curves
     panels/step_000400.jpg   pictures while training, none of the control
@@ -36,6 +37,7 @@ from . import distributed
 TASK, TASK_SOURCE_ONLY, TASK_CONTROL = "task", "task_source_only", "task_control"
 TASK_BEST, TRANSLATION = "task_best", "translation"
 """Names of a run's weights files."""
+_AGAIN = ": remove it; resuming the run scores its weights again"
 
 
 class RunFolder:
@@ -50,6 +52,7 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.checkpoints = path / "checkpoints"
         self.checkpoint = self.checkpoints / "last.pt"
+        self.previous_checkpoint = self.checkpoints / "previous.pt"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.panels = path / "panels"
@@ -176,18 +179,21 @@ class RunFolder:
         path = self.result
         if not path.is_file():
             return None
-        result = read_json(path)
+        try:
+            result = read_json(path)
+        except InputError as error:
+            raise InputError(f"{error}{_AGAIN}") from error
         columns = result.get("columns") if isinstance(result, dict) else None
         count = len(columns) if isinstance(columns, list) else 0
         if count not in (1, 2, 3):
-            raise InputError(f"{path}: has {count} columns of results, expected 1 to 3")
+            raise InputError(f"{path}: has {count} columns of results, expected 1 to 3{_AGAIN}")
         try:
             result_rows(result)
             is_whole = all({"name", "updates"} <= column.keys() for column in columns)
         except (KeyError, TypeError, ValueError, AttributeError):
             is_whole = False
         if not is_whole or not {"target", "seconds"} <= result.keys():
-            raise InputError(f"{path}: is no result of a run, or was changed")
+            raise InputError(f"{path}: is no result of a run, or was changed{_AGAIN}")
         return result
 
     def write_result(self, result: Mapping[str, Any]) -> None:

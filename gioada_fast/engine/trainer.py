@@ -453,6 +453,7 @@ class Trainer:
                 "best": self.best,
                 **self._random_state(),
             },
+            previous=self.run.previous_checkpoint,
         )
 
     def _random_state(self) -> dict[str, Tensor | None]:
