@@ -7,7 +7,8 @@ from pathlib import Path
 import gioada_fast
 
 PACKAGE = Path(gioada_fast.__file__).parent
-LEAVES = {"labels", "config", "errors", "atomic_files", "json_files", "processes", "depth"}
+LEAVES = {"labels", "config", "errors", "atomic_files", "json_files", "memory"}
+LEAVES |= {"processes", "depth"}
 # Parts of the package that each part may import, besides itself. A command line may import all.
 ALLOWED = {
     "cli": {"data", "labels", "config", "yaml_nodes", "errors"},
@@ -31,6 +32,7 @@ ALLOWED = {
     "yaml_nodes": {"errors"},
     "atomic_files": {"errors"},
     "json_files": {"errors"},
+    "memory": {"errors"},
     "errors": set(),
 }
 COMMAND_LINES = {

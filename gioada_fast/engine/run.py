@@ -62,6 +62,7 @@ from .checkpoint import load_newest
 from .device import device_name
 from .evaluator import Scores, evaluate
 from .inference import image_tensor, predict_maps, translate_images
+from .memory_estimate import check_run_memory
 from .metrics_log import MetricsLog
 from .networks import build_adaptation, keep_trunk_config, load_task, save_task, save_translation
 from .run_folder import (
@@ -188,6 +189,7 @@ class _Session:
         self.space = label_space(config.data.label_space)
         self.console = Console()
         self.unreadable = Unreadable(config.data.max_unreadable, _warn)
+        check_run_memory(config, self.space.num_classes, device)
         # before the data, which may take minutes to render, so that a wrong weights file is
         # reported immediately
         self.adaptation = build_adaptation(config, from_files=checkpoint is None)
@@ -470,7 +472,9 @@ class _Session:
         # a run that is resumed exactly at the end of a phase scores it again
         columns = [other for other in columns if other["name"] != column["name"]] + [column]
         order = [self._column_name(phase) for phase in phases(self.config)]
-        columns.sort(key=lambda column: order.index(column["name"]) if column["name"] in order else -1)
+        columns.sort(
+            key=lambda column: order.index(column["name"]) if column["name"] in order else -1
+        )
         best = {k: v for k, v in (self.trainer.best or {}).items() if k != "task"}
         result = {
             "target": describe_target(self.config.data),
