@@ -1,10 +1,12 @@
 """Shared by all command lines: settings from YAML files and flags, and errors in one line."""
 
+import os
 import re
 import signal
 import sys
 from argparse import Action
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -186,7 +188,7 @@ def _check_sources(settings: dict[str, Any], path: str) -> None:
         choice(f"{where}.name", source.get("name", SourceConfig.name), registry.names("source"))
 
 
-def _check_sections(node: yaml_nodes.Node, section: type, prefix: str = "") -> None:
+def _check_sections(node: yaml_nodes.Node, section: Any, prefix: str = "") -> None:
     """Refuse settings without a value, and values in place of a section of settings.
 
     The parser would take them for defaults, or for the name of a file.
@@ -324,14 +326,36 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # of | head, which has read enough
+        _drop_output()
+        raise SystemExit(1) from None
+    except OSError as error:
+        if not error.filename:  # the output itself
+            _drop_output()
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}", status=2)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RunStopped):
+            fail(str(error), error.status)
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        fail("memory ran out: choose smaller images, batches or networks", status=1)
     except InputError as error:
         fail(str(error), status=2)
-    except RunStopped as stopped:
-        fail(str(stopped), stopped.status)
     except KeyboardInterrupt:
         fail("interrupted", status=130)
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+_OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
+"""PyTorch's messages."""
+
+
+def _drop_output() -> None:
+    """Let Python not try to write the rest of the output when it exits."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(message: str, status: int) -> NoReturn:

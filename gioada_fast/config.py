@@ -17,7 +17,6 @@ import yaml
 from .errors import InputError
 from .labels import label_space, read_class_map
 
-
 _MAX_SIDE = 16384
 """Largest height and width of images in pixels: more is a slip of the keyboard, not a picture."""
 _MAX_COUNT = 2**31 - 1

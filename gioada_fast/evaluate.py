@@ -5,8 +5,8 @@ labelled target frames, and depth errors if the frames have depth. By default it
 evaluation frames of the run; --target, --root, --split and, for a folder, --images, --labels,
 --depth and --classes select others. --save-predictions FOLDER writes each frame's segmentation at
 the frame's size under the image's name, as a PNG of official ids, which cityscapesscripts and the
-servers of Cityscapes and KITTI accept. It exits with 1 if a score is not finite. --scale, --window, --stride, --tta and --batch say how the
-network is applied to images, as in predict.
+servers of Cityscapes and KITTI accept. --scale, --window, --stride, --tta and --batch say how the
+network is applied to images, as in predict. The exit status is 1 if a score is not finite.
 """
 
 import json

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     source = source_frames(config.data)
     output = cli.output_folder(options.output, new=True)
     for kind in ("images", "labels", "depth"):
-        (output / kind).mkdir()
+        cli.output_folder(str(output / kind))
     console = Console(stderr=True)
     indices, unreadable = range(len(source)), []
     for index in track(indices, description="translate", console=console, transient=True):

@@ -6,6 +6,7 @@ and prints; the others wait for it where they need files that it writes.
 
 import gc
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..errors import ProcessDied
 from .device import choose_device
+
+_PEER_DIED = re.compile(r"gloo|Connection (closed|reset)|Broken pipe", re.IGNORECASE)
+"""Errors of gloo, which has no class for them."""
 
 
 @contextmanager
@@ -37,6 +42,13 @@ def joined(device: str) -> Iterator[torch.device]:
     try:
         yield chosen
         dist.barrier()  # no process may close connections that another one still uses
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or _PEER_DIED.search(str(error))):
+            raise
+        raise ProcessDied(
+            f"rank {rank()} stops because another process of the run ended; its own message, if it "
+            "was not killed, says why; continue from the last checkpoint with --resume"
+        ) from error
     finally:
         # Objects that still refer to the group would keep its threads alive until the process exits
         # and these threads abort it. Only the garbage collector frees DDP modules: they are

@@ -153,7 +153,10 @@ def _load_checkpoint(run: RunFolder) -> dict[str, Any] | None:
     if path != run.checkpoint and distributed.is_writer():
         for problem in problems or [f"{run.checkpoint} is missing"]:
             _warn(f"{problem}: the run goes on from {path}, update {checkpoint['step']}")
-        os.replace(path, run.checkpoint)
+        try:
+            os.replace(path, run.checkpoint)
+        except OSError as error:
+            raise InputError(f"{run.checkpoint}: cannot be written: {error.strerror}") from error
     return checkpoint
 
 

@@ -152,7 +152,7 @@ class RunFolder:
 
     def save_config(self, config: Config) -> None:
         """Write all settings."""
-        save_config(config, self.config)
+        write_atomically(self.config, lambda temporary: save_config(config, temporary))
 
     def read_settings(self) -> dict[str, Any]:
         """Read the saved settings, nested by section; old names become the present ones.
@@ -184,7 +184,8 @@ class RunFolder:
         except InputError as error:
             raise InputError(f"{error}{_AGAIN}") from error
         columns = result.get("columns") if isinstance(result, dict) else None
-        count = len(columns) if isinstance(columns, list) else 0
+        columns = columns if isinstance(columns, list) else []
+        count = len(columns)
         if count not in (1, 2, 3):
             raise InputError(f"{path}: has {count} columns of results, expected 1 to 3{_AGAIN}")
         try:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..labels import STREET_IDS
+from ..memory import check_memory
 from . import grammar, materials
 from .camera import SUBSAMPLES, develop, draw_camera
 from .grammar import Scene
@@ -18,7 +19,6 @@ from .light import (
     reflected_radiance,
     sky_radiance,
 )
-from ..memory import check_memory
 from .looks import LOOK_CAMERA, LOOKS, CameraRanges, Look
 from .materials import Hits
 from .rays import Caster, RayHits
