@@ -1,6 +1,7 @@
 """Writes files completely or not at all."""
 
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,8 @@ def write_atomically(
     Raises:
         InputError: the file cannot be written; the temporary file is removed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # processes of two machines may have one number
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{secrets.randbelow(10**6):06d}")
     try:
         write(temporary)
         with open(temporary, "rb") as file:

@@ -177,6 +177,13 @@ class FramesConfig:
     def check(self, owner: str) -> None:
         """Refuse settings that contradict each other; ``owner`` is their prefix in messages."""
         _check_values(f"{owner}.", self)
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= _MAX_SIDE:
+                raise InputError(
+                    f"{owner}.{name} is {_short(value)}, must be at least data.{name} and at most "
+                    f"{_MAX_SIDE}"
+                )
         for name in ("depth_per_metre", "depth_focal_baseline"):
             if getattr(self, name) is not None:
                 _positive(owner, **{name: getattr(self, name)})
@@ -338,8 +345,6 @@ class DataConfig:
                         f"{setting}.{name} is {resized}, must be at least data.{name}, {value}, "
                         "the size of the crops"
                     )
-                if resized > _MAX_SIDE:
-                    raise InputError(f"{setting}.{name} is {resized}, must be at most {_MAX_SIDE}")
 
     def named_sources(self) -> dict[str, SourceConfig]:
         """The sources by the prefix of their settings: data.source, or data.sources[0], ..."""
