@@ -1,8 +1,8 @@
 """Runs the tests of the ops with kernels that are built under sanitizers: ``make sanitize``.
 
 Builds the extension module in ``build/sanitize-*``, with ASan and UBSan, then with TSan, preloads
-their runtime libraries and runs ``tests/ops`` with it: the tests that call the C++ kernels, unless
-arguments for pytest are given. Exits with 1 if a sanitizer reports anything or a test fails.
+their runtime libraries and runs tests of ``tests/ops`` with it, or what the arguments for pytest
+name. Exits with 1 if a sanitizer reports anything or a test fails.
 
 The interpreter and PyTorch are not instrumented, so leaks are not reported, and TSan sees the
 kernels' own threads alone.
@@ -17,8 +17,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SANITIZERS = {"address,undefined": ("asan", "ubsan"), "thread": ("tsan",)}
-"""Values of ``-fsanitize``, and the runtime libraries of each."""
+SANITIZERS = {
+    "address,undefined": (
+        ("asan", "ubsan"),
+        "(cpp or instruction_set) and not compile and not opcheck and not samples",
+    ),
+    "thread": (("tsan",), "cpp and deterministic"),
+}
+"""Values of ``-fsanitize``, the runtime libraries of each, and the tests to run: those that call
+the C++ kernels. Races need several threads, which the tests of determinism set."""
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
@@ -26,7 +33,6 @@ OPTIONS = {
 }
 MODULE = "GIOADA_SANITIZED_MODULE"
 """Environment variable with the path of the module that ``pytest_configure`` puts in place."""
-SELECTED = ["tests/ops", "-q", "-x", "-k", "(cpp or instruction_set) and not compile"]
 
 
 def build(sanitizer: str) -> Path:
@@ -51,10 +57,12 @@ def build(sanitizer: str) -> Path:
 def run(sanitizer: str, arguments: list[str]) -> int:
     """Run pytest with the module of a sanitizer; returns its exit status."""
     module, compiler = build(sanitizer), os.environ.get("CXX", "c++")
+    names, selection = SANITIZERS[sanitizer]
     libraries = [
         subprocess.check_output([compiler, f"-print-file-name=lib{name}.so"], text=True).strip()
-        for name in SANITIZERS[sanitizer]
+        for name in names
     ]
+    arguments = arguments or ["tests/ops", "-q", "-x", "-k", selection]
     environment = {
         **os.environ,
         **OPTIONS,
@@ -63,7 +71,7 @@ def run(sanitizer: str, arguments: list[str]) -> int:
         "OMP_NUM_THREADS": "2",
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-m", "pytest", "-p", "tests.sanitize", *(arguments or SELECTED)]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.sanitize", *arguments]
     if sanitizer == "thread" and shutil.which("setarch"):
         # TSan's fixed map of memory does not allow addresses that are far randomised
         command = ["setarch", platform.machine(), "-R", *command]
