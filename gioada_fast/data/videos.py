@@ -99,8 +99,11 @@ class Video:
         The decoder fails at a damaged frame and at the end; after a damaged frame it can go on.
         """
         for failed in range(_MAX_GAP):
-            found, frame = self._capture.read()
-            if found:
+            try:
+                found, frame = self._capture.read()
+            except cv2.error:  # the header says more pixels than OpenCV allocates
+                found, frame = False, None
+            if found and frame is not None:
                 self._gaps |= failed > 0
                 return frame
             self._failures += 1

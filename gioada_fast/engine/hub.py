@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..json_files import read_json
 from ..models.trunks.base import IMAGENET_MEAN, IMAGENET_STD
 from ..models.trunks.hugging_face import (
     HuggingFaceTrunk,
@@ -159,10 +160,7 @@ def _read_json(pretrained: str, name: str) -> dict[str, Any] | None:
         )
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: has a {type(content).__name__}, expected a mapping")
     return content

@@ -47,8 +47,11 @@ def embed(captions: Iterable[tuple[Path, str]], unreadable: list[str]) -> list[P
     """
     pictures: list[Picture] = []
     for path, caption in captions:
-        data = path.read_bytes()
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+        try:
+            data = path.read_bytes()
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        except (OSError, cv2.error):
+            image = None
         if image is None:
             unreadable.append(path.name)
             continue

@@ -133,3 +133,21 @@ def test_bad_input_ends_every_process(trained):
     )
     output = process.communicate(timeout=120)[0]
     assert process.returncode != 0 and "exists already and is not overwritten" in output
+
+
+def test_if_a_process_dies_the_other_ends_within_a_minute(trained):
+    settings = {**STEPS, "name": "orphan", "schedule.source_only_steps": 2000}
+    run = trained / "runs" / "orphan"
+    process = torchrun(
+        "-m", "gioada_fast.train", *flags(trained / "scenes", trained / "runs", **settings)
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len(records(run, "loss/")) < 2:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode != 0
+    assert "stops because another process of the run ended" in output, output
+    assert "continue from the last checkpoint" in output
