@@ -219,9 +219,17 @@ def test_nothing_is_kept_if_it_differs(trained, monkeypatch):
     monkeypatch.setattr(files, "write_program", lambda program, about, path: path.write_text(""))
     monkeypatch.setattr(files, "program_runner", lambda path: None)
     before = set(trained.iterdir())
-    for form in ("pt2", "folder"):
-        done = export(trained, "runs/mini", f"--format={form}", "--output=wrong")
-        assert done.returncode == 2 and "labels by 2.5e-01 of the largest logit" in done.stderr
+    done = export(trained, "runs/mini", "--format=pt2", "--output=wrong")
+    assert done.returncode == 2 and "labels by 2.5e-01 of the largest logit" in done.stderr
+    monkeypatch.setattr(
+        "gioada_fast.export.__main__._reloaded",
+        lambda network, path: TaskGraph(
+            load_task(trained / "runs/mini/task_source_only.safetensors")[0],
+            *("log", "uint8", "labels"),
+        ),
+    )
+    done = export(trained, "runs/mini", "--format=folder", "--output=wrong")
+    assert done.returncode == 2 and "nothing was written" in done.stderr
     assert set(trained.iterdir()) == before
 
 
@@ -276,10 +284,10 @@ def damaged(folder):
         (("runs/mini", "--format=pt2", "--output=x", "--input=int"), "--input is 'int'"),
         (("runs/mini", "--format=pt2", "--output=x", "--predict=ids"), "--predict is 'ids'"),
         (("runs/mini", "--format=pt2", "--output=x", "--size=0"), "--size is 0, expected pixels"),
-        (("runs/mini", "--format=pt2", "--output=x", "--bound=nan"), "--bound is nan"),
+        (("runs/mini", "--format=pt2", "--output=x", "--bound=-1"), "--bound is -1"),
         (("runs/mini", "--format=onnx", "--output=x", "--opset=9"), "--opset is 9, must be 18 to"),
         (("runs/mini", "--format=pt2", "--output=runs"), "runs exists already"),
-        (("runs/mini", "--format=pt2", "--output=own.npy/x"), "own.npy: "),
+        (("runs/mini", "--format=pt2", "--output=own.npy/x"), "own.npy is a file"),
         (("runs/none", "--format=pt2", "--output=x"), "runs/none: neither the folder of a run"),
         (("runs", "--format=pt2", "--output=x"), "config.yaml: no such file"),
         (("runs/mini", "--format=pt2", "--output=x", "--weights=best"), "no such weights"),
