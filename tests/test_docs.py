@@ -353,8 +353,8 @@ def test_every_setting_has_an_entry(site_pages):
 
 
 def test_quoted_messages_exist(site_pages):
-    """The messages of docs/faults.md are those of the source, with … for values."""
-    page = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
+    """The messages of docs/troubleshooting.md are those of the source, with … for values."""
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     quoted = re.findall(r"(?m)^\| `([^|]+)` \|", page)
     assert len(quoted) > 20
     sources = [*sorted((ROOT / "gioada_fast").rglob("*.py")), ROOT / "setup.py"]
