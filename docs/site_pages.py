@@ -162,8 +162,8 @@ _MESSAGES = """# All messages
 
 Generated from the source: what the commands print after `error:`, without a traceback, with exit
 status 2 (or 1, if training stops). Words in *italics* stand for the values found. A message names
-the file or the setting, what was found, and what to do. [Messages and remedies](troubleshooting.md) has the
-frequent ones.
+the file or the setting, what was found, and what to do. [Messages and
+remedies](troubleshooting.md) has the frequent ones.
 """
 
 

@@ -13,6 +13,7 @@ import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import cv2
@@ -79,28 +80,43 @@ STREETS = {
 """Settings that find the miniature street scenes."""
 
 
-def blocks(text: str) -> list[tuple[str, str]]:
-    """(language, content) of every code block of a page; indented blocks have no language."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    rest = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    indented = re.findall(r"(?<=\n\n)(?: {4}.*\n|\n(?= {4}))+", rest)
-    return fenced + [("", re.sub(r"(?m)^ {4}", "", block)) for block in indented]
+class Block(NamedTuple):
+    """A code block of a page."""
+
+    language: str
+    """Empty for an indented block."""
+    content: str
 
 
-def commands_of(text: str) -> list[str]:
-    """Every command of a page, in one line."""
-    lines = [
-        line.partition(" #")[0].strip()
-        for language, block in blocks(text)
-        if language in ("", "sh", "bash")
-        for line in block.replace("\\\n", " ").splitlines()
-    ]
+class Command(NamedTuple):
+    """A command line of a page, or flags alone."""
+
+    text: str
+
+
+def blocks(text: str) -> list[Block]:
+    """The code blocks of a page, in their order."""
+    fenced, indented = r"^```(\w*)\n(.*?)^```$", r"(?<=\n\n)((?: {4}[^\n]*\n|\n(?= {4}))+)"
+    found = re.finditer(f"{fenced}|{indented}", text, re.DOTALL | re.MULTILINE)
+    return [Block(b[1] or "", b[2] or re.sub(r"(?m)^ {4}", "", b[3])) for b in found]
+
+
+def runnable(text: str) -> list[Block | Command]:
+    """The commands and the Python code of a page, in their order."""
     start = re.compile(r"(\w+=\S+ )*(python|pytest|make|pip|torchrun|--\w)")
-    return [" ".join(line.split()) for line in lines if start.match(line)]
+    found: list[Block | Command] = []
+    for block in blocks(text):
+        if block.language == "python":
+            found.append(block)
+        elif block.language in ("", "sh", "bash"):
+            for line in block.content.replace("\\\n", " ").splitlines():
+                typed = " ".join(line.partition(" #")[0].split())
+                if start.match(typed):
+                    found.append(Command(typed))
+    return found
 
 
-ALL = {page: commands_of(page.read_text(encoding="utf-8")) for page in PAGES}
-WITH_COMMANDS = [page for page, commands in ALL.items() if commands]
+ALL = {page: runnable(page.read_text(encoding="utf-8")) for page in PAGES}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +138,7 @@ def world(tmp_path_factory):
     write_pictures(work / "images")
     write_pictures(home / "photos" / "images")
     shutil.make_archive(str(home / "more"), "zip", work / "images")
-    for name in ("one.tif", "large.tif"):
+    for name in ("one.tif", "large.tif", "street.jpg"):
         cv2.imwrite(str(work / name), street_frame(0)[0])
     (work / "CamVid").symlink_to(data / "CamVid")
     write_configurations(work)
@@ -143,11 +159,10 @@ def write_pictures(folder: Path) -> None:
 
 def write_folders(home: Path) -> None:
     """The folders of docs/own_data.md, by its own script, and those of docs/data.md."""
-    code = next(
-        b for lang, b in blocks((ROOT / "docs/own_data.md").read_text()) if lang == "python"
-    )
+    text = (ROOT / "docs/own_data.md").read_text(encoding="utf-8")
+    code = next(block.content for block in blocks(text) if block.language == "python")
     with in_home(home):
-        exec(compile(code, "docs/own_data.md", "exec"), {})
+        run_python(code, {})
     shutil.copytree(home / "data/renders", home / "data/mine")
     warehouse = home / "warehouse"
     for folder in ("renders/rgb", "photos/train", "photos/val"):
@@ -198,26 +213,65 @@ def miniature_frame(seed, look="day", size=None):
     return street_scenes.Frame(image, depth / np.float32(100), labels)
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=[page.name for page in WITH_COMMANDS])
-def test_commands(page, world, tmp_path):
-    """All commands of a page, in their order, in one folder."""
+@pytest.mark.parametrize("page", [pytest.param(p, id=p.name) for p, code in ALL.items() if code])
+def test_commands_and_code(page, world, tmp_path, monkeypatch):
+    """All that a page says to run, in its order, in one folder."""
     work = tmp_path / "work"
     shutil.copytree(world / "work", work, symlinks=True)
+    monkeypatch.chdir(work)
+    scope = example_names()
     with in_home(world / "home"):
-        for typed in ALL[page]:
-            text = typed
-            for placeholder, value in PLACEHOLDERS.items():
-                text = text.replace(placeholder, value)
-            unknown = re.search(r"<\w+>|\s\.\.\.(\s|$)|\bNAME\b", text)
-            assert not unknown, f"{typed}: no value for {unknown[0]} in PLACEHOLDERS"
-            check(shlex.split(text), work)
+        for item in ALL[page]:
+            if isinstance(item, Block):
+                run_python(item.content, scope)
+            else:
+                check(words_of(item), work)
+
+
+def words_of(typed: Command) -> list[str]:
+    """What a shell makes of a command, with a value for each placeholder."""
+    text = typed.text
+    for placeholder, value in PLACEHOLDERS.items():
+        text = text.replace(placeholder, value)
+    unknown = re.search(r"<\w+>|\s\.\.\.(\s|$)|\bNAME\b", text)
+    assert not unknown, f"{typed.text}: no value for {unknown[0]} in PLACEHOLDERS"
+    return [os.path.expanduser(word) for word in shlex.split(text)]
+
+
+def example_names() -> dict:
+    """What the pages' Python code takes for granted."""
+    return {
+        "torch": torch,
+        "ops": ops,
+        "logits": torch.randn(1, 4, 6, 8, requires_grad=True),
+        "labels": torch.randint(0, 4, (1, 32, 48)),
+    }
+
+
+def run_python(code: str, scope: dict) -> None:
+    """Run code of a page; code for packages that are not installed has tests of its own."""
+    tree = ast.parse(code)
+    if (other := re.match(r"# ([\w.]+)", code)) is not None:
+        tests = (ROOT / "tests/integrations/test_other_packages.py").read_text(encoding="utf-8")
+        assert f"def test_{other[1].replace('.', '_')}(" in tests, code
+        return
+    imports = [
+        name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names
+    ]
+    if not all(importlib.util.find_spec(name.partition(".")[0]) for name in imports):
+        return  # an extra that is not installed
+    if "fuse_loss" in code:
+        transformers = pytest.importorskip("transformers")
+        sizes = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+        config = transformers.SegformerConfig(**sizes, num_attention_heads=[1, 2, 2, 4])
+        scope["model"] = transformers.SegformerForSemanticSegmentation(config)
+    exec(compile(code.replace("512, 1024", "64, 96"), "example", "exec"), scope)
 
 
 def check(words: list[str], work: Path) -> None:
     """Run one command, or see that what it names exists."""
     while re.fullmatch(r"[A-Z_]+=\S+", words[0]):
         words = words[1:]
-    words = [os.path.expanduser(word) for word in words]  # as a shell does
     if words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), words
     elif words[0] == "pip":
@@ -290,40 +344,11 @@ def tiny(arguments: list[str]) -> list[str]:
 
 def test_every_command_is_found():
     """As many as a search by another pattern finds."""
-    for page, commands in ALL.items():
+    for page, code in ALL.items():
         text = page.read_text(encoding="utf-8")
         lines = re.findall(r"(?m)^ {4}(?:\w+=\S+ )?(?:python -m|torchrun|pytest|make|pip) .*", text)
-        assert len(lines) <= len(commands), page
-    assert sum(map(len, ALL.values())) > 70
-
-
-PYTHON = [
-    (page.name, block)
-    for page in PAGES
-    for language, block in blocks(page.read_text(encoding="utf-8"))
-    if language == "python" and page.name != "own_data.md"  # whose script writes its folders
-]
-
-
-@pytest.mark.parametrize(("page", "block"), PYTHON)
-def test_python(page, block):
-    if (other := re.match(r"# ([\w.]+)", block)) is not None:  # code for a package
-        tests = (ROOT / "tests/integrations/test_other_packages.py").read_text()
-        assert f"def test_{other[1].replace('.', '_')}(" in tests
-        ast.parse(block)
-        return
-    scope = {
-        "torch": torch,
-        "ops": ops,
-        "logits": torch.randn(1, 4, 6, 8, requires_grad=True),
-        "labels": torch.randint(0, 4, (1, 32, 48)),
-    }
-    if "fuse_loss" in block:
-        transformers = pytest.importorskip("transformers")
-        sizes = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
-        config = transformers.SegformerConfig(**sizes, num_attention_heads=[1, 2, 2, 4])
-        scope["model"] = transformers.SegformerForSemanticSegmentation(config)
-    exec(compile(block.replace("512, 1024", "64, 96"), page, "exec"), scope)
+        assert len(lines) <= sum(isinstance(item, Command) for item in code), page
+    assert sum(len(code) for code in ALL.values()) > 90
 
 
 # --- pages that are generated, or compared with the source
