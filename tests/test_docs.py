@@ -53,6 +53,9 @@ PLACEHOLDERS = {
 }
 """What the tests type instead of a part of a command."""
 
+NEEDED = {"hf": "transformers", "onnx": "onnxruntime"}
+"""Packages of extras, by the word in a command that needs them."""
+
 OF_OTHERS = {"preperation/createLabels.py"}
 """Scripts of other repositories."""
 
@@ -272,6 +275,8 @@ def check(words: list[str], work: Path) -> None:
     """Run one command, or see that what it names exists."""
     while re.fullmatch(r"[A-Z_]+=\S+", words[0]):
         words = words[1:]
+    if not all(importlib.util.find_spec(NEEDED[word]) for word in words if word in NEEDED):
+        return
     if words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), words
     elif words[0] == "pip":
