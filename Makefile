@@ -8,14 +8,14 @@ ARGS ?=
 # Processes that share the tests; set WORKERS=0 to debug in one.
 WORKERS ?= 2
 
-.PHONY: venv train test bench gpu lint fingerprint sanitize clean
+.PHONY: venv train test docs bench gpu lint fingerprint sanitize clean
 
 venv: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt $(CSRC)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[scenes,transformers,export,test,dev]"
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[scenes,transformers,export,test,docs,dev]"
 	touch $@
 
 train: venv
@@ -25,6 +25,11 @@ train: venv
 # set their number.
 test: venv
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests --numprocesses $(WORKERS) $(ARGS)
+
+# The site of docs/ in build/site; fails for a broken link or anchor, or a page outside of the navigation.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 bench: venv
 	$(RUN) -m pytest benchmarks $(ARGS)

@@ -329,7 +329,7 @@ def test_every_command_has_help(world):
 def test_readme_commands_are_the_makefile_targets():
     root = Path(__file__).parents[1]
     makefile = (root / "Makefile").read_text()
-    for target in ("venv", "train", "test", "bench", "gpu", "lint", "clean"):
+    for target in ("venv", "train", "test", "docs", "bench", "gpu", "lint", "clean"):
         assert f"\n{target}:" in makefile
     readme = (root / "README.md").read_text()
     assert "make train" in readme and "make test" in readme

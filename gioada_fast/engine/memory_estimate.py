@@ -58,7 +58,7 @@ def check_run_memory(config: Config, num_classes: int, device: torch.device) -> 
         weights + activations,
         f"A batch of {schedule.batch_size} images of {data.width}x{data.height}",
         "lower schedule.batch_size (schedule.accumulate has the same effect as a larger batch), "
-        "data.height, data.width or model.width, or set model.trunk_checkpointing",
+        "data.height, data.width or model.width, or set model.task_checkpointing",
         available,
     )
 
