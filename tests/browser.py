@@ -105,7 +105,9 @@ class Browser:
     def open(self, page: Path) -> None:
         """Load a file and wait until everything in it is loaded."""
         self.events.clear()
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        failure = self.call("Page.navigate", url=page.resolve().as_uri()).get("errorText")
+        if failure:
+            raise RuntimeError(f"{page}: {failure}")
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
         self.run("Promise.all([...document.images].map(image => image.decode().catch(() => 0)))")

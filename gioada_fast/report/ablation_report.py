@@ -108,7 +108,7 @@ def _panels(
     """
     seeds = {row["name"]: row["seeds"][0]["seed"] for row in summary["rows"]}
     captions = {
-        row["name"]: f"{row['caption'].capitalize()}, seed {seeds[row['name']]}"
+        row["name"]: f"{row['caption'][:1].upper()}{row['caption'][1:]}, seed {seeds[row['name']]}"
         for row in summary["rows"]
     }
     translated = {row["name"] for row in summary["rows"] if row["input_level"] != "none"}

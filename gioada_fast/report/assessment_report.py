@@ -17,6 +17,7 @@ from .formatting import NO_VALUE, percent, spaced
 from .page import embed, render
 from .panels import colour_depth, colour_share
 
+
 class UncertainFrame(NamedTuple):
     """An image that a network is not sure of, and what the network predicts for it."""
 

@@ -165,10 +165,8 @@ def contact_sheet(reports: Mapping[str, SetReport], space: LabelSpace) -> np.nda
     return grid(rows, *groups)
 
 
-def _samples(
-    report: SetReport, size: tuple[int, int], space: LabelSpace
-) -> list[list[np.ndarray]]:
-    """Pictures of a few sound frames, evenly spaced: image, labels and depth as the set has them."""
+def _samples(report: SetReport, size: tuple[int, int], space: LabelSpace) -> list[list[np.ndarray]]:
+    """Pictures of a few sound frames, evenly spaced: image, and labels and depth if it has them."""
     count = min(SHEET_ROWS, len(report.sound))
     chosen = np.linspace(0, len(report.sound) - 1, count).round().astype(int)
     return [[*_pictures(report, report.sound[i], size, space)] for i in chosen]
@@ -219,9 +217,7 @@ def _warning_strip(report: SetReport, caption: str, index: int, space: LabelSpac
     return grid([row], {kind: kind for kind in row})
 
 
-def _warning_pictures(
-    report: SetReport, index: int, space: LabelSpace
-) -> dict[str, np.ndarray]:
+def _warning_pictures(report: SetReport, index: int, space: LabelSpace) -> dict[str, np.ndarray]:
     """Image, labels and depth of a frame; files with errors are left out, the image is white."""
     size = _sheet_height(report), SHEET_WIDTH
     row: dict[str, np.ndarray] = {}

@@ -41,15 +41,16 @@ class Panel(TypedDict):
 
 def render(template: str, **values: Any) -> str:
     """HTML from a template; all values are escaped, and only the page's own script may run."""
+    loader = PackageLoader("gioada_fast", "report")
     environment = Environment(
-        loader=PackageLoader("gioada_fast", "report"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(percent=percent, points=points, duration=duration)
-    script = environment.loader.get_source(environment, "page.js")[0]
+    script = loader.get_source(environment, "page.js")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = {"script": Markup(script), "script_hash": Markup(f"sha256-{digest}")}
     return environment.get_template(template).render(**page, **values)
