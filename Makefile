@@ -8,14 +8,14 @@ ARGS ?=
 # Processes that share the tests; set WORKERS=0 to debug in one.
 WORKERS ?= 2
 
-.PHONY: venv train test bench gpu lint fingerprint clean
+.PHONY: venv train test bench gpu lint fingerprint sanitize clean
 
 venv: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt $(CSRC)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[scenes,transformers,test,dev]"
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[scenes,transformers,export,test,dev]"
 	touch $@
 
 train: venv
@@ -47,6 +47,10 @@ lint: venv
 # make fingerprint AGAINST=<commit> fails if tiny runs give other bits than with <commit>.
 fingerprint: venv
 	$(RUN) tests/fingerprint.py $(if $(AGAINST),--against $(AGAINST))
+
+# Builds the CPU kernels with ASan and UBSan, then with TSan, and runs tests/ops with each. Minutes.
+sanitize: venv
+	$(RUN) tests/sanitize.py $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info gioada_fast/_C*.so .pytest_cache .ruff_cache .mypy_cache .benchmarks $(INSTALLED)

@@ -14,6 +14,7 @@ continues an ablation that was stopped; finished rows are kept.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from . import cli
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str]) -> None:
     names = [Path(str(path)).stem for path in namespace.config]
     config = cli.instantiate(parser, namespace)
     config.name = config.name or "-".join(names)
+    for seed in seeds or ():
+        replace(config, seed=seed)  # refuses a seed that is none, before any run
     chosen = {cli.choice("--rows", row, list(ROWS)) for row in rows or ()} or default_rows(config)
     if not rows and ORACLE not in chosen:
         print(f"without the row {ORACLE}: the target's training images have no labels")

@@ -1,13 +1,15 @@
 """Shared by all command lines: settings from YAML files and flags, and errors in one line."""
 
+import os
 import re
 import signal
 import sys
 from argparse import Action
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import (
     ActionConfigFile,
@@ -29,6 +31,7 @@ from .config import (
     dump_settings,
     find_config,
     find_preset,
+    may_be_unset,
     rename_old_settings,
 )
 from .errors import InputError, RunStopped
@@ -112,20 +115,26 @@ class ConfigParser(Parser):
         self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any
     ) -> Namespace:
         """Parse flags, translating old names of settings."""
+        for arg in args or ():
+            _check_value(arg)
         return super().parse_args([self._flag(arg) for arg in args or ()], *others, **kwargs)
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a YAML file. Paths in it are relative to the working directory."""
-        # several class maps may be in it
-        text = yaml_nodes.read_text(Path(path), "configuration", 16 * yaml_nodes.MAX_BYTES)
+        text = yaml_nodes.read_text(Path(path), "configuration", yaml_nodes.MAX_CONFIGURATION)
         return self.parse_string(text, str(path), *args, **kwargs)
 
     def parse_string(
         self, content: str, path: str = "configuration", *args: Any, **kwargs: Any
     ) -> Namespace:
         """Parse the content of a YAML file, translating old names of settings."""
-        _check_keys(yaml_nodes.parse(content, path, "configuration", aliases=True))
-        settings = get_loader("yaml")(content)
+        node = yaml_nodes.parse(content, path, "configuration", aliases=True)
+        _check_keys(node)
+        _check_sections(node, Config)
+        try:
+            settings = get_loader("yaml")(content)
+        except ValueError as error:  # a number of thousands of digits, or a date that is none
+            raise InputError(f"{path}: configuration is not readable: {error}") from error
         if isinstance(settings, dict):
             renamed = rename_old_settings(settings)
             for old, new in renamed.items():
@@ -148,6 +157,18 @@ class ConfigParser(Parser):
         return f"--{RENAMED[name]}{equals}{value}"
 
 
+def _check_value(arg: str) -> None:
+    """Refuse a mapping on the command line that has a key twice: the parser would keep the last."""
+    name, _, text = arg.partition("=") if arg.startswith("--") else ("", "", arg)
+    if not text.startswith(("{", "[")):
+        return
+    try:
+        node = yaml_nodes.parse(text, name.removeprefix("--") or "the command line", "value")
+    except InputError:  # a pattern such as {split}/*
+        return
+    _check_keys(node)
+
+
 def _check_sources(settings: dict[str, Any], path: str) -> None:
     """Refuse wrong entries of ``data.sources`` by their number, which the parser does not name."""
     from .data import registry
@@ -159,10 +180,35 @@ def _check_sources(settings: dict[str, Any], path: str) -> None:
         where = f"{path}: data.sources[{index}]"
         if not isinstance(source, dict):
             raise InputError(f"{where} is {source!r}, expected a mapping with name, root, ...")
-        for name in source:
+        for name, value in source.items():
             if name not in known:
                 raise InputError(f"{where} has {name!r}, expected some of {', '.join(known)}")
+            if value is None and not may_be_unset(get_type_hints(SourceConfig)[name]):
+                raise InputError(f"{where}.{name} is empty: give it a value, or leave it out")
         choice(f"{where}.name", source.get("name", SourceConfig.name), registry.names("source"))
+
+
+def _check_sections(node: yaml_nodes.Node, section: Any, prefix: str = "") -> None:
+    """Refuse settings without a value, and values in place of a section of settings.
+
+    The parser would take them for defaults, or for the name of a file.
+    """
+    if node.kind != "map":
+        found = "empty" if node.kind == "null" else node.shown
+        owner = prefix.removesuffix(".") or "configuration"
+        raise InputError(
+            f"{node.where}: {owner} is {found}, expected 'name: value' lines: give it settings, or "
+            "leave it out"
+        )
+    types = get_type_hints(section)
+    for key, value in node.pairs():
+        if key.kind not in ("str", "merge"):
+            raise InputError(f"{key.where}: {key.written} is not the name of a setting")
+        kind, name = types.get(str(key.text)), f"{prefix}{key.text}"
+        if is_dataclass(kind):
+            _check_sections(value, kind, f"{name}.")
+        elif value.kind == "null" and kind is not None and not may_be_unset(kind):
+            raise InputError(f"{value.where}: {name} is empty: give it a value, or leave it out")
 
 
 def _check_keys(node: yaml_nodes.Node) -> None:
@@ -280,19 +326,41 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # of | head, which has read enough
+        _drop_output()
+        raise SystemExit(1) from None
+    except OSError as error:
+        if not error.filename:  # the output itself
+            _drop_output()
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}", status=2)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RunStopped):
+            fail(str(error), error.status)
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        fail("memory ran out: choose smaller images, batches or networks", status=1)
     except InputError as error:
         fail(str(error), status=2)
-    except RunStopped as stopped:
-        fail(str(stopped), stopped.status)
     except KeyboardInterrupt:
         fail("interrupted", status=130)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
+_OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
+"""PyTorch's messages."""
+
+
+def _drop_output() -> None:
+    """Let Python not try to write the rest of the output when it exits."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def fail(message: str, status: int) -> NoReturn:
     """Print ``error: message`` to standard error and exit."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print("[bold red]error:[/]", end=" ")
     console.print(message, markup=False)
     raise SystemExit(status)

@@ -10,24 +10,77 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
 from .errors import InputError
 from .labels import label_space, read_class_map
 
+_MAX_SIDE = 16384
+"""Largest height and width of images in pixels: more is a slip of the keyboard, not a picture."""
+_MAX_COUNT = 2**31 - 1
+_MAXIMA: Mapping[str, float] = {
+    "workers": 256,
+    "frames": 1_000_000,  # so that the seeds of no two sets meet
+    "evaluation_frames": 1_000_000,
+    "labelled": 1_000_000,
+    "share": 1e6,
+    "width": 64,
+    "translation_width": 64,
+    "translation_blocks": 256,
+    "discriminator_width": 64,
+    "head_channels": 16384,
+    "mask_patch": _MAX_SIDE,
+    "poly_power": 1000,
+    "batch_size": 4096,
+    "accumulate": 65536,
+    "seed": 2**32 - 1,
+}
+"""Largest value of numbers by the name of their setting: more would hang or exhaust any machine.
+Other whole numbers have ``_MAX_COUNT``."""
+
+
+def may_be_unset(kind: Any) -> bool:
+    """Whether a setting of this type may be null."""
+    return type(None) in get_args(kind)
+
+
+def _check_values(owner: str, settings: Any) -> None:
+    """Refuse settings without a value, and numbers beyond their maximum.
+
+    Args:
+        owner: prefix of the settings in messages, with its dot.
+        settings: a dataclass; its sections check themselves.
+    """
+    for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if value is None and not may_be_unset(kind):
+            raise InputError(f"{owner}{name} is empty: give it a value, or leave it out")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        limit = _MAXIMA.get(name, math.inf if isinstance(value, float) else _MAX_COUNT)
+        # height and width of images have a message of their own
+        if value > limit and not (name == "width" and owner != "model."):
+            raise InputError(f"{owner}{name} is {_short(value)}, must be at most {limit:g}")
+
+
+def _short(value: float) -> str:
+    return f"{value}" if -1e15 < value < 1e15 else f"{float(value):.3g}"
+
 
 def _positive(owner: str, **values: float) -> None:
     for name, value in values.items():
         if not 0 < value < math.inf:  # nan is neither
-            raise InputError(f"{owner}.{name} is {value}, must be above 0")
+            finite = "" if math.isfinite(value) else " and finite"
+            raise InputError(f"{owner}.{name} is {value}, must be above 0{finite}")
 
 
 def _not_negative(owner: str, **values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < math.inf:
-            raise InputError(f"{owner}.{name} is {value}, must not be negative")
+            rule = "not be negative" if math.isfinite(value) else "be a finite number"
+            raise InputError(f"{owner}.{name} is {value}, must {rule}")
 
 
 CAMERA_BOUNDS = {
@@ -123,6 +176,14 @@ class FramesConfig:
 
     def check(self, owner: str) -> None:
         """Refuse settings that contradict each other; ``owner`` is their prefix in messages."""
+        _check_values(f"{owner}.", self)
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= _MAX_SIDE:
+                raise InputError(
+                    f"{owner}.{name} is {_short(value)}, must be at least data.{name} and at most "
+                    f"{_MAX_SIDE}"
+                )
         for name in ("depth_per_metre", "depth_focal_baseline"):
             if getattr(self, name) is not None:
                 _positive(owner, **{name: getattr(self, name)})
@@ -238,10 +299,6 @@ class TargetConfig(FramesConfig):
         _positive("data.target", frames=self.frames, evaluation_frames=self.evaluation_frames)
 
 
-_MAX_SIDE = 16384
-"""Largest height and width of images in pixels: more is a slip of the keyboard, not a picture."""
-
-
 @dataclass
 class DataConfig:
     """Data sets, classes and image sizes."""
@@ -272,6 +329,7 @@ class DataConfig:
     is used instead; one more ends the run."""
 
     def __post_init__(self):
+        _check_values("data.", self)
         _not_negative("data", workers=self.workers, max_unreadable=self.max_unreadable)
         if self.sources is not None and not self.sources:
             raise InputError("data.sources is empty: leave it out, or list at least one source")
@@ -287,8 +345,6 @@ class DataConfig:
                         f"{setting}.{name} is {resized}, must be at least data.{name}, {value}, "
                         "the size of the crops"
                     )
-                if resized > _MAX_SIDE:
-                    raise InputError(f"{setting}.{name} is {resized}, must be at most {_MAX_SIDE}")
 
     def named_sources(self) -> dict[str, SourceConfig]:
         """The sources by the prefix of their settings: data.source, or data.sources[0], ..."""
@@ -328,9 +384,9 @@ class ModelConfig:
     trunk_config: dict | None = None
     """hf: the architecture of the trunk. A run takes it from pretrained and keeps it, so that it
     can be resumed without that folder."""
-    trunk_checkpointing: bool = False
-    """Store only the input of each block of the trunk and recompute the block in the backward pass:
-    less memory, more time, the same gradients."""
+    task_checkpointing: bool = False
+    """Store only the inputs of the stages of the task network's trunk, and of its heads, and
+    recompute them in the backward pass: less memory, more time, the same gradients."""
     head: Literal["deeplab", "segformer", "daformer"] | None = None
     """Heads of the task network: deeplab (for a trunk with features of stride 8 alone), segformer
     (all-MLP decoder), or daformer (context-aware fusion by dilated convolutions). Unset: deeplab
@@ -383,6 +439,7 @@ class ModelConfig:
         return self.backbone.partition(":")[0] in ("hf", "timm")
 
     def __post_init__(self):
+        _check_values("model.", self)
         if self.norm == "none":
             self.norm = _frozen_norm(self.backbone)
         _positive(
@@ -526,6 +583,7 @@ class AdaptationConfig:
         return self.lambda_target_depth > 0 or (self.self_training and self.depth_agreement)
 
     def __post_init__(self):
+        _check_values("adaptation.", self)
         _not_negative(
             "adaptation",
             lambda_mask=self.lambda_mask,
@@ -590,6 +648,7 @@ class OptimiserConfig:
     zero."""
 
     def __post_init__(self):
+        _check_values("optimiser.", self)
         _positive(
             "optimiser",
             task_lr=self.task_lr,
@@ -648,6 +707,11 @@ class ScheduleConfig:
     accumulate: int = 1
     """Number of batches whose gradients an update accumulates: the effect of a large batch with the
     memory of a small one. Each process sees batch_size * accumulate pairs per update."""
+    micro_batch: int | None = None
+    """Number of pairs that are in memory at once: batches are cut into micro-batches of this many
+    pairs, whose gradients are accumulated. The same pairs are translated and self-trained as
+    without it, and the gradient is the same up to rounding. (berhu: each micro-batch has its own
+    threshold.) Unset: whole batches."""
     log_every: int = 20
     """Interval for fetching, checking and logging the losses. Between two log points, the host does
     not wait for the device."""
@@ -665,6 +729,7 @@ class ScheduleConfig:
     for python -m gioada_fast.assess."""
 
     def __post_init__(self):
+        _check_values("schedule.", self)
         _not_negative(
             "schedule",
             source_only_steps=self.source_only_steps,
@@ -674,6 +739,7 @@ class ScheduleConfig:
             "schedule",
             batch_size=self.batch_size,
             accumulate=self.accumulate,
+            micro_batch=1 if self.micro_batch is None else self.micro_batch,
             log_every=self.log_every,
             evaluate_every=self.evaluate_every,
             panel_every=self.panel_every,
@@ -709,6 +775,7 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     def __post_init__(self):
+        _check_values("", self)
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}, must be at least 0 and below 2**32")
 
@@ -816,12 +883,13 @@ def save_config(config: Config, path: Path) -> None:
 RENAMED = {
     "model.start": "model.init_from",
     "adaptation.half_rendered": "adaptation.keep_half_untranslated",
+    "model.trunk_checkpointing": "model.task_checkpointing",
 }
-"""Names of settings in version 0.1.0, and their present names."""
+"""Earlier names of settings, most of them of version 0.1.0, and their present names."""
 
 
 def rename_old_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Give settings of version 0.1.0 their present names and values, in place.
+    """Give settings with earlier names their present names and values, in place.
 
     Args:
         settings: all or some settings, nested by section as in a YAML file.

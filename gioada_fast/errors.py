@@ -19,6 +19,10 @@ class NonFiniteLoss(RunStopped):
     """A loss or a weight became infinite or NaN."""
 
 
+class ProcessDied(RunStopped):
+    """A process that a run needs was killed: one that loads images, or another rank."""
+
+
 class Interrupted(RunStopped):
     """The user interrupted training, and a checkpoint was written."""
 

@@ -6,13 +6,15 @@ evaluation frames of the run; --target, --root, --split and, for a folder, --ima
 --depth and --classes select others. --save-predictions FOLDER writes each frame's segmentation at
 the frame's size under the image's name, as a PNG of official ids, which cityscapesscripts and the
 servers of Cityscapes and KITTI accept. --scale, --window, --stride, --tta and --batch say how the
-network is applied to images, as in predict.
+network is applied to images, as in predict. The exit status is 1 if a score is not finite.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +24,7 @@ from . import cli
 from .config import Config, DataConfig, TargetConfig
 from .data import registry
 from .data.sets import describe_target, evaluation_frames
+from .engine.checkpoint import first_of
 from .engine.device import choose_device
 from .engine.evaluator import MAX_SCORED_DEPTH, Scores, evaluate
 from .engine.networks import load_task
@@ -95,9 +98,25 @@ def main(arguments: Sequence[str]) -> None:
         inference,
     )
     if options.json:
-        print(json.dumps({"frames": len(frames), **asdict(scores)}))
+        print(json.dumps(_without_nan({"frames": len(frames), **asdict(scores)})))
     else:
         Console().print(_table(scores, f"{describe_target(data)}: {len(frames)} frames"))
+    wrong = scores.not_finite()
+    if wrong:
+        cli.fail(
+            f"{first_of(wrong)}: not finite, because the network's predictions are not: the "
+            f"weights of {path} are damaged, or their training diverged",
+            status=1,
+        )
+    if scores.miou is None:
+        cli.fail(f"{describe_target(data)}: no pixel of its labels has a class", status=1)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _target(target: TargetConfig, options) -> TargetConfig:

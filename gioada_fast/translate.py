@@ -20,6 +20,7 @@ from .engine.device import choose_device
 from .engine.inference import image_tensor, translate_images
 from .engine.networks import load_translation
 from .engine.run_folder import TRANSLATION, RunFolder, find_weights
+from .errors import InputError
 from .report.panels import save_image
 
 PROG = "python -m gioada_fast.translate"
@@ -41,12 +42,16 @@ def main(arguments: Sequence[str]) -> None:
     source = source_frames(config.data)
     output = cli.output_folder(options.output, new=True)
     for kind in ("images", "labels", "depth"):
-        (output / kind).mkdir()
+        cli.output_folder(str(output / kind))
     console = Console(stderr=True)
-    indices = range(len(source))
+    indices, unreadable = range(len(source)), []
     for index in track(indices, description="translate", console=console, transient=True):
-        # copies, because PyTorch warns about the read-only arrays of a pack
-        frame = LabelledFrame(*map(np.array, source[index]))
+        try:
+            # copies, because PyTorch warns about the read-only arrays of a pack
+            frame = LabelledFrame(*map(np.array, source[index]))
+        except InputError as error:
+            unreadable.append(str(error))
+            continue
         image = translate_images(
             translation,
             image_tensor(frame.image[np.newaxis]),
@@ -58,7 +63,9 @@ def main(arguments: Sequence[str]) -> None:
         centimetres = (frame.depth * 100).round().astype(np.uint16)
         for kind, array in (("images", image), ("labels", frame.labels), ("depth", centimetres)):
             save_image(output / kind / f"{index:06d}.png", array)
-    print(f"{len(source)} frames: {output}")
+    print(f"{len(source) - len(unreadable)} frames: {output}")
+    if unreadable:
+        cli.fail("\n".join([f"{len(unreadable)} frames cannot be read", *unreadable]), status=1)
 
 
 if __name__ == "__main__":

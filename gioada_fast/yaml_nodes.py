@@ -11,6 +11,8 @@ from .errors import InputError
 
 MAX_BYTES = 1 << 20
 """Maximum size of a label space or class map. A label space of 254 classes has some 30 kB."""
+MAX_CONFIGURATION = 16 * MAX_BYTES
+"""The same of a configuration, which may contain several class maps."""
 _MAX_DEPTH = 50
 """Maximum nesting, because PyYAML recurses without a limit."""
 _MAX_SHOWN = 200
@@ -57,8 +59,8 @@ class Node:
         """The value as Python has it."""
         try:
             return yaml.constructor.SafeConstructor().construct_object(self.node, deep=True)
-        except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"{self.where}: {error}") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise InputError(f"{self.where}: {' '.join(str(error).split())}") from error
 
     @property
     def shown(self) -> str:
@@ -158,7 +160,7 @@ def parse(text: str, origin: str, what: str, aliases: bool = False) -> Node:
             if tag not in (None, "!") and tag.removeprefix(_TAG) not in _PLAIN:
                 raise InputError(f"{place}: {what} has the tag {tag}: leave it out")
         node = yaml.compose(text, Loader=_LOADER)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a surrogate
         place, mark = origin, getattr(error, "problem_mark", None)
         if mark is not None:  # of the parser; at the end of the text it is past the last line
             place = f"{origin}, line {min(mark.line + 1, len(text.splitlines()))}"

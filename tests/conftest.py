@@ -62,7 +62,12 @@ def summarise(record_property):
     return lambda line: record_property("summary", line)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    named = config.getoption("markexpr") == "kills" or any("test_kills" in a for a in config.args)
+    left_out = [item for item in items if "kills" in item.keywords and not named]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
     if not HAS_CUDA:
         for item in items:
             if "gpu" in item.keywords:

@@ -7,11 +7,15 @@ from pathlib import Path
 import gioada_fast
 
 PACKAGE = Path(gioada_fast.__file__).parent
-LEAVES = {"labels", "config", "errors", "atomic_files", "processes", "depth"}
+LEAVES = {"labels", "config", "errors", "atomic_files", "json_files", "memory"}
+LEAVES |= {"processes", "depth"}
 # Parts of the package that each part may import, besides itself. A command line may import all.
 ALLOWED = {
     "cli": {"data", "labels", "config", "yaml_nodes", "errors"},
-    "engine": {"report", "adaptation", "self_training", "models", "ops", "data", *LEAVES},
+    "engine": {
+        *("report", "adaptation", "self_training", "models", "ops", "data", "yaml_nodes"),
+        *LEAVES,
+    },
     "report": {"data", *LEAVES},
     "inference_flags": {"engine", "errors"},
     "adaptation": {"self_training", "models", "ops", "labels", "config", "depth"},
@@ -27,6 +31,8 @@ ALLOWED = {
     "labels": {"yaml_nodes", "errors"},
     "yaml_nodes": {"errors"},
     "atomic_files": {"errors"},
+    "json_files": {"errors"},
+    "memory": {"errors"},
     "errors": set(),
 }
 COMMAND_LINES = {
@@ -35,6 +41,7 @@ COMMAND_LINES = {
     "evaluate",
     "assess",
     "predict",
+    "export",
     "translate",
     "info",
     "__main__",

@@ -6,7 +6,11 @@
 
 #include "common.h"
 
-#ifdef _OPENMP
+#if defined(__SANITIZE_THREAD__)
+#include <atomic>
+#include <thread>
+#include <vector>
+#elif defined(_OPENMP)
 #include <omp.h>
 #endif
 #ifdef __linux__
@@ -48,12 +52,33 @@ static inline void prefer_huge_pages(void* data, int64_t bytes) {
 #endif
 }
 
+#ifdef __SANITIZE_THREAD__
+// Calls body(thread) on threads of its own. ThreadSanitizer does not see how the threads of OpenMP's
+// runtime wait for each other, and would report every loop.
+template <typename Body>
+static void on_threads(int threads, const Body& body) {
+  std::vector<std::thread> others;
+  for (int thread = 1; thread < threads; ++thread) others.emplace_back(body, thread);
+  body(0);
+  for (std::thread& other : others) other.join();
+}
+#endif
+
 // Calls body(i, thread) for all i in [0, count) on at most `threads` threads. The caller passes
 // torch.get_num_threads(), so that torch.set_num_threads takes effect in any OpenMP runtime. `body`
 // must not throw, and its result must not depend on `thread`.
 template <typename Body>
 static void parallel_for(int64_t count, int threads, const Body& body) {
-#ifdef _OPENMP
+#if defined(__SANITIZE_THREAD__)
+  if (threads > 1 && count > 1) {
+    std::atomic<int64_t> next{0};
+    on_threads(threads, [&](int thread) {
+      // relaxed: the counter alone must not make the iterations look ordered
+      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) body(i, thread);
+    });
+    return;
+  }
+#elif defined(_OPENMP)
   if (threads > 1 && count > 1) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
     for (int64_t i = 0; i < count; ++i) body(i, omp_get_thread_num());
@@ -68,7 +93,14 @@ static void parallel_for(int64_t count, int threads, const Body& body) {
 // threads write to different pages. For iterations of about equal cost.
 template <typename Body>
 static void parallel_ranges(int64_t count, int threads, const Body& body) {
-#ifdef _OPENMP
+#if defined(__SANITIZE_THREAD__)
+  if (threads > 1 && count > 1) {
+    on_threads(threads, [&](int thread) {
+      body(count * thread / threads, count * (thread + 1) / threads, thread);
+    });
+    return;
+  }
+#elif defined(_OPENMP)
   if (threads > 1 && count > 1) {
 #pragma omp parallel num_threads(threads)
     {

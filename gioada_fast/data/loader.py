@@ -4,8 +4,10 @@ Pair k depends only on (seed, k): a resumed run sees the same pairs, for any num
 """
 
 import itertools
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from ..errors import InputError
+from ..errors import InputError, ProcessDied
 from .files import LabelledFrame
 from .pack_reader import PackedSource, PackedTarget
 from .rare_classes import ClassDraw, RareClasses
@@ -246,6 +248,32 @@ def pair_batches(
         if not batch:
             raise InputError(f"{errors[-1]}: no readable frame is left")
         yield batch
+
+
+_KILLED = re.compile(
+    r"DataLoader worker .*(is killed by signal|exited unexpectedly)|shared memory|shm", re.DOTALL
+)
+"""PyTorch's messages when a loader process dies, or when its shared memory is full."""
+
+
+@contextmanager
+def reporting_killed_loader() -> Iterator[None]:
+    """Turn PyTorch's error of a loader process that was killed into one message.
+
+    A signal raises it anywhere in the main thread.
+
+    Raises:
+        ProcessDied: a process that loads images was killed.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if not _KILLED.search(str(error)):
+            raise
+        raise ProcessDied(
+            "a process that loads images was killed, perhaps because memory or shared memory "
+            "(/dev/shm) ran out: lower data.workers or schedule.batch_size"
+        ) from error
 
 
 def _collate(pairs: list) -> tuple[dict[str, torch.Tensor], list[str]]:

@@ -31,6 +31,7 @@ import numpy as np
 
 from ..config import DataConfig
 from ..errors import InputError
+from ..json_files import read_json
 from .depth_maps import metres
 from .files import LabelledFrame
 from .pack_settings import Settings, differences
@@ -92,14 +93,10 @@ class Manifest:
         Raises:
             InputError: the file is missing, changed, or of another format.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            expected = content.pop("sha256")
-            version = content.pop("format")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not the manifest of a pack") from error
+        content = read_json(path)
+        if not isinstance(content, dict) or not content.keys() >= {"sha256", "format"}:
+            raise InputError(f"{path}: not the manifest of a pack")
+        expected, version = content.pop("sha256"), content.pop("format")
         if version != FORMAT:
             raise InputError(f"{path}: pack of format {version}, expected {FORMAT}")
         checksum = _sha256({"format": version, **content})

@@ -211,6 +211,10 @@ def _write(job: _Job, report: Callable[[str], None], workers: int | None) -> lis
     """
     try:
         with _locked(job.partial):
+            if job.folder.exists():  # another process finished it before this one had the lock
+                shutil.rmtree(job.partial)
+                report(f"{job.folder}: {len(job.manifest.frames)} frames are packed already")
+                return []
             checksums = _begin(job, report)
             errors = _fill(job, checksums, workers)
             if not errors:

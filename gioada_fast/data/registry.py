@@ -18,6 +18,8 @@ from ..labels import Labelling, LabelSpace
 from .files import DataSet, find_root
 
 SIDES = ("source", "target")
+SPLIT_SETTINGS = {"source": "split", "target": "train_split", "evaluation": "evaluation_split"}
+"""The setting that names the split, by what its frames are used for."""
 
 
 class Splits(NamedTuple):
@@ -59,12 +61,18 @@ class Reader:
     pairs_depth: bool = False
     """Whether its ``data_set`` reads a target's setting ``depth`` itself. Otherwise its pattern is
     matched with the paths of the images."""
+    licence: str = "terms of its own, which its site has"
+    """Under which terms the data may be used, for the model cards of exported networks."""
     description: Callable[[TargetConfig], str] | None = None
     """Describes the target in captions. None: "real frames" and the name of the split."""
 
     def labelling_of(self, config: SourceConfig | TargetConfig) -> Labelling | None:
         """The classes in its label maps with these settings."""
         return self.labelling(config) if callable(self.labelling) else self.labelling
+
+    def has_splits(self, side: str) -> bool:
+        """Whether the settings may name a split: its own, or one that changes the frames."""
+        return self.splits is not None or SPLIT_SETTINGS[side] in self.pack_settings.get(side, ())
 
     def split(self, config: SourceConfig | TargetConfig, part: str) -> str:
         """The split that the settings name, or the default."""

@@ -312,6 +312,9 @@ def _files(
     if settings.depth == OWN_DEPTH or (part == "evaluation" and settings.depth_kind == "relative"):
         settings = replace(settings, depth=None, depth_kind="metres")
     split, size = reader.split(settings, part), config.size_of(settings)
+    if split and not reader.has_splits(side):
+        name = f"{setting}.{registry.SPLIT_SETTINGS[part]}"
+        raise InputError(f"{name} is {split!r}, but {reader.name} has no splits: leave it out")
     data = reader.data_set(registry.Request(reader, part, settings, split, size, space, setting))
     read_labels = data.read_labels
     if read_labels is not None and settings.unknown_labels == "ignore":

@@ -33,6 +33,9 @@ _HIDDEN = {
 }
 """Lower-case names that operating systems and file servers leave among files and on disks."""
 
+_MAX_BYTES = 2**31
+"""Largest member that is read into memory: a damaged index may give any size."""
+
 _HEADER = struct.Struct("<4s22xHH")
 """A member's header: signature, and the lengths of the name and of the extra field after it."""
 
@@ -429,6 +432,8 @@ class _Archive:
             raise InputError(f"{where} is encrypted: unpack the archive with its password")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise InputError(f"{where} is a link, which is not followed: unpack the archive")
+        if member.file_size > _MAX_BYTES:
+            raise InputError(f"{where} has {member.file_size} bytes: unpack the archive")
         try:
             with open(self.file, "rb") as file:
                 stored = _stored(file.fileno(), member)

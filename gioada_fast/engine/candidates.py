@@ -110,7 +110,8 @@ def _of_run(run: RunFolder, name: str) -> Iterator[Candidate]:
         TASK_CONTROL: (CONTROL, first + more),
         TASK: ("adaptation", first + more),
     }
-    checkpoint = run.checkpoint if run.checkpoint.is_file() else None
+    saved = (run.checkpoint, run.previous_checkpoint)  # a killed run may have the latter alone
+    checkpoint = next((path for path in saved if path.is_file()), None)
     for weights, (phase, step) in ends.items():
         if (path := run.weights(weights)).is_file():
             teacher = checkpoint if weights == TASK else None

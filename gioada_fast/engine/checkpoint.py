@@ -2,11 +2,14 @@
 
 A checkpoint (``.pt``) contains the state of a run and is read with ``weights_only=True``. A weights
 file (``.safetensors``) contains one network; its header has the metadata to build the network from.
+Both contain a checksum of their content. Files of version 0.1.0 have none.
 """
 
+import hashlib
 import json
+import os
 import zipfile
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,52 @@ from torch import Tensor, nn
 
 from ..atomic_files import write_atomically
 from ..errors import InputError
+from ..json_files import parse_json
 
 FORMAT = 1
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state of tensors, numbers, strings, and lists and dicts of them."""
-    write_atomically(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+def checksum(content: Any) -> str:
+    """SHA-256 of the values of tensors, numbers, strings, and lists and mappings of them."""
+    digest = hashlib.sha256()
+    _add_to(digest, content)
+    return digest.hexdigest()
+
+
+def _add_to(digest: Any, content: Any) -> None:
+    if isinstance(content, Tensor):
+        values = content.detach().cpu().contiguous()
+        digest.update(f"{values.dtype}{list(values.shape)}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(content, Mapping):
+        digest.update(f"mapping {len(content)}".encode())
+        for key in sorted(content, key=str):  # safetensors keeps no order
+            digest.update(f"{key!r}".encode())
+            _add_to(digest, content[key])
+    elif isinstance(content, list | tuple):
+        digest.update(f"list {len(content)}".encode())
+        for item in content:
+            _add_to(digest, item)
+    else:
+        digest.update(f"{content!r};".encode())
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
+    """Write a state of tensors, numbers, strings, and lists and dicts of them.
+
+    Args:
+        path: the file.
+        state: its content.
+        previous: where a file that exists at ``path`` is kept; None replaces it.
+    """
+    content = {"format": FORMAT, **state}
+    content["checksum"] = checksum(content)
+
+    def keep() -> None:
+        if previous is not None and path.exists():
+            os.replace(path, previous)
+
+    write_atomically(path, lambda temporary: torch.save(content, temporary), keep)
 
 
 def load_checkpoint(path: Path, keys: Set[str] = frozenset()) -> dict[str, Any]:
@@ -31,7 +73,44 @@ def load_checkpoint(path: Path, keys: Set[str] = frozenset()) -> dict[str, Any]:
     state = load_pickle_free(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= keys:
         raise InputError(f"{path}: not a checkpoint of gioada_fast (format {FORMAT})")
+    _verify(path, state.pop("checksum", None), state)
     return state
+
+
+def load_newest(
+    paths: Sequence[Path], keys: Set[str] = frozenset()
+) -> tuple[Path, dict[str, Any], list[str]] | None:
+    """Load the first checkpoint that is sound.
+
+    Args:
+        paths: checkpoints, the newest first; some may not exist.
+        keys: what they must have.
+
+    Returns:
+        (its path, its state, why newer ones cannot be used), or None if no file exists.
+
+    Raises:
+        InputError: there are checkpoints, and none can be used.
+    """
+    problems: list[str] = []
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            return path, load_checkpoint(path, keys), problems
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    return None
+
+
+def _verify(path: Path, expected: object, content: Any) -> None:
+    """Refuse content that is not what was written; files of version 0.1.0 have no checksum."""
+    if expected is not None and checksum(content) != expected:
+        raise InputError(
+            f"{path}: is damaged: its content does not have the checksum that was written with it"
+        )
 
 
 def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, Any]) -> None:
@@ -39,6 +118,7 @@ def save_weights(path: Path, network: nn.Module, metadata: Mapping[str, Any]) ->
     tensors = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
     # not json's sort_keys, which would also sort the classes of a label space
     content = dict(sorted({"format": FORMAT, **metadata}.items()))
+    content["checksum"] = checksum([json.dumps(content), tensors])
     header = {"gioada_fast": json.dumps(content)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
 
@@ -48,9 +128,12 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, header = load_safetensors(path)
     if "gioada_fast" not in header:
         raise InputError(f"{path}: has no metadata of gioada_fast to build its network from")
-    metadata = json.loads(header["gioada_fast"])
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: format {metadata.get('format')}, expected {FORMAT}")
+    metadata = parse_json(header["gioada_fast"], f"{path}: metadata")
+    version = metadata.get("format") if isinstance(metadata, dict) else None
+    if version != FORMAT:
+        raise InputError(f"{path}: format {version}, expected {FORMAT}")
+    expected = metadata.pop("checksum", None)
+    _verify(path, expected, [json.dumps(metadata), tensors])
     return tensors, metadata
 
 

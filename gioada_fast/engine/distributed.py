@@ -6,14 +6,20 @@ and prints; the others wait for it where they need files that it writes.
 
 import gc
 import os
+import re
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..errors import ProcessDied
 from .device import choose_device
+
+_PEER_DIED = re.compile(r"gloo|Connection (closed|reset)|Broken pipe", re.IGNORECASE)
+"""Errors of gloo, which has no class for them."""
 
 
 @contextmanager
@@ -37,6 +43,17 @@ def joined(device: str) -> Iterator[torch.device]:
     try:
         yield chosen
         dist.barrier()  # no process may close connections that another one still uses
+    except (RuntimeError, KeyboardInterrupt) as error:
+        # torchrun sends SIGTERM to the processes that are left, perhaps while the error is handled
+        found = error.__context__ if isinstance(error, KeyboardInterrupt) else error
+        if not (isinstance(found, dist.DistError) or _PEER_DIED.search(str(found))):
+            raise
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise ProcessDied(
+            f"rank {rank()} stops because another process of the run ended; its own message, if it "
+            "was not killed, says why; continue from the last checkpoint with --resume"
+        ) from error
     finally:
         # Objects that still refer to the group would keep its threads alive until the process exits
         # and these threads abort it. Only the garbage collector frees DDP modules: they are

@@ -1,7 +1,8 @@
 """Scores on labelled frames: IoU of each class, mean IoU, pixel accuracy and depth errors."""
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -46,6 +47,15 @@ class Scores:
     depth: DepthScores | None = None
     """None if the frames have no depth."""
 
+    def not_finite(self) -> list[str]:
+        """Names of the scores that are NaN or infinite, such as ``depth abs_rel``."""
+        values = {"mIoU": self.miou, "pixel accuracy": self.pixel_accuracy}
+        values |= {f"IoU of {name}": iou for name, iou in self.iou.items()}
+        values |= {f"mIoU of {name}": miou for name, miou in self.miou_of.items()}
+        if self.depth is not None:
+            values |= {f"depth {name}": value for name, value in asdict(self.depth).items()}
+        return [n for n, value in values.items() if value is not None and not math.isfinite(value)]
+
     @classmethod
     def from_confusion(
         cls, confusion: np.ndarray, space: LabelSpace, depth: DepthScores | None = None
@@ -86,6 +96,8 @@ def evaluate(
 ) -> Scores:
     """Score a task network. Predictions are compared with labels at the labels' own size.
 
+    If the network predicts NaN or infinity, IoUs, their means and the pixel accuracy are NaN.
+
     Several processes divide the frames among them; each gets the scores on all frames.
 
     Args:
@@ -104,6 +116,7 @@ def evaluate(
     confusion = torch.zeros(space.num_classes, space.num_classes, dtype=torch.int64, device=device)
     # sums of the three errors over the frames, and the number of frames with depth
     errors = torch.zeros(4, dtype=torch.float64, device=device)
+    not_finite = torch.zeros((), dtype=torch.int64, device=device)
     for index in range(distributed.rank(), len(frames), distributed.world_size()):
         frame = frames[index]
         if inference is not None:
@@ -115,6 +128,7 @@ def evaluate(
         parts = []
         for block in predict_blocks(task, images, size, device, precision, inference):
             place = block.rows, block.columns
+            not_finite += (~torch.isfinite(block.logits)).sum()
             if predicted is not None:
                 classes = upsample_argmax(block.logits, block.size, dtype=torch.uint8)
                 predicted[place] = classes[0].cpu().numpy()
@@ -129,7 +143,16 @@ def evaluate(
     distributed.sum_over_processes(confusion)
     *sums, scored = distributed.sum_over_processes(errors).tolist()
     depth_scores = DepthScores(*(value / scored for value in sums)) if scored else None
-    return Scores.from_confusion(confusion.cpu().numpy(), space, depth_scores)
+    scores = Scores.from_confusion(confusion.cpu().numpy(), space, depth_scores)
+    if not distributed.sum_over_processes(not_finite).item():
+        return scores
+    return replace(
+        scores,
+        iou=dict.fromkeys(scores.iou, math.nan),
+        miou=math.nan,
+        pixel_accuracy=math.nan,
+        miou_of=dict.fromkeys(scores.miou_of, math.nan),
+    )
 
 
 def _depth_errors(encoded: Tensor, true: Tensor, encoding: str) -> Tensor:

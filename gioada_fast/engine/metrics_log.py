@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..atomic_files import write_atomically
 from ..config import CONTROL
-from .run_folder import RunFolder
+from ..errors import InputError
+from .run_folder import RunFolder, parse_record
 
 
 class MetricsLog:
@@ -28,30 +30,44 @@ class MetricsLog:
     def __init__(self, run: RunFolder, done: Mapping[str, int] | None = None):
         path = run.metrics
         if done is not None and path.exists():
-            records = "".join(_up_to(done, path.read_text()))
+            records = "".join(_up_to(done, path.read_text("utf-8", "replace")))
             write_atomically(path, lambda temporary: temporary.write_text(records))
-        self._file = path.open("a", buffering=1)
         self._run, self._done = run, done
         self._boards: dict[bool, SummaryWriter] = {}
+        with self._reporting():
+            self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def write(self, step: int, phase: str, values: dict[str, Any]) -> None:
         """Write a record; nested values (IoU by class) become ``name/class`` in TensorBoard."""
-        self._file.write(json.dumps({"step": step, "phase": phase, **values}) + "\n")
-        board = self._board(phase == CONTROL)
-        for name, value in values.items():
-            scalars = value.items() if isinstance(value, dict) else ((None, value),)
-            for key, scalar in scalars:
-                if scalar is not None:
-                    board.add_scalar(name if key is None else f"{name}/{key}", scalar, step)
+        with self._reporting():
+            self._file.write(json.dumps({"step": step, "phase": phase, **values}) + "\n")
+            board = self._board(phase == CONTROL)
+            for name, value in values.items():
+                scalars = value.items() if isinstance(value, dict) else ((None, value),)
+                for key, scalar in scalars:
+                    if scalar is not None:
+                        board.add_scalar(name if key is None else f"{name}/{key}", scalar, step)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Write a picture, RGB uint8 [H, W, 3], to TensorBoard alone."""
-        self._board(of_control=False).add_image(name, image, step, dataformats="HWC")
+        with self._reporting():
+            self._board(of_control=False).add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        self._file.close()
-        for board in self._boards.values():
-            board.close()
+        """Close all files. What cannot be written any more was reported by an earlier call."""
+        for close in (self._file.close, *(board.close for board in self._boards.values())):
+            with suppress(OSError):
+                close()
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self._run}: the metrics cannot be written: {error.strerror or error}: make room "
+                "and resume the run"
+            ) from error
 
     def _board(self, of_control: bool) -> SummaryWriter:
         if of_control not in self._boards:
@@ -67,9 +83,6 @@ class MetricsLog:
 def _up_to(done: Mapping[str, int], records: str) -> Iterator[str]:
     """Lines of complete records up to ``done``; a killed process can leave half a line."""
     for line in records.splitlines(keepends=True):
-        try:
-            record = json.loads(line)
-            if record["step"] <= done.get(record["phase"], -1) and line.endswith("\n"):
-                yield line
-        except (ValueError, TypeError, KeyError):
-            continue
+        record = parse_record(line) if line.endswith("\n") else None
+        if record is not None and record["step"] <= done.get(record["phase"], -1):
+            yield line

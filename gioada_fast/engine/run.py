@@ -1,6 +1,8 @@
 """Starts and resumes runs: prepares data and networks, trains, and writes the results."""
 
 import copy
+import json
+import os
 import platform
 import shlex
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.text import Text
 from torch import Tensor
 
 from .. import __version__
@@ -56,10 +59,11 @@ from ..report.panels import (
 from ..report.run_report import RunRecords, best_note, result_table, run_page
 from . import distributed
 from .assessment import assess, check_defined, mean_score
-from .checkpoint import load_checkpoint
+from .checkpoint import load_newest
 from .device import device_name
 from .evaluator import Scores, evaluate
 from .inference import image_tensor, predict_maps, translate_images
+from .memory_estimate import check_run_memory
 from .metrics_log import MetricsLog
 from .networks import build_adaptation, keep_trunk_config, load_task, save_task, save_translation
 from .run_folder import (
@@ -129,13 +133,38 @@ def _resume(config: Config, run: RunFolder, command: str, device: torch.device) 
             held.enter_context(run.locked())
             if distributed.is_writer():
                 run.remove_unfinished()
-            path = run.checkpoint
-            checkpoint = load_checkpoint(path, Trainer.CHECKPOINT_KEYS) if path.exists() else None
+            run.read_result()  # a damaged one is reported before training
+            checkpoint = _load_checkpoint(run)
             if checkpoint is not None:
                 rename_old_settings(checkpoint["config"])
-                _check_same_settings(checkpoint, config, path)
+                _check_same_settings(checkpoint, config, run.checkpoint)
             session = _Session(config, run, command, device, checkpoint, resumes=True)
         session.train()
+
+
+def _load_checkpoint(run: RunFolder) -> dict[str, Any] | None:
+    """The state of the last checkpoint, or of the one before if the last one is damaged.
+
+    The latter then takes its place, so that the next checkpoint does not push it out.
+    """
+    found = load_newest((run.checkpoint, run.previous_checkpoint), Trainer.CHECKPOINT_KEYS)
+    if found is None:
+        return None
+    path, checkpoint, problems = found
+    if path != run.checkpoint and distributed.is_writer():
+        for problem in problems or [f"{run.checkpoint} is missing"]:
+            _warn(f"{problem}: the run goes on from {path}, update {checkpoint['step']}")
+        try:
+            os.replace(path, run.checkpoint)
+        except OSError as error:
+            raise InputError(f"{run.checkpoint}: cannot be written: {error.strerror}") from error
+    return checkpoint
+
+
+def _warn(message: str) -> None:
+    console = Console(emoji=False)
+    console.print("[yellow]warning:[/]", end=" ")
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Session:
@@ -162,14 +191,16 @@ class _Session:
             )
         check_label_space(config.data)
         self.space = label_space(config.data.label_space)
-        self.console = Console()
-        self.unreadable = Unreadable(config.data.max_unreadable, self._warn)
+        self.console = Console(emoji=False)
+        self.unreadable = Unreadable(config.data.max_unreadable, _warn)
+        check_run_memory(config, self.space.num_classes, device)
         # before the data, which may take minutes to render, so that a wrong weights file is
         # reported immediately
         self.adaptation = build_adaptation(config, from_files=checkpoint is None)
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
         self.target = target_images(config.data, self._reads_target_depth())
         self.labelled = labelled_frames(config.data)
+        self._check_labelled()
         self.source = source_frames(config.data)
         self._judged_images = self._images_to_judge()
         self._check_depth()
@@ -201,6 +232,7 @@ class _Session:
         finally:
             if self.log is not None:
                 self.log.close()
+        self._score_lost_phases()
         if not distributed.is_writer():
             return
         self._write_comparison()
@@ -210,7 +242,7 @@ class _Session:
         self.console.print(result_table(result))
         if (note := best_note(result)) is not None:
             self.console.print(note, markup=False, highlight=False, soft_wrap=True)
-        self.console.print(f"report: {report}", soft_wrap=True, highlight=False)
+        self.console.print(Text(f"report: {report}"), soft_wrap=True)
         if self.trainer.stopping:  # a signal after the last update: start nothing after this run
             raise Interrupted(f"interrupted after the last update; {self.run} is finished")
 
@@ -222,7 +254,7 @@ class _Session:
         self.log.close()
         for table in profile.tables():
             self.console.print(table)
-        self.console.print(f"trace: {trace}", soft_wrap=True, highlight=False)
+        self.console.print(Text(f"trace: {trace}"), soft_wrap=True)
 
     def _column_name(self, phase: Phase) -> str:
         if phase.name != "adaptation":
@@ -242,6 +274,14 @@ class _Session:
                 "pseudo_depth/*.png"
             )
         return reads
+
+    def _check_labelled(self) -> None:
+        """Read the labels of ``data.target.labelled``, which training needs only after the
+        source-only phase.
+        """
+        if self.labelled is not None and distributed.is_writer():
+            for index in range(len(self.labelled)):
+                self.labelled.labels(index)
 
     def _check_depth(self) -> None:
         levels = self.config.adaptation
@@ -273,13 +313,17 @@ class _Session:
             and levels.depth_agreement
             and not learns_depth
             and levels.lambda_target_depth == 0,
+            "schedule.keep_best": self.config.schedule.keep_best == "depth"
+            and not learns_depth
+            and levels.lambda_target_depth == 0,
         }
         for setting, lacks in needs.items():
             if lacks:
+                section, _, name = setting.partition(".")
+                value = getattr(getattr(self.config, section), name)
                 raise InputError(
-                    f"{', '.join(without)} has no depth, but {setting} = "
-                    f"{getattr(levels, setting.partition('.')[2])} needs it: set the source's "
-                    "depth if there are depth maps, or change this setting"
+                    f"{', '.join(without)} has no depth, but {setting} = {value} needs it: set "
+                    "the source's depth if there are depth maps, or change this setting"
                 )
 
     def _check_control(self) -> None:
@@ -299,19 +343,19 @@ class _Session:
             return
         settings = self.config.adaptation
         for name, other in settings.without_effect().items():
-            self._warn(
+            _warn(
                 f"adaptation.{name} is {getattr(settings, name)}, which has no effect: "
                 f"adaptation.{other} is {str(getattr(settings, other)).lower()}"
             )
         if self.labelled is None and settings.lambda_labelled != AdaptationConfig.lambda_labelled:
-            self._warn(
+            _warn(
                 f"adaptation.lambda_labelled is {settings.lambda_labelled}, which has no effect: "
                 "data.target.labelled is unset"
             )
         depth = self.config.data.target.depth
         # the folder's maps also serve for scoring
         if depth and not settings.reads_target_depth and self.config.data.target.name != "folder":
-            self._warn(
+            _warn(
                 f"data.target.depth is {depth}, which training does not read: set "
                 "adaptation.lambda_target_depth, or adaptation.depth_agreement with self_training"
             )
@@ -335,7 +379,7 @@ class _Session:
             if note is not None:
                 self.console.print(f"{name}: {note}", markup=False, highlight=False)
         for warning in quick_warnings(data, part, self.space):
-            self._warn(f"{name}: {warning}")
+            _warn(f"{name}: {warning}")
 
     def _class_weights(self) -> Tensor | None:
         if self.config.data.class_weights == "none":
@@ -344,10 +388,6 @@ class _Session:
             self.source, self.space.num_classes, self.unreadable, self.config.data
         )
         return torch.from_numpy(weights)
-
-    def _warn(self, message: str) -> None:
-        self.console.print("[yellow]warning:[/]", end=" ")
-        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def score(self, task: TaskNet) -> Scores:
         return evaluate(
@@ -409,11 +449,49 @@ class _Session:
         if phase.name == "adaptation" and self.adaptation.translation is not None:
             path = self.run.weights(TRANSLATION)
             save_translation(path, self.adaptation.translation, self.config)
+        self._add_column(phase, scores)
+
+    def _score_lost_phases(self) -> None:
+        """Score the phases of a resumed run that its result lacks, because the file was removed."""
+        lost = self._lost_phases() if distributed.is_writer() else []
+        plan = phases(self.config)
+        for name in json.loads(distributed.from_writer(json.dumps(lost))):
+            phase = next(phase for phase in plan if phase.name == name)
+            is_last = phase == plan[-1]  # whose networks the checkpoint has
+            task = self.adaptation.task
+            if not is_last:
+                task = load_task(self.run.weights(_TASK_WEIGHTS[name]))[0].to(self.device)
+            scores = self.score(task)
+            if distributed.is_writer():
+                (self.finish_phase if is_last else self._add_column)(phase, scores)
+
+    def _lost_phases(self) -> list[str]:
+        """Names of the phases without scores whose weights are still there."""
+        result = self.run.read_result() or {"columns": []}
+        present = {column["name"] for column in result["columns"]}
+        lost, plan = [], phases(self.config)
+        for phase in plan:
+            if self._column_name(phase) in present:
+                continue
+            weights = self.run.weights(_TASK_WEIGHTS[phase.name])
+            if phase == plan[-1] or weights.exists():
+                _warn(f"{self.run.result} has no scores of {spaced(phase.name)}: scored again")
+                lost.append(phase.name)
+            else:
+                _warn(f"{self.run.result} has no scores of {spaced(phase.name)}, nor is {weights}")
+        return lost
+
+    def _add_column(self, phase: Phase, scores: Scores) -> None:
+        """Write the scores at the end of a phase to the result."""
         column = {"name": self._column_name(phase), "updates": phase.end, **asdict(scores)}
         before = self.run.read_result() or {}
         columns = before.get("columns", [])
         # a run that is resumed exactly at the end of a phase scores it again
         columns = [other for other in columns if other["name"] != column["name"]] + [column]
+        order = [self._column_name(phase) for phase in phases(self.config)]
+        columns.sort(
+            key=lambda column: order.index(column["name"]) if column["name"] in order else -1
+        )
         best = {k: v for k, v in (self.trainer.best or {}).items() if k != "task"}
         result = {
             "target": describe_target(self.config.data),
@@ -489,7 +567,7 @@ class _Session:
         for phase in phases(self.config):
             weights = self.run.weights(_TASK_WEIGHTS[phase.name])
             if not weights.exists():
-                self._warn(f"{weights} is missing: {self.run.comparison.name} is drawn without it")
+                _warn(f"{weights} is missing: {self.run.comparison.name} is drawn without it")
                 continue
             task, _, _ = load_task(weights)
             segmentations[self._column_name(phase)], _ = predict_maps(

@@ -4,6 +4,7 @@ The folder contains:
 
     config.yaml              all settings
     checkpoints/last.pt      state to resume from
+    checkpoints/previous.pt  the one before, for the case that last.pt is damaged
     metrics.jsonl            losses and scores over time, one record a line
     tensorboard/             the same for TensorBoard; control/ in it has the control's curves
     panels/step_000400.jpg   pictures while training, none of the control
@@ -25,16 +26,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from .. import yaml_nodes
 from ..atomic_files import remove_unfinished, write_atomically
 from ..config import Config, rename_old_settings, save_config
 from ..errors import InputError
+from ..json_files import read_json
+from ..report.run_report import result_rows
 from . import distributed
 
 TASK, TASK_SOURCE_ONLY, TASK_CONTROL = "task", "task_source_only", "task_control"
 TASK_BEST, TRANSLATION = "task_best", "translation"
 """Names of a run's weights files."""
+_AGAIN = ": remove it; resuming the run scores its weights again"
 
 
 class RunFolder:
@@ -49,6 +52,7 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.checkpoints = path / "checkpoints"
         self.checkpoint = self.checkpoints / "last.pt"
+        self.previous_checkpoint = self.checkpoints / "previous.pt"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.panels = path / "panels"
@@ -92,8 +96,8 @@ class RunFolder:
         if not distributed.is_writer():
             yield
             return
-        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
+            missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True)
         except FileExistsError as error:
             raise InputError(
@@ -148,7 +152,7 @@ class RunFolder:
 
     def save_config(self, config: Config) -> None:
         """Write all settings."""
-        save_config(config, self.config)
+        write_atomically(self.config, lambda temporary: save_config(config, temporary))
 
     def read_settings(self) -> dict[str, Any]:
         """Read the saved settings, nested by section; old names become the present ones.
@@ -157,14 +161,10 @@ class RunFolder:
             InputError: the file is missing or not readable.
         """
         path = self.config
-        try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(
-                f"{self} is not the folder of a run: {path.name}: {error.strerror}"
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not readable as YAML: {error}") from error
+        if not path.is_file():
+            raise InputError(f"{self} is not the folder of a run: it has no {path.name}")
+        text = yaml_nodes.read_text(path, "configuration", yaml_nodes.MAX_CONFIGURATION)
+        settings = yaml_nodes.parse(text, str(path), "configuration", aliases=True).value
         if not isinstance(settings, dict):
             raise InputError(f"{path}: has a {type(settings).__name__}, expected settings by name")
         rename_old_settings(settings)
@@ -180,12 +180,21 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path}: not readable as JSON: {error}") from error
-        count = len(result["columns"]) if isinstance(result, dict) and "columns" in result else 0
+            result = read_json(path)
+        except InputError as error:
+            raise InputError(f"{error}{_AGAIN}") from error
+        columns = result.get("columns") if isinstance(result, dict) else None
+        columns = columns if isinstance(columns, list) else []
+        count = len(columns)
         if count not in (1, 2, 3):
-            raise InputError(f"{path}: has {count} columns of results, expected 1 to 3")
+            raise InputError(f"{path}: has {count} columns of results, expected 1 to 3{_AGAIN}")
+        try:
+            result_rows(result)
+            is_whole = all({"name", "updates"} <= column.keys() for column in columns)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            is_whole = False
+        if not is_whole or not {"target", "seconds"} <= result.keys():
+            raise InputError(f"{path}: is no result of a run, or was changed{_AGAIN}")
         return result
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -207,16 +216,31 @@ class RunFolder:
         records: dict[tuple[int, str, bool], dict[str, Any]] = {}
         unreadable = 0
         for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                key = (int(record["step"]), str(record["phase"]), "eval/miou" in record)
-            except (ValueError, TypeError, KeyError):
+            record = parse_record(line)
+            if record is None:
                 unreadable += number < len(lines)
                 continue
-            records[key] = record
+            records[record["step"], record["phase"], "eval/miou" in record] = record
         order = list(dict.fromkeys(phase for _, phase, _ in records))
         by_time = sorted(records, key=lambda key: (order.index(key[1]), key[0]))
         return [records[key] for key in by_time], unreadable
+
+
+def parse_record(line: str) -> dict[str, Any] | None:
+    """The record of a line of ``metrics.jsonl``; None if it is cut off or damaged."""
+    try:
+        record = json.loads(line)
+        is_whole = isinstance(record["step"], int) and isinstance(record["phase"], str)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    values = [value for name, value in record.items() if name not in ("step", "phase")]
+    numbers = [
+        number
+        for value in values
+        for number in (value.values() if isinstance(value, dict) else (value,))
+    ]
+    is_whole &= all(number is None or isinstance(number, int | float) for number in numbers)
+    return record if is_whole else None
 
 
 def find_weights(model: Path, name: str) -> Path:

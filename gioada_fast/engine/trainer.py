@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from ..adaptation import Batch, TwoLevelAdaptation
 from ..config import CONTROL, Config, OptimiserConfig
-from ..data.loader import PairStream, pair_batches
+from ..data.loader import PairStream, pair_batches, reporting_killed_loader
 from ..data.pack_reader import PackedSource, PackedTarget
 from ..data.rare_classes import rare_classes
 from ..data.sets import SourceFrames, TargetImages
 from ..data.source_mix import SourceMix
 from ..data.unreadable import Unreadable
-from ..errors import Interrupted, NonFiniteLoss
+from ..errors import Interrupted, NonFiniteLoss, ProcessDied
 from ..labels import label_space
 from ..models import TaskNet, Trunk
 from ..report.formatting import spaced
@@ -204,7 +204,11 @@ class Trainer:
             for phase in phases(self.config):
                 self.step = self._done.get(phase.name, phase.first)
                 if self.step < phase.end:
-                    self._train_phase(phase)
+                    try:
+                        with reporting_killed_loader():
+                            self._train_phase(phase)
+                    except ProcessDied as error:
+                        raise ProcessDied(f"{error}; {self._last_checkpoint()}") from error
 
     def profile(self, trace: Path, warmup: int = 3, updates: int = 5) -> UpdateProfile:
         """Measure where the time of an update goes, on the first updates of the last phase.
@@ -246,6 +250,7 @@ class Trainer:
             self.config.compile,
             adapts=phase.name == "adaptation",
             clip_norm=self.config.optimiser.clip_norm,
+            micro_batch=self.config.schedule.micro_batch,
         )
         self._update = GraphedStep(step) if self.config.cuda_graphs else step
         if self.step == phase.first:  # otherwise the teacher comes from the checkpoint
@@ -453,6 +458,7 @@ class Trainer:
                 "best": self.best,
                 **self._random_state(),
             },
+            previous=self.run.previous_checkpoint,
         )
 
     def _random_state(self) -> dict[str, Tensor | None]:

@@ -39,6 +39,7 @@ MAX_AREA = 32
 """Largest image that the network sees whole, relative to the size that it was trained at."""
 MAX_PIXELS = 2**30
 """Largest image that windows slide over, OpenCV's own limit for files."""
+MAX_SCALE, MAX_BATCH = 1000, 4096
 _BLOCK = (64, 256)
 """Rows and columns of a block of the result: its logits stay in the processor's cache."""
 
@@ -65,10 +66,12 @@ class Inference:
     """Number of windows that the network sees at once."""
 
     def __post_init__(self):
-        if self.scale is not None and not 0 < self.scale < math.inf:
-            raise InputError(f"--scale is {self.scale}, must be a number above 0")
-        if self.batch < 1:
-            raise InputError(f"--batch is {self.batch}, must be at least 1")
+        if self.scale is not None and not 0 < self.scale <= MAX_SCALE:
+            raise InputError(
+                f"--scale is {self.scale}, must be a number above 0, at most {MAX_SCALE}"
+            )
+        if not 1 <= self.batch <= MAX_BATCH:
+            raise InputError(f"--batch is {self.batch}, must be from 1 to {MAX_BATCH}")
         if self.stride is not None and self.window is None:
             raise InputError("--stride needs windows: set --window, too")
         if self.window is None:

@@ -170,7 +170,7 @@ def _charts(summary: Mapping[str, Any]) -> list[dict[str, str | Markup]]:
         count = sum(map(len, series.values()))
         if count < 2:
             continue
-        title = f"{score['caption'].capitalize()} {_arrow(score)}"
+        title = f"{score['caption'].capitalize()}\N{NO-BREAK SPACE}{_arrow(score)}"
         x_label, y_label = (name, "mIoU, %") if correlations else ("step", name)
         svg = points_chart(series, x_label, y_label, f"score{len(drawn)}", joined=not correlations)
         description = f"{title}: {y_label} over {x_label}, {count} networks of {len(series)} runs."

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -160,7 +159,8 @@ def contact_sheet(reports: Mapping[str, SetReport], space: LabelSpace) -> np.nda
         groups.append(columns)
         samples = _samples(report, (height, SHEET_WIDTH), space)
         blank = [np.full((height, SHEET_WIDTH, 3), _PAPER, np.uint8)] * len(columns)
-        for row, pictures in zip_longest(rows, samples, fillvalue=blank):
+        samples += [blank] * (len(rows) - len(samples))
+        for row, pictures in zip(rows, samples, strict=True):
             row.update(zip(columns, pictures, strict=True))
     return grid(rows, *groups)
 

@@ -78,14 +78,18 @@ def read_pictures(
         RGB uint8 [*size, 3]; a single picture without a caption if the panel has none of the
         layouts; None if the file cannot be read.
     """
-    data = path.read_bytes()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    try:
+        data = path.read_bytes()
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except (OSError, cv2.error):
+        return None
     if image is None:
         return None
-    for layout in layouts if size else ():
-        rows = cut_grid(image, size, *layout)
-        if rows is not None:
-            return rows
+    if size is not None:
+        for layout in layouts:
+            rows = cut_grid(image, size, *layout)
+            if rows is not None:
+                return rows
     return [{"": image}]
 
 

@@ -91,14 +91,22 @@ def main() -> int:
     parser.add_argument("--images-only", action="store_true")
     args = parser.parse_args()
     try:
+        if args.columns < 1:
+            raise InputError(f"--columns is {args.columns}, must be at least 1")
+        if not all(0 <= seed < 2**32 for seed in args.seeds):
+            raise InputError("--seeds must be from 0 to 4294967295")
         camera = CameraRanges.read({name: getattr(args, name) for name in CAMERA_BOUNDS}, "--")
         frames = [render(seed, args.look, tuple(args.size), camera) for seed in args.seeds]
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     picture = contact_sheet(frames, args.columns, args.images_only)
-    if not cv2.imwrite(str(args.sheet), picture[..., ::-1]):
-        print(f"cannot write {args.sheet}", file=sys.stderr)
+    try:
+        written = cv2.imwrite(str(args.sheet), picture[..., ::-1])
+    except cv2.error:  # it knows no such format
+        written = False
+    if not written:
+        print(f"cannot write {args.sheet}: expected a .png or .jpg", file=sys.stderr)
         return 2
     return 0
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -97,8 +98,14 @@ def ensure(
             f"cannot write street scenes under {root}: {error.strerror}; choose another folder"
         ) from error
     render_one = partial(_render_to_cache, Path(root), look, size, camera)
-    for _ in run_in_processes(render_one, missing, f"street scenes, {look}", workers):
-        pass
+    try:
+        for _ in run_in_processes(render_one, missing, f"street scenes, {look}", workers):
+            pass
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that renders street scenes was killed, perhaps out of memory; the frames "
+            "that are finished are kept, and the same command renders the others"
+        ) from error
     return paths
 
 

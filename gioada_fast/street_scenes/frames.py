@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..labels import STREET_IDS
+from ..memory import check_memory
 from . import grammar, materials
 from .camera import SUBSAMPLES, develop, draw_camera
 from .grammar import Scene
@@ -25,6 +26,10 @@ from .textures import noise_volume
 
 VERSION = 4
 """Version of the renderer, part of the cache's path. Increase it when any pixel changes."""
+
+
+_PIXEL_BYTES = 500
+"""Memory for a pixel while a frame is rendered, at least."""
 
 
 class Frame(NamedTuple):
@@ -51,6 +56,11 @@ def check_arguments(
         raise InputError(f"unknown look {look!r}: choose one of {', '.join(LOOKS)}")
     if len(size) != 2 or min(size) < 1:
         raise InputError(f"size is {size}, expected (height, width) of at least 1 pixel")
+    check_memory(
+        size[0] * size[1] * _PIXEL_BYTES,
+        f"rendering a street scene of {size[1]}x{size[0]} pixels",
+        "choose a smaller size",
+    )
     if min(seeds, default=0) < 0:
         raise InputError(f"seed {min(seeds)} is negative: seeds of street scenes start at 0")
     camera.replaced(LOOKS[look])

@@ -5,7 +5,9 @@ docs/situations.md from it.
 """
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
@@ -859,6 +861,12 @@ def _cmyk(f: Frame) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(pil(f.image, "TIFF", "CMYK"))).convert("RGB"))
 
 
+def with_size(data: bytes, side: int) -> bytes:
+    """A PNG whose header claims another size."""
+    header = b"IHDR" + struct.pack(">II", side, side) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
 IMAGES = [
     picture("image-jpeg", "JPEG", "read", (".jpg", lambda f: pil(f.image, "JPEG", quality=95)),
         expected=jpeg_pixels),
@@ -944,6 +952,10 @@ IMAGES = [
     picture("image-truncated-png", "a truncated PNG", "error: not a readable image",
         (".png", lambda f: png(f.image, 8, RGB)[:-2000]), "error with the reason",
         refuses("a.png", "truncated")),
+    picture("image-huge", "a PNG whose header says 60000x60000",
+        "training: traceback; `check`: OpenCV's text",
+        (".png", lambda f: with_size(png(f.image, 8, RGB), 60000)), "error with the size",
+        refuses("a.png", "60000x60000 pixels, too large")),
     picture("image-truncated-jpeg", "a truncated JPEG", "error: not a readable image",
         (".jpg", lambda f: pil(f.image, "JPEG")[:-900]), "error with the reason",
         refuses("a.jpg", "truncated")),
@@ -1682,6 +1694,13 @@ RUNS = [
     Situation("check-empty-section", "a configuration whose `source:` has no lines",
         lambda folder: {**own()(folder), "source": None}, "traceback", "exit status 2, the section",
         check_ends(2, "data.source is empty")),
+    Situation("check-empty-value", "a configuration that is cut off after `height:`",
+        lambda folder: {**own()(folder), "height": None}, "traceback",
+        "exit status 2, file, line and setting",
+        check_ends(2, "check.yaml, line ", "data.height is empty")),
+    Situation("check-split", "`split: val` of the user's folder, no pattern with `{split}`",
+        lambda folder: _with_source(own()(folder), split="val"), "taken in silence",
+        "exit status 1, the setting", check_ends(1, "data.source.split is 'val'")),
     Situation("check-wrong-choice", "`depth_kind: Metres`",
         lambda folder: _with_source(own()(folder), depth_kind="Metres"), "no such setting",
         "exit status 2, the values that it may have",

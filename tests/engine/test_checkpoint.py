@@ -10,6 +10,7 @@ from gioada_fast.atomic_files import write_atomically
 from gioada_fast.config import Config
 from gioada_fast.engine.checkpoint import (
     load_checkpoint,
+    load_newest,
     load_weights,
     save_checkpoint,
     save_weights,
@@ -163,3 +164,37 @@ def test_foreign_safetensors_are_refused(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(InputError, match="not a readable safetensors"):
         load_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 is no checkpoint", b"half", None])
+def test_the_newest_sound_checkpoint_is_loaded(tmp_path, content):
+    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    assert load_newest((last, previous)) is None
+    for step in range(3):
+        save_checkpoint(last, {"step": step, "weights": torch.randn(100)}, previous)
+    assert [load_checkpoint(path)["step"] for path in (last, previous)] == [2, 1]
+    assert load_newest((last, previous))[::2] == (last, [])
+    if content is None:
+        last.unlink()
+    else:
+        last.write_bytes(last.read_bytes()[:1500] if content == b"half" else content)
+    path, state, problems = load_newest((last, previous), {"step"})
+    assert path == previous and state["step"] == 1
+    assert ["last.pt" in problem for problem in problems] == [True] * (content is not None)
+    previous.write_bytes(b"damaged, too")
+    with pytest.raises(InputError, match=r"previous\.pt"):
+        load_newest((last, previous))
+
+
+def test_content_that_changed_is_detected_where_the_archive_is_sound(tmp_path):
+    """As by bits that flipped in memory, before the archive's own checksums were computed."""
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"step": 1, "weights": torch.zeros(3)})
+    state = torch.load(path, weights_only=True)
+    state["weights"][1] = 1
+    torch.save(state, path)
+    with pytest.raises(InputError, match=r"c\.pt: is damaged"):
+        load_checkpoint(path)
+    del state["checksum"]  # as version 0.1.0 wrote it
+    torch.save(state, path)
+    assert load_checkpoint(path)["step"] == 1

@@ -40,7 +40,7 @@ def finish(process: subprocess.Popen) -> str:
     return output
 
 
-@pytest.mark.parametrize("how", ["plain", "accumulate"])
+@pytest.mark.parametrize("how", ["plain", "accumulate", "micro_batch"])
 def test_two_processes_get_the_gradient_of_one_process_with_both_batches(tmp_path, how):
     """Even if the frames differ in the number of labelled pixels and of pixels with depth."""
     finish(torchrun("-m", "tests.engine.two_processes", tmp_path / "found.pt", how))
@@ -48,7 +48,9 @@ def test_two_processes_get_the_gradient_of_one_process_with_both_batches(tmp_pat
     batch = unequal_batch(labelled=True)
     if how == "accumulate":
         batch = batch.map(lambda x: torch.cat([x, x.flip(-1)]))
-    expected = gradients(make_trained(keep_half_untranslated=False), [batch])
+    elif how == "micro_batch":  # only the first of a process's two frames is translated
+        batch = batch.map(lambda x: torch.stack([x, x.flip(-1)], 1).flatten(0, 1))
+    expected = gradients(make_trained(keep_half_untranslated=how == "micro_batch"), [batch])
     assert_same((found["losses"], found["gradients"]), expected)
 
 
@@ -131,3 +133,21 @@ def test_bad_input_ends_every_process(trained):
     )
     output = process.communicate(timeout=120)[0]
     assert process.returncode != 0 and "exists already and is not overwritten" in output
+
+
+def test_if_a_process_dies_the_other_ends_within_a_minute(trained):
+    settings = {**STEPS, "name": "orphan", "schedule.source_only_steps": 2000}
+    run = trained / "runs" / "orphan"
+    process = torchrun(
+        "-m", "gioada_fast.train", *flags(trained / "scenes", trained / "runs", **settings)
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len(records(run, "loss/")) < 2:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode != 0
+    assert "stops because another process of the run ended" in output, output
+    assert "continue from the last checkpoint" in output

@@ -11,8 +11,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import TypeVar
 
+from PIL import Image
+
 from . import arrays, pictures, png
-from .raster import Header, Raster, Undecodable
+from .raster import MAX_FILE_PIXELS, Header, Raster, Undecodable
 
 __all__ = [
     "Raster", "Undecodable", "content_of", "decode", "guarded", "header", "png", "read_orientation",
@@ -56,6 +58,13 @@ _OTHERS = {
     b"PF\n": "a PFM image",
     b"Pf\n": "a PFM image",
 }
+
+
+_PIXELS_PER_BYTE = {"PNG": 8500, "JPEG": 1000}
+"""Upper bounds of what a byte of a file can stand for: 1032 bytes of deflated 1-bit pixels (PNG),
+or 256 pixels in 6 blocks of at least 1 bit (JPEG)."""
+_SMALL = 2**24
+"""Pixels that any machine has memory for."""
 
 
 def content_of(data: bytes) -> str:
@@ -132,13 +141,38 @@ def guarded(decoder: Callable[[bytes], T], data: bytes) -> T:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            _check_size(content, data)
             return decoder(data)
     except Undecodable as error:
         raise Undecodable(f"{content}, {error}") from error
+    except MemoryError as error:
+        raise Undecodable(f"{content}, too large for this machine's memory") from error
+    except Image.DecompressionBombError as error:
+        raise Undecodable(f"{content}, too large, or its header is damaged") from error
     except Exception as error:
-        # libraries raise anything from struct.error to MemoryError on damaged files
-        reason = f"{error}".strip().splitlines() or [type(error).__name__]
-        raise Undecodable(f"{content}, damaged or truncated: {reason[0]}") from error
+        # Libraries raise anything from struct.error to RecursionError on damaged files. Their texts
+        # speak of their own source, but for packages that a compression needs.
+        reason = f": {error}".splitlines()[0] if "imagecodecs" in str(error) else ""
+        raise Undecodable(f"{content}, damaged or truncated{reason}") from error
+
+
+def _check_size(content: str, data: bytes) -> None:
+    """Refuse a picture whose header asks for more memory than its file can fill.
+
+    TIFF, EXR, npy, npz and Pillow have checks of their own.
+    """
+    if content not in _PIXELS_PER_BYTE:
+        return
+    height, width = (png if content == "PNG" else pictures).size(data)
+    pixels = width * height
+    if not pixels:
+        raise Undecodable(f"of {width}x{height} pixels, damaged")
+    if pixels > MAX_FILE_PIXELS:
+        raise Undecodable(f"of {width}x{height} pixels, too large")
+    if pixels > max(_SMALL, _PIXELS_PER_BYTE[content] * len(data)):
+        raise Undecodable(
+            f"truncated: its header says {width}x{height} pixels, too many for {len(data)} bytes"
+        )
 
 
 def header(data: bytes) -> Header:

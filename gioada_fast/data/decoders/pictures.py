@@ -43,6 +43,23 @@ def decode_jpeg(data: bytes) -> Raster:
     return Raster("JPEG", pixels, 8, lossy="JPEG")
 
 
+def size(data: bytes) -> tuple[int, int]:
+    """(H, W) as the first frame header of a JPEG says, whatever Pillow thinks of the size."""
+    place = 2
+    while place + 9 <= len(data):
+        marker = data[place + 1]
+        if data[place] != 0xFF or marker == 0xFF:  # bytes between segments
+            place += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return height, width
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
+            place += 2
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    raise Undecodable("truncated")
+
+
 def decode_webp(data: bytes) -> Raster:
     pixels = opencv(data, cv2.IMREAD_COLOR)
     return Raster("WebP", pixels, 8, lossy="WebP without 'lossless'" if _lossy(data) else None)

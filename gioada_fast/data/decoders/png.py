@@ -75,6 +75,12 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         place = end + 4
 
 
+def size(data: bytes) -> tuple[int, int]:
+    """(H, W) as the header says, without a look at the rest of the file."""
+    width, height = struct.unpack_from(">II", data, 16)
+    return height, width
+
+
 def decode(data: bytes) -> Raster:
     png = parse(data)
     if png.colour_type == PALETTE:

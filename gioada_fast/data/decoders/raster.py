@@ -7,6 +7,8 @@ import numpy as np
 
 MAX_PIXELS = 10**8
 """Larger pictures are refused: damaged headers ask for any size."""
+MAX_FILE_PIXELS = 2**30
+"""The same for pictures that OpenCV decodes: its own limit."""
 
 
 class Undecodable(Exception):

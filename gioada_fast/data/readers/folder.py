@@ -6,11 +6,9 @@ from ...labels import read_class_map
 from ..class_maps import class_map_labels
 from ..files import DataSet
 from ..patterns import DEPTH_SETTINGS, by_patterns, depth_reader_of
-from ..registry import Reader, Request
+from ..registry import SPLIT_SETTINGS, Reader, Request
 
 IMAGES = "images/*"
-
-_SPLITS = {"source": "split", "target": "train_split", "evaluation": "evaluation_split"}
 
 
 def data_set(request: Request) -> DataSet:
@@ -20,11 +18,18 @@ def data_set(request: Request) -> DataSet:
     if request.part == "evaluation" and config.labels is None:
         return DataSet(f"folder {root}", root, [])
 
+    split_setting = f"{request.setting}.{SPLIT_SETTINGS[request.part]}"
+    patterns = (config.images or IMAGES, config.labels, config.depth)
+    if request.split and not any("{split}" in pattern for pattern in patterns if pattern):
+        raise InputError(
+            f"{split_setting} is {request.split!r}, but no pattern has {{split}}, which it would "
+            "replace: leave it out, or set patterns such as {split}/images/*"
+        )
+
     def filled(pattern: str) -> str:
         if "{split}" in pattern and not request.split:
             raise InputError(
-                f"{request.setting}.{_SPLITS[request.part]} is not set: it replaces {{split}} in "
-                f"the pattern {pattern}"
+                f"{split_setting} is not set: it replaces {{split}} in the pattern {pattern}"
             )
         return pattern.replace("{split}", request.split)
 
@@ -58,6 +63,7 @@ def _description(target: TargetConfig) -> str:
 READER = Reader(
     name="folder",
     title="your own",
+    licence="your own data, or terms that you know",
     files=f"`{IMAGES}`, and patterns for labels and depth, which a target may lack",
     layout=(
         f"a folder with images as {IMAGES}; the settings images, labels and depth give other "
