@@ -43,7 +43,7 @@ from .engine.evaluator import evaluate
 from .engine.run import command_line, versions
 from .engine.run_folder import RunFolder
 from .errors import InputError
-from .report.assessment_report import UncertainFrame, assessment_page, tables, uncertainty_panel
+from .report.assessment_report import UncertainFrame, assessment_page, tables, uncertainty_pictures
 
 PROG = "python -m gioada_fast.assess"
 _UNSURE_IMAGES = 5
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
         judged = judge.scores(candidate, loaded)
         networks.append(judged.record)
         if candidate in _shown(candidates):
-            panels.append((_caption(judged.record), judge.panel(candidate, loaded, judged)))
+            panels.append((_caption(judged.record), judge.pictures(candidate, loaded, judged)))
     for message in judge.unreadable:
         console.print("[yellow]warning:[/]", Text(f"{message}: left out"), soft_wrap=True)
     summary = {
@@ -222,14 +222,16 @@ class _Judge:
         of_run = "auto" if candidate.folder is None else self._configs[candidate.folder].precision
         return self._options.precision or of_run
 
-    def panel(self, candidate: Candidate, loaded: Networks, judged: _Judged) -> np.ndarray:
+    def pictures(
+        self, candidate: Candidate, loaded: Networks, judged: _Judged
+    ) -> list[dict[str, np.ndarray]]:
         """The images that the network is least sure of, with its predictions."""
         frames, precision = [], self._precision(candidate)
         for index in np.argsort(-judged.entropy, kind="stable")[:_UNSURE_IMAGES]:
             image = judged.images[index]
             drawn = frame_pictures(loaded.task, image, loaded.space, precision)
             frames.append(UncertainFrame(image, *drawn))
-        return uncertainty_panel(frames, loaded.space)
+        return uncertainty_pictures(frames, loaded.space)
 
     def _images(
         self, config: Config | None, size: tuple[int, int]

@@ -3,7 +3,8 @@
 check   read every file of the source, the target's images and the evaluation frames: errors, sizes,
         classes, depth, warnings of what is not plausible, and contact sheets; exit status 1 if a
         file is missing or wrong
-        --only source|target|evaluation, --sheet FILE.png, --json, --strict: warnings are errors
+        --only source|target|evaluation, --sheet FILE.png, --report FILE.html: all of it as a page,
+        --json, --strict: warnings are errors
 pack    decode, resize and map the training frames once into a folder of packs, which training with
         the same --data.packs reads; the same command resumes an unfinished pack
 
@@ -23,17 +24,16 @@ from typing import Any
 from rich.console import Console
 
 from .. import cli
+from ..atomic_files import write_atomically
 from ..config import Config, DataConfig
 from ..errors import InputError
 from ..labels import label_space
-from .check import PARTS, SetReport, all_warnings, check_set, list_set, part_names
+from .check import MAX_SHOWN, PARTS, SetReport, all_warnings, check_set, list_set, part_names
 from .label_maps import LabelReader
 from .plausibility import PlausibilityWarning
 from .sets import check_label_space
 
 PROG = "python -m gioada_fast.data"
-MAX_SHOWN = 20
-"""Number of files shown for each kind of error; --json shows all."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,16 +51,20 @@ def _check(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--sheet", default="data_check.png", metavar="FILE", help="contact sheet (.png or .jpg)"
     )
+    parser.add_argument("--report", metavar="FILE", help="a page with all of it (.html)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--strict", action="store_true", help="take warnings as errors")
     options = parser.parse_args(list(arguments))
-    only, sheet, as_json, strict = (
-        options.pop(name) for name in ("only", "sheet", "json", "strict")
+    only, sheet, page, as_json, strict = (
+        options.pop(name) for name in ("only", "sheet", "report", "json", "strict")
     )
     config = cli.instantiate(parser, options).data
     sheet = Path(sheet).expanduser()
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg") or not sheet.parent.is_dir():
         raise InputError(f"--sheet is {sheet}, expected a .png or .jpg in a folder that exists")
+    page = page and Path(page).expanduser()
+    if page and (page.suffix.lower() not in (".html", ".htm") or not page.parent.is_dir()):
+        raise InputError(f"--report is {page}, expected a .html in a folder that exists")
     if only is None:
         check_label_space(config)
     space = label_space(config.label_space)
@@ -79,7 +83,7 @@ def _check(arguments: Sequence[str]) -> None:
     warnings = all_warnings(reports)
 
     # imported here because these import torch
-    from ..report.data_report import as_dict, contact_sheet, tables, warning_sheet
+    from ..report.data_report import as_dict, contact_sheet, data_page, tables, warning_sheet
     from ..report.panels import save_image
 
     warnings_file = sheet.with_stem(f"{sheet.stem}_warnings")
@@ -92,6 +96,9 @@ def _check(arguments: Sequence[str]) -> None:
             save_image(file, picture)
         elif file == warnings_file:
             file.unlink(missing_ok=True)  # of an earlier check
+    if page:
+        html = data_page(reports, warnings, not_listed, space)
+        write_atomically(page, lambda temporary: temporary.write_text(html, encoding="utf-8"))
     errors = sum(len(report.errors) for report in reports.values())
     implausible = sum(map(len, warnings.values()))
     if as_json:
@@ -113,6 +120,8 @@ def _check(arguments: Sequence[str]) -> None:
         for file, picture in pictures.items():
             if picture is not None:
                 console.print(f"pictures: {file}", highlight=False, soft_wrap=True)
+        if page:
+            console.print(f"report: {page}", highlight=False, soft_wrap=True)
     _print_errors(reports, not_listed)
     wrong = [f"{name} cannot be read" for name in not_listed]
     wrong += [f"{errors} files are missing or wrong"] if errors else []

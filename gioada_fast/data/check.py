@@ -36,6 +36,8 @@ PERCENTILES = (5, 50, 95)
 
 _SAMPLE = 8
 """Number of frames whose labels are compared with other readings and with neighbours."""
+MAX_SHOWN = 20
+"""Number of files shown for each kind of error; --json shows all."""
 _QUICK_FRAMES, _QUICK_PIXELS = 16, 12_000_000
 """Maximum numbers of frames and of pixels that ``quick_warnings`` reads."""
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from .formatting import NO_VALUE, percent, points, settings_by_section
-from .page import embed, render, unreadable_notes
+from .formatting import NO_VALUE, percent, points, settings_by_section, spaced
+from .page import Panel, embed, picture_size, read_pictures, render, unreadable_notes
+from .panels import TRAINING_LAYOUTS
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def ablation_page(
     row_count: int,
     pictures: Mapping[str, RowPictures],
 ) -> str:
-    """HTML page in a single file, with embedded pictures and no scripts.
+    """HTML page in a single file, with embedded pictures.
 
     Args:
         summary: all scores.
@@ -76,20 +78,8 @@ def ablation_page(
         pictures: pictures of each row's first seed, by row name. Panels are shown for rows that
             translate the source.
     """
-    captions = {
-        row["name"]: f"{row['caption'].capitalize()}, seed {row['seeds'][0]['seed']}"
-        for row in summary["rows"]
-    }
-    translated = {row["name"] for row in summary["rows"] if row["input_level"] != "none"}
-    comparisons = [
-        (row.comparison, captions[name]) for name, row in pictures.items() if row.comparison
-    ]
-    panels = [
-        (row.panel, captions[name])
-        for name, row in pictures.items()
-        if row.panel and name in translated
-    ]
     unreadable: list[str] = []
+    comparisons, translations = _panels(summary, pictures, unreadable)
     return render(
         "ablation_report.html",
         summary=summary,
@@ -99,11 +89,52 @@ def ablation_page(
         gap=_gap,
         minutes=_minutes,
         verdict=_verdict(summary, row_count),
-        comparisons=embed(comparisons, unreadable),
-        translations=embed(panels, unreadable),
+        comparisons=comparisons,
+        translations=translations,
         notes=unreadable_notes(unreadable),
         settings=settings_by_section(summary["settings"]),
     )
+
+
+def _panels(
+    summary: Mapping[str, Any], pictures: Mapping[str, RowPictures], unreadable: list[str]
+) -> tuple[list[Panel], list[Panel]]:
+    """Evaluation frames with the segmentations of all rows side by side, and translations.
+
+    Args:
+        summary: all scores.
+        pictures: as in ``ablation_page``.
+        unreadable: names of files that cannot be read are appended to it.
+    """
+    seeds = {row["name"]: row["seeds"][0]["seed"] for row in summary["rows"]}
+    captions = {
+        row["name"]: f"{row['caption'][:1].upper()}{row['caption'][1:]}, seed {seeds[row['name']]}"
+        for row in summary["rows"]
+    }
+    translated = {row["name"] for row in summary["rows"] if row["input_level"] != "none"}
+    size = picture_size(summary["settings"])
+    frames: list[dict[str, np.ndarray]] = []
+    comparisons, translations = [], []
+    for name, files in pictures.items():
+        column = spaced(name)
+        if files.comparison:
+            found = read_pictures(files.comparison, size, [["target", "ground truth", column]])
+            if found is None:
+                unreadable.append(files.comparison.name)
+            elif column in found[0] and len(found) == len(frames or found):
+                frames = [a | b for a, b in zip(frames or found, found, strict=True)]
+            else:
+                comparisons.append(embed(captions[name], found))
+        if files.panel and name in translated:
+            found = read_pictures(files.panel, size, *TRAINING_LAYOUTS)
+            if found is None:
+                unreadable.append(files.panel.name)
+            else:
+                translations.append(embed(captions[name], found))
+    if frames:
+        shown = ", ".join(str(seed) for seed in sorted(set(seeds.values())))
+        comparisons.insert(0, embed(f"Segmentation by each row, seed {shown}", frames))
+    return comparisons, translations
 
 
 def with_spread(

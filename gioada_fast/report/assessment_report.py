@@ -14,15 +14,8 @@ from rich.text import Text
 from ..labels import LabelSpace
 from .charts import points_chart
 from .formatting import NO_VALUE, percent, spaced
-from .page import embed_image, render
-from .panels import colour_depth, colour_share, grid
-
-_COLUMNS = {
-    "target": "target",
-    "segmentation": "segmentation",
-    "entropy": "entropy: bright is unsure",
-    "depth": "predicted depth",
-}
+from .page import embed, render
+from .panels import colour_depth, colour_share
 
 
 class UncertainFrame(NamedTuple):
@@ -38,18 +31,19 @@ class UncertainFrame(NamedTuple):
     """[H, W], encoded."""
 
 
-def uncertainty_panel(frames: Sequence[UncertainFrame], space: LabelSpace) -> np.ndarray:
-    """One row per image: image, segmentation, entropy and depth; RGB uint8 [height, width, 3]."""
-    rows = [
+def uncertainty_pictures(
+    frames: Sequence[UncertainFrame], space: LabelSpace
+) -> list[dict[str, np.ndarray]]:
+    """One row per image: image, segmentation, entropy and depth; RGB uint8 [H, W, 3]."""
+    return [
         {
             "target": frame.image,
             "segmentation": space.colourise(frame.labels),
             "entropy": colour_share(frame.entropy),
-            "depth": colour_depth(frame.depth),
+            "predicted depth": colour_depth(frame.depth),
         }
         for frame in frames
     ]
-    return grid(rows, _COLUMNS)
 
 
 def tables(summary: Mapping[str, Any]) -> list[Table]:
@@ -105,12 +99,15 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def assessment_page(summary: Mapping[str, Any], panels: Sequence[tuple[str, np.ndarray]]) -> str:
+def assessment_page(
+    summary: Mapping[str, Any],
+    panels: Sequence[tuple[str, Sequence[Mapping[str, np.ndarray]]]],
+) -> str:
     """HTML page in a single file.
 
     Args:
         summary: all scores.
-        panels: caption and ``uncertainty_panel`` of some networks.
+        panels: caption and ``uncertainty_pictures`` of some networks.
     """
     return render(
         "assessment_report.html",
@@ -122,7 +119,7 @@ def assessment_page(summary: Mapping[str, Any], panels: Sequence[tuple[str, np.n
         number=_number,
         cells=_cells,
         charts=_charts(summary),
-        panels=[embed_image(panel, caption) for caption, panel in panels],
+        panels=[embed(caption, rows) for caption, rows in panels],
     )
 
 
@@ -173,7 +170,7 @@ def _charts(summary: Mapping[str, Any]) -> list[dict[str, str | Markup]]:
         count = sum(map(len, series.values()))
         if count < 2:
             continue
-        title = f"{score['caption'].capitalize()} {_arrow(score)}"
+        title = f"{score['caption'].capitalize()}\N{NO-BREAK SPACE}{_arrow(score)}"
         x_label, y_label = (name, "mIoU, %") if correlations else ("step", name)
         svg = points_chart(series, x_label, y_label, f"score{len(drawn)}", joined=not correlations)
         description = f"{title}: {y_label} over {x_label}, {count} networks of {len(series)} runs."

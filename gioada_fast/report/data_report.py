@@ -1,4 +1,4 @@
-"""Reports on data sets from the results of ``data.check``: tables, a contact sheet, JSON."""
+"""Reports on data sets from the results of ``data.check``: tables, a contact sheet, JSON, HTML."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from ..data.check import PERCENTILES, SetReport
+from ..data.check import MAX_SHOWN, PERCENTILES, FileError, SetReport
 from ..data.plausibility import PlausibilityWarning
 from ..data.rasters import read_image
 from ..data.transforms import kept_share, resize_image, resize_nearest
@@ -16,6 +16,7 @@ from ..depth import NEAR
 from ..errors import InputError
 from ..labels import LabelSpace
 from .formatting import NO_VALUE, percent
+from .page import Panel, embed, render
 from .panels import colour_depth, grid
 
 SHEET_ROWS = 4
@@ -35,14 +36,11 @@ def tables(reports: Mapping[str, SetReport], space: LabelSpace) -> Iterator[Tabl
         space: classes of the label maps' train ids.
     """
     summary = Table("", *reports, show_edge=False)
-    rows = [_summary(report) for report in reports.values()]
-    for name in rows[0]:
-        cells = [row[name] for row in rows]
-        if set(cells) != {NO_VALUE}:
-            summary.add_row(name, *(Text(cell, overflow="fold") for cell in cells))
+    for name, cells in _contents(reports).items():
+        summary.add_row(name, *(Text(cell, overflow="fold") for cell in cells))
     yield summary
 
-    labelled = {name: report.labels for name, report in reports.items() if report.labels}
+    labelled = [name for name, report in reports.items() if report.labels]
     if not labelled:
         return
     classes = Table("", show_edge=False)
@@ -50,14 +48,29 @@ def tables(reports: Mapping[str, SetReport], space: LabelSpace) -> Iterator[Tabl
     for name in labelled:
         classes.add_column(f"{name}, %", justify="right")
         classes.add_column("frames", justify="right")
+    for name, colour, cells in _classes(reports, space):
+        classes.add_row(Text("  ", style="on rgb({},{},{})".format(*colour)), Text(name), *cells)
+    yield classes
+
+
+def _contents(reports: Mapping[str, SetReport]) -> dict[str, list[str]]:
+    """A row of each quantity that any set has, with a cell for each set."""
+    sets = [_summary(report) for report in reports.values()]
+    rows = {name: [cells[name] for cells in sets] for name in (sets[0] if sets else ())}
+    return {name: cells for name, cells in rows.items() if set(cells) != {NO_VALUE}}
+
+
+def _classes(
+    reports: Mapping[str, SetReport], space: LabelSpace
+) -> Iterator[tuple[str, tuple[int, int, int], list[str]]]:
+    """Name and colour of each class; its share in % and its frames in each set with labels."""
     for index, (name, colour) in enumerate(zip(space.classes, space.colours, strict=True)):
         cells = []
-        for labels in labelled.values():
+        for labels in filter(None, (report.labels for report in reports.values())):
             share = labels.pixels[index] / max(1, labels.labelled)
             seen = bool(labels.frames[index])
             cells += [_share(share) if seen else NO_VALUE, str(labels.frames[index])]
-        classes.add_row(Text("  ", style="on rgb({},{},{})".format(*colour)), Text(name), *cells)
-    yield classes
+        yield name, colour, cells
 
 
 def as_dict(
@@ -134,8 +147,7 @@ def contact_sheet(reports: Mapping[str, SetReport], space: LabelSpace) -> np.nda
     reports = {name: report for name, report in reports.items() if report.sound}
     if not reports:
         return None
-    shapes = [next(iter(report.sizes)) for report in reports.values()]
-    height = min(SHEET_WIDTH, max(round(SHEET_WIDTH * h / w) for h, w in shapes))
+    height = max(map(_sheet_height, reports.values()))
     rows: list[dict[str, np.ndarray]] = [
         {} for _ in range(max(min(SHEET_ROWS, len(report.sound)) for report in reports.values()))
     ]
@@ -145,16 +157,25 @@ def contact_sheet(reports: Mapping[str, SetReport], space: LabelSpace) -> np.nda
         columns |= {f"{name} labels": "labels"} if report.data.read_labels else {}
         columns |= {f"{name} depth": "depth"} if report.data.depth else {}
         groups.append(columns)
-        count = min(SHEET_ROWS, len(report.sound))
-        chosen = np.linspace(0, len(report.sound) - 1, count).round().astype(int)
-        for index, row in enumerate(rows):
-            pictures = (
-                _pictures(report, report.sound[chosen[index]], (height, SHEET_WIDTH), space)
-                if index < count
-                else [np.full((height, SHEET_WIDTH, 3), _PAPER, np.uint8)] * len(columns)
-            )
+        samples = _samples(report, (height, SHEET_WIDTH), space)
+        blank = [np.full((height, SHEET_WIDTH, 3), _PAPER, np.uint8)] * len(columns)
+        samples += [blank] * (len(rows) - len(samples))
+        for row, pictures in zip(rows, samples, strict=True):
             row.update(zip(columns, pictures, strict=True))
     return grid(rows, *groups)
+
+
+def _samples(report: SetReport, size: tuple[int, int], space: LabelSpace) -> list[list[np.ndarray]]:
+    """Pictures of a few sound frames, evenly spaced: image, and labels and depth if it has them."""
+    count = min(SHEET_ROWS, len(report.sound))
+    chosen = np.linspace(0, len(report.sound) - 1, count).round().astype(int)
+    return [[*_pictures(report, report.sound[i], size, space)] for i in chosen]
+
+
+def _sheet_height(report: SetReport) -> int:
+    """Height of pictures that are ``SHEET_WIDTH`` wide, in the shape of the set's first image."""
+    height, width = next(iter(report.sizes), (1, 1))
+    return max(1, min(SHEET_WIDTH, round(SHEET_WIDTH * height / width)))
 
 
 def warning_sheet(
@@ -188,17 +209,109 @@ def warning_sheet(
 
 
 def _warning_strip(report: SetReport, caption: str, index: int, space: LabelSpace) -> np.ndarray:
-    """Image, labels and depth of a frame side by side; files with errors are left out."""
-    height, width = next(iter(report.sizes), (1, 1))
-    size = max(1, min(SHEET_WIDTH, round(SHEET_WIDTH * height / width))), SHEET_WIDTH
+    """Image, labels and depth of a frame side by side, the image under the caption."""
+    row = {
+        caption if kind == "image" else kind: picture
+        for kind, picture in _warning_pictures(report, index, space).items()
+    }
+    return grid([row], {kind: kind for kind in row})
+
+
+def _warning_pictures(report: SetReport, index: int, space: LabelSpace) -> dict[str, np.ndarray]:
+    """Image, labels and depth of a frame; files with errors are left out, the image is white."""
+    size = _sheet_height(report), SHEET_WIDTH
     row: dict[str, np.ndarray] = {}
     pictures = _pictures(report, index, size, space)
     try:
-        for kind in (caption, "labels", "depth"):
+        for kind in ("image", "labels", "depth"):
             row[kind] = next(pictures)
     except (StopIteration, InputError):
-        row.setdefault(caption, np.full((*size, 3), _PAPER, np.uint8))
-    return grid([row], {kind: kind for kind in row})
+        row.setdefault("image", np.full((*size, 3), _PAPER, np.uint8))
+    return row
+
+
+def data_page(
+    reports: Mapping[str, SetReport],
+    warnings: Mapping[str, Sequence[PlausibilityWarning]],
+    not_listed: Mapping[str, str],
+    space: LabelSpace,
+) -> str:
+    """HTML page in a single file: contents, classes, errors, warnings and pictures of all sets.
+
+    Args:
+        reports: reports by the set's name.
+        warnings: warnings by the set's name.
+        not_listed: messages by the name of each set that cannot be read.
+        space: classes of the label maps' train ids.
+
+    Raises:
+        InputError: a file has become unreadable since the check.
+    """
+    return render(
+        "data_report.html",
+        verdict=_verdict(reports, warnings, not_listed),
+        sets=list(reports),
+        contents=_contents(reports),
+        space=space.name,
+        classes=_classes(reports, space),
+        labelled=[name for name, report in reports.items() if report.labels],
+        not_listed=not_listed,
+        errors=[
+            (name, error) for name, report in reports.items() for error in _shown_errors(report)
+        ],
+        hidden_errors=sum(
+            len(report.errors) - len(_shown_errors(report)) for report in reports.values()
+        ),
+        warnings=[
+            (name, warning, _warning_panel(reports[name], warning, space))
+            for name, found in warnings.items()
+            for warning in found
+        ],
+        panels=[
+            embed(name, [dict(zip(_kinds(report), pictures, strict=True)) for pictures in samples])
+            for name, report in reports.items()
+            if (samples := _samples(report, (_sheet_height(report), SHEET_WIDTH), space))
+        ],
+    )
+
+
+def _verdict(
+    reports: Mapping[str, SetReport],
+    warnings: Mapping[str, Sequence[PlausibilityWarning]],
+    not_listed: Mapping[str, str],
+) -> str:
+    errors = sum(len(report.errors) for report in reports.values())
+    implausible = sum(map(len, warnings.values()))
+    found = [f"{name} cannot be read" for name in not_listed]
+    found += [f"missing or wrong files: {errors}"] if errors else []
+    found += [f"warnings: {implausible}"] if implausible else []
+    text = "; ".join(found) or "every file is sound, and nothing is implausible"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _kinds(report: SetReport) -> list[str]:
+    """Names of the pictures of a frame of the set."""
+    has = {"image": True, "labels": report.data.read_labels, "depth": report.data.depth}
+    return [kind for kind, value in has.items() if value]
+
+
+def _shown_errors(report: SetReport) -> list[FileError]:
+    """``MAX_SHOWN`` errors of each kind."""
+    kinds = dict.fromkeys(error.kind for error in report.errors)
+    return [
+        error
+        for kind in kinds
+        for error in [error for error in report.errors if error.kind == kind][:MAX_SHOWN]
+    ]
+
+
+def _warning_panel(
+    report: SetReport, warning: PlausibilityWarning, space: LabelSpace
+) -> Panel | None:
+    if not warning.frames:
+        return None
+    file = report.data.frames[warning.frames[0]].image
+    return embed(str(file), [_warning_pictures(report, warning.frames[0], space)])
 
 
 def _image_kinds(report: SetReport) -> dict[tuple[int, int, int], int]:

@@ -1,6 +1,6 @@
 """Draws pictures: coloured depth, overlays, and panels with captioned columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -23,6 +23,14 @@ TARGET_COLUMNS = {
     "segmentation": "segmentation",
     "depth": "predicted depth",
 }
+TRAINING_LAYOUTS = tuple(
+    [
+        [caption for key, caption in SOURCE_COLUMNS.items() if translates or key != "translated"],
+        [*TARGET_COLUMNS.values()],
+    ]
+    for translates in (True, False)
+)
+"""Captions of each group of columns that ``training_panel`` may draw."""
 COMPARISON_COLUMNS = {
     "target": "target",
     "label": "ground truth",
@@ -218,15 +226,9 @@ def grid(rows: Sequence[Mapping[str, np.ndarray]], *groups: Mapping[str, str]) -
                 )
 
     height, width = shape[:2]
-    captions, lefts = [], []
-    left = _GUTTER
-    for group in groups:
-        present = [(key, caption) for key, caption in group.items() if key in keys]
-        for key, caption in present:
-            captions.append((key, caption))
-            lefts.append(left)
-            left += width + _GUTTER
-        left += (_GROUP_GUTTER - _GUTTER) if present else 0
+    present = [[item for item in group.items() if item[0] in keys] for group in groups]
+    captions = [item for group in present for item in group]
+    lefts = _lefts(width, map(len, present))
     total_width = lefts[-1] + width + _GUTTER
     total_height = _CAPTION + len(rows) * (height + _GUTTER)
 
@@ -237,6 +239,44 @@ def grid(rows: Sequence[Mapping[str, np.ndarray]], *groups: Mapping[str, str]) -
             top = _CAPTION + index * (height + _GUTTER)
             panel[top : top + height, left : left + width] = row[key]
     return panel
+
+
+def cut_grid(
+    panel: np.ndarray, size: tuple[int, int], *groups: Sequence[str]
+) -> list[dict[str, np.ndarray]] | None:
+    """The pictures that ``grid`` drew, by the caption of their column, row by row.
+
+    Args:
+        panel: RGB uint8 [height, width, 3].
+        size: (height, width) of each picture.
+        groups: for each group, the captions of its columns in order.
+
+    Returns:
+        Views of the panel; None if it has another size than such a grid.
+    """
+    height, width = size
+    lefts = _lefts(width, map(len, groups))
+    count, rest = divmod(panel.shape[0] - _CAPTION, height + _GUTTER)
+    if rest or count < 1 or panel.shape[1] != lefts[-1] + width + _GUTTER:
+        return None
+    captions = [caption for group in groups for caption in group]
+    return [
+        {
+            caption: panel[top : top + height, left : left + width]
+            for caption, left in zip(captions, lefts, strict=True)
+        }
+        for top in range(_CAPTION, panel.shape[0], height + _GUTTER)
+    ]
+
+
+def _lefts(width: int, counts: Iterable[int]) -> list[int]:
+    """Left edge of each column of a grid, from the number of columns in each group."""
+    lefts: list[int] = []
+    left = _GUTTER
+    for count in counts:
+        lefts += [left + index * (width + _GUTTER) for index in range(count)]
+        left += count * (width + _GUTTER) + (_GROUP_GUTTER - _GUTTER if count else 0)
+    return lefts
 
 
 def save_image(path: Path, image: np.ndarray) -> None:

@@ -12,7 +12,8 @@ from rich.text import Text
 from ..config import CONTROL
 from .charts import charts
 from .formatting import NO_VALUE, percent, points, settings_by_section, spaced
-from .page import embed, render, unreadable_notes
+from .page import Panel, embed, picture_size, read_pictures, render, unreadable_notes
+from .panels import TRAINING_LAYOUTS
 
 _MAX_OTHER_PANELS = 4
 """Number of panels shown besides the last one of each phase."""
@@ -119,17 +120,26 @@ class RunRecords:
 
 
 def run_page(run: RunRecords) -> str:
-    """HTML page in a single file: pictures and curves are embedded, there are no scripts."""
+    """HTML page in a single file, with embedded pictures and curves."""
     phases = _phase_ends(run.metrics)
     unreadable: list[str] = []
+    size = picture_size(run.settings)
+
+    def read(path: Path, caption: str, *layouts: Sequence[Sequence[str]]) -> list[Panel]:
+        rows = read_pictures(path, size, *layouts)
+        if rows is None:
+            unreadable.append(path.name)
+        return [] if rows is None else [embed(caption, rows)]
+
     panels = [
-        (path, f"Step {step}" + (f", {phase}" if (phase := _phase_of(step, phases)) else ""))
+        panel
         for step, path in _choose_panels(run.panels, phases)
+        for panel in read(path, _step_caption(step, phases), *TRAINING_LAYOUTS)
     ]
     comparison = []
     if run.comparison is not None:
-        comparison = [(run.comparison, "Target images, ground truth and segmentations")]
-    pictures = {"panels": embed(panels, unreadable), "comparison": embed(comparison, unreadable)}
+        caption = "Target images, ground truth and segmentations"
+        comparison = read(run.comparison, caption, [_comparison_columns(run.result)])
     notes = unreadable_notes(unreadable)
     if run.unreadable_lines:
         notes.append(f"Unreadable lines of metrics.jsonl, left out: {run.unreadable_lines}.")
@@ -148,8 +158,22 @@ def run_page(run: RunRecords) -> str:
         charts=charts(run.metrics, phases),
         settings=settings_by_section(run.settings),
         notes=notes,
-        **pictures,
+        panels=panels,
+        comparison=comparison,
     )
+
+
+def _comparison_columns(result: Mapping[str, Any] | None) -> list[str]:
+    """Captions of the comparison's columns; it shows no ground truth if nothing was scored."""
+    columns = [] if result is None else result["columns"]
+    labelled = any(column["miou"] is not None for column in columns)
+    truth = ["ground truth"] if labelled else []
+    return ["target", *truth, *(column["name"] for column in columns)]
+
+
+def _step_caption(step: int, phases: Mapping[str, int]) -> str:
+    phase = _phase_of(step, phases)
+    return f"Step {step}, {phase}" if phase else f"Step {step}"
 
 
 def _phase_ends(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:

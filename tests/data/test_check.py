@@ -328,8 +328,10 @@ def mirrored(tmp_path_factory):
 
 
 def test_warnings_are_printed_with_a_picture_and_are_no_errors(mirrored, tmp_path):
-    done = command("data", "check", *mirrored, "--only=source", cwd=tmp_path)
+    page = ("--report", "check.html")
+    done = command("data", "check", *mirrored, "--only=source", *page, cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
+    assert "labels-flipped" in (tmp_path / "check.html").read_text() and "check.html" in done.stdout
     warning = next(line for line in done.stdout.splitlines() if "warning:" in line)
     assert warning.startswith(
         "warning: source: labels-flipped: labels of 5 of 5 frames fit their images better"
@@ -435,6 +437,7 @@ def test_a_target_without_labels_scores_nothing_and_is_sound(tmp_path):
         (["--only=test"], ["only"]),
         (["--sheet=sheet.gif"], ["sheet.gif", ".png"]),
         (["--sheet=no/sheet.png"], ["no/sheet.png", "folder"]),
+        (["--report=check.pdf"], ["check.pdf", ".html"]),
         (["--config=no_such"], ["no_such"]),
     ],
 )

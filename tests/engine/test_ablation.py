@@ -119,7 +119,8 @@ def test_every_row_has_all_scores(world):
     html = (ablation / "report.html").read_text()
     assert all(row.caption in html for row in ROWS.values()) and "https:" not in html
     translate = [row for row in ROWS.values() if "input_level" in row.adaptation]
-    assert html.count("data:image/jpeg") == len(ROWS) + len(translate)
+    # three evaluation frames with ground truth and each row's result; three pairs of 7 pictures
+    assert html.count("data:image/webp") == 3 * (2 + len(ROWS)) + 3 * 7 * len(translate)
 
 
 def test_all_rows_start_from_the_same_weights_and_see_the_same_pairs(world):

@@ -321,7 +321,7 @@ def test_assess_scores_runs_files_and_checkpoints_and_correlates_them(world):
         np.array(entropies), np.array(mious)
     )
     page = (out / "assessment.html").read_text()
-    assert page.count("<svg") == len(SCORES) and page.count("data:image/jpeg") == 1
+    assert page.count("<svg") == len(SCORES) and page.count("data:image/webp") == 5 * 4
     assert "://" not in page and "Correlation with the mIoU" in page
 
     # the end of the run as weights, with the checkpoint's teacher, and as a checkpoint

@@ -80,6 +80,6 @@ def test_panels_are_shown_where_the_source_is_translated(tmp_path, level):
     pictures = {"input": RowPictures(tmp_path / "comparison.jpg", tmp_path / "panel.jpg")}
     rows = [{**each, "input_level": level} for each in SUMMARY["rows"]]
     html = page({**SUMMARY, "rows": rows}, pictures)
-    assert html.count("data:image/jpeg") == (2 if level == "geometry" else 1)
+    assert html.count("data:image/webp") == (2 if level == "geometry" else 1)
     (tmp_path / "comparison.jpg").write_bytes(b"broken")
     assert "comparison.jpg could not be read and is left out." in page(SUMMARY, pictures)

@@ -9,8 +9,10 @@ from gioada_fast.errors import InputError
 from gioada_fast.report.panels import (
     SOURCE_COLUMNS,
     TARGET_COLUMNS,
+    TRAINING_LAYOUTS,
     colour_depth,
     comparison_panel,
+    cut_grid,
     overlay,
     save_image,
     training_panel,
@@ -174,3 +176,15 @@ def test_path_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(InputError, match=r"a\.gif.*expected \.jpg"):
         save_image(tmp_path / "a.gif", picture(0))
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+@pytest.mark.parametrize("left_out", [(), ("translated",)])
+def test_a_panel_is_cut_into_the_pictures_that_it_was_drawn_from(left_out):
+    rows = [row(*left_out), row(*left_out, start=110)]
+    panel, columns = training_panel(rows), SOURCE_COLUMNS | TARGET_COLUMNS
+    found = [cut_grid(panel, (HEIGHT, WIDTH), *layout) for layout in TRAINING_LAYOUTS]
+    assert found[not left_out] is None
+    for cut, drawn in zip(found[bool(left_out)], rows, strict=True):
+        assert list(cut) == [columns[key] for key in columns if key in drawn]
+        assert all((cut[columns[key]] == value).all() for key, value in drawn.items())
+    assert cut_grid(panel, (HEIGHT + 1, WIDTH), *TRAINING_LAYOUTS[bool(left_out)]) is None
