@@ -15,7 +15,7 @@ venv: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt $(CSRC)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[scenes,transformers,test,dev]"
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[scenes,transformers,export,test,dev]"
 	touch $@
 
 train: venv

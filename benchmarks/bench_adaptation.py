@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import harness
+from benchmarks import guards, harness
 from benchmarks.bench_step import CASES, STILL, batch_of, networks
 from benchmarks.harness import clock, peak_mib, records
 from gioada_fast.adaptation import Batch
@@ -19,19 +19,23 @@ from gioada_fast.engine.ablation import ROWS
 from gioada_fast.engine.step import Step
 from gioada_fast.engine.trainer import Phase, build_optimisers
 
-SECONDS = 90.0  # measurement time; multiplied by harness.time_factor
+SECONDS = 25.0  # measurement time; multiplied by harness.time_factor
 BOTH = "both"
-TARGET, GUARD = 1.3, 1.4
-"""Time of an update with self-training over one without: the goal, and the worst that passes."""
+TARGET, ANY = 1.3, 1.7
+"""Time of an update with self-training over one without: the goal, and the worst that passes on any
+machine. Self-training adds half of the images to G_task, and the teacher."""
 
 
 def _settings() -> dict[str, dict[str, Any]]:
     """The rows of the ablation that train differently, by name."""
     off = {"input_level": "none", "output_level": "none"}
+    skipped = {"self_rare"}  # a matter of the loader
     return {
         name: {**off, **row.adaptation}
         for name, row in ROWS.items()
-        if row.adaptation and name != "self_rare"  # a matter of the loader
+        if row.adaptation
+        and name not in skipped
+        and (not harness.quick or name in (BOTH, "self_training"))
     }
 
 
@@ -64,7 +68,7 @@ def bench_adaptation(device):
     for step in steps.values():
         step([batch])  # creates the optimisers' state
         once += clock(lambda step=step: step([batch]), device, 1)
-    rounds = max(3, min(50, int(harness.time_factor * SECONDS * 1e3 / once)))
+    rounds = max(2, min(50, int(harness.time_factor * SECONDS * 1e3 / once)))
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -77,15 +81,13 @@ def bench_adaptation(device):
         }
         for name, step in steps.items()
     }
-    records.append(
-        {
-            "op": "adaptation",
-            "shape": "demo 4x180x240",
-            "rounds": rounds,
-            "settings": settings,
-            "target": TARGET,
-            "guard": GUARD,
-        }
-    )
-    ratio = settings["self_training"]["ratio"]
-    assert ratio <= GUARD, f"self-training: {ratio:.2f}, guard is {GUARD}"
+    record = {
+        "op": "adaptation",
+        "shape": "demo 4x180x240",
+        "rounds": rounds,
+        "settings": settings,
+        "target": TARGET,
+    }
+    guards.add_guards(record, device, at_most={"self_training": ANY})
+    records.append(record)
+    guards.check(record)

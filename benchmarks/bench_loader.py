@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import guards, harness
 from benchmarks.harness import clock, records
 from gioada_fast import street_scenes
 from gioada_fast.adaptation import Batch, TwoLevelAdaptation
@@ -34,8 +35,8 @@ from gioada_fast.labels import STREET, label_space
 
 FRAMES = 8
 WORKERS = (0, 1, 2)
-ROUNDS = 3
-SECONDS = 3.0  # measurement time for each source of frames, number of workers and round
+ROUNDS = 2
+SECONDS = 1.5  # measurement time for each source of frames, number of workers and round
 
 
 def _write_synthia(root: Path) -> SourceConfig:
@@ -106,13 +107,12 @@ def _write_png(path: Path, array: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """The frames to load, and the smallest ratios that pass."""
+    """The frames to load."""
 
     write: Callable[[Path], tuple[SourceConfig, TargetConfig]]
     label_space: str
     size: tuple[int, int]
     batch_size: int
-    guards: dict[str, float]
 
 
 CASES = {
@@ -121,12 +121,12 @@ CASES = {
         "cityscapes16",
         (512, 1024),
         1,
-        {"files": 20.0, "step": 1.5, "zip": 0.85},
     ),
-    "street scenes 4x180x240": Case(
-        _write_scenes, "camvid11", (180, 240), 4, {"files": 6.0, "step": 1.5}
-    ),
+    "street scenes 4x180x240": Case(_write_scenes, "camvid11", (180, 240), 4),
 }
+ANY = {"files": guards.ANY_TIME, "step": guards.ANY_TIME, "zip": 0.6}
+"""What holds on any machine: packs are no slower than files, and feed the step; archives add little
+to the decoding of images."""
 TARGETS = {"files": 8.0, "step": 1.5, "zip": 0.9}
 """Goals at 1024x512: pairs per second from packs, divided by pairs per second from files, and by
 pairs per second that the step of the demo's networks consumes; and pairs per second from archives,
@@ -147,7 +147,7 @@ def _batches(source, target, case: Case, workers: int, count: int):
 def _pairs_per_second(frames, case: Case, workers: int, ms: float) -> float:
     """Speed after the first epoch. ``ms``, the rough time of a batch, sets the batch count."""
     warm = 4 * workers + FRAMES // case.batch_size
-    count = max(12, min(2000, int(SECONDS * 1e3 / ms)))
+    count = max(12, min(2000, int(harness.time_factor * SECONDS * 1e3 / ms)))
     batches = _batches(*frames, case, workers, warm + count)
     next(itertools.islice(batches, warm - 1, None))
     start = time.perf_counter()
@@ -223,7 +223,8 @@ def bench_loader(name, device, tmp_path):
         for way, both in frames.items()
     }
     speeds: dict[tuple[str, int], list[float]] = {key: [] for key in ways}
-    for _ in range(ROUNDS):
+    rounds = 1 if harness.quick else ROUNDS
+    for _ in range(rounds):
         for way, workers in ways:
             speeds[way, workers].append(_pairs_per_second(frames[way], case, workers, once[way]))
     fastest = {key: max(rounds) for key, rounds in speeds.items()}
@@ -236,7 +237,7 @@ def bench_loader(name, device, tmp_path):
         "op": "loader",
         "shape": name,
         "cores": len(os.sched_getaffinity(0)),
-        "rounds": ROUNDS,
+        "rounds": rounds,
         "loaders": {
             way: {
                 "pairs_per_second": {str(n): fastest[way, n] for n in WORKERS},
@@ -247,16 +248,8 @@ def bench_loader(name, device, tmp_path):
         },
         "first_epoch_pairs_per_second": max(_first_epoch(config, case) for _ in range(5)),
         "step_pairs_per_second": step,
-        "ratios": {
-            key: {"value": value, "target": TARGETS[key], "guard": case.guards[key]}
-            for key, value in ratios.items()
-        },
+        "ratios": {key: {"value": value, "target": TARGETS[key]} for key, value in ratios.items()},
     }
+    guards.add_guards(record, device, {key: ANY[key] for key in ratios})
     records.append(record)
-    for key, ratio in record["ratios"].items():
-        what = "archives give" if key == "zip" else "packs give"
-        of = "files" if key == "zip" else key
-        assert ratio["value"] >= ratio["guard"], (
-            f"{name}: {what} {ratio['value']:.2f} times the pairs per second of the {of}, must be "
-            f"at least {ratio['guard']}"
-        )
+    guards.check(record)

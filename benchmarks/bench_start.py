@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks import harness
 from benchmarks.harness import records
 
 SIZE = (96, 128)
@@ -86,7 +87,7 @@ def _first_update(root: Path, name: str) -> dict[str, float]:
 def bench_start(device, tmp_path, pytestconfig):
     if device != "cpu":
         pytest.skip("listing and counting run on the CPU")
-    count = pytestconfig.getoption("--start-frames")
+    count = pytestconfig.getoption("--start-frames") // (10 if harness.quick else 1)
     _write_frames(tmp_path, count)
     lines = [f"{index}: {name}\n" for index, name in enumerate(CLASSES)]
     (tmp_path / "classes.yaml").write_text("".join(lines))

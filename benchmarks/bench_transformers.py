@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import harness
+from benchmarks import guards, harness
 from benchmarks.harness import clock, peak_mib, records
 from gioada_fast.integrations.transformers import fuse_loss
 
@@ -20,7 +20,7 @@ transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install 'gioada_fast[transformers]'"
 )
 
-SECONDS = 30.0  # measurement time per case; multiplied by harness.time_factor
+SECONDS = 10.0  # measurement time per case; multiplied by harness.time_factor
 BATCH, SIZE = 2, 512  # UperNet's batch norm of one pixel needs two images
 
 
@@ -45,12 +45,12 @@ def _upernet(num_labels: int) -> nn.Module:
     return transformers.UperNetForSemanticSegmentation(config)
 
 
-# Model, number of classes, guards for the ratios of time and of memory, with room for noise.
+# Model, number of classes.
 CASES = {
-    "SegFormer-B0, 19 classes": (_segformer, 19, 0.95, 0.95),
-    "SegFormer-B0, 150 classes": (_segformer, 150, 1.2, 1.2),
-    "UperNet, 19 classes": (_upernet, 19, 1.0, 0.95),
-    "UperNet, 150 classes": (_upernet, 150, 1.2, 1.2),
+    "SegFormer-B0, 19 classes": (_segformer, 19),
+    "SegFormer-B0, 150 classes": (_segformer, 150),
+    "UperNet, 19 classes": (_upernet, 19),
+    "UperNet, 150 classes": (_upernet, 150),
 }
 
 
@@ -78,7 +78,7 @@ def _assert_agree(models: dict[str, nn.Module], steps: dict[str, Callable]) -> N
 
 @pytest.mark.parametrize("case", CASES)
 def bench_transformers(case, benchmark, device):
-    build, num_labels, guard, memory_guard = CASES[case]
+    build, num_labels = CASES[case]
     torch.manual_seed(0)
     theirs = build(num_labels).to(device).train()
     models = {"theirs": theirs, "fused": fuse_loss(copy.deepcopy(theirs))}
@@ -116,14 +116,10 @@ def bench_transformers(case, benchmark, device):
         "rivals_median_ms": {"theirs": medians["theirs"]},
         "best_rival": "theirs",
         "ratio": ms["theirs"] / ms["fused"],
-        "guard": guard,
         "peak_mib": memory,
         "memory_ratio": memory["theirs"] / memory["fused"],
-        "memory_guard": memory_guard,
     }
+    guards.add_guards(record, device, {"time": guards.ANY_TIME}, {"memory": guards.ANY_MEMORY})
     records.append(record)
     benchmark.extra_info.update(record)
-    assert record["ratio"] >= guard, f"{case}: {record['ratio']:.2f} times as fast as theirs"
-    assert not record["memory_ratio"] < memory_guard, (
-        f"{case}: theirs takes {record['memory_ratio']:.2f} times the memory"
-    )
+    guards.check(record)

@@ -10,27 +10,25 @@ from gioada_fast.ops import upsample_depth_loss
 
 
 class Case(NamedTuple):
-    """Sizes and options of a case, and the smallest ratios that pass, with room for noise."""
+    """Sizes and options of a case."""
 
     kind: str
     shape: tuple[int, int, int, int, int]
     """n, h, w, H, W."""
-    guards: tuple[float, float]
-    """For forward and for forward + backward."""
     align_corners: bool = True
     dtype: torch.dtype = torch.float32
 
 
 FLAGSHIP = (1, 65, 129, 512, 1024)
 CASES = {
-    "flagship 1x1, 65x129 to 512x1024": Case("l1", FLAGSHIP, (6, 11)),
-    "demo 4x1, 24x31 to 180x240": Case("l1", (4, 24, 31, 180, 240), (4.5, 5)),
-    "odd 2x1, 45x77 to 357x611": Case("l1", (2, 45, 77, 357, 611), (5.5, 8)),
-    "flagship 1x1, berHu": Case("berhu", FLAGSHIP, (6, 14)),
-    "flagship, half pixels": Case("l1", FLAGSHIP, (6, 11), align_corners=False),
-    "flagship, float16": Case("l1", FLAGSHIP, (6, 11), dtype=torch.float16),
-    "flagship, l2": Case("l2", FLAGSHIP, (6, 11)),
-    "flagship, silog": Case("silog", FLAGSHIP, (3, 5)),
+    "flagship 1x1, 65x129 to 512x1024": Case("l1", FLAGSHIP),
+    "demo 4x1, 24x31 to 180x240": Case("l1", (4, 24, 31, 180, 240)),
+    "odd 2x1, 45x77 to 357x611": Case("l1", (2, 45, 77, 357, 611)),
+    "flagship 1x1, berHu": Case("berhu", FLAGSHIP),
+    "flagship, half pixels": Case("l1", FLAGSHIP, align_corners=False),
+    "flagship, float16": Case("l1", FLAGSHIP, dtype=torch.float16),
+    "flagship, l2": Case("l2", FLAGSHIP),
+    "flagship, silog": Case("silog", FLAGSHIP),
 }
 
 
@@ -58,10 +56,10 @@ def fused(depth, target, kind, valid, align_corners):
     return upsample_depth_loss(depth, target, kind, valid, align_corners=align_corners)
 
 
-@pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward+backward"])
+@pytest.mark.parametrize("backward", [True, False], ids=["forward+backward", "forward"])
 @pytest.mark.parametrize("name", CASES)
 def bench_upsample_depth_loss(name, backward, race, device):
-    kind, (n, h, w, height, width), guards, align_corners, dtype = CASES[name]
+    kind, (n, h, w, height, width), align_corners, dtype = CASES[name]
     torch.manual_seed(0)
     depth = torch.randn(n, 1, h, w, device=device)
     target = torch.randn(n, 1, height, width, device=device)
@@ -75,7 +73,6 @@ def bench_upsample_depth_loss(name, backward, race, device):
         fused,
         eager,
         (depth, target, kind, valid, align_corners),
-        guard=guards[backward],
         # Target and mask are read once, twice if a statistic comes first; depth is read, its
         # gradient written.
         bytes_moved=(5 * (1 + (kind in ("berhu", "silog"))) * target.numel() + 8 * depth.numel()),

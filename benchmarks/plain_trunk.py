@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from gioada_fast.models.layers import (
     GROUP_SIZE,
+    ActivationPool,
     GroupNormAct,
     GroupNormReLU,
     InstanceNormAct,
@@ -72,11 +73,20 @@ class PlainBatchNormAct(PlainNormAct, nn.BatchNorm2d):
         self.eval().requires_grad_(False)
 
 
+def _inplace(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.ReLU):
+        layer.inplace = True  # safe, because only the ReLU reads the result of the convolution
+    return layer
+
+
 PLAIN: dict[type[nn.Module], Callable[..., nn.Module]] = {
     GroupNormAct: PlainGroupNormAct,
     GroupNormReLU: lambda fused: PlainGroupNormReLU(),
     InstanceNormAct: PlainInstanceNormAct,
     FrozenBatchNorm2d: PlainBatchNormAct,
+    ActivationPool: lambda fused: nn.Sequential(
+        *(PLAIN.get(type(layer), _inplace)(layer) for layer in fused)
+    ),
 }
 """Type of a module -> function that builds its replacement, without the weights."""
 
@@ -94,9 +104,8 @@ def plain_trunk(trunk: Trunk) -> nn.Module:
     for parent in plain.modules():
         if isinstance(parent, nn.Sequential):
             for layer, following in pairwise(parent):
-                # safe, because only the ReLU reads the result of the convolution
-                if isinstance(layer, nn.Conv2d) and isinstance(following, nn.ReLU):
-                    following.inplace = True
+                if isinstance(layer, nn.Conv2d):
+                    _inplace(following)
     return plain
 
 
@@ -127,7 +136,9 @@ def channel_orders(trunk: Trunk) -> tuple[dict[str, tuple[Order, ...]], Order]:
         return orders, IN_ORDER
     order_of: dict[fx.Node, Order] = {}
     order: Order = IN_ORDER
-    for node in _Tracer().trace(trunk).nodes:  # in the order of execution; the output comes last
+    with torch.no_grad():  # recomputed() then is a plain call
+        nodes = _Tracer().trace(trunk).nodes
+    for node in nodes:  # in the order of execution; the output comes last
         order, *others = [order_of[x] for x in node.all_input_nodes] or [IN_ORDER]
         if any(other is not order for other in others):
             raise NotImplementedError(f"{node}: the channels of its inputs differ in their order")
@@ -148,7 +159,9 @@ def channel_orders(trunk: Trunk) -> tuple[dict[str, tuple[Order, ...]], Order]:
 
 
 class _Tracer(fx.Tracer):
-    """Treats our fused modules as leaves, like PyTorch's own."""
+    """Treats our fused modules as leaves, like PyTorch's own, but not sequences of modules."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        if isinstance(module, nn.Sequential):
+            return False
         return type(module) in PLAIN or super().is_leaf_module(module, name)

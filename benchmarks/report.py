@@ -1,15 +1,14 @@
 """Results of the benchmarks as tables, and as JSON with the machine, versions and command.
 
-``pytest benchmarks --record`` writes results to ``benchmarks/results/``. ``python -m
-benchmarks.report [result.json ...]`` prints them, all by default; ``--markdown`` prints the tables
-of ``docs/``.
+``pytest benchmarks --record`` writes results to ``benchmarks/results/<kind of machine>/``. ``python
+-m benchmarks.report [result.json ...]`` prints them, all by default; ``--markdown`` prints the
+tables of ``docs/``.
 """
 
 import argparse
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -17,18 +16,9 @@ from pathlib import Path
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks import guards, machine
+
 PACKAGES = ("torch", "triton", "numpy", "gioada_fast")
-
-
-def _processor() -> str:
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor()
-    name = re.search(r"model name\s*: (.*)", cpuinfo)
-    model = re.search(r"^model\s*: (\d+)", cpuinfo, re.MULTILINE)
-    return f"{name[1]} (model {model[1]})" if name and model else platform.processor()
 
 
 def _git(*arguments: str) -> str:
@@ -56,7 +46,8 @@ def environment(device: str) -> dict:
     from gioada_fast import ops
 
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "machine": machine.kind(device),
+        "device": torch.cuda.get_device_name() if device == "cuda" else machine.processor(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
@@ -71,11 +62,11 @@ def environment(device: str) -> dict:
 
 def table(records: list[dict]) -> str:
     """The tables that ``pytest benchmarks`` prints, one kind of record after the other."""
-    ops, steps, settings, loaders, starts, predictions = _by_kind(records)
+    ops, steps, settings, loaders, starts, predictions, scalings = _by_kind(records)
     parts = [ops_table(ops)] if ops else []
     parts += [*map(step_table, steps), *map(settings_table, settings)]
     parts += [*map(loader_table, loaders), *map(start_table, starts)]
-    parts += map(predictions_table, predictions)
+    parts += [*map(predictions_table, predictions), *map(scaling_table, scalings)]
     return "\n\n".join(parts)
 
 
@@ -88,6 +79,7 @@ def markdown(records: list[dict]) -> str:
         loader_markdown,
         start_markdown,
         predictions_markdown,
+        scaling_markdown,
     )
     tables = zip(kinds, _by_kind(records), strict=True)
     return "\n\n".join(write_table(kind) for write_table, kind in tables if kind)
@@ -97,7 +89,15 @@ def _by_kind(records: list[dict]) -> list[list[dict]]:
     """Records by kind, in the order of ``kinds``: each has a key that no other kind has."""
     kinds: dict[str, list[dict]] = {
         key: []
-        for key in ("rivals_ms", "contenders", "settings", "loaders", "first_update", "predictions")
+        for key in (
+            "rivals_ms",
+            "contenders",
+            "settings",
+            "loaders",
+            "first_update",
+            "predictions",
+            "scaling",
+        )
     }
     for record in records:
         next(kind for key, kind in kinds.items() if key in record).append(record)
@@ -111,12 +111,12 @@ def _aligned(rows: list[list[str]]) -> str:
 
 
 def ops_table(records: list[dict]) -> str:
-    """One line per case: our time, each rival's as a multiple of it, the guard, peak memory.
+    """One line per case: our time, each rival's as a multiple of it, peak memory.
 
     On a GPU also the fraction of the copy bandwidth, for ops that memory bandwidth limits.
     """
     rivals = list(dict.fromkeys(r for record in records for r in record["rivals_ms"]))
-    head = ["op", "shape", "pass", "ms", *(f"{r} x" for r in rivals), "ratio", "guard", "MiB"]
+    head = ["op", "shape", "pass", "ms", *(f"{r} x" for r in rivals), "ratio", "MiB"]
     head += ["best rival's MiB", "copy bandwidth"]
     rows = [head]
     for record in records:
@@ -127,7 +127,7 @@ def ops_table(records: list[dict]) -> str:
         rows.append(
             [record["op"], record["shape"], record["pass"], f"{ours:.3g}"]
             + ["-" if t is None else f"{t / ours:.1f}" for t in times]
-            + [f"{record['ratio']:.1f}", f"{record['guard']:g}"]
+            + [f"{record['ratio']:.1f}"]
             + [f"{memory['fused']:.1f}", f"{memory[record['best_rival']]:.1f}"]
             + ["-" if share is None else f"{share:.0%}"]
         )
@@ -150,12 +150,12 @@ def step_table(record: dict) -> str:
         row = [name, f"{contender['ms']:.4g}", f"{contender['median_ms']:.4g}"]
         row += [f"{contender['pairs_per_second']:.3g}", f"{contender['mib']:.0f}"]
         rows.append([*row, f"{contender['share_of_peak']:.0%}"])
-    ratios = [["ratio", "value", "target", "guard", "of"]]
+    ratios = [["ratio", "value", "target", "of"]]
     for name, ratio in record["ratios"].items():
-        guard = "-" if ratio["guard"] is None else f"{ratio['guard']:g}"
-        target = f"{'<=' if name in ('memory', 'checkpointing') else '>='} {ratio['target']:g}"
+        smaller = name.startswith(("memory", "checkpointing"))
+        target = f"{'<=' if smaller else '>='} {ratio['target']:g}"
         of = f"{ratio['of'][0]} / {ratio['of'][1]}"
-        ratios.append([name, f"{ratio['value']:.2f}", target, guard, of])
+        ratios.append([name, f"{ratio['value']:.2f}", target, of])
     return "\n".join([title, "", _aligned(rows), *failed, "", _aligned(ratios)])
 
 
@@ -170,11 +170,11 @@ def loader_table(record: dict) -> str:
     for name, loader in record["loaders"].items():
         speeds = [f"{loader['pairs_per_second'][n]:.4g}" for n in numbers]
         rows.append([name, *speeds, f"{loader['mib_per_pair']:.2f}"])
-    ratios = [["ratio", "value", "target", "guard"]]
+    ratios = [["ratio", "value", "target"]]
     for name, ratio in record["ratios"].items():
         ratios.append(["zip / files" if name == "zip" else f"pack / {name}"])
         ratios[-1].append(f"{ratio['value']:.{2 if name == 'zip' else 1}f}")
-        ratios[-1] += [f">= {ratio['target']:g}", f"{ratio['guard']:g}"]
+        ratios[-1] += [f">= {ratio['target']:g}"]
     others = (
         "first epoch of a pack, which verifies checksums, 0 processes: "
         f"{record['first_epoch_pairs_per_second']:.4g}; "
@@ -190,7 +190,7 @@ def settings_table(record: dict) -> str:
         rows.append([name, f"{cost['ms']:.0f}", f"{cost['ratio']:.2f}", f"{cost['mib']:.0f}"])
     title = (
         f"settings of the adaptation, {record['shape']}; with self-training at most "
-        f"{record['target']:g} x both levels is the goal, {record['guard']:g} the guard"
+        f"{record['target']:g} x both levels is the goal"
     )
     return f"{title}\n\n{_aligned(rows)}"
 
@@ -209,6 +209,32 @@ def predictions_table(record: dict) -> str:
     for name, run in record["predictions"].items():
         rows.append([name, f"{run['seconds']:.1f}", f"{run['mib']:.0f}"])
     return f"an image of {record['shape']}\n\n{_aligned(rows)}"
+
+
+def scaling_table(record: dict) -> str:
+    """One line per point: measured time and memory, and what is counted."""
+    return "scaling of an update\n\n" + _aligned(_scaling_rows(record))
+
+
+def _scaling_rows(record: dict) -> list[list[str]]:
+    rows = [["quantity", "value", "ms", "ms at the peak", "MiB", "MiB kept"]]
+    for quantity, points in record["scaling"].items():
+        for point in points:
+            numbers = (point[key] for key in ("ms", "model_ms", "mib", "model_mib"))
+            rows.append([quantity, str(point["value"]), *(f"{x:.0f}" for x in numbers)])
+    return rows
+
+
+def guards_table(records: list[dict]) -> str:
+    """One line per guard: the measured ratio, its bound, and what the bound is from."""
+    rows = [["case", "ratio", "value", "guard", "of"]]
+    for record in records:
+        case = ", ".join(record[key] for key in ("op", "shape", "pass") if key in record)
+        for name, guard in record.get("guards", {}).items():
+            bound = f"{'>=' if guard['at_least'] else '<='} {guard['guard']:.2f}"
+            kind = "any machine" if guard["kind"] == guards.ANY else "the record of this machine"
+            rows.append([case, name, f"{guard['value']:.2f}", bound, kind])
+    return _aligned(rows)
 
 
 def ops_markdown(records: list[dict]) -> str:
@@ -301,21 +327,38 @@ def predictions_markdown(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def write(records: list[dict], device: str, path: Path) -> None:
-    """Write the records of one run to ``path``."""
-    result = {"environment": environment(device), "records": records}
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+def scaling_markdown(records: list[dict]) -> str:
+    """One line per point."""
+    head, *rows = [row for record in records for row in _scaling_rows(record)]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(records: list[dict], device: str) -> None:
+    """Write the records of one run, a file for each benchmark, in the folder of this machine."""
+    env = environment(device)
+    folder = guards.RESULTS / env["machine"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for op in dict.fromkeys(record["op"] for record in records):
+        mine = [
+            {key: value for key, value in record.items() if key != "guards"}
+            for record in records
+            if record["op"] == op
+        ]
+        result = {"environment": env, "records": mine}
+        (folder / f"{op}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _machine(env: dict) -> str:
-    return f"{env['device']}, {env['threads']} threads"
+    return f"{env['machine']}: {env['device']}, {env['threads']} threads"
 
 
 def main() -> None:
     """Print results of the benchmarks."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("results", nargs="*", type=Path, default=sorted(RESULTS.glob("*.json")))
+    parser.add_argument(
+        "results", nargs="*", type=Path, default=sorted(guards.RESULTS.glob("*/*.json"))
+    )
     parser.add_argument("--markdown", action="store_true", help="the tables of docs/")
     arguments = parser.parse_args()
     results = {path: json.loads(path.read_text()) for path in arguments.results}
@@ -323,8 +366,8 @@ def main() -> None:
         machines: dict[str, list[dict]] = {}
         for result in results.values():
             machines.setdefault(_machine(result["environment"]), []).extend(result["records"])
-        for machine, records in machines.items():
-            print(f"{machine}:\n\n{markdown(records)}\n")
+        for name, records in machines.items():
+            print(f"{name}:\n\n{markdown(records)}\n")
         return
     for path, result in results.items():
         env = result["environment"]

@@ -128,7 +128,7 @@ class Term:
     """Symbol in the formula at the top of this file."""
     weight: Callable[[AdaptationConfig], float]
     """Returns the term's factor in the total, usually a setting."""
-    scale: Literal["seg", "depth", "pairs"]
+    scale: Literal["seg", "depth", "pairs", "translated", "self_trained"]
     """What the loss is a mean over: the field of ``LossScale`` that multiplies it."""
     loss: Callable[[StepTensors, AdaptationConfig], Tensor | Maps]
     """Returns the loss as a scalar. A GAN loss returns maps instead and is the mean of their
@@ -209,10 +209,10 @@ def labelled_loss(t: StepTensors, config: AdaptationConfig) -> Tensor:
 TERMS = [
     Term("seg", "L_seg", lambda c: 1.0, "seg", segmentation_loss),
     Term("depth", "L_depth", lambda c: c.lambda_depth, "depth", depth_loss),
-    Term("img", "L_img", lambda c: c.lambda_img, "pairs", image_loss, needs="image_patches"),
+    Term("img", "L_img", lambda c: c.lambda_img, "translated", image_loss, needs="image_patches"),
     Term("out", "L_out", lambda c: c.lambda_out, "pairs", output_loss, needs="output_patches"),
-    Term("self", "L_self", lambda c: c.lambda_self, "pairs", mixed_loss, needs="mixed"),
-    Term("mask", "L_mask", lambda c: c.lambda_mask, "pairs", masked_loss, needs="masked"),
+    Term("self", "L_self", lambda c: c.lambda_self, "self_trained", mixed_loss, needs="mixed"),
+    Term("mask", "L_mask", lambda c: c.lambda_mask, "self_trained", masked_loss, needs="masked"),
     Term(
         "target_depth",
         "L_depth_t",
@@ -243,6 +243,11 @@ class GeneratorStep(NamedTuple):
     outputs: Tensor | None
     """``StepTensors.outputs``, detached."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the discriminators have nothing to learn from it."""
+        return self.images is None and self.outputs is None
+
 
 class LossScale(NamedTuple):
     """Factors that make the sum of per-batch means equal the mean over the whole update.
@@ -256,6 +261,10 @@ class LossScale(NamedTuple):
     """For means over pixels with depth."""
     pairs: float
     """For means over pairs of images."""
+    translated: float
+    """For means over the pairs whose source image is translated."""
+    self_trained: float
+    """For means over the pairs of self-training."""
 
 
 class TwoLevelAdaptation(nn.Module):
@@ -293,7 +302,7 @@ class TwoLevelAdaptation(nn.Module):
             model.trunk_config,
             model.head,
             model.head_channels,
-            model.trunk_checkpointing,
+            model.task_checkpointing,
         )
         self.translation: TranslationNet | None = None
         self.image_discriminator: PatchDiscriminator | None = None
@@ -341,7 +350,17 @@ class TwoLevelAdaptation(nn.Module):
             counted = torch.where(counted, self.class_weights[classes], 0)
         return torch.stack([counted.sum(dtype=torch.float64), valid.sum(dtype=torch.float64)])
 
-    def generators_loss(self, batch: Batch, scale: LossScale | None = None) -> GeneratorStep:
+    def translated(self, first: int = 0) -> slice:
+        """Which of the pairs first, first + 1, ... of a batch have their source translated."""
+        return _every_other(first) if self.config.keep_half_untranslated else slice(None)
+
+    def self_trained(self, first: int = 0) -> slice:
+        """Which of the pairs first, first + 1, ... of a batch self-training uses."""
+        return _every_other(first) if self.config.self_train_half else slice(None)
+
+    def generators_loss(
+        self, batch: Batch, scale: LossScale | None = None, first: int = 0
+    ) -> GeneratorStep:
         """The loss of each term that is on, and their weighted sum.
 
         Call this with the discriminators ``frozen``, so that their weights get no gradient. The
@@ -351,20 +370,21 @@ class TwoLevelAdaptation(nn.Module):
         Args:
             batch: the frames.
             scale: factors of the losses if the update accumulates several batches.
+            first: if ``batch`` is a part of a batch, the index of its first pair there.
         """
-        t = self._run_networks(batch)
+        t = self._run_networks(batch, first)
         terms = [term for term in TERMS if term.is_on(t)]
         values = {term.name: term.loss(t, self.config) for term in terms}
         losses = self._losses(values, generator=True)
         if scale is not None:
             losses = {term.name: losses[term.name] * getattr(scale, term.scale) for term in terms}
-        first, *others = (term.weight(self.config) * losses[term.name] for term in terms)
-        losses["total"] = sum(others, start=first)
+        weighted = [term.weight(self.config) * losses[term.name] for term in terms]
+        losses["total"] = sum(weighted[1:], start=weighted[0])
         images = None if t.images is None else (t.images[0].detach(), t.images[1])
         outputs = None if t.outputs is None else t.outputs.detach()
         return GeneratorStep(losses, images, outputs)
 
-    def _run_networks(self, batch: Batch) -> StepTensors:
+    def _run_networks(self, batch: Batch, first: int) -> StepTensors:
         """Run G_img, D_img, G_task and D_out once each, as far as their levels are on."""
         config, y_s = self.config, batch.source_labels
         d_s, valid = encode_depth(batch.source_depth, config.depth_encoding)
@@ -373,8 +393,8 @@ class TwoLevelAdaptation(nn.Module):
         n, (height, width) = y_s.shape[0], y_s.shape[1:]
 
         images = image_patches = None
-        part = slice(None, None, 2 if config.keep_half_untranslated else 1)
-        if self.translation is not None and x_t is not None:
+        part = self.translated(first)
+        if self.translation is not None and x_t is not None and len(x_s[part]):
             normals = (
                 surface_normals(batch.source_depth[part]) if self.translation.normals else None
             )
@@ -390,7 +410,7 @@ class TwoLevelAdaptation(nn.Module):
         inputs, learns_depth = [x_s], config.lambda_target_depth > 0
         if x_t is not None and (self.output_discriminator is not None or learns_depth):
             inputs.append(x_t)
-        augmented = {} if x_t is None else self._augment(batch, x_s, x_t, (d_s, valid))
+        augmented = {} if x_t is None else self._augment(batch, x_s, x_t, (d_s, valid), first)
         if batch.labelled_image is not None:
             assert batch.labelled_labels is not None
             certain = torch.ones(len(batch.labelled_image), device=x_s.device)
@@ -447,13 +467,12 @@ class TwoLevelAdaptation(nn.Module):
         )
 
     def _augment(
-        self, batch: Batch, x_s: Tensor, x_t: Tensor, d_s: tuple[Tensor, Tensor]
+        self, batch: Batch, x_s: Tensor, x_t: Tensor, d_s: tuple[Tensor, Tensor], first: int
     ) -> dict[str, Augmented]:
         """Self-training's images for G_task, by their field in ``StepTensors``; {} without it."""
-        config = self.config
-        if self.teacher is None:
+        config, part = self.config, self.self_trained(first)
+        if self.teacher is None or not len(x_t[part]):
             return {}
-        part = slice(None, None, 2 if config.self_train_half else 1)
         batch, x_s, x_t = batch.map(lambda tensor: tensor[part]), x_s[part], x_t[part]
         y_s, d_s = batch.source_labels, (d_s[0][part], d_s[1][part])
         by_depth, nearer_only = config.mix_classes == "depth", config.mix_order == "depth"
@@ -504,7 +523,8 @@ class TwoLevelAdaptation(nn.Module):
             maps["d_out"] = [(source, True), (target, False)]
         losses = self._losses(maps, generator=False)
         if scale is not None:
-            losses = {name: loss * scale.pairs for name, loss in losses.items()}
+            scales = {"d_img": scale.translated, "d_out": scale.pairs}
+            losses = {name: loss * scales[name] for name, loss in losses.items()}
         return losses
 
     def _losses(self, values: Mapping[str, Tensor | Maps], generator: bool) -> dict[str, Tensor]:
@@ -521,6 +541,11 @@ class TwoLevelAdaptation(nn.Module):
         means = gan_loss(logits, real, self.config.gan_loss, generator)
         parts = means.split([len(pairs) for pairs in maps.values()])
         return losses | {name: part.mean() for name, part in zip(maps, parts, strict=True)}
+
+
+def _every_other(first: int) -> slice:
+    """Even indices of a batch, of which the part from ``first`` on is at hand."""
+    return slice(first % 2, None, 2)
 
 
 def information_times_depth(joint: Tensor) -> Tensor:

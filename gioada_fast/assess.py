@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 from rich.progress import track
+from rich.text import Text
 
 from . import cli
 from .atomic_files import write_atomically
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
         if candidate in _shown(candidates):
             panels.append((_caption(judged.record), judge.panel(candidate, loaded, judged)))
     for message in judge.unreadable:
-        console.print(f"[yellow]warning:[/] {message}: left out", soft_wrap=True, highlight=False)
+        console.print("[yellow]warning:[/]", Text(f"{message}: left out"), soft_wrap=True)
     summary = {
         "target": judge.description,
         "images": len(judged.names),
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str]) -> None:
     console = Console()
     for table in tables(summary):
         console.print(table)
-    console.print(f"report: {output / 'assessment.html'}", soft_wrap=True, highlight=False)
+    console.print(Text(f"report: {output / 'assessment.html'}"), soft_wrap=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -360,7 +360,7 @@ def _drop_output() -> None:
 
 def fail(message: str, status: int) -> NoReturn:
     """Print ``error: message`` to standard error and exit."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print("[bold red]error:[/]", end=" ")
     console.print(message, markup=False)
     raise SystemExit(status)

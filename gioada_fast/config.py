@@ -384,9 +384,9 @@ class ModelConfig:
     trunk_config: dict | None = None
     """hf: the architecture of the trunk. A run takes it from pretrained and keeps it, so that it
     can be resumed without that folder."""
-    trunk_checkpointing: bool = False
-    """Store only the input of each block of the trunk and recompute the block in the backward pass:
-    less memory, more time, the same gradients."""
+    task_checkpointing: bool = False
+    """Store only the inputs of the stages of the task network's trunk, and of its heads, and
+    recompute them in the backward pass: less memory, more time, the same gradients."""
     head: Literal["deeplab", "segformer", "daformer"] | None = None
     """Heads of the task network: deeplab (for a trunk with features of stride 8 alone), segformer
     (all-MLP decoder), or daformer (context-aware fusion by dilated convolutions). Unset: deeplab
@@ -707,6 +707,11 @@ class ScheduleConfig:
     accumulate: int = 1
     """Number of batches whose gradients an update accumulates: the effect of a large batch with the
     memory of a small one. Each process sees batch_size * accumulate pairs per update."""
+    micro_batch: int | None = None
+    """Number of pairs that are in memory at once: batches are cut into micro-batches of this many
+    pairs, whose gradients are accumulated. The same pairs are translated and self-trained as
+    without it, and the gradient is the same up to rounding. (berhu: each micro-batch has its own
+    threshold.) Unset: whole batches."""
     log_every: int = 20
     """Interval for fetching, checking and logging the losses. Between two log points, the host does
     not wait for the device."""
@@ -734,6 +739,7 @@ class ScheduleConfig:
             "schedule",
             batch_size=self.batch_size,
             accumulate=self.accumulate,
+            micro_batch=1 if self.micro_batch is None else self.micro_batch,
             log_every=self.log_every,
             evaluate_every=self.evaluate_every,
             panel_every=self.panel_every,
@@ -877,12 +883,13 @@ def save_config(config: Config, path: Path) -> None:
 RENAMED = {
     "model.start": "model.init_from",
     "adaptation.half_rendered": "adaptation.keep_half_untranslated",
+    "model.trunk_checkpointing": "model.task_checkpointing",
 }
-"""Names of settings in version 0.1.0, and their present names."""
+"""Earlier names of settings, most of them of version 0.1.0, and their present names."""
 
 
 def rename_old_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Give settings of version 0.1.0 their present names and values, in place.
+    """Give settings with earlier names their present names and values, in place.
 
     Args:
         settings: all or some settings, nested by section as in a YAML file.

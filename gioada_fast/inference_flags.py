@@ -51,8 +51,8 @@ def read_flags(options: Any, trained: tuple[int, int]) -> Inference:
     return Inference(
         trained,
         None if options.scale == OWN else _factor(options.scale),
-        _pixels("--window", options.window),
-        _pixels("--stride", options.stride),
+        pixels("--window", options.window),
+        pixels("--stride", options.stride),
         options.tta,
         options.batch,
     )
@@ -65,8 +65,12 @@ def _factor(text: str) -> float:
         raise InputError(f"--scale is {text}, expected a number above 0, or {OWN}") from error
 
 
-def _pixels(flag: str, text: str | None) -> tuple[int, int] | None:
-    """(H, W) from SIDE or WIDTHxHEIGHT."""
+def pixels(flag: str, text: str | None) -> tuple[int, int] | None:
+    """(H, W) from SIDE or WIDTHxHEIGHT; None for None.
+
+    Raises:
+        InputError: it is neither.
+    """
     if text is None:
         return None
     found = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text)

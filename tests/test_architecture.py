@@ -41,6 +41,7 @@ COMMAND_LINES = {
     "evaluate",
     "assess",
     "predict",
+    "export",
     "translate",
     "info",
     "__main__",

@@ -168,6 +168,9 @@ def test_rows_of_0_1_0_are_kept(world):
 
 def test_all_or_some_settings_are_renamed():
     assert rename_old_settings({}) == {} and rename_old_settings({"model": None}) == {}
+    settings = {"model": {"trunk_checkpointing": True}}
+    rename_old_settings(settings)
+    assert settings == {"model": {"task_checkpointing": True}}
     settings = {"model": {"start": None}, "adaptation": {"lambda_out": 0.1}}
     assert rename_old_settings(settings) == {"model.start": "model.init_from"}
     assert settings == {"model": {"init_from": None}, "adaptation": {"lambda_out": 0.1}}

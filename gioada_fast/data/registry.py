@@ -61,6 +61,8 @@ class Reader:
     pairs_depth: bool = False
     """Whether its ``data_set`` reads a target's setting ``depth`` itself. Otherwise its pattern is
     matched with the paths of the images."""
+    licence: str = "terms of its own, which its site has"
+    """Under which terms the data may be used, for the model cards of exported networks."""
     description: Callable[[TargetConfig], str] | None = None
     """Describes the target in captions. None: "real frames" and the name of the split."""
 

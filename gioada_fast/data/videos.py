@@ -1,5 +1,6 @@
 """Reads videos of every format that OpenCV decodes."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,13 +42,15 @@ class Video:
         rate: frames per second.
         declared: number of frames that the file says it has; 0 if it does not say.
         read: number of frames that were read so far.
+        time: seconds from the first frame to the one that was read last.
 
     Raises:
         InputError: there is no such file, it is no video, or it has no frame.
     """
 
     def __init__(self, path: Path):
-        self.path, self.read = path, 0
+        self.path, self.read, self.time = path, 0, 0.0
+        self._start = 0.0
         self._failures, self._gaps = 0, False
         self._other_size: tuple[int, int] | None = None
         if not path.is_file():
@@ -63,6 +66,7 @@ class Video:
                 "video, truncated, or of a codec that OpenCV's FFmpeg lacks"
             )
         self._first = first
+        self._start = self._timestamp()
         self.size = first.shape[0], first.shape[1]
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -72,14 +76,22 @@ class Video:
         A frame of another size than the first ends the video.
         """
         frame: np.ndarray | None = self._first
+        duration = self.declared / self.rate
         while frame is not None:
             if frame.shape[:2] != self.size:
                 self._other_size = frame.shape[0], frame.shape[1]
                 break
             self.read += 1
+            # some files have frames without a time, and clocks that jump
+            self.time = min(max(self.time, self._timestamp() - self._start), duration)
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             frame = self._next()
         self._capture.release()
+
+    def _timestamp(self) -> float:
+        """When the last frame is shown, in seconds."""
+        seconds = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        return seconds if math.isfinite(seconds) else 0.0
 
     def _next(self) -> np.ndarray | None:
         """The next frame that can be decoded, BGR; None at the end.
@@ -108,10 +120,17 @@ class Video:
                 "cut the video where its size changes; the frames before were predicted"
             )
         missing = self.declared - self.read
-        tolerated = 0 if self.path.suffix.lower() in _COUNTED else self.rate
-        if missing <= 0 or (missing <= tolerated and not self._gaps):
+        if missing <= 0:
             return None
+        reasons = "truncated, damaged, or cut without encoding it again"
+        if self.path.suffix.lower() not in _COUNTED:
+            # as many as the time between the last frame and the end of the file has room for, not
+            # counting those that a variable frame rate leaves out before
+            at_end = round(self.declared - self.time * self.rate) - 1
+            if at_end <= self.rate and not self._gaps:
+                return None
+            reasons = "truncated or damaged, or its sound is longer than its pictures"
         return (
             f"{self.path}: {missing} of the {self.declared} frames that it declares cannot be "
-            f"read, so it is truncated or damaged; the others were predicted"
+            f"read: it is {reasons}; the others were predicted"
         )

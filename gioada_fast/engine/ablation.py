@@ -216,7 +216,7 @@ def ablate(config: Config, seeds: Sequence[int], rows: Collection[str], command:
     for table in tables(summary, ROWS[CONTROL].caption):
         console.print(table)
     report = folder / "report.html"
-    console.print(f"report: {report}", soft_wrap=True, highlight=False)
+    console.print(Text(f"report: {report}"), soft_wrap=True)
     return folder
 
 

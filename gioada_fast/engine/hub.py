@@ -7,6 +7,8 @@ never run and pickled weights are never loaded.
 import contextlib
 import importlib
 import json
+import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,7 +28,7 @@ from .checkpoint import first_of
 
 _HEADS = re.compile(
     r"^(\w+\.)?(classifier|cls_classifier|distillation_classifier|head|decode_head|auxiliary_head"
-    r"|decoder|pooler|layernorm|norm)\.|(^|\.)mask_token$"
+    r"|decoder|pooler|fc|layernorm|layer_norm|norm)\.|(^|\.)mask_token$"
 )
 """Keys of weights that a trunk does not need: heads, the norm before them, and what only
 pre-training uses."""
@@ -39,9 +41,10 @@ _NOT_NEEDED = ("id2label", "label2id", "dtype", "torch_dtype", "_name_or_path", 
 
 _CONVERT = (
     'python -c "import torch; from safetensors.torch import save_file; '
-    "save_file({k: v.contiguous() for k, v in torch.load('pytorch_model.bin', weights_only=True)"
-    ".items()}, 'model.safetensors', metadata={'format': 'pt'})\""
+    "save_file({{k: v.contiguous() for f in {files} for k, v in torch.load(f, weights_only=True)"
+    ".items()}}, 'model.safetensors', metadata={{'format': 'pt'}})\""
 )
+"""Command that converts pickled weights, the list ``files``."""
 
 
 def read_trunk_config(pretrained: str) -> dict[str, Any]:
@@ -52,7 +55,8 @@ def read_trunk_config(pretrained: str) -> dict[str, Any]:
 
     Returns:
         ``config``: content of config.json; ``mean`` and ``std`` of the images that the model was
-        trained with, from preprocessor_config.json, or ImageNet's if it names none;
+        trained with, from preprocessor_config.json, or ImageNet's if it names none, or 0 and 1 if
+        it says ``do_normalize: false``;
         ``transformers``: the version that reads it.
     """
     transformers = import_transformers()
@@ -66,6 +70,8 @@ def read_trunk_config(pretrained: str) -> dict[str, Any]:
     settings = _read_json(pretrained, "preprocessor_config.json") or {}
     mean = _three(settings, "image_mean", pretrained) or IMAGENET_MEAN
     std = _three(settings, "image_std", pretrained) or IMAGENET_STD
+    if settings.get("do_normalize") is False:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     entries = config.to_dict()
     kept = {key: value for key, value in entries.items() if key not in _NOT_NEEDED}
     return {
@@ -129,7 +135,8 @@ def _check_weights(folder: Path) -> None:
     if pickled:
         raise InputError(
             f"model.pretrained: {folder} has pickled weights alone ({first_of(pickled)}), which "
-            f"could run code and are not loaded; convert them in that folder: {_CONVERT}"
+            "could run code and are not loaded; convert them in that folder: "
+            + _CONVERT.format(files=pickled)
         )
     raise InputError(f"model.pretrained: {folder} has no *.safetensors")
 
@@ -177,7 +184,7 @@ def _three(settings: Mapping[str, Any], key: str, pretrained: str) -> list[float
     if not (
         isinstance(value, list)
         and len(value) == 3
-        and all(isinstance(number, int | float) for number in value)
+        and all(isinstance(number, int | float) and math.isfinite(number) for number in value)
         and (key == "image_mean" or min(value) > 0)
     ):
         raise InputError(
@@ -210,14 +217,17 @@ def _hub_errors(pretrained: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars and reports of transformers."""
-    logging = importlib.import_module("transformers.utils.logging")
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    """Without the progress bars and reports of transformers, and the retries of its hub."""
+    theirs = importlib.import_module("transformers.utils.logging")
+    hub = logging.getLogger("huggingface_hub")
+    level, bars, hub_level = theirs.get_verbosity(), theirs.is_progress_bar_enabled(), hub.level
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    hub.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        hub.setLevel(hub_level)
+        theirs.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            theirs.enable_progress_bar()

@@ -32,10 +32,21 @@ def load_trunk(trunk: Trunk, model: ModelConfig) -> None:
         hub.load_weights(trunk, model.pretrained)
     elif isinstance(trunk, TimmTrunk):
         own = model.pretrained == "imagenet"  # timm downloads its own
-        trunk.load(None if own else _state(pretrained_file(model.pretrained, model.backbone)))
+        state = None if own else _state(pretrained_file(model.pretrained, model.backbone))
+        trunk.load(state, f"model.pretrained: {model.pretrained}")
     else:
         load_pretrained(trunk, pretrained_file(model.pretrained, model.backbone))
-        trunk.scale_to_unit_variance()
+    _check_finite(trunk, model.pretrained)
+    trunk.scale_to_unit_variance()
+
+
+def _check_finite(trunk: Trunk, pretrained: str) -> None:
+    """Refuse weights that are not finite; training would only say that a loss is not."""
+    for key, value in trunk.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise InputError(
+                f"model.pretrained: {pretrained}: {key} has values that are not finite"
+            )
 
 
 def pretrained_file(pretrained: str, backbone: str) -> Path:

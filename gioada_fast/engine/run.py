@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.text import Text
 from torch import Tensor
 
 from .. import __version__
@@ -161,7 +162,7 @@ def _load_checkpoint(run: RunFolder) -> dict[str, Any] | None:
 
 
 def _warn(message: str) -> None:
-    console = Console()
+    console = Console(emoji=False)
     console.print("[yellow]warning:[/]", end=" ")
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 
@@ -190,7 +191,7 @@ class _Session:
             )
         check_label_space(config.data)
         self.space = label_space(config.data.label_space)
-        self.console = Console()
+        self.console = Console(emoji=False)
         self.unreadable = Unreadable(config.data.max_unreadable, _warn)
         check_run_memory(config, self.space.num_classes, device)
         # before the data, which may take minutes to render, so that a wrong weights file is
@@ -199,6 +200,7 @@ class _Session:
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
         self.target = target_images(config.data, self._reads_target_depth())
         self.labelled = labelled_frames(config.data)
+        self._check_labelled()
         self.source = source_frames(config.data)
         self._judged_images = self._images_to_judge()
         self._check_depth()
@@ -240,7 +242,7 @@ class _Session:
         self.console.print(result_table(result))
         if (note := best_note(result)) is not None:
             self.console.print(note, markup=False, highlight=False, soft_wrap=True)
-        self.console.print(f"report: {report}", soft_wrap=True, highlight=False)
+        self.console.print(Text(f"report: {report}"), soft_wrap=True)
         if self.trainer.stopping:  # a signal after the last update: start nothing after this run
             raise Interrupted(f"interrupted after the last update; {self.run} is finished")
 
@@ -252,7 +254,7 @@ class _Session:
         self.log.close()
         for table in profile.tables():
             self.console.print(table)
-        self.console.print(f"trace: {trace}", soft_wrap=True, highlight=False)
+        self.console.print(Text(f"trace: {trace}"), soft_wrap=True)
 
     def _column_name(self, phase: Phase) -> str:
         if phase.name != "adaptation":
@@ -272,6 +274,14 @@ class _Session:
                 "pseudo_depth/*.png"
             )
         return reads
+
+    def _check_labelled(self) -> None:
+        """Read the labels of ``data.target.labelled``, which training needs only after the
+        source-only phase.
+        """
+        if self.labelled is not None and distributed.is_writer():
+            for index in range(len(self.labelled)):
+                self.labelled.labels(index)
 
     def _check_depth(self) -> None:
         levels = self.config.adaptation
@@ -303,13 +313,17 @@ class _Session:
             and levels.depth_agreement
             and not learns_depth
             and levels.lambda_target_depth == 0,
+            "schedule.keep_best": self.config.schedule.keep_best == "depth"
+            and not learns_depth
+            and levels.lambda_target_depth == 0,
         }
         for setting, lacks in needs.items():
             if lacks:
+                section, _, name = setting.partition(".")
+                value = getattr(getattr(self.config, section), name)
                 raise InputError(
-                    f"{', '.join(without)} has no depth, but {setting} = "
-                    f"{getattr(levels, setting.partition('.')[2])} needs it: set the source's "
-                    "depth if there are depth maps, or change this setting"
+                    f"{', '.join(without)} has no depth, but {setting} = {value} needs it: set "
+                    "the source's depth if there are depth maps, or change this setting"
                 )
 
     def _check_control(self) -> None:

@@ -8,7 +8,7 @@ networks that the loss trains.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class Step:
         compile: whether to compile both losses with ``torch.compile(fullgraph=True)``.
         adapts: whether batches have a target. If not, only the task network is trained.
         clip_norm: maximum norm of the task network's gradient; None: any.
+        micro_batch: number of pairs in memory at once; larger batches are cut, and the gradients of
+            their parts accumulated. None: any.
 
     With several processes, each rank computes gradients for its own batches. DDP averages them once
     per update, weighted so that the result is the mean over all pixels and pairs of all ranks.
@@ -42,8 +44,9 @@ class Step:
         compile: bool = False,
         adapts: bool = True,
         clip_norm: float | None = None,
+        micro_batch: int | None = None,
     ):
-        self.clip_norm = clip_norm
+        self.clip_norm, self.micro_batch = clip_norm, micro_batch
         self.adaptation, self.optimisers, self.precision = adaptation, optimisers, precision
         self.device = next(adaptation.parameters()).device
         self._adapts = adapts
@@ -77,40 +80,79 @@ class Step:
     def gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Accumulate the gradients in the weights' ``grad`` and return the losses, detached."""
         totals: dict[str, Tensor] = {}
-        scales = self._scales(batches)
-        for i, (batch, scale) in enumerate(zip(batches, scales, strict=True)):
+        parts = [part for batch in batches for part in self._parts(batch)]
+        # stable: the order of the pairs, except that DDP reduces with the last part
+        parts.sort(key=self._trains_every_network)
+        scales = self._scales(parts)
+        for i, (part, scale) in enumerate(zip(parts, scales, strict=True)):
             with ExitStack() as stack:
-                if i < len(batches) - 1:
+                if i < len(parts) - 1:
                     for module in (self._generators_loss, self._discriminators_loss):
                         if isinstance(module, DistributedDataParallel):
                             stack.enter_context(module.no_sync())
-                losses = self._gradients_of(batch, scale)
+                losses = self._gradients_of(part, scale)
             for name, loss in losses.items():
                 loss = loss.detach()
                 totals[name] = totals[name] + loss if name in totals else loss
         return totals
 
-    def _gradients_of(self, batch: Batch, scale: LossScale | None) -> dict[str, Tensor]:
+    def _parts(self, batch: Batch) -> list["_Part"]:
+        pairs = len(batch.source_image)
+        size = self.micro_batch or pairs
+        if size >= pairs:
+            return [_Part(batch, 0)]
+        slices = (slice(first, first + size) for first in range(0, pairs, size))
+        return [
+            _Part(Batch._make(x if x is None else x[s] for x in batch), s.start) for s in slices
+        ]
+
+    def _roles(self, part: "_Part") -> tuple[int, int]:
+        """Numbers of pairs whose source is translated, and that self-training uses."""
+        pairs, adaptation = range(len(part.batch.source_image)), self.adaptation
+        translated = pairs[adaptation.translated(part.first)]
+        return len(translated), len(pairs[adaptation.self_trained(part.first)])
+
+    def _trains_every_network(self, part: "_Part") -> bool:
+        """Whether the translation network and its discriminator get a gradient, if they train."""
+        is_on = self._adapts and self.adaptation.translation is not None
+        return not is_on or self._roles(part)[0] > 0
+
+    def _gradients_of(self, part: "_Part", scale: LossScale | None) -> dict[str, Tensor]:
         with frozen(*self._discriminators):
             with autocast(self.device, self.precision):
-                generated: GeneratorStep = self._generators_loss(batch, scale)
+                # compiled code depends on whether the first pair's index is odd, no more
+                generated: GeneratorStep = self._generators_loss(part.batch, scale, part.first % 2)
             generated.losses["total"].backward()
-        if self._discriminators_loss is None:
+        if self._discriminators_loss is None or generated.is_empty:
             return generated.losses
         with autocast(self.device, self.precision):
             losses = self._discriminators_loss(generated._replace(losses={}), scale)
         sum(losses.values()).backward()
         return generated.losses | losses
 
-    def _scales(self, batches: Sequence[Batch]) -> list[LossScale | None]:
+    def _scales(self, parts: Sequence["_Part"]) -> list[LossScale | None]:
         processes = distributed.world_size()
-        if len(batches) == processes == 1:
+        if len(parts) == processes == 1:
             return [None]
-        weights = torch.stack([self.adaptation.pixel_weights(batch) for batch in batches])
+        weights = torch.stack([self.adaptation.pixel_weights(part.batch) for part in parts])
         total = distributed.sum_over_processes(weights.sum(0))
         # DDP divides the sum of the gradients by the number of processes
-        parts = (weights / total.clamp(min=1e-12) * processes).float()
-        return [LossScale(seg, depth, 1 / len(batches)) for seg, depth in parts]
+        pixels = (weights / total.clamp(min=1e-12) * processes).float()
+        # the same in every process, unlike pixels
+        counts = [(len(part.batch.source_image), *self._roles(part)) for part in parts]
+        totals = [sum(column) for column in zip(*counts, strict=True)]
+        return [
+            LossScale(*of_part, *(n / all_n for n, all_n in zip(pairs, totals, strict=True)))
+            for of_part, pairs in zip(pixels, counts, strict=True)
+        ]
+
+
+class _Part(NamedTuple):
+    """A batch, or a micro-batch of one."""
+
+    batch: Batch
+    first: int
+    """Index of its first pair in the batch."""
 
 
 class GraphedStep:

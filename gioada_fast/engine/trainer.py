@@ -250,6 +250,7 @@ class Trainer:
             self.config.compile,
             adapts=phase.name == "adaptation",
             clip_norm=self.config.optimiser.clip_norm,
+            micro_batch=self.config.schedule.micro_batch,
         )
         self._update = GraphedStep(step) if self.config.cuda_graphs else step
         if self.step == phase.first:  # otherwise the teacher comes from the checkpoint

@@ -152,6 +152,8 @@ def atrous_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
         x: [N, c_in, h, w].
         heads: heads with the same dilations.
     """
+    if torch.compiler.is_exporting():
+        return _plain_heads(x, heads)
     h, w = x.shape[2:]
     channels = [head.branches[0].out_channels for head in heads]
     branches = list(zip(*(head.branches for head in heads), strict=True))
@@ -173,3 +175,12 @@ def atrous_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
     for (dy, dx), tap in zip(weights, taps.split(sum(channels), 1), strict=True):
         out = out + F.pad(tap, (-dx, dx, -dy, dy))
     return out.to(taps.dtype).split(channels, 1)
+
+
+def _plain_heads(x: Tensor, heads: Sequence[AtrousHead]) -> tuple[Tensor, ...]:
+    """``atrous_heads`` by dilated convolutions, which are the same for an image of any size."""
+    outputs = []
+    for head in heads:
+        first, *others = (branch(x) for branch in head.branches)
+        outputs.append(sum(others, first))
+    return tuple(outputs)

@@ -1,10 +1,12 @@
 """Layers and helpers shared by the networks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..ops import instance_norm_act
 
@@ -21,6 +23,23 @@ def normalise(image: Tensor) -> Tensor:
     """Convert uint8 [N, 3, H, W] to float32 in [-1, 1], channels-last, on the same device."""
     x = image.to(torch.float32, memory_format=torch.channels_last, copy=True)
     return x.div_(127.5).sub_(1)
+
+
+def recomputed(function: Callable, *args: Any, random: bool = True) -> Any:
+    """``function(*args)``, which keeps only its arguments for the backward pass.
+
+    The backward pass calls the function again for the other tensors that it needs: less memory, one
+    more forward pass, the same gradients to the bit. Without gradients this is a plain call.
+
+    Args:
+        function: takes ``args``, some of which are tensors.
+        args: its arguments.
+        random: whether the function draws random numbers, as dropout does. The second call then
+            draws the same ones.
+    """
+    if not torch.is_grad_enabled():
+        return function(*args)
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=random)
 
 
 class GroupNormAct(nn.GroupNorm):
@@ -88,6 +107,18 @@ class InstanceNormAct(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.activation}, pad={self.pad}"
+
+
+class ActivationPool(nn.Sequential):
+    """An activation, perhaps with a norm, and the pooling after it, both recomputed.
+
+    For the backward pass it keeps neither the large input of the pooling nor its indices, which are
+    int64. Both layers take little time beside the convolutions.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = recomputed(super().forward, x, random=False)
+        return out
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .heads import DECODERS, AtrousHead, Decoder, atrous_heads, classifier
+from .layers import recomputed
 from .trunks import Trunk, trunk_class
 
 HEADS = ("deeplab", *DECODERS)
@@ -31,7 +32,8 @@ class TaskNet(nn.Module):
         head: one of ``HEADS``. None: deeplab for a trunk of one scale and stride 8, otherwise
             segformer.
         head_channels: channels of the decoder, a multiple of 8; no effect on deeplab.
-        checkpointing: whether the trunk computes its blocks again in the backward pass.
+        checkpointing: keep only the inputs of the trunk's stages and of the heads for the backward
+            pass, which computes them again: less memory, more time, the same gradients.
 
     Source: Chen et al. (arXiv 1606.00915); the decoders name their own.
     """
@@ -52,6 +54,7 @@ class TaskNet(nn.Module):
     ):
         super().__init__()
         self.trunk: Trunk = trunk_class(backbone).build(backbone, width, norm, trunk_config)
+        self.checkpointing = checkpointing
         if checkpointing:
             self.trunk.enable_checkpointing()
         is_dense = [stride for stride, _ in self.trunk.scales] == [8]
@@ -109,14 +112,17 @@ class TaskNet(nn.Module):
         if any(padding):
             x = F.pad(x, (0, padding[0], 0, padding[1]))
         maps = self.trunk.pyramid(x.contiguous(memory_format=torch.channels_last))
-        if self.decoder is None:
-            assert isinstance(self.segmentation, AtrousHead) and isinstance(self.depth, AtrousHead)
-            logits, depth = atrous_heads(maps[0], (self.segmentation, self.depth))
-        else:
-            fused = self.decoder(maps)
-            logits, depth = self.segmentation(fused), self.depth(fused)
+        logits, depth = recomputed(self._heads, *maps) if self.checkpointing else self._heads(*maps)
         if any(padding):
             h = -(-height * logits.shape[2] // x.shape[2])
             w = -(-width * logits.shape[3] // x.shape[3])
             logits, depth = logits[:, :, :h, :w], depth[:, :, :h, :w]
+        return logits, depth
+
+    def _heads(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
+        if self.decoder is not None:
+            fused = self.decoder(maps)
+            return self.segmentation(fused), self.depth(fused)
+        assert isinstance(self.segmentation, AtrousHead) and isinstance(self.depth, AtrousHead)
+        logits, depth = atrous_heads(maps[0], (self.segmentation, self.depth))
         return logits, depth

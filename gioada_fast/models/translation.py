@@ -3,10 +3,9 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..ops import translation_input
-from .layers import InstanceNormAct, channels, interior, normalise
+from .layers import InstanceNormAct, channels, interior, normalise, recomputed
 
 
 class TranslationNet(nn.Module):
@@ -108,10 +107,7 @@ class TranslationNet(nn.Module):
         half = (image.shape[2] + 1) // 2, (image.shape[3] + 1) // 2
         x = self.encoder(x)
         for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = block(x)
+            x = recomputed(block, x, random=False) if self.checkpointing else block(x)
         # nearest upsampling to the sizes in the encoder, which may be odd
         x = self.up1(F.interpolate(x, size=half, mode="nearest"))
         x = self.up2(F.interpolate(x, size=image.shape[2:], mode="nearest"))

@@ -49,12 +49,18 @@ class Prediction:
         name: path of the files without ``_KIND.SUFFIX``.
         depth: whether to draw depth.
         encoding: encoding of the depth, to keep metres; None: without them.
+        time: of a video's frame, in seconds from the first one.
     """
 
     def __init__(
-        self, image: np.ndarray, name: Path, depth: bool = True, encoding: str | None = None
+        self,
+        image: np.ndarray,
+        name: Path,
+        depth: bool = True,
+        encoding: str | None = None,
+        time: float = 0.0,
     ):
-        self.image, self.name = image, name
+        self.image, self.name, self.time = image, name, time
         self.size = image.shape[0], image.shape[1]
         self.ids = np.empty(self.size, np.uint8)
         self.depth = np.empty((*self.size, 3), np.uint8) if depth else None

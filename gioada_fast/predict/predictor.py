@@ -108,13 +108,13 @@ class Predictor:
     def _predict_video(self, video: Video, name: Path, kind: str, progress: Progress) -> None:
         depth = kind != "overlay"
         frames = progress.track(video, video.declared or None, description=video.path.name)
-        predictions = (Prediction(frame, name, depth=depth) for frame in frames)
+        predictions = (Prediction(frame, name, depth=depth, time=video.time) for frame in frames)
         height, width = video.size
         size = height, width * (3 if depth else 1)
         cli.output_folder(str(name.parent))
         with VideoWriter(video_file(name, kind), size, video.rate) as writer:
             for prediction in self._predicted(predictions):
-                writer.write(prediction.frame(kind, self.space))
+                writer.write(prediction.frame(kind, self.space), prediction.time)
 
     def _read(
         self, images: Mapping[Path, Path], encoding: str | None, progress: Progress, done: Done

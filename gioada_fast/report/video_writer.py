@@ -38,7 +38,8 @@ class VideoWriter:
             raise InputError(
                 f"{path}: {width}x{height} pixels, but its codec takes up to {MAX_SIDE} on a side"
             )
-        self._path, self._size, self._count = path, size, 0
+        self._path, self._size, self._rate, self._count = path, size, rate, 0
+        self._last: np.ndarray | None = None
         self._padding = height % 2, width % 2
         # the suffix chooses the format
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}{SUFFIX}")
@@ -52,8 +53,14 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         return self
 
-    def write(self, picture: np.ndarray) -> None:
-        """Append a picture, RGB uint8 [H, W, 3]."""
+    def write(self, picture: np.ndarray, time: float = 0.0) -> None:
+        """Append a picture.
+
+        Args:
+            picture: RGB uint8 [H, W, 3].
+            time: when it is to be shown, in seconds: the picture before is repeated until then. A
+                picture that comes too late is shown as soon as possible.
+        """
         if picture.shape != (*self._size, 3) or picture.dtype != np.uint8:
             raise ValueError(
                 f"picture is {picture.dtype} {list(picture.shape)}, expected uint8 "
@@ -62,7 +69,14 @@ class VideoWriter:
         bottom, right = self._padding
         if bottom or right:
             picture = np.pad(picture, ((0, bottom), (0, right), (0, 0)), "edge")
-        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        while self._last is not None and self._count < round(time * self._rate):
+            self._append(self._last)
+        self._append(picture)
+        self._last = picture
+
+    def _append(self, picture: np.ndarray) -> None:
+        self._writer.write(picture)
         self._count += 1
 
     def __exit__(

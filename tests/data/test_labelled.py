@@ -179,3 +179,13 @@ def test_a_target_without_labels_is_refused(root, tmp_path):
     done = train(root, root / "camvid", "refused", **{"data.target.labelled": 9})
     assert done.returncode == 2 and "data.target.labelled is 9" in done.stderr
     assert not (root / "runs" / "refused").exists()
+
+
+def test_labels_that_cannot_be_read_stop_a_run_before_its_first_update(root, tmp_path):
+    write_camvid(tmp_path / "camvid", count=2)
+    path = tmp_path / "camvid" / "trainannot" / "train_001.png"
+    cv2.imwrite(str(path), np.full((96, 128), 77, np.uint8))
+    settings = {"data.target.labelled": "[train_000, train_001]"}
+    done = train(root, tmp_path / "camvid", "unreadable", **settings)
+    assert done.returncode == 2 and "train_001.png: unknown ids: 77" in done.stderr
+    assert not (root / "runs" / "unreadable").exists()

@@ -85,7 +85,11 @@ class Capture:
         self.frames = [np.zeros((4, 6, 3), np.uint8)] * 2 + [np.zeros((6, 4, 3), np.uint8)]
 
     def get(self, prop):
-        return {cv2.CAP_PROP_FPS: 90000.0, cv2.CAP_PROP_FRAME_COUNT: 1e12}[prop]
+        return {
+            cv2.CAP_PROP_FPS: 90000.0,
+            cv2.CAP_PROP_FRAME_COUNT: 1e12,
+            cv2.CAP_PROP_POS_MSEC: np.nan,
+        }[prop]
 
     def read(self):
         return (True, self.frames.pop(0)) if self.frames else (False, None)
@@ -103,3 +107,37 @@ def test_frames_that_change_their_size_and_a_number_that_is_nonsense(tmp_path, m
     video = Video(tmp_path / "a.mp4")
     video._capture.frames.pop()
     assert len(list(video)) == 2 and "of the 1000000000000 frames" in video.damage()
+
+
+class VariableRate(Capture):
+    """Ten frames in the first second, then one every half second; the fifth has no time."""
+
+    times = (*range(1000, 2000, 100), 2000, 2500, 3000)
+
+    def __init__(self, path, backend):
+        self.position = -1
+
+    def get(self, prop):
+        time = 0 if self.position == 5 else self.times[max(0, self.position)]
+        return {
+            cv2.CAP_PROP_FPS: 10.0,
+            cv2.CAP_PROP_FRAME_COUNT: 21.0,
+            cv2.CAP_PROP_POS_MSEC: time,
+        }[prop]
+
+    def read(self):
+        self.position += 1
+        has_frame = self.position < len(self.times)
+        return has_frame, np.zeros((4, 6, 3), np.uint8) if has_frame else None
+
+
+def test_a_variable_frame_rate_is_no_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", VariableRate)
+    (tmp_path / "a.mkv").write_text("")
+    video = Video(tmp_path / "a.mkv")
+    times = [video.time for _ in video]
+    assert times == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.6, 0.7, 0.8, 0.9, 1, 1.5, 2])
+    assert video.read == 13 and video.declared == 21 and video.damage() is None
+    monkeypatch.setattr(VariableRate, "times", VariableRate.times[:6])
+    video = Video(tmp_path / "a.mkv")
+    assert len(list(video)) == 6 and "15 of the 21 frames" in video.damage()

@@ -40,7 +40,7 @@ def finish(process: subprocess.Popen) -> str:
     return output
 
 
-@pytest.mark.parametrize("how", ["plain", "accumulate"])
+@pytest.mark.parametrize("how", ["plain", "accumulate", "micro_batch"])
 def test_two_processes_get_the_gradient_of_one_process_with_both_batches(tmp_path, how):
     """Even if the frames differ in the number of labelled pixels and of pixels with depth."""
     finish(torchrun("-m", "tests.engine.two_processes", tmp_path / "found.pt", how))
@@ -48,7 +48,9 @@ def test_two_processes_get_the_gradient_of_one_process_with_both_batches(tmp_pat
     batch = unequal_batch(labelled=True)
     if how == "accumulate":
         batch = batch.map(lambda x: torch.cat([x, x.flip(-1)]))
-    expected = gradients(make_trained(keep_half_untranslated=False), [batch])
+    elif how == "micro_batch":  # only the first of a process's two frames is translated
+        batch = batch.map(lambda x: torch.stack([x, x.flip(-1)], 1).flatten(0, 1))
+    expected = gradients(make_trained(keep_half_untranslated=how == "micro_batch"), [batch])
     assert_same((found["losses"], found["gradients"]), expected)
 
 

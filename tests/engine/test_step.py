@@ -6,6 +6,7 @@ import torch
 from gioada_fast.config import Config, OptimiserConfig
 from gioada_fast.engine.step import GraphedStep, Step
 from gioada_fast.engine.trainer import Phase, build_optimisers
+from gioada_fast.models.layers import ActivationPool, GroupNormReLU
 
 from ..test_adaptation import make, make_batch, with_labelled
 
@@ -85,25 +86,89 @@ def test_batches_without_labels_and_depth_change_nothing():
     assert all(float(grad.abs().max()) == 0 for grad in grads.values())
 
 
-def test_checkpointing_has_the_same_gradient_and_saves_memory():
+EVERYTHING = {
+    "self_training": True,
+    "confidence": 0.3,
+    "mask_ratio": 0.5,
+    "mask_patch": 16,
+    "mix_classes": "depth",
+    "lambda_target_depth": 1.0,
+    "depth_agreement": True,
+    "image_discriminator_input": "depth",
+}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_micro_batches_have_the_gradient_of_the_whole_batch(size):
+    """Every other pair is translated and self-trained, wherever the batch is cut."""
+    adaptation, batch = make_trained(**EVERYTHING), unequal_batch(pairs=4, labelled=True)
+    adaptation.class_weights = torch.tensor([0.5, 1.0, 1.5, 2.0])
+    whole = gradients(adaptation, [batch])
+    assert_same(gradients(adaptation, [batch], micro_batch=size), whole)
+
+
+@pytest.mark.parametrize("levels", [ROWS[0], ROWS[2]])
+def test_micro_batches_are_accumulated_batches_to_the_bit(levels):
+    settings = {"keep_half_untranslated": False, "self_train_half": False}
+    adaptation = make_trained(**levels, **settings, self_training=True)
+    batch = unequal_batch(pairs=3)
+    pairs = [batch.map(lambda x, i=i: x[i : i + 1]) for i in range(3)]
+    assert_same(gradients(adaptation, [batch], micro_batch=1), gradients(adaptation, pairs), rtol=0)
+
+
+def test_a_batch_that_fits_is_not_cut():
+    adaptation, batch = make_trained(), unequal_batch()
+    assert_same(
+        gradients(adaptation, [batch], micro_batch=2), gradients(adaptation, [batch]), rtol=0
+    )
+
+
+def kept_bytes(function):
+    """Bytes of the tensors that a forward pass keeps for the backward pass."""
+    kept: dict[int, int] = {}
+
+    def keep(x):
+        kept[x.data_ptr()] = x.nbytes
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        result = function()
+    del result
+    return sum(kept.values())
+
+
+def set_checkpointing(adaptation, network):
+    """Let the translation network or the task network compute its layers again."""
+    if network == "translation":
+        adaptation.translation.checkpointing = True
+    else:
+        adaptation.task.checkpointing = True
+        adaptation.task.trunk.enable_checkpointing()
+
+
+@pytest.mark.parametrize("network", ["translation", "task"])
+def test_checkpointing_has_the_same_gradient_and_saves_memory(network):
     adaptation, batch = make_trained(), make_batch()
-    found = {}
-    for adaptation.translation.checkpointing in (False, True):
-        kept: dict[int, int] = {}
 
-        def keep(x, kept=kept):
-            kept[x.data_ptr()] = x.nbytes
-            return x
+    def forward():
+        x = adaptation.translation(batch.source_image, batch.source_depth, batch.source_labels)
+        return adaptation.task(x) if network == "task" else x
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            adaptation.translation(batch.source_image, batch.source_depth, batch.source_labels)
-        found[adaptation.translation.checkpointing] = (
-            gradients(adaptation, [batch]),
-            sum(kept.values()),
-        )
-    (plain, bytes_plain), (again, bytes_again) = found[False], found[True]
+    plain, bytes_plain = gradients(adaptation, [batch]), kept_bytes(forward)
+    set_checkpointing(adaptation, network)
+    again, bytes_again = gradients(adaptation, [batch]), kept_bytes(forward)
     assert_same(again, plain, rtol=0)
     assert bytes_again < bytes_plain
+
+
+def test_pooling_keeps_only_the_input_of_its_activation():
+    pool = ActivationPool(GroupNormReLU(), torch.nn.MaxPool2d(2))
+    x = torch.randn(2, 16, 64, 64, requires_grad=True)
+    plain = pool[1](pool[0](x))
+    assert torch.equal(pool(x), plain)
+    grads = [torch.autograd.grad(y.square().sum(), x)[0] for y in (pool(x), plain)]
+    assert torch.equal(*grads)
+    assert kept_bytes(lambda: pool(x)) == x.nbytes < kept_bytes(lambda: pool[1](pool[0](x)))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +179,8 @@ def test_the_compiled_step_has_no_graph_break_and_the_same_gradient(levels, chec
     """``fullgraph=True`` raises at a graph break; each of the two losses is compiled once."""
     adaptation = make_trained(**levels)
     plain = gradients(adaptation, [batch])
-    adaptation.translation.checkpointing = checkpointing
+    for network in ("translation", "task") if checkpointing else ():
+        set_checkpointing(adaptation, network)
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
     update = Step(adaptation, {}, "fp32", compile=True)

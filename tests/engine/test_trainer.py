@@ -123,6 +123,8 @@ def test_self_training_resumes_bit_by_bit(unbroken, tmp_path, monkeypatch):
         "adaptation.input_level": "normals",
         "adaptation.image_discriminator_input": "depth",
         "adaptation.output_level": "product",
+        "schedule.micro_batch": 1,
+        "model.task_checkpointing": "true",
         "schedule.checkpoint_every": 1000,
     }
     original = Trainer._log_losses

@@ -1,8 +1,10 @@
 """Backbones of transformers and timm as trunks: training, resuming, weights and bad input."""
 
+import importlib
 import json
 import shutil
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -20,7 +22,7 @@ from gioada_fast.models import TaskNet
 
 from ..commands import command
 from ..miniature import flags, write_street_scenes
-from .trunk_folders import BACKBONES, fake_timm, write_backbone, write_preprocessor
+from .trunk_folders import BACKBONES, OTHERS, fake_timm, write_backbone, write_preprocessor
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -164,6 +166,16 @@ def test_features_have_the_strides_and_channels_that_are_named(folders, name):
         assert x.shape == (2, channels, side // stride, side * 3 // 2 // stride)
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_architectures_give_all_their_scales(tmp_path, name):
+    write_backbone(tmp_path, name)
+    net = network(tmp_path, name)
+    strides = {"beit": (16,) * 4, "dinov2_tokens": (8,) * 4}.get(name, (4, 8, 16, 32))
+    assert tuple(stride for stride, _ in net.trunk.scales) == strides
+    logits, _ = net(torch.rand(1, 3, 64, 96) * 2 - 1)
+    assert logits.shape[2:] == ((8, 12) if name == "dinov2_tokens" else (16, 24))
+
+
 @pytest.mark.parametrize(("name", "size"), [("dinov2", (50, 71)), ("convnext", (45, 100))])
 def test_any_size_is_padded_and_the_output_cut(folders, name, size):
     net = network(folders, name).eval()
@@ -212,6 +224,9 @@ def test_mean_and_deviation_come_from_the_preprocessor(folders, tmp_path):
     net = network(tmp_path, "swin")
     assert torch.allclose(net.neutral.flatten(), torch.tensor([0.0, -0.2, -0.4]), atol=1e-6)
     assert torch.allclose(net.input_scale.flatten(), torch.tensor([2.0, 1.0, 0.5]))
+    edit_json("preprocessor_config.json", do_normalize=False)(folder)
+    net = network(tmp_path, "swin", load=False)
+    assert net.trunk.mean == (0.0,) * 3 and net.trunk.std == (1.0,) * 3
 
 
 def test_weights_are_those_of_the_folder_even_if_sharded(folders, tmp_path):
@@ -253,10 +268,12 @@ def edit_json(name, **entries):
     return edit
 
 
-def pickle_alone(folder):
+def pickle_alone(folder, names=("pytorch_model.bin",)):
     state = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    torch.save(state, folder / "pytorch_model.bin")
+    for index, name in enumerate(names):
+        part = {key: value for k, (key, value) in enumerate(state.items()) if k % 2 == index % 2}
+        torch.save(state if len(names) == 1 else part, folder / name)
 
 
 KEY = "swin.encoder.layers.1.blocks.0.layernorm_before.weight"
@@ -270,6 +287,7 @@ WRONG = {
         alter(KEY, lambda s, k: s.update({k: torch.zeros(5)})), f"{KEY} is [5], expected [16]",
     ),
     "pickled": (pickle_alone, "pickled weights alone (pytorch_model.bin)", "weights_only=True"),
+    "nan": (alter(KEY, lambda s, k: s[k].fill_(torch.nan)), KEY[5:], "not finite"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no *.safetensors"),
     "broken weights": (
         lambda f: (f / "model.safetensors").write_bytes(b"no weights"), "cannot be read",
@@ -297,7 +315,22 @@ WRONG = {
     ),
     "wrong config": (edit_json("config.json", num_heads=[3, 3, 3, 3]), "cannot be used as a trunk"),
     "mean": (edit_json("preprocessor_config.json", image_mean=[1, 2]), "expected three numbers"),
+    "nan as mean": (
+        edit_json("preprocessor_config.json", image_mean=[1, 2, float("nan")]),
+        "expected three numbers",
+    ),
 }  # fmt: skip
+
+
+def test_the_command_for_pickled_weights_converts_them(folders, tmp_path):
+    folder = shutil.copytree(folders / "swin", tmp_path / "swin")
+    pickle_alone(folder, ("part-1.bin", "part-2.bin"))
+    with pytest.raises(InputError, match=r"part-1\.bin, part-2\.bin") as refusal:
+        network(tmp_path, "swin")
+    shown = str(refusal.value).rpartition("in that folder: ")[2]
+    subprocess.run(shown.replace("python", sys.executable, 1), shell=True, cwd=folder, check=True)
+    ours, given = network(tmp_path, "swin").trunk, network(folders, "swin").trunk
+    assert all(torch.equal(v, given.state_dict()[k]) for k, v in ours.state_dict().items())
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -319,9 +352,9 @@ SETTINGS = {
     "head": ({"model.head": "deeplab"}, "strides 4, 8, 16, 32", "segformer or daformer"),
     "unknown head": ({"model.head": "fpn"}, "model.head is fpn"),
     "checkpointing": (
-        {"model.pretrained": "convnext", "model.trunk_checkpointing": "true"},
+        {"model.pretrained": "convnext", "model.task_checkpointing": "true"},
         "ConvNextBackbone",
-        "model.trunk_checkpointing",
+        "model.task_checkpointing",
     ),
     "layers": (
         {"model.pretrained": "resnet", "optimiser.layer_decay": 0.9},
@@ -332,6 +365,7 @@ SETTINGS = {
     "clip": ({"optimiser.clip_norm": 0}, "optimiser.clip_norm is 0"),
     "name": ({"model.backbone": "hff"}, "'hff', expected one of vgg16, resnet101, hf, timm:NAME"),
     "no name": ({"model.backbone": "timm"}, "timm:NAME"),
+    "empty name": ({"model.backbone": "'timm:'"}, "timm:NAME"),
     "name of hf": ({"model.backbone": "hf:swin"}, "expected one of"),
     "no timm": ({"model.backbone": "timm:tiny"}, "timm:tiny needs timm", "pip install timm"),
     "no config": ({"model.trunk_config": "{a: 1}"}, "not what a run writes"),
@@ -357,6 +391,20 @@ def test_transformers_is_needed_only_for_its_trunks(folders, tmp_path, monkeypat
     TaskNet(5, "vgg16", 0.125)
 
 
+def test_packages_that_cannot_be_imported(folders, tmp_path, monkeypatch):
+    import_module = importlib.import_module
+
+    def broken(name, *args):
+        if name == "timm":
+            raise RuntimeError("no operator nms")
+        return import_module(name, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gioada_fast.models.trunks.timm.importlib.import_module", broken)
+        with pytest.raises(InputError, match=r"timm:tiny needs timm.*\(no operator nms\)"):
+            TaskNet(5, "timm:tiny", 1.0, "none")
+
+
 def test_a_trunk_of_timm(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "timm", fake_timm())
     config = Config(model=ModelConfig(backbone="timm:tiny", pretrained="imagenet", width=None))
@@ -376,6 +424,46 @@ def test_a_trunk_of_timm(monkeypatch, tmp_path):
     assert all(torch.equal(v, state[k]) for k, v in statistics.items())
     with pytest.raises(InputError, match=r"timm:huge: Unknown model"):
         TaskNet(5, "timm:huge", 1.0, "none")
+
+
+def test_trunks_of_timm_take_images_of_any_size(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", fake_timm())
+    net = TaskNet(5, "timm:windows", 1.0, "none", head_channels=16)
+    assert net.trunk.scales == ((4, 16), (8, 24), (16, 32), (32, 40))
+    assert net(torch.rand(1, 3, 70, 64) * 2 - 1)[0].shape[2:] == (18, 16)
+    with pytest.raises(InputError, match=r"timm:fixed, which does not take images of any size"):
+        TaskNet(5, "timm:fixed", 1.0, "none")
+
+
+def test_weights_that_do_not_fill_a_trunk_of_timm_are_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", fake_timm())
+    trunk = TaskNet(5, "timm:tiny", 1.0, "none", head_channels=16).trunk
+    whole = {key: torch.ones_like(value) for key, value in trunk.model.state_dict().items()}
+    trunk.load({**whole, "head.weight": torch.ones(2)}, "FILE")
+    key = "stages.2.0.weight"
+    for spoil, words in (
+        (lambda s: s.pop(key), f"FILE cannot be loaded into timm:tiny: missing: {key}"),
+        (lambda s: s.clear(), "missing: .* and .* more"),
+        (lambda s: s.update({key: torch.ones(3)}), f"size mismatch for {key}"),
+        (lambda s: s.update(epoch=3), "expected a dict of weights by name, but epoch is none"),
+    ):
+        state = dict(whole)
+        spoil(state)
+        with pytest.raises(InputError, match=words):
+            trunk.load(state, "FILE")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "vit_tiny_patch16_dinov3"])
+def test_timm_itself(name):
+    timm = pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
+    weights = timm.create_model(name).state_dict()
+    trunk = TaskNet(5, f"timm:{name}", 1.0, "none", head_channels=16).trunk
+    trunk.load(weights, "FILE")
+    trunk.pyramid(torch.zeros(1, 3, 64, 96))
+    key = next(key for key, value in weights.items() if key.startswith(("layer1", "blocks")))
+    weights.pop(key)
+    with pytest.raises(InputError, match=key):
+        trunk.load(weights, "FILE")
 
 
 def test_layers_near_the_image_have_lower_rates(folders):

@@ -33,12 +33,33 @@ BACKBONES: dict[str, tuple[str, str, dict]] = {
 }
 """Configuration, saved class (some with a classification head) and sizes of each architecture."""
 
+OTHERS: dict[str, tuple[str, str, dict]] = {
+    "dinov3_convnext": ("DINOv3ConvNextConfig", "DINOv3ConvNextModel", SIZES),
+    "pvt_v2": (
+        "PvtV2Config",
+        "PvtV2ForImageClassification",
+        SIZES | {"num_attention_heads": [1, 2, 2, 4]},
+    ),
+    "dinov2_tokens": (
+        "Dinov2Config",
+        "Dinov2Backbone",
+        VIT | {"image_size": 64, "patch_size": 8, "reshape_hidden_states": False},
+    ),
+    "beit": ("BeitConfig", "BeitModel", VIT | {"intermediate_size": 32, "image_size": 32}),
+    "maskformer_swin": (
+        "MaskFormerSwinConfig",
+        "MaskFormerSwinBackbone",
+        {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2], "window_size": 4},
+    ),
+}
+"""Architectures that are not promised, and differ from the others in their heads or stages."""
+
 
 def write_backbone(folder: Path, name: str, **save) -> Path:
     """Save a backbone with random weights as users get them: config.json and safetensors."""
     import transformers
 
-    config, model, sizes = BACKBONES[name]
+    config, model, sizes = (BACKBONES | OTHERS)[name]
     torch.manual_seed(len(name))
     made = getattr(transformers, model)(getattr(transformers, config)(**sizes))
     made.save_pretrained(folder / name, **save)
@@ -77,21 +98,43 @@ class _Stages(nn.Module):
         return [maps[i] for i in self.out_indices]
 
 
+class _Windows(_Stages):
+    """As timm's Swin: channels come last, and images have one size unless it is asked for."""
+
+    output_fmt = "NHWC"
+
+    def __init__(self, out_indices=(0, 1, 2, 3, 4), dynamic_img_size=False):
+        super().__init__(out_indices)
+        self.dynamic = dynamic_img_size
+
+    def forward(self, x):
+        assert self.dynamic or x.shape[2:] == (224, 224), "Input doesn't match model (224)."
+        return [maps.permute(0, 2, 3, 1) for maps in super().forward(x)]
+
+
+class _Fixed(_Windows):
+    """Takes images of one size alone."""
+
+    def __init__(self, out_indices=(0, 1, 2, 3, 4)):
+        super().__init__(out_indices)
+
+
 def fake_timm() -> types.ModuleType:
-    """A module with timm's ``create_model`` that knows one model, ``tiny``."""
+    """A module with timm's ``create_model``, which says nothing of missing weights."""
+    models = {"tiny": _Stages, "windows": _Windows, "fixed": _Fixed}
 
     def create_model(
         name, pretrained=False, features_only=False, pretrained_cfg_overlay=None, **options
     ):
         assert features_only
-        if name != "tiny":
+        if name not in models:
             raise RuntimeError(f"Unknown model ({name})")
-        network = _Stages(**options)
+        network = models[name](**options)
         if pretrained:
             state = (pretrained_cfg_overlay or {}).get("state_dict")
             if state is None:
                 state = {key: torch.full_like(x, 0.5) for key, x in network.state_dict().items()}
-            network.load_state_dict(state)
+            network.load_state_dict(state, strict=False)
         return network
 
     module = types.ModuleType("timm")

@@ -27,6 +27,14 @@ def test_odd_sizes_and_any_rate(tmp_path, rate):
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_pictures_are_repeated_until_the_next_one_is_due(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", (48, 64), 10) as writer:
+        for shade, time in ((50, 0), (100, 0.1), (200, 0.5), (250, 0.3)):
+            writer.write(np.full((48, 64, 3), shade, np.uint8), time)
+    shades = [frame.mean() for frame in read_video(tmp_path / "a.mp4")]
+    assert shades == pytest.approx([50, 100, 100, 100, 100, 200, 250], abs=10)
+
+
 def test_an_error_keeps_what_was_there(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_text("before")

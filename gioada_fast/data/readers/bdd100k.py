@@ -30,6 +30,7 @@ def data_set(request: Request) -> DataSet:
 READER = Reader(
     name="bdd100k",
     title="BDD100K",
+    licence="educational, research and not-for-profit purposes",
     files=(
         "`images/10k/<split>/`, `labels/sem_seg/masks/<split>/`; or `seg/images/<split>/`, "
         "`seg/labels/<split>/*_train_id.png`"

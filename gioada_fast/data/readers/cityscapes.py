@@ -52,6 +52,7 @@ def _labels(root: Path, split: str, image: Path) -> Path:
 READER = Reader(
     name="cityscapes",
     title="Cityscapes",
+    licence="non-commercial purposes, also of models that were trained on it",
     files="`leftImg8bit/<split>/<city>/`, `gtFine/<split>/<city>/*_labelIds.png`",
     layout=(
         "download leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of Cityscapes and "

@@ -63,6 +63,7 @@ def _description(target: TargetConfig) -> str:
 READER = Reader(
     name="folder",
     title="your own",
+    licence="your own data, or terms that you know",
     files=f"`{IMAGES}`, and patterns for labels and depth, which a target may lack",
     layout=(
         f"a folder with images as {IMAGES}; the settings images, labels and depth give other "

@@ -23,6 +23,7 @@ def data_set(request: Request) -> DataSet:
 READER = Reader(
     name="kitti",
     title="KITTI",
+    licence="CC BY-NC-SA 3.0",
     files="`training/{image_2,semantic}/`, `testing/image_2/`",
     layout=(
         "download data_semantics.zip of KITTI's semantic segmentation benchmark and unpack it; its "

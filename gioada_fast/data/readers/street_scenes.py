@@ -45,6 +45,7 @@ def _description(target: TargetConfig) -> str:
 READER = Reader(
     name="street_scenes",
     title="street scenes",
+    licence="none needed: gioada_fast (Apache-2.0) rendered them",
     files="nothing: frames are rendered there, or in a cache if the root is unset",
     layout="",
     data_set=data_set,

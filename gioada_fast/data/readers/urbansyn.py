@@ -77,6 +77,7 @@ def _unit_of_depth(frames: Sequence[FrameFiles]) -> str:
 READER = Reader(
     name="urbansyn",
     title="UrbanSyn",
+    licence="CC BY-SA 4.0",
     files="`rgb/rgb_0001.png`, `ss/ss_0001.png`, `depth/depth_0001.exr`",
     layout=(
         "download the folders rgb, ss and depth of UrbanSyn into one folder, which then holds "

@@ -24,8 +24,8 @@ def trunk_class(backbone: str) -> type[Trunk]:
 
     What stands behind a colon, as in ``timm:convnext_tiny``, is the name that the class gets.
     """
-    family, colon, _ = backbone.partition(":")
-    if family not in TRUNKS or bool(colon) != TRUNKS[family].TAKES_NAME:
+    family, colon, name = backbone.partition(":")
+    if family not in TRUNKS or bool(colon) != TRUNKS[family].TAKES_NAME or bool(colon) > bool(name):
         names = [f"{name}:NAME" if cls.TAKES_NAME else name for name, cls in TRUNKS.items()]
         raise InputError(f"model.backbone is {backbone!r}, expected one of {', '.join(names)}")
     return TRUNKS[family]

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...errors import InputError
+from ..layers import recomputed
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -56,8 +55,11 @@ class Trunk(nn.Module):
     std: Sequence[float] = IMAGENET_STD
     """Standard deviation of R, G and B in [0, 1] by which the weights expect images divided."""
 
+    traces_any_size: bool = True
+    """Whether ``torch.export`` can trace it for images of any size."""
+
     checkpointing: bool = False
-    """Whether to keep only the input of each block for the backward pass, which computes the block
+    """Whether to keep only the input of each stage for the backward pass, which computes the stage
     again: less memory, more time, the same gradients."""
 
     def __init__(self, width: float = 1.0, norm: str = "group"):
@@ -117,25 +119,30 @@ class Trunk(nn.Module):
     def blocks(self) -> Sequence[Sequence[nn.Module]]:
         """Groups of modules that make up the trunk's depth, from the image to the features.
 
-        ``optimiser.layer_decay`` counts them. With ``checkpointing``, ``run`` keeps only the input
-        of each.
+        ``optimiser.layer_decay`` counts them.
         """
         raise InputError(
-            f"{type(self).__name__} does not name its blocks, which model.trunk_checkpointing and "
+            f"{type(self).__name__} does not name its blocks, which model.task_checkpointing and "
             "optimiser.layer_decay need: leave them out"
         )
 
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """The same modules in the groups that ``checkpointing`` computes again, one at a time.
+
+        By default the blocks. Larger groups keep fewer inputs, but all tensors of one group at once
+        while it is computed again.
+        """
+        return self.blocks()
+
     def enable_checkpointing(self) -> None:
         """Set ``checkpointing``; the default suits trunks whose ``forward`` calls ``run``."""
-        self.blocks()
+        self.stages()
         self.checkpointing = True
 
-    def run(self, block: Sequence[nn.Module], x: Tensor) -> Tensor:
-        """Apply the modules of a block one after the other."""
-        if self.checkpointing and torch.is_grad_enabled():
-            out: Tensor = checkpoint(_apply, block, x, use_reentrant=False)
-            return out
-        return _apply(block, x)
+    def run(self, stage: Sequence[nn.Module], x: Tensor) -> Tensor:
+        """Apply the modules of a stage one after the other."""
+        out: Tensor = recomputed(_apply, stage, x) if self.checkpointing else _apply(stage, x)
+        return out
 
 
 def _apply(modules: Sequence[nn.Module], x: Tensor) -> Tensor:

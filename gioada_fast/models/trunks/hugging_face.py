@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...errors import InputError
+from ..layers import recomputed
 from .base import Trunk
 from .scales import choose_scales, keep_statistics
 
@@ -33,7 +33,7 @@ def import_transformers() -> ModuleType:
     """The package transformers; an ``InputError`` says how to install it."""
     try:
         return importlib.import_module("transformers")
-    except ImportError as error:
+    except Exception as error:  # an installation that does not fit together may raise any
         raise InputError(
             "model.backbone hf needs transformers, which cannot be imported "
             f'({error}): pip install "gioada_fast[transformers]"'
@@ -74,6 +74,8 @@ class HuggingFaceTrunk(Trunk):
                 with torch.no_grad():
                     _maps(self.model.eval(), image, None)
         self._states, self._scales, self.size_multiple = probe.states, probe.scales, probe.multiple
+        # Swin's windows: torch.export has not come to an end after minutes for images of any size
+        self.traces_any_size = not hasattr(model_config, "window_size")
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in probe.used)
         self.train()
@@ -132,7 +134,7 @@ class HuggingFaceTrunk(Trunk):
         if not innermost:
             raise InputError(
                 f"{type(self.model).__name__} of transformers has no layers that "
-                "model.trunk_checkpointing and optimiser.layer_decay could use: leave them out"
+                "model.task_checkpointing and optimiser.layer_decay could use: leave them out"
             )
         return [[module] for module in innermost]
 
@@ -140,13 +142,8 @@ class HuggingFaceTrunk(Trunk):
         """Let transformers compute each block again in the backward pass."""
         for (block,) in self.blocks():
             block.gradient_checkpointing = True  # type: ignore[assignment]
-            block._gradient_checkpointing_func = _checkpoint  # type: ignore[assignment]
+            block._gradient_checkpointing_func = recomputed  # type: ignore[assignment]
         self.checkpointing = True
-
-
-def _checkpoint(function: Any, *args: Any) -> Any:
-    # not a partial: torch.compile(fullgraph=True) traces this one
-    return checkpoint(function, *args, use_reentrant=False)
 
 
 def read_model_config(content: Mapping[str, Any]) -> Any:
@@ -169,7 +166,11 @@ def read_model_config(content: Mapping[str, Any]) -> Any:
             "does not have: update transformers, or choose another model"
         )
     with _clear_errors(f"config.json of a {kind!r}"):
-        return transformers.CONFIG_MAPPING[kind].from_dict(content)
+        config = transformers.CONFIG_MAPPING[kind].from_dict(content)
+    for name in ("reshape_hidden_states", "reshape_last_stage"):
+        if hasattr(config, name):
+            setattr(config, name, True)  # maps, not tokens
+    return config
 
 
 def _has_backbone_class(config: Any) -> bool:
@@ -211,7 +212,7 @@ def _probe(content: str) -> _Probe:
     config = read_model_config(json.loads(content))
     kind, first = config.model_type, 0
     if _has_backbone_class(config):
-        first = 1  # stage 0 is the stem
+        first = int(config.stage_names[0] == "stem")
         config.out_indices = list(range(first, len(config.stage_names)))
     with torch.device("meta"):
         model = _new_model(config).eval()
@@ -243,5 +244,7 @@ def _clear_errors(what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # whatever the model's code raises for a configuration
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # an import that fails only says so; its cause says why
+        cause = (error.__cause__ or error) if isinstance(error, ImportError) else error
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise InputError(f"{what}: cannot be used as a trunk: {lines[0]}") from error

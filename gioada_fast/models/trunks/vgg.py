@@ -1,21 +1,26 @@
 """VGG-16 with output stride 8 as in DeepLab-v2, with the key names of torchvision."""
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import GroupNormReLU, channels
+from ..layers import ActivationPool, GroupNormReLU, channels
 from .base import Trunk
 
-# (index in torchvision's vgg16().features, output channels, dilation); None is a pooling layer.
-# For output stride 8, the last two pooling layers are left out and the last stage is dilated.
-_LAYERS = (
-    (0, 64, 1), (2, 64, 1), None, (5, 128, 1), (7, 128, 1), None,
-    (10, 256, 1), (12, 256, 1), (14, 256, 1), None,
-    (17, 512, 1), (19, 512, 1), (21, 512, 1), (24, 512, 2), (26, 512, 2), (28, 512, 2),
-)  # fmt: skip
+# Stages of (index of the convolution in torchvision's vgg16().features, output channels, dilation).
+# For output stride 8, the last two of the five pooling layers are left out and the last stage is
+# dilated.
+_STAGES = (
+    ((0, 64, 1), (2, 64, 1)),
+    ((5, 128, 1), (7, 128, 1)),
+    ((10, 256, 1), (12, 256, 1), (14, 256, 1)),
+    ((17, 512, 1), (19, 512, 1), (21, 512, 1)),
+    ((24, 512, 2), (26, 512, 2), (28, 512, 2)),
+)
+_POOLINGS = 3
 
 
 class VGG16(Trunk):
@@ -36,17 +41,16 @@ class VGG16(Trunk):
         super().__init__(width, norm)
         self.norm = norm
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        c_in, pools = 3, 0
-        for layer in _LAYERS:
-            if layer is None:
-                pools += 1
-                layers[f"pool{pools}"] = nn.MaxPool2d(2)
-                continue
-            index, base, dilation = layer
-            c_out = channels(base, width)
-            layers[str(index)] = _conv(c_in, c_out, dilation)
-            layers[f"{index}_relu"] = _activation(norm)
-            c_in = c_out
+        c_in = 3
+        for number, stage in enumerate(_STAGES, start=1):
+            for index, base, dilation in stage:
+                c_out = channels(base, width)
+                layers[str(index)] = _conv(c_in, c_out, dilation)
+                layers[f"{index}_relu"] = _activation(norm)
+                c_in = c_out
+            if number <= _POOLINGS:
+                name, activation = layers.popitem()
+                layers[name] = ActivationPool(activation, nn.MaxPool2d(2))
         self.features = nn.Sequential(layers)
         self.out_channels = channels(1024, width)
         fc: list[nn.Module] = []
@@ -57,19 +61,26 @@ class VGG16(Trunk):
 
     def forward(self, x: Tensor) -> Tensor:
         """See ``Trunk.forward``; h is H // 8 and w is W // 8."""
-        for block in self.blocks():
-            x = self.run(block, x)
+        for stage in self.stages():
+            x = self.run(stage, x)
         return x
 
     def blocks(self) -> Sequence[Sequence[nn.Module]]:
-        """Each convolution with its norm and ReLU, and the pooling layer before it."""
-        blocks: list[list[nn.Module]] = [[]]
-        for layer in (*self.features, *self.fc):
-            is_first = isinstance(layer, nn.Conv2d | nn.MaxPool2d)
-            if is_first and any(isinstance(before, nn.Conv2d) for before in blocks[-1]):
-                blocks.append([])
-            blocks[-1].append(layer)
-        return blocks
+        """Each convolution with its norm, ReLU and pooling."""
+        layers = [*self.features, *self.fc]
+        return [layers[i : i + 2] for i in range(0, len(layers), 2)]
+
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """The five stages of VGG-16, and the convolutions in place of fc6 and fc7.
+
+        Without a norm, a convolution alone has nothing to compute again: it keeps its input, and
+        the ReLU after it its output.
+        """
+        blocks = iter(self.blocks())
+        sizes = [*map(len, _STAGES), len(self.fc) // 2]
+        return [
+            [layer for block in itertools.islice(blocks, size) for layer in block] for size in sizes
+        ]
 
     def pretrained_keys(self) -> set[str]:
         """The thirteen convolutions; the two in place of fc6 and fc7 start from random weights."""

@@ -1,0 +1,1 @@
+"""Exports trained networks: ``python -m gioada_fast.export``."""
