@@ -34,6 +34,7 @@ _MAXIMA: Mapping[str, float] = {
     "mask_patch": _MAX_SIDE,
     "poly_power": 1000,
     "batch_size": 4096,
+    "micro_batch": 4096,
     "accumulate": 65536,
     "seed": 2**32 - 1,
 }

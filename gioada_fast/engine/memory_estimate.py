@@ -56,9 +56,10 @@ def check_run_memory(config: Config, num_classes: int, device: torch.device) -> 
     )
     check_memory(
         weights + activations,
-        f"A batch of {schedule.batch_size} images of {data.width}x{data.height}",
-        "lower schedule.batch_size (schedule.accumulate has the same effect as a larger batch), "
-        "data.height, data.width or model.width, or set model.task_checkpointing",
+        f"A batch of {schedule.micro_batch or schedule.batch_size} images of "
+        f"{data.width}x{data.height}",
+        "set schedule.micro_batch or model.task_checkpointing, or lower schedule.batch_size, "
+        "data.height, data.width or model.width",
         available,
     )
 
@@ -68,7 +69,8 @@ def _task_memory(config: Config, num_classes: int, device: torch.device) -> tupl
     # the meta device computes no numbers and needs no memory
     with torch.device("meta"):
         adaptation = TwoLevelAdaptation(num_classes, config.adaptation, config.model)
-        size = (config.schedule.batch_size, 3, config.data.height, config.data.width)
+        images = config.schedule.micro_batch or config.schedule.batch_size
+        size = (images, 3, config.data.height, config.data.width)
         image = torch.empty(size)
     weights = list(adaptation.parameters())
     own, kept = {id(weight) for weight in weights}, {}

@@ -453,7 +453,7 @@ def test_a_changed_manifest_is_refused(packs):
 
     refused(json.dumps({**manifest, "depth_per_metre": 1000}), "was changed: its checksum is ")
     refused(json.dumps({**manifest, "format": 2}), "pack of format 2, expected 1")
-    refused(content[: len(content) // 2], "not the manifest of a pack")
+    refused(content[: len(content) // 2], "not readable as JSON")
     refused("[]", "not the manifest of a pack")
     path.unlink()
     with pytest.raises(InputError, match=r"manifest\.json: cannot be read: No such file"):
