@@ -422,7 +422,7 @@ def test_long_run_with_large_pictures_stays_below_5_mb(run):
     ("name", "content", "message"),
     [
         ("config.yaml", None, "not the folder of a run"),
-        ("config.yaml", "a: [", r"config\.yaml: not readable as YAML"),
+        ("config.yaml", "a: [", r"config\.yaml, line 1: .*not readable as YAML"),
         ("config.yaml", "- a", r"config\.yaml: has a list"),
         ("result.json", "{", r"result\.json: not readable as JSON"),
         ("result.json", '{"columns": []}', r"result\.json: has 0 columns"),
