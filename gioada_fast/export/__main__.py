@@ -37,7 +37,16 @@ from ..inference_flags import pixels
 from ..labels import LabelSpace, label_space
 from . import files
 from .check import Difference, Runner, Tensors, arguments, compare, latencies
-from .graphs import INPUTS, OUTPUTS, Graph, TaskGraph, TranslationGraph, size_multiple, trace
+from .graphs import (
+    INPUTS,
+    OUTPUTS,
+    Graph,
+    TaskGraph,
+    TranslationGraph,
+    min_side,
+    size_multiple,
+    trace,
+)
 from .hub_folder import WEIGHTS, remove_folder, write_folder
 from .origin import Origin, find_origin, source_pictures, target_pictures
 
@@ -200,7 +209,7 @@ def _check(network: Network, runner: Runner, fixed: bool, bound: float) -> None:
     """Compare on all frames, on one, and on a part of one; print and judge the differences."""
     batches = [network.frames, {name: x[:1] for name, x in network.frames.items()}]
     if not fixed:
-        batches.append(_part(batches[1], size_multiple(network.graph)))
+        batches.append(_part(batches[1], network.graph))
     results = []
     for frames in batches:
         try:
@@ -234,14 +243,14 @@ def _value(difference: Difference) -> float:
     return float("inf") if difference.value != difference.value else difference.value
 
 
-def _part(frames: Tensors, multiple: int) -> dict[str, torch.Tensor]:
-    """About three quarters of the height and two thirds of the width."""
+def _part(frames: Tensors, graph: Graph) -> dict[str, torch.Tensor]:
+    """About three quarters of the height and two thirds of the width; odd if they may be."""
     height, width = frames["image"].shape[2:]
-    rows = max(min(height, 32), height * 3 // 4 | 1) if multiple == 1 else height * 3 // 4
-    columns = max(min(width, 32), width * 2 // 3 | 1) if multiple == 1 else width * 2 // 3
+    multiple, least = size_multiple(graph), min_side(graph)
+    rows, columns = max(least, height * 3 // 4), max(least, width * 2 // 3)
+    if multiple == 1:
+        rows, columns = rows | 1, columns | 1
     part = {name: x[..., :rows, :columns] for name, x in frames.items()}
-    if min(rows, columns) < max(32, multiple):
-        return _cut(frames, multiple)
     return _cut(part, multiple)
 
 
@@ -256,7 +265,8 @@ def _about(network: Network, options: Any, outputs: Sequence[str]) -> Mapping[st
         "outputs": list(outputs),
         "depth": "metres",
         "trained_size": list(network.trained),
-        "size_multiple": 1 if options.size else size_multiple(graph),
+        "size": [*network.frames["image"].shape[2:]] if options.size else None,
+        "size_multiple": size_multiple(graph),
         "label_space": space.name,
         "classes": list(space.classes),
         "colours": [list(colour) for colour in space.colours],

@@ -109,6 +109,16 @@ def size_multiple(graph: Graph) -> int:
     return graph.task.trunk.size_multiple if isinstance(graph, TaskGraph) else 1
 
 
+def min_side(graph: Graph) -> int:
+    """Smallest height and width of images, unless the size is fixed.
+
+    Two multiples: torch.export takes a dimension of size 1 for another case, see its docs on 0/1
+    specialisation.
+    """
+    multiple = size_multiple(graph)
+    return max(2, -(-32 // multiple)) * multiple
+
+
 def trace(
     graph: Graph, example: Mapping[str, Tensor], fixed_size: bool
 ) -> tuple[ExportedProgram, Sequence[Mapping[int, Dim]]]:
@@ -155,8 +165,8 @@ def trace(
 
 
 def _dimension(name: str, graph: Graph) -> Dim:
-    """A dimension of images; from 32 on: a point of the last stage of trunks of stride 32."""
-    multiple = size_multiple(graph)
+    """A dimension of images, from ``min_side`` on."""
+    multiple, least = size_multiple(graph), min_side(graph)
     if multiple == 1:
-        return Dim(name, min=32)
-    return multiple * Dim(f"{name}_in_{multiple}s", min=max(1, 32 // multiple))
+        return Dim(name, min=least)
+    return multiple * Dim(f"{name}_in_{multiple}s", min=least // multiple)
