@@ -53,8 +53,8 @@ static inline void prefer_huge_pages(void* data, int64_t bytes) {
 }
 
 #ifdef __SANITIZE_THREAD__
-// Calls body(thread) on threads of its own. ThreadSanitizer does not see how the threads of OpenMP's
-// runtime wait for each other, and would report every loop.
+// Calls body(thread) on threads of its own. ThreadSanitizer does not see how the threads of
+// OpenMP's runtime wait for each other, and would report every loop.
 template <typename Body>
 static void on_threads(int threads, const Body& body) {
   std::vector<std::thread> others;
