@@ -290,6 +290,9 @@ def check(words: list[str], work: Path) -> None:
         pass
     elif "benchmarks.report" in words:
         run_report(words[words.index("benchmarks.report") + 1 :])
+    elif "benchmarks.scaling" in words:  # takes minutes; it has a test of its own with tiny sizes
+        source = (ROOT / "benchmarks/scaling.py").read_text()
+        assert all(f'"{flag}"' in source for flag in words if flag.startswith("--")), words
     else:  # python -m, or torchrun -m, as a single process
         module, *arguments = words[words.index("-m") + 1 :]
         run(module.removeprefix("gioada_fast."), arguments, work)

@@ -319,7 +319,7 @@ def test_statistics_over_seeds(tmp_path):
             }  # fmt: skip
             result = {
                 "columns": [column], "classes": ["road", "car"], "colours": [[0, 0, 0]] * 2,
-                "seconds": 60.0, "versions": {}, "command": "",
+                "seconds": 60.0, "versions": {}, "command": "", "target": "x",
             }  # fmt: skip
             (run / "result.json").write_text(json.dumps(result))
     summary = summarise(Config(name="a"), tmp_path, "typed")

@@ -179,7 +179,7 @@ def test_settings_that_are_refused(settings, words):
         ({}, (1, 500), "i.png: 500x1 pixels: too narrow"),
         ({"scale": None}, (1000, 1000), "would see 1000x1000 at once, and was .* set --window"),
         ({"scale": 8}, (64, 96), "would see 768x512 at once, .* 96x64: set --window"),
-        ({"scale": 1e4, "window": (64, 64)}, (64, 96), "too large, the network would see 960000x"),
+        ({"scale": 1e3, "window": (64, 64)}, (64, 96), "too large, the network would see 96000x"),
         ({"scale": None}, (31, 400), "would see 400x31, and needs 32"),
         ({"scale": 0.1}, (64, 96), "would see 10x6, and needs 32"),
         ({"scale": 0.6, "tta": True}, (64, 96), "would see 44x28, and needs 32"),
