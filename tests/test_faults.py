@@ -49,6 +49,7 @@ from gioada_fast.data.sets import source_frames, source_set
 from gioada_fast.engine import memory_estimate
 from gioada_fast.engine.checkpoint import checksum, load_checkpoint
 from gioada_fast.engine.networks import load_task
+from gioada_fast.engine.run_folder import RunFolder
 from gioada_fast.errors import InputError
 from gioada_fast.labels import label_space
 from gioada_fast.memory import available_memory, check_memory
@@ -474,6 +475,18 @@ def test_no_warning_comes_through_if_no_class_is_left(world, tmp_path):
         }), cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "labels-ignored" in done.stdout
+
+
+def test_a_folder_that_no_run_can_go_on_from_says_so(tmp_path):
+    """As a run leaves it that is killed before it has written its settings."""
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"has no config\.yaml, .* remove it"):
+        RunFolder(folder).claimed().__enter__()
+    (folder / "config.yaml").write_text("seed: 0")
+    with pytest.raises(InputError, match=f"resume it with --resume {folder}, or give another"):
+        RunFolder(folder).claimed().__enter__()
+    assert (folder / "checkpoints").is_dir()
 
 
 # Full disks

@@ -100,9 +100,11 @@ class RunFolder:
             missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True)
         except FileExistsError as error:
+            remedy = f"resume it with --resume {self}"
+            if not self.config.is_file():  # a run that was killed while it started, or no run
+                remedy = f"it has no {self.config.name}, so no run can be resumed: remove it"
             raise InputError(
-                f"{self} exists already and is not overwritten: resume it with --resume {self}, "
-                "or give another --name"
+                f"{self} exists already and is not overwritten: {remedy}, or give another --name"
             ) from error
         except OSError as error:
             raise InputError(f"{self}: cannot be created: {error.strerror}") from error
