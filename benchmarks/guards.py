@@ -1,6 +1,6 @@
 """Guards: how far a measurement may fall before its benchmark fails.
 
-Two kinds of guards keep apart what holds everywhere and what one machine has reached:
+There are two kinds of guards: for any machine, and for kinds of machines with a record.
 
     any machine   ours is at least as fast as the best rival of the same run, and takes no more
                   memory, with room for noise (``ANY_TIME``, ``ANY_MEMORY``)
