@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -123,6 +125,17 @@ def test_a_run_folder_is_never_overwritten(world):
     done = command("train", *flags(world / "scenes", world / "runs"), cwd=world)
     refused(done, "mini exists already", "--resume")
     assert {p: p.stat().st_mtime_ns for p in (world / "runs" / "mini").rglob("*")} == before
+
+
+def test_runs_of_one_second_get_names_of_their_own(world, tmp_path):
+    steps = ["--name=", "--schedule.source_only_steps=1", "--schedule.adaptation_steps=0"]
+    at_noon = mock.Mock(now=lambda: datetime(2026, 1, 31, 12))
+    with mock.patch("gioada_fast.engine.run.datetime", at_noon):
+        for _ in range(3):
+            done = command("train", *flags(world / "scenes", tmp_path), *steps, cwd=world)
+            assert done.returncode == 0, done.stderr
+    names = {run.name.partition("-")[2] for run in tmp_path.iterdir()}
+    assert names == {"20260131-120000", "20260131-120000-2", "20260131-120000-3"}
 
 
 def test_unwritable_run_folder_is_reported(world, tmp_path):

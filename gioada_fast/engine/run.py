@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
-from itertools import zip_longest
+from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,9 @@ def _start(
     config: Config, default_name: str, command: str, profile: bool, device: torch.device
 ) -> Path:
     with ExitStack() as held:
-        name = config.name or f"{default_name}-{datetime.now():%Y%m%d-%H%M%S}"
-        run = RunFolder(Path(config.runs_dir).expanduser() / distributed.from_writer(name))
+        runs_dir = Path(config.runs_dir).expanduser()
+        name = config.name or _free_name(runs_dir, f"{default_name}-{datetime.now():%Y%m%d-%H%M%S}")
+        run = RunFolder(runs_dir / distributed.from_writer(name))
         with distributed.writer_first(), run.claimed():
             held.enter_context(run.locked())
             keep_trunk_config(config.model)
@@ -119,6 +120,12 @@ def _start(
         else:
             session.train()
     return run.path
+
+
+def _free_name(runs_dir: Path, name: str) -> str:
+    """Number the name from 2 on if other runs started in the same second."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(free for free in chain([name], numbered) if not (runs_dir / free).exists())
 
 
 def resume(config: Config, run: RunFolder, command: str) -> None:
