@@ -1,4 +1,4 @@
-# All targets but gpu and clean first set up .venv from constraints.txt, unless it is up to date.
+# All targets but gpu, wheel, matrix and clean first set up .venv from constraints.txt, unless it is up to date.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -8,7 +8,7 @@ ARGS ?=
 # Processes that share the tests; set WORKERS=0 to debug in one.
 WORKERS ?= 2
 
-.PHONY: venv train test docs bench gpu lint fingerprint sanitize clean
+.PHONY: venv train test docs bench gpu lint fingerprint sanitize wheel matrix clean
 
 venv: $(INSTALLED)
 
@@ -24,7 +24,7 @@ train: venv
 # One thread in each process: threads of two processes on two cores wait for each other. Tests of threads
 # set their number.
 test: venv
-	OMP_NUM_THREADS=1 $(RUN) -m pytest tests --numprocesses $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests gioada_fast/smoke --numprocesses $(WORKERS) $(ARGS)
 
 # The site of docs/ in build/site; fails for a broken link or anchor, or a page outside of the navigation.
 docs: venv
@@ -56,6 +56,15 @@ fingerprint: venv
 # Builds the CPU kernels with ASan and UBSan, then with TSan, and runs tests/ops with each. Minutes.
 sanitize: venv
 	$(RUN) tests/sanitize.py $(ARGS)
+
+# The source archive and the wheel of this Python in dist/, repaired, and checked in an environment of its own.
+# ARGS=--cuda for a wheel with CUDA kernels. Minutes.
+wheel:
+	$(PYTHON) -m release.wheel $(ARGS)
+
+# Tests wheels with each Python on PATH, and with versions of torch and NumPy. Minutes for each environment.
+matrix:
+	$(PYTHON) -m release.matrix $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info gioada_fast/_C*.so .pytest_cache .ruff_cache .mypy_cache .benchmarks $(INSTALLED)

@@ -4,4 +4,4 @@ GIO-Ada: Chen, Li, Chen, Van Gool, "Learning Semantic Segmentation from Syntheti
 Geometrically Guided Input-Output Adaptation Approach", CVPR 2019 (arXiv 1812.05040).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
