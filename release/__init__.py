@@ -1,1 +1,1 @@
-"""What a maintainer runs for a release: ``make wheel`` and ``make matrix``, see docs/releasing.md."""
+"""The scripts of a release: ``make wheel`` and ``make matrix``, see docs/releasing.md."""

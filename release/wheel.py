@@ -103,7 +103,7 @@ def check_sdist(sdist: Path) -> int:
 def check_wheel(tools: Environment, wheel: Path, cuda: bool) -> tuple[int, list[str]]:
     """Check a wheel's files, libraries and size; returns the number of files, and libraries."""
     with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
+        names = {item.filename for item in archive.infolist() if not item.is_dir()}
         modules = {name for name in names if name.startswith("gioada_fast/_C.")}
         if len(modules) != 1:
             raise ReleaseError(f"{wheel}: has {len(modules)} compiled modules, expected 1")
@@ -146,6 +146,7 @@ def script() -> int:
     parser.add_argument("--cuda", action="store_true", help="with CUDA kernels; needs nvcc")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="folder to write to")
     options = parser.parse_args()
+    options.output = options.output.resolve()
     if options.output.exists() and not options.output.is_dir():
         raise ReleaseError(f"--output: {options.output} is not a folder")
     if options.cuda and shutil.which("nvcc") is None:

@@ -44,6 +44,7 @@ COMMAND_LINES = {
     "export",
     "translate",
     "info",
+    "smoke",  # tests of the installed package
     "__main__",
 }
 

@@ -1,4 +1,4 @@
-"""A wheel contains the extension if there is a compiler, and works without it if there is none."""
+"""Builds from the source archive: with the extension, or without it if there is no compiler."""
 
 import os
 import shutil
@@ -8,6 +8,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from release.environments import tracked_files
+from release.wheel import check_sdist
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,17 +27,28 @@ print(ops.backends()["cpp"].live, round(loss.item(), 3))
 """
 
 
-def build_and_use(tmp_path: Path, **environment: str) -> tuple[list[str], str, str]:
-    """Files of the wheel, output of the build, and output of ``USE`` with that wheel."""
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    """The source archive, unpacked."""
     pytest.importorskip("pybind11")
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("setup.py", "CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "csrc", source / "csrc")
-    ignored = shutil.ignore_patterns("_C*.so", "__pycache__")
-    shutil.copytree(ROOT / "gioada_fast", source / "gioada_fast", ignore=ignored)
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout to compare with")
+    folder = tmp_path_factory.mktemp("sdist")
+    for name in tracked_files():
+        (folder / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / "checkout" / name)
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})"
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=folder / "checkout", check=True, capture_output=True)
+    (archive,) = folder.glob("*.tar.gz")
+    check_sdist(archive)
+    shutil.unpack_archive(archive, folder)
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+def build_and_use(tmp_path: Path, sdist: Path, **environment: str) -> tuple[list[str], str, str]:
+    """Files of the wheel, output of the build, and output of ``USE`` with that wheel."""
+    source = shutil.copytree(sdist, tmp_path / "source")
     # The build must not need torch: puts a torch that cannot be imported first on the path.
     broken = tmp_path / "broken" / "torch"
     broken.mkdir(parents=True)
@@ -66,20 +80,21 @@ def build_and_use(tmp_path: Path, **environment: str) -> tuple[list[str], str, s
     return files, build.stdout + build.stderr, use.stdout + use.stderr
 
 
-def test_without_compiler(tmp_path):
-    """The wheel is complete, and the package runs on plain PyTorch with one warning."""
-    files, build, use = build_and_use(tmp_path, CXX="/nonexistent/c++", GIOADA_BUILD_CUDA="auto")
-    assert not any("_C." in name for name in files)
-    assert {"gioada_fast/ops/upsample_cross_entropy.py", "gioada_fast/py.typed"} <= set(files)
+def test_without_compiler(tmp_path, sdist):
+    """The wheel has every file of the package, which runs on plain PyTorch with one warning."""
+    environment = {"CXX": "/nonexistent/c++", "GIOADA_BUILD_CUDA": "auto"}
+    files, build, use = build_and_use(tmp_path, sdist, **environment)
+    package = {name for name in tracked_files() if name.startswith("gioada_fast/")}
+    assert {name for name in files if ".dist-info/" not in name} == package
     assert "warning: gioada_fast._C is not built" in build
     assert use.count("runs on plain PyTorch") == 1
     assert "False 1.386" in use
 
 
 @pytest.mark.skipif(not (shutil.which("c++") or os.environ.get("CXX")), reason="no C++ compiler")
-def test_with_compiler(tmp_path):
+def test_with_compiler(tmp_path, sdist):
     """The wheel contains the extension, built without torch, and uses it without warnings."""
-    files, _, use = build_and_use(tmp_path, GIOADA_BUILD_CUDA="0", GIOADA_REQUIRE_NATIVE="1")
+    files, _, use = build_and_use(tmp_path, sdist, GIOADA_BUILD_CUDA="0", GIOADA_REQUIRE_NATIVE="1")
     assert sum("gioada_fast/_C." in name for name in files) == 1
     assert not any(name.startswith(("tests", "benchmarks", "csrc")) for name in files)
     assert use.strip() == "True 1.386"

@@ -282,6 +282,8 @@ def check(words: list[str], work: Path) -> None:
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), words
     elif words[0] == "pip":
         check_extras(words)
+    elif "--pyargs" in words:
+        assert importlib.util.find_spec(words[-1]), words
     elif words[0] == "pytest":
         assert (ROOT / words[1]).exists(), words
     elif words[0].startswith("--"):  # flags alone

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
+from .opencv_log import silence_opencv
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
@@ -28,8 +29,7 @@ _BACKEND = cv2.CAP_FFMPEG if _FFMPEG else cv2.CAP_ANY
 _MAX_GAP = 1000
 """Damaged frames in a row after which a video ends."""
 
-# Damaged files become errors of this package, which OpenCV and FFmpeg need not print as well.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+silence_opencv()
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's AV_LOG_QUIET
 
 

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
+from ..opencv_log import silence_opencv
 from .raster import Header, Raster, Undecodable
 
 # The loader's processes already run in parallel.
 cv2.setNumThreads(0)
-# Damaged files become errors of this package, which OpenCV need not print as well.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+silence_opencv()
 
 
 def opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
