@@ -21,9 +21,8 @@ from .environments import ROOT, WORK, Environment, ReleaseError, main, run, trac
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 NUMPYS = ("1.26.*", ">=2")
 TESTS = (
-    *("tests/ops", "tests/data/test_rasters.py", "tests/data/test_label_maps.py"),
+    *("tests/ops", "tests/models/test_networks.py", "tests/data/test_rasters.py"),
     *("tests/data/test_transforms.py", "tests/data/test_readers.py", "tests/data/test_loader.py"),
-    "tests/models/test_networks.py",
 )
 SELECTION = (
     *("-m", "not emulated and not slow"),
