@@ -55,6 +55,8 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--output", type=Path, required=True, help="folder for pictures and results")
 parser.add_argument("--steps", type=int, default=150, help="updates before adaptation, and with it")
 options = parser.parse_args()
+if options.output.is_file():
+    parser.error(f"--output {options.output} is a file, expected a folder")
 options.output.mkdir(parents=True, exist_ok=True)
 os.chdir(options.output)
 for seed in range(24):

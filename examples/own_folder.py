@@ -1,9 +1,8 @@
 """Two folders of pictures to a trained network, its predictions, and a file for other programs.
 
-    python examples/own_folder.py --output demo                # draws its pictures itself
-    python examples/own_folder.py --output mine --data ~/data  # yours: change SETTINGS before
+    python examples/own_folder.py --output demo      # draws its pictures itself
 
-Your folder has {renders,labelled}/{rgb,ids}, renders/depth, photos/rgb: docs/own_data.md.
+For yours (--data), change SETTINGS: {renders,labelled}/{rgb,ids}, renders/depth, photos/rgb.
 """
 
 import argparse
@@ -38,10 +37,8 @@ def draw(folder, seed, look):
     ids[bottom - size : bottom, x : x + size] = 9
     depth[bottom - size : bottom, x : x + size] = depth[bottom, 0]
     colours = np.array([(230, 180, 120), (90, 90, 90), (60, 60, 200)])  # BGR
-    image = (
-        colours[np.searchsorted([0, 7, 9], ids)] * ((0.55, 0.75, 0.95) if look else 1) + 40 * look
-    )
-    image = (image + rng.normal(0, 12, image.shape)).clip(0, 255).astype(np.uint8)
+    image = colours[np.searchsorted([0, 7, 9], ids)] + rng.normal(0, 12, (64, 96, 3))
+    image = (image * ((0.55, 0.75, 0.95) if look else 1) + 40 * look).clip(0, 255).astype("uint8")
     for name, array in {"rgb": image, "ids": ids, "depth": depth}.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / name / f"{seed:04}.png"), array)
@@ -61,6 +58,8 @@ parser.add_argument("--data", type=Path, help="folder with renders and photos; u
 parser.add_argument("--steps", type=int, default=120, help="updates before adaptation, and with it")
 parser.add_argument("--format", default="pt2", help="of the file: pt2, onnx or folder")
 options = parser.parse_args()
+if options.output.is_file():
+    parser.error(f"--output {options.output} is a file, expected a folder")
 out, data = options.output, options.data or options.output / "data"
 out.mkdir(parents=True, exist_ok=True)
 (out / "settings.yaml").write_text(SETTINGS)
@@ -73,10 +72,9 @@ folders = "--data.source.root", data / "renders", "--data.target.root", data / "
 folders += "--runs_dir", out, "--name", "run", "--data.workers", 0  # small files load fast
 steps = [f"--schedule.{name}_steps={options.steps}" for name in ("source_only", "adaptation")]
 run("train", "--config", out / "settings.yaml", *folders, *steps)
-if (data / "labelled").exists():
-    scored = "--target", "folder", "--root", data / "labelled", "--images", "rgb/*"
-    scored += "--labels", "ids/*", "--classes", out / "ids.yaml", "--weights"
-    for weights in ("task_control", "task"):  # without the photos, and with them
-        run("evaluate", out / "run", *scored, weights)
+scored = "--target", "folder", "--root", data / "labelled", "--images", "rgb/*"
+scored += "--labels", "ids/*", "--classes", out / "ids.yaml", "--weights"
+for weights in ("task_control", "task") if (data / "labelled").exists() else ():
+    run("evaluate", out / "run", *scored, weights)  # without the photos, then with them
 run("predict", out / "run", data / "photos/rgb", "--output", out / "predictions")
 run("export", out / "run", "--format", options.format, "--output", out / "network")

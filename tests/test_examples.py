@@ -134,6 +134,13 @@ def test_bad_steps(example, program, steps):
     assert status == 2 and "error: " in text and "Traceback" not in text
 
 
+@pytest.mark.parametrize("program", ["own_folder.py", "own_classes.py"])
+def test_output_is_a_file(example, tmp_path, program):
+    (tmp_path / "taken").touch()
+    status, text, _ = example(program, "--output", "taken")
+    assert status == 2 and "taken is a file, expected a folder" in text
+
+
 def test_notebook(tmp_path, monkeypatch):
     """In Jupyter's own kernel if nbclient is installed; otherwise its cells run here, in order."""
     pytest.importorskip(
