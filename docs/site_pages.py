@@ -1,7 +1,7 @@
 """Pages of the site that are not files in ``docs/``: a hook of MkDocs, see mkdocs.yml.
 
-The README, CONTRIBUTING.md and CHANGELOG.md are pages, too; the settings come from the dataclasses
-of ``gioada_fast.config``, and the messages from the source of the package.
+The README, CONTRIBUTING.md, CHANGELOG.md and the examples are pages, too; the settings come from
+the dataclasses of ``gioada_fast.config``, and the messages from the source of the package.
 """
 
 import ast
@@ -22,6 +22,7 @@ OF_ROOT = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "examples/README.md": "examples.md",
 }
 """Files beside ``docs/``, and the pages that show them."""
 
@@ -52,10 +53,22 @@ def generated_pages() -> dict[str, str]:
     pages = {"all_settings.md": settings_page(), "messages.md": messages_page()}
     for name, path in OF_ROOT.items():
         content = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+        content = content.replace("](../docs/", "](")
         for other, other_path in OF_ROOT.items():
             content = content.replace(f"]({other}", f"]({other_path}")
         pages[path] = content
+    pages["examples.md"] += _programs()
     return pages
+
+
+def _programs() -> str:
+    """The source of each example, under its name."""
+    found = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.yaml")])
+    languages = {".py": "python", ".yaml": "yaml"}
+    return "".join(
+        f"\n## {path.name}\n\n```{languages[path.suffix]}\n{path.read_text('utf-8')}```\n"
+        for path in found
+    )
 
 
 def _escaped(text: str) -> str:

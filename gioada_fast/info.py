@@ -1,4 +1,8 @@
-"""Info: ``python -m gioada_fast.info`` prints versions, hardware, back ends and configurations."""
+"""Info: ``python -m gioada_fast.info`` prints versions, hardware, back ends and configurations.
+
+--check runs each op once on each live back end, and compares results and gradients with plain
+PyTorch in float64. The exit status is 1 if one of them is wrong.
+"""
 
 import os
 from collections.abc import Sequence
@@ -11,6 +15,7 @@ from . import cli, ops
 from .config import shipped_configs
 from .engine.device import device_name, has_fast_bf16
 from .engine.run import versions
+from .ops.comparison import DTYPES, Comparison, check_ops, obstacles, public_ops
 
 PROG = "python -m gioada_fast.info"
 
@@ -28,10 +33,71 @@ def _choices(device: str) -> Table:
     return table
 
 
+def _checks(device: str, comparisons: Sequence[Comparison]) -> Table:
+    """The comparison of every op on every back end that runs it on a device type."""
+    dtypes = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
+    table = Table(f"check on {device}", "back end", "result", *dtypes, show_edge=False)
+    for found in comparisons:
+        values = (found.differences.get(dtype) for dtype in DTYPES)
+        differences = ["-" if value is None else f"{value:.1e}" for value in values]
+        table.add_row(found.op, found.backend, "differs" if found.wrong else "ok", *differences)
+    return table
+
+
+def _not_available(device: str) -> list[str]:
+    """Why ops were not checked: one line for each back end and reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    names = public_ops()
+    for name in names:
+        for back_end, reason in obstacles(name, device).items():
+            groups.setdefault((back_end, reason), []).append(name)
+    return [
+        f"{back_end} on {device} is not available"
+        f"{'' if len(group) == len(names) else ' for ' + ', '.join(group)}: {reason}"
+        for (back_end, reason), group in groups.items()
+    ]
+
+
+def _check(console: Console) -> None:
+    """Print the comparison of all back ends.
+
+    Raises:
+        SystemExit: with status 1 if one of them is wrong.
+    """
+    comparisons = list(check_ops())
+    for device in ("cpu", "cuda"):
+        checked = [found for found in comparisons if found.device == device]
+        if checked:
+            console.print(_checks(device, checked), "")
+        for line in _not_available(device):
+            console.print(line)
+    wrong = [
+        f"{found.op} on {found.backend} ({found.device}) {problem}"
+        for found in comparisons
+        for problem in found.wrong
+    ]
+    if wrong:
+        cli.fail(
+            "\n".join(wrong) + "\nDo not use what differs: GIOADA_BACKEND=reference runs all ops "
+            "on plain PyTorch. Install the package again; if it still differs, report this output",
+            status=1,
+        )
+    console.print(
+        "\nEach op ran once. Numbers are the largest difference to plain PyTorch in float64, of "
+        "results and gradients, relative to the largest value. ok: at most twice PyTorch's own "
+        "(the row reference)."
+    )
+
+
 def main(arguments: Sequence[str]) -> None:
     """Print tables."""
     parser = cli.Parser(prog=PROG)
-    parser.parse_args(list(arguments))
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="also run each op once on each back end that is live, and compare with plain PyTorch",
+    )
+    check = parser.parse_args(list(arguments)).check
     console = Console(highlight=False, markup=False)
 
     machine = Table("machine", "", show_edge=False)
@@ -64,6 +130,9 @@ def main(arguments: Sequence[str]) -> None:
         )
     console.print("float64 runs on reference.\n")
     console.print(f"configurations: {', '.join(shipped_configs())}")
+    if check:
+        console.print("")
+        _check(console)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """The tests that every fused op must pass: subclass ``OpChecks`` in the op's test module.
 
-Results and gradients are correct if
-``err(op, reference in float64) <= 2 * err(reference in the op's dtype, reference in float64)``,
-plus a few float32 roundings of the largest value. An op with other results, such as counts,
-overrides ``assert_right``.
+``gioada_fast.ops.comparison`` has the rule for results and gradients. An op with other results,
+such as counts, overrides ``assert_right``.
 """
 
 import functools
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gioada_fast import ops
+from gioada_fast.ops.comparison import DTYPES, cast, compare, roundoff_of, run
 
 TARGETS = [  # back end, device
     pytest.param(("cpp", "cpu"), id="cpp"),
@@ -22,7 +21,6 @@ TARGETS = [  # back end, device
     pytest.param(("triton", "cuda"), id="triton-gpu", marks=pytest.mark.gpu),
     pytest.param(("cuda", "cuda"), id="cuda-gpu", marks=pytest.mark.gpu),
 ]
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def require(backend: str, device: str, op: str | None = None) -> tuple[str, str]:
@@ -35,68 +33,15 @@ def require(backend: str, device: str, op: str | None = None) -> tuple[str, str]
     return backend, device
 
 
-def run(function: Callable, inputs: tuple) -> list[Tensor]:
-    """Results, and gradients of the floating-point inputs that require them, all in one list.
-
-    Gradients are those of a weighted sum of the results, with different weights for all elements.
-    """
-    inputs = tuple(
-        x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x for x in inputs
-    )
-    leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
-    results = function(*inputs)
-    results = list(results) if isinstance(results, tuple | list) else [results]
-    loss = sum(
-        (r * torch.linspace(0.5, 1.5, r.numel(), dtype=r.dtype, device=r.device).view_as(r)).sum()
-        for r in results
-        if r.requires_grad
-    )
-    grads = torch.autograd.grad(loss, leaves) if leaves else ()
-    return [r.detach() for r in results] + list(grads)
-
-
-def cast(inputs: tuple, dtype: torch.dtype, device: str | None = None) -> tuple:
-    """Copies on ``device``, floating-point tensors in ``dtype``; requires_grad stays the same."""
-
-    def one(x):
-        if not isinstance(x, Tensor):
-            return x
-        y = x.detach().to(device=device or x.device)
-        return y.to(dtype).requires_grad_(x.requires_grad) if y.is_floating_point() else y
-
-    return tuple(one(x) for x in inputs)
-
-
-def error(found: Tensor, exact: Tensor) -> float:
-    """Largest absolute difference; infinite where one is NaN and the other is not."""
-    assert found.shape == exact.shape
-    if found.numel() == 0:
-        return 0.0
-    difference = (found.double().cpu() - exact.cpu()).abs()
-    return difference.nan_to_num(nan=float("inf")).max().item()
-
-
-def roundoff_of(target: tuple[str, str], dtype: torch.dtype) -> float:
-    """Additional relative rounding error of a target: Triton's interpreter truncates bfloat16."""
-    truncates = target == ("triton", "cpu") and dtype == torch.bfloat16
-    return torch.finfo(dtype).eps / 2 if truncates else 0.0
-
-
 def assert_as_good_as_eager(
     fused: Callable, reference: Callable, inputs: tuple, roundoff: float = 0.0
 ) -> None:
-    """The correctness rule of this suite, for one set of inputs.
+    """The rule of ``gioada_fast.ops.comparison``, for one set of inputs.
 
     ``roundoff`` is an extra error that the back end may have, relative to the largest value.
     """
-    exact = run(reference, cast(inputs, torch.float64, "cpu"))
-    eager = run(reference, inputs)
-    found = run(fused, inputs)
-    assert len(found) == len(exact)
-    for f, e, x in zip(found, eager, exact, strict=True):
-        largest = x.abs().max().item() if x.numel() else 0.0
-        tiny = (8 * torch.finfo(torch.float32).eps + roundoff) * largest
-        assert error(f, x) <= 2 * error(e, x) + tiny
+    for difference in compare(fused, reference, inputs, roundoff):
+        assert difference.right
 
 
 class OpChecks:

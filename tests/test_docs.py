@@ -33,7 +33,8 @@ from .models.trunk_folders import write_backbone
 from .video_files import write_video
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 PLACEHOLDERS = {
     "runs/<name>": "runs/mini",
@@ -290,6 +291,8 @@ def check(words: list[str], work: Path) -> None:
         run("train", [*words, "--print_config"], work)
     elif words[1] in OF_OTHERS:
         pass
+    elif words[1].startswith("examples/"):  # tests/test_examples.py runs each with few steps
+        check_example(words[1], words[2:])
     elif "benchmarks.report" in words:
         run_report(words[words.index("benchmarks.report") + 1 :])
     elif "benchmarks.scaling" in words:  # takes minutes; it has a test of its own with tiny sizes
@@ -298,6 +301,12 @@ def check(words: list[str], work: Path) -> None:
     else:  # python -m, or torchrun -m, as a single process
         module, *arguments = words[words.index("-m") + 1 :]
         run(module.removeprefix("gioada_fast."), arguments, work)
+
+
+def check_example(program: str, words: list[str]) -> None:
+    """See that an example, which has a test of its own, takes these flags."""
+    source = (ROOT / program).read_text(encoding="utf-8")
+    assert all(f'"{word}"' in source for word in words if word.startswith("--")), words
 
 
 def check_extras(words: list[str]) -> None:

@@ -27,7 +27,7 @@ NAMESPACE = "gioada_fast"
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 
 # Best first. On CUDA devices C++ comes before Triton: its launch costs less host time.
-_PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
+PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ class FusedOp:
 
     def backends_on(self, device_type: str) -> list[str]:
         """Back ends that can run this op on a device type now, best first; reference is last."""
-        order = _PREFERENCE.get(device_type, ("reference",))
+        order = PREFERENCE.get(device_type, ("reference",))
         # A forced choice may name back ends that are never chosen automatically, such as Triton's
         # interpreter.
         others = [b for b in BACKENDS if b not in order]
@@ -286,7 +286,7 @@ class FusedOp:
             if name == "reference" or (name in self.kernels and _runs_on(name, device_type))
         ]
 
-    def _obstacle(self, name: str, device_type: str) -> str | None:
+    def obstacle(self, name: str, device_type: str) -> str | None:
         """Why a back end cannot run this op on a device type now; None if it can."""
         if name == "reference":
             missing = device_type == "cuda" and not torch.cuda.is_available()
@@ -295,7 +295,7 @@ class FusedOp:
             return "no kernel for this op"
         if _runs_on(name, device_type):
             return None
-        if name in _PREFERENCE.get(device_type, ()):
+        if name in PREFERENCE.get(device_type, ()):
             return backends()[name].detail
         if name == "triton" and device_type == "cpu":
             return "runs on cpu in its interpreter only (TRITON_INTERPRET=1)"
@@ -307,8 +307,8 @@ class FusedOp:
         Returns:
             Its name, None if a call would fail; and the reason of each other back end, by name.
         """
-        order = (_forced,) if _forced else _PREFERENCE.get(device_type, ("reference",))
-        obstacles = {name: self._obstacle(name, device_type) for name in BACKENDS}
+        order = (_forced,) if _forced else PREFERENCE.get(device_type, ("reference",))
+        obstacles = {name: self.obstacle(name, device_type) for name in BACKENDS}
         chosen = next((name for name in order if obstacles[name] is None), None)
         idle = f"{_forced} is forced" if _forced else f"{chosen} is preferred"
         reasons = {
@@ -333,16 +333,16 @@ class FusedOp:
             return self._automatic.get(device_type) or self._choose_automatically(device_type)
         if _forced == "reference" or _forced in self.backends_on(device_type):
             return _forced
-        reason = self._obstacle(_forced, device_type)
+        reason = self.obstacle(_forced, device_type)
         raise RuntimeError(f"{self.name}: back end {_forced!r} cannot run: {reason}")
 
     def _choose_automatically(self, device_type: str) -> str:
-        for name in _PREFERENCE.get(device_type, ()):
+        for name in PREFERENCE.get(device_type, ()):
             if name in self.kernels and _runs_on(name, device_type):
                 self._automatic[device_type] = name
                 return name
-        if device_type in _PREFERENCE and not is_compiling():
-            best = _PREFERENCE[device_type][0]
+        if device_type in PREFERENCE and not is_compiling():
+            best = PREFERENCE[device_type][0]
             _warn_slow(f"back end {best!r} is not live: {backends()[best].detail}")
         return "reference"
 

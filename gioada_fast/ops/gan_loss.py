@@ -15,6 +15,7 @@ Sources: Mao et al. (arXiv 1611.04076), Goodfellow et al. (arXiv 1406.2661), Lim
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,18 @@ def reference(
     """The op in plain PyTorch; arguments as for ``gan_loss``."""
     maps, targets = _as_lists(logits, real)
     return torch.stack([_mean(x, t, kind, generator) for x, t in zip(maps, targets, strict=True)])
+
+
+def sample(
+    sizes: Sequence[Sequence[int]] = ((2, 1, 9, 13), (2, 1, 5, 7)),
+    kind: str = "lsgan",
+    generator: bool = False,
+    scale: float = 2.0,
+) -> dict[str, Any]:
+    """Random arguments: maps of these sizes, alternately real and fake."""
+    maps = [(scale * torch.randn(tuple(size))).requires_grad_() for size in sizes]
+    real = [i % 2 == 0 for i in range(len(maps))]
+    return {"logits": maps, "real": real, "kind": kind, "generator": generator}
 
 
 def _mean(x: Tensor, real: bool, kind: str, generator: bool) -> Tensor:

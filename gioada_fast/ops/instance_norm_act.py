@@ -19,6 +19,8 @@ and Gimpel (arXiv 1606.08415); activation, residual and padding as in the networ
 (arXiv 1603.08155) and CycleGAN (arXiv 1703.10593).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -71,6 +73,44 @@ def reference(
     if pad > 0:
         y = F.pad(y, (pad, pad, pad, pad), mode="reflect")
     return y.to(x.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def sample(
+    n: int = 2,
+    c: int = 19,
+    h: int = 4,
+    w: int = 5,
+    activation: str = "silu",
+    pad: int = 1,
+    residual: bool = True,
+    negative_slope: float = 0.2,
+    eps: float = 1e-5,
+    affine: str | None = "both",
+    groups: int | None = None,
+) -> dict[str, Any]:
+    """Random arguments. ``affine`` names the parameters: "weight", "bias", "both".
+
+    Without affine parameters and groups, no value is so close to the mean that rounding could flip
+    its sign.
+    """
+    noise = torch.randn(n, c, h, w)
+    noise += 0.3 * (noise - noise.mean((2, 3), keepdim=True)).sign()
+    scale = torch.linspace(0.5, 2.0, c).view(1, c, 1, 1)
+    x = (scale * noise + 3 * torch.randn(1, c, 1, 1)).requires_grad_()
+    other = torch.randn(n, c, h, w).requires_grad_() if residual else None
+    weight = torch.randn(c).requires_grad_() if affine in ("weight", "both") else None
+    bias = torch.randn(c).requires_grad_() if affine in ("bias", "both") else None
+    return {
+        "x": x,
+        "activation": activation,
+        "negative_slope": negative_slope,
+        "residual": other,
+        "pad": pad,
+        "eps": eps,
+        "weight": weight,
+        "bias": bias,
+        "groups": groups,
+    }
 
 
 def _check(

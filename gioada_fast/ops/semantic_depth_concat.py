@@ -18,6 +18,7 @@ semantics alone, without depth, is AdaptSegNet's (arXiv 1802.10349).
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,27 @@ def reference(
             maps.append(resize(depth))
         joint = torch.cat(maps, dim=1)
     return joint.contiguous(memory_format=torch.channels_last)
+
+
+def sample(
+    n: int = 2,
+    c: int = 19,
+    h: int = 3,
+    w: int = 4,
+    height: int | None = 7,
+    width: int | None = 21,
+    with_depth: bool = True,
+    scale: float = 3.0,
+    requires: str = "both",
+) -> dict[str, Any]:
+    """Random arguments. ``requires`` says which inputs have a gradient: "logits", "depth", "both".
+
+    The size is None if ``height`` is.
+    """
+    logits = (scale * torch.randn(n, c, h, w)).requires_grad_(requires != "depth")
+    depth = torch.randn(n, 1, h, w).requires_grad_(requires != "logits") if with_depth else None
+    size = None if height is None else (height, width)
+    return {"logits": logits, "depth": depth, "size": size}
 
 
 def _check(logits: Tensor, depth: Tensor | None) -> None:

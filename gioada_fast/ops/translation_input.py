@@ -12,6 +12,9 @@ Source: input-level adaptation of GIO-Ada (arXiv 1812.05040): the generator gets
 semantic labels concatenated.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -41,6 +44,30 @@ def reference(
     one_hot = labels.view(depth.shape) == classes
     parts = [image.to(exact) / 127.5 - 1, depth.to(exact), one_hot.to(exact)]
     return torch.cat(parts, dim=1).to(dtype, memory_format=torch.channels_last)
+
+
+def sample(
+    n: int = 2,
+    classes: int = 19,
+    height: int = 7,
+    width: int = 21,
+    label_dtype: torch.dtype = torch.uint8,
+    dtype: torch.dtype = torch.float32,
+    label_shape: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Random arguments; a tenth of the labels are ignored."""
+    image = torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8)
+    depth = torch.rand(n, 1, height, width)
+    labels = torch.randint(0, classes, (n, height, width))
+    labels[torch.rand(labels.shape) < 0.1] = 255
+    labels = labels.to(label_dtype).view(tuple(label_shape or labels.shape))
+    return {
+        "image": image,
+        "depth": depth,
+        "labels": labels,
+        "num_classes": classes,
+        "dtype": dtype,
+    }
 
 
 def _checked(

@@ -12,6 +12,7 @@ Source: prediction of semantic segmentation from logits that are upsampled befor
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,15 @@ def reference(
     z = z.clamp(-MAX_LOGIT, MAX_LOGIT)  # 0 times infinity would be NaN
     z = F.interpolate(z, size, mode="bilinear", align_corners=align_corners)
     return z.argmax(1).to(dtype)
+
+
+def sample(
+    shape: Sequence[int] = (2, 19, 3, 4),
+    size: Sequence[int] = (7, 21),
+    scale: float = 3.0,
+) -> dict[str, Any]:
+    """Random arguments."""
+    return {"logits": scale * torch.randn(tuple(shape)), "size": size}
 
 
 def _check(logits: Tensor, size: Sequence[int], dtype: torch.dtype) -> None:

@@ -9,7 +9,10 @@ Source: evaluation of semantic segmentation as in the Cityscapes and CamVid benc
 that are upsampled before the argmax (DeepLab-v2, arXiv 1606.00915).
 """
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gioada_fast.ops._bilinear import axes
@@ -43,6 +46,30 @@ def reference(
         cells = (y * classes + predicted).flatten()
         counts = counts.index_add(0, cells, torch.ones_like(cells))
     return counts.view(classes + 1, classes)[:classes].clone()
+
+
+def sample(
+    n: int = 2,
+    c: int = 19,
+    h: int = 3,
+    w: int = 4,
+    height: int = 7,
+    width: int = 21,
+    ignored: float = 0.1,
+    label_dtype: torch.dtype = torch.int64,
+    scale: float = 3.0,
+    offset: float = 0.0,
+    blocks: int = 1,
+) -> dict[str, Any]:
+    """Random arguments, constant over ``blocks`` x ``blocks`` input points."""
+    grid = torch.randn(n, c, -(-h // blocks), -(-w // blocks))
+    logits = grid.repeat_interleave(blocks, 2).repeat_interleave(blocks, 3)[:, :, :h, :w]
+    labels = F.interpolate(logits, size=(height, width), mode="nearest").argmax(1)
+    if blocks == 1:
+        labels = torch.randint(0, c, (n, height, width))
+    labels[torch.rand(labels.shape) < ignored] = 255
+    labels = labels.to(label_dtype)
+    return {"logits": offset + scale * logits, "labels": labels, "ignore_index": 255}
 
 
 def _check(logits: Tensor) -> None:

@@ -19,6 +19,8 @@ which upsample the logits first; class weights and label smoothing as in
 ``torch.nn.functional.cross_entropy``; the mean over all pixels is the default of mmsegmentation.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,6 +89,36 @@ def reference(
         return loss / max(y.numel(), 1)
     total = (w[y.masked_fill(~valid, 0)] * v).sum()
     return loss * torch.where((total != 0) | (loss != 0), 1 / total, 0)
+
+
+def sample(
+    n: int = 2,
+    c: int = 19,
+    h: int = 3,
+    w: int = 4,
+    height: int = 7,
+    width: int = 21,
+    ignored: float = 0.1,
+    label_dtype: torch.dtype = torch.int64,
+    weighted: bool = True,
+    pixel_weighted: bool = True,
+    scale: float = 3.0,
+) -> dict[str, Any]:
+    """Random arguments; pixel weights are NaN where the label is ignored."""
+    logits = (scale * torch.randn(n, c, h, w)).requires_grad_()
+    labels = torch.randint(0, c, (n, height, width))
+    labels[torch.rand(labels.shape) < ignored] = 255
+    weight = torch.rand(c) if weighted else None
+    pixel_weight = None
+    if pixel_weighted:
+        pixel_weight = torch.rand(labels.shape).masked_fill(labels == 255, float("nan"))
+    return {
+        "logits": logits,
+        "labels": labels.to(label_dtype),
+        "ignore_index": 255,
+        "weight": weight,
+        "pixel_weight": pixel_weight,
+    }
 
 
 def _check(

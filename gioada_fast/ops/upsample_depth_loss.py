@@ -18,6 +18,8 @@ Source: berHu from Laina et al. (arXiv 1606.00373), with one c for the whole bat
 scale-invariant logarithmic error, from Eigen et al. (arXiv 1406.2283), over the whole batch.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -76,6 +78,34 @@ def reference(
     if reduction == "none":
         return weight * loss
     return (weight * loss).sum() if reduction == "sum" else _mean(weight * loss, weight)
+
+
+def sample(
+    n: int = 2,
+    h: int = 3,
+    w: int = 4,
+    height: int = 7,
+    width: int = 21,
+    kind: str = "berhu",
+    invalid: float = 0.1,
+) -> dict[str, Any]:
+    """Random arguments; the target is NaN where it is not valid.
+
+    All values are positive for silog. For the other kinds, no error is close to 0, where the slope
+    jumps and rounding could flip its sign.
+    """
+    error = torch.randn(n, 1, height, width)
+    resize: dict[str, Any] = dict(size=(height, width), mode="bilinear", align_corners=True)
+    if kind == "silog":
+        depth = 0.5 + torch.rand(n, 1, h, w)
+        target = F.interpolate(depth, **resize) * error.exp()
+    else:
+        depth = torch.randn(n, 1, h, w)
+        target = F.interpolate(depth, **resize) + error + 0.1 * error.sign()
+    valid = torch.rand(target.shape) >= invalid if invalid else None
+    if valid is not None:
+        target[~valid] = float("nan")
+    return {"depth": depth.requires_grad_(), "target": target, "kind": kind, "valid": valid}
 
 
 def _mean(losses: Tensor, weight: Tensor) -> Tensor:

@@ -5,14 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from gioada_fast import ops
-from gioada_fast.ops.gan_loss import GAN_LOSSES, gan_loss, reference
+from gioada_fast.ops.gan_loss import GAN_LOSSES, gan_loss, reference, sample
 from tests.op_checks import DTYPES, TARGETS, OpChecks, require, run
 
 
-def make(sizes, kind="lsgan", generator=False, scale=2.0):
-    """Maps, their targets (alternately real and fake), kind and side."""
-    maps = [(scale * torch.randn(size)).requires_grad_() for size in sizes]
-    return *maps, [i % 2 == 0 for i in range(len(maps))], kind, generator
+def make(*shape, **options):
+    """As ``sample``, with the maps one by one."""
+    maps, *others = sample(*shape, **options).values()
+    return *maps, *others
 
 
 def of_list(function):

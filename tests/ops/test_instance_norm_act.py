@@ -8,37 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from gioada_fast import ops
-from gioada_fast.ops.instance_norm_act import instance_norm_act, reference
+from gioada_fast.ops.instance_norm_act import instance_norm_act, reference, sample
 from tests.op_checks import TARGETS, OpChecks, assert_as_good_as_eager, cast, require, run
 
 # In the package, the attribute of this name is the function.
 module = importlib.import_module("gioada_fast.ops.instance_norm_act")
 
 
-def make(
-    n,
-    c,
-    h,
-    w,
-    activation="relu",
-    pad=1,
-    residual=False,
-    negative_slope=0.2,
-    eps=1e-5,
-    affine=None,
-    groups=None,
-):
-    """Arguments of one case. Without affine parameters and groups, no value is so close to the mean
-    that rounding could flip its sign. ``affine`` names the parameters: "weight", "bias", "both".
-    """
-    noise = torch.randn(n, c, h, w)
-    noise += 0.3 * (noise - noise.mean((2, 3), keepdim=True)).sign()
-    scale = torch.linspace(0.5, 2.0, c).view(1, c, 1, 1)
-    x = (scale * noise + 3 * torch.randn(1, c, 1, 1)).requires_grad_()
-    other = torch.randn(n, c, h, w).requires_grad_() if residual else None
-    weight = torch.randn(c).requires_grad_() if affine in ("weight", "both") else None
-    bias = torch.randn(c).requires_grad_() if affine in ("bias", "both") else None
-    return x, activation, negative_slope, other, pad, eps, weight, bias, groups
+def make(n, c, h, w, activation="relu", residual=False, affine=None, **options):
+    """Arguments of one case."""
+    options |= dict(activation=activation, residual=residual, affine=affine)
+    return tuple(sample(n, c, h, w, **options).values())
 
 
 def positional(function):

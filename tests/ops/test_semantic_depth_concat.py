@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gioada_fast import ops
-from gioada_fast.ops.semantic_depth_concat import reference, semantic_depth_concat
+from gioada_fast.ops.semantic_depth_concat import reference, sample, semantic_depth_concat
 from tests.op_checks import (
     TARGETS,
     OpChecks,
@@ -20,11 +20,9 @@ from tests.op_checks import (
 )
 
 
-def make(n, c, h, w, height=None, width=None, with_depth=True, scale=3.0, requires="both"):
+def make(n, c, h, w, height=None, width=None, **options):
     """Logits, depth and size for one case; no size for a case with a scale factor."""
-    logits = (scale * torch.randn(n, c, h, w)).requires_grad_(requires != "depth")
-    depth = torch.randn(n, 1, h, w).requires_grad_(requires != "logits") if with_depth else None
-    return logits, depth, None if height is None else (height, width)
+    return tuple(sample(n, c, h, w, height, width, **options).values())
 
 
 SHAPES = {

@@ -5,18 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from gioada_fast import ops
-from gioada_fast.ops.translation_input import reference, translation_input
+from gioada_fast.ops.translation_input import reference, sample, translation_input
 from tests.op_checks import DTYPES, TARGETS, OpChecks, require
 
 
-def make(n, classes, height, width, label_dtype=torch.uint8, dtype=torch.float32, label_shape=None):
+def make(*shape, **options):
     """Image, depth, labels, number of classes and dtype for one case."""
-    image = torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8)
-    depth = torch.rand(n, 1, height, width)
-    labels = torch.randint(0, classes, (n, height, width))
-    labels[torch.rand(labels.shape) < 0.1] = 255
-    labels = labels.to(label_dtype).view(label_shape or labels.shape)
-    return image, depth, labels, classes, dtype
+    return tuple(sample(*shape, **options).values())
 
 
 SHAPES = {

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gioada_fast import ops
-from gioada_fast.ops.upsample_argmax import reference, upsample_argmax
+from gioada_fast.ops.upsample_argmax import reference, sample, upsample_argmax
 from tests.op_checks import DTYPES, TARGETS, OpChecks, cast, require
 
 # n, c, h, w; size; factor of the logits.
@@ -73,8 +73,7 @@ class TestUpsampleArgmax(OpChecks):
     bad_inputs = BAD_INPUTS
 
     def inputs(self, shape):
-        logits_shape, size, scale = shape
-        return scale * torch.randn(logits_shape), size
+        return tuple(sample(*shape).values())
 
     def operator_inputs(self, backend, device):
         logits, size = self.small()

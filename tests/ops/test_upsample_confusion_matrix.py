@@ -8,23 +8,16 @@ from gioada_fast import ops
 from gioada_fast.ops.upsample_confusion_matrix import (
     MAX_CLASSES,
     reference,
+    sample,
     upsample_confusion_matrix,
 )
 from tests.op_checks import DTYPES, TARGETS, OpChecks, cast, require
 from tests.ops.test_upsample_argmax import near_ties
 
 
-def make(
-    n, c, h, w, height, width, ignored=0.1, label_dtype=torch.int64, scale=3.0, offset=0.0, blocks=1
-):
-    """Logits and labels for one case; both constant over ``blocks`` x ``blocks`` input points."""
-    grid = torch.randn(n, c, -(-h // blocks), -(-w // blocks))
-    logits = grid.repeat_interleave(blocks, 2).repeat_interleave(blocks, 3)[:, :, :h, :w]
-    labels = F.interpolate(logits, size=(height, width), mode="nearest").argmax(1)
-    if blocks == 1:
-        labels = torch.randint(0, c, (n, height, width))
-    labels[torch.rand(labels.shape) < ignored] = 255
-    return offset + scale * logits, labels.to(label_dtype), 255
+def make(*shape, **options):
+    """Logits, labels and ignore_index for one case."""
+    return tuple(sample(*shape, **options).values())
 
 
 SHAPES = {

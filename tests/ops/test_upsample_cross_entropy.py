@@ -7,32 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from gioada_fast import ops
-from gioada_fast.ops.upsample_cross_entropy import reference, upsample_cross_entropy
+from gioada_fast.ops.upsample_cross_entropy import reference, sample, upsample_cross_entropy
 from tests.op_checks import TARGETS, OpChecks, require, run
 
 
-def make(
-    n,
-    c,
-    h,
-    w,
-    height,
-    width,
-    ignored=0.1,
-    label_dtype=torch.int64,
-    weighted=False,
-    pixel_weighted=False,
-    scale=3.0,
-):
+def make(*shape, weighted=False, pixel_weighted=False, **options):
     """Logits, labels, ignore_index, weight and pixel_weight for one case."""
-    logits = (scale * torch.randn(n, c, h, w)).requires_grad_()
-    labels = torch.randint(0, c, (n, height, width))
-    labels[torch.rand(labels.shape) < ignored] = 255
-    weight = torch.rand(c) if weighted else None
-    pixel_weight = None
-    if pixel_weighted:
-        pixel_weight = torch.rand(labels.shape).masked_fill(labels == 255, float("nan"))
-    return logits, labels.to(label_dtype), 255, weight, pixel_weight
+    options |= dict(weighted=weighted, pixel_weighted=pixel_weighted)
+    return tuple(sample(*shape, **options).values())
 
 
 def with_positional_pixel_weight(function):

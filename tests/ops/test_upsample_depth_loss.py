@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from gioada_fast import ops
 from gioada_fast.ops._checks import REDUCTIONS
-from gioada_fast.ops.upsample_depth_loss import KINDS, reference, upsample_depth_loss
+from gioada_fast.ops.upsample_depth_loss import KINDS, reference, sample, upsample_depth_loss
 from tests.op_checks import TARGETS, OpChecks, assert_as_good_as_eager, require, run
 
 
@@ -17,22 +17,8 @@ def upsample(depth, size):
 
 
 def make(n, h, w, height, width, kind="l1", invalid=0.1):
-    """Depth, target, kind and validity for one case.
-
-    All are positive for silog. For the other kinds, no error is close to 0, where the slope jumps
-    and rounding could flip its sign.
-    """
-    error = torch.randn(n, 1, height, width)
-    if kind == "silog":
-        depth = 0.5 + torch.rand(n, 1, h, w)
-        target = upsample(depth, (height, width)) * error.exp()
-    else:
-        depth = torch.randn(n, 1, h, w)
-        target = upsample(depth, (height, width)) + error + 0.1 * error.sign()
-    valid = torch.rand(target.shape) >= invalid if invalid else None
-    if valid is not None:
-        target[~valid] = float("nan")
-    return depth.requires_grad_(), target, kind, valid
+    """Depth, target, kind and validity for one case."""
+    return tuple(sample(n, h, w, height, width, kind, invalid).values())
 
 
 def weights(n, height, width, negative=False):
