@@ -204,6 +204,11 @@ class _Session:
         # before the data, which may take minutes to render, so that a wrong weights file is
         # reported immediately
         self.adaptation = build_adaptation(config, from_files=checkpoint is None)
+        if config.compile and not self.adaptation.task.trunk.compiles:
+            raise InputError(
+                "compile is true, but torch.compile gives wrong gradients for this trunk (Swin's "
+                "windows): leave compile out"
+            )
         self.evaluation: EvaluationFrames = evaluation_frames(config.data)
         self.target = target_images(config.data, self._reads_target_depth())
         self.labelled = labelled_frames(config.data)

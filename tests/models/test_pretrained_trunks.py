@@ -361,6 +361,7 @@ SETTINGS = {
         "ResNetBackbone",
         "optimiser.layer_decay",
     ),
+    "compile": ({"compile": "true"}, "compile is true", "wrong gradients", "leave compile out"),
     "decay": ({"optimiser.layer_decay": 1.5}, "optimiser.layer_decay is 1.5"),
     "clip": ({"optimiser.clip_norm": 0}, "optimiser.clip_norm is 0"),
     "name": ({"model.backbone": "hff"}, "'hff', expected one of vgg16, resnet101, hf, timm:NAME"),

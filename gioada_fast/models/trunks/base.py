@@ -58,6 +58,9 @@ class Trunk(nn.Module):
     traces_any_size: bool = True
     """Whether ``torch.export`` can trace it for images of any size."""
 
+    compiles: bool = True
+    """Whether ``torch.compile`` gives the gradients that PyTorch gives without it."""
+
     checkpointing: bool = False
     """Whether to keep only the input of each stage for the backward pass, which computes the stage
     again: less memory, more time, the same gradients."""

@@ -74,8 +74,10 @@ class HuggingFaceTrunk(Trunk):
                 with torch.no_grad():
                     _maps(self.model.eval(), image, None)
         self._states, self._scales, self.size_multiple = probe.states, probe.scales, probe.multiple
-        # Swin's windows: torch.export has not come to an end after minutes for images of any size
-        self.traces_any_size = not hasattr(model_config, "window_size")
+        # Swin's windows: torch.export has not come to an end after minutes for images of any size,
+        # and code of inductor (torch 2.13, CPU) gives no gradient to three of four feature maps
+        has_windows = hasattr(model_config, "window_size")
+        self.traces_any_size = self.compiles = not has_windows
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in probe.used)
         self.train()
