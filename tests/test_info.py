@@ -19,7 +19,11 @@ OPS = comparison.public_ops()
 
 @pytest.fixture
 def checked(monkeypatch):
-    """Call with back ends and ops: the command, which checks no others."""
+    """Call with back ends and ops: the command, which checks no others.
+
+    Fresh memory is filled with NaN and the largest numbers, so that it never has the right result
+    before a kernel has run.
+    """
 
     def run(backends: tuple[str, ...], names: list[str] = OPS):
         live = {name: ops.backends()[name] for name in backends}
@@ -27,7 +31,9 @@ def checked(monkeypatch):
         monkeypatch.setattr(comparison, "public_ops", lambda: names)
         return command("info", "--check", cwd=Path())
 
-    return run
+    torch.use_deterministic_algorithms(True)
+    yield run
+    torch.use_deterministic_algorithms(False)
 
 
 def rows(text: str) -> dict[tuple[str, str], list[str]]:
