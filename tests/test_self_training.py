@@ -263,7 +263,7 @@ def test_relative_depth_is_aligned_to_the_prediction():
 
 @pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
 def test_neither_the_teacher_nor_the_mixed_image_gets_a_gradient(levels):
-    adaptation = make_trained(*levels, lambda_depth=0.1, lambda_out=0.05)
+    adaptation = make_trained(*levels, lambda_depth=0.1, lambda_img=10, lambda_out=0.05)
     with frozen(adaptation.image_discriminator, adaptation.output_discriminator):
         losses = adaptation.generators_loss(make_batch()).losses
     total = losses["seg"] + 0.1 * losses["depth"] + losses["self"]
@@ -329,7 +329,7 @@ def test_without_a_target_there_is_no_self_training():
 
 # the order by depth compares numbers that differ by rounding between batches: a few pixels of a
 # mixed image change sides
-@pytest.mark.parametrize(("settings", "rtol"), [({}, 1e-4), ({**MASK, **DEPTH}, 1e-3)])
+@pytest.mark.parametrize(("settings", "rtol"), [({}, 3e-4), ({**MASK, **DEPTH}, 1e-3)])
 @pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels, settings, rtol):
     """The images differ in their numbers of pasted and of confident pixels."""
