@@ -54,7 +54,10 @@ options = parser.parse_args()
 if options.steps < 2:
     parser.error(f"--steps is {options.steps}, expected at least 2")
 if options.model:
-    model = SegformerForSemanticSegmentation.from_pretrained(options.model, num_labels=CLASSES)
+    try:
+        model = SegformerForSemanticSegmentation.from_pretrained(options.model, num_labels=CLASSES)
+    except (OSError, ValueError) as error:  # no such folder, no network, other weights
+        parser.error(f"--model {options.model}: {error}")
 else:
     sizes = {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32}
     config = SegformerConfig(**sizes, num_labels=CLASSES, drop_path_rate=0.0)

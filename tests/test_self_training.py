@@ -329,7 +329,9 @@ def test_without_a_target_there_is_no_self_training():
 
 # the order by depth compares numbers that differ by rounding between batches: a few pixels of a
 # mixed image change sides
-@pytest.mark.parametrize(("settings", "rtol"), [({"lambda_img": 10}, 1e-4), ({**MASK, **DEPTH}, 1e-3)])
+@pytest.mark.parametrize(
+    ("settings", "rtol"), [({"lambda_img": 10}, 1e-4), ({**MASK, **DEPTH}, 1e-3)]
+)
 @pytest.mark.parametrize("levels", [("none", "none"), ("geometry", "joint")])
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(levels, settings, rtol):
     """The images differ in their numbers of pasted and of confident pixels."""
