@@ -100,7 +100,7 @@ def _check(op: str, name: str, device: str) -> Comparison:
                     inputs,
                     roundoff,
                 )
-        except Exception as problem:  # whatever a kernel or its launch raises
+        except Exception as problem:  # any error of a kernel or its launch
             reason = str(problem).strip().partition("\n")[0]
             wrong.append(f"fails in {_short(dtype)}: {type(problem).__name__}: {reason}")
             continue
