@@ -121,6 +121,60 @@ class ActivationPool(nn.Sequential):
         return out
 
 
+class UpsamplingConv2d(nn.Conv2d):
+    """3x3 convolution of an image that was upsampled by a factor of 2, nearest.
+
+    The upsampled image has each pixel four times, so that the 9 products for an output pixel are of
+    4 pixels only. A transposed convolution with the sums of the weights, 4x4 and of stride 2,
+    computes the same with 4 products, and without the upsampled image.
+
+    The parameters are those of ``nn.Conv2d(in_channels, out_channels, 3, padding=1)``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, input: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        """[N, C, h, w] to [N, C', *size]; sizes are 2h, the default, or 2h - 1; 2w or 2w - 1."""
+        twice = [2 * n for n in input.shape[2:]]
+        size = twice if size is None else list(size)
+        # A last row or column that is there once has padding as neighbour. An exported graph takes
+        # sizes of both kinds.
+        if torch.compiler.is_exporting() or size != twice:
+            return super().forward(F.interpolate(input, size=size, mode="nearest"))
+        taps = F.pad(self.weight, (1, 1, 1, 1))
+        taps = taps[:, :, 1:] + taps[:, :, :-1]
+        taps = taps[..., 1:] + taps[..., :-1]
+        taps = taps.flip(2, 3).transpose(0, 1)
+        return F.conv_transpose2d(input, taps, self.bias, stride=2, padding=1)
+
+
+class PixelShuffleConv2d(nn.Conv2d):
+    """Convolution with a few output channels, which computes 2x2 pixels at a time.
+
+    Convolutions are fast if they have at least as many output channels as a vector has elements.
+    This one has stride 2 and four times as many channels: its kernel, larger by 1, holds the
+    weights at the four places from which they give the four pixels.
+
+    The parameters are those of ``nn.Conv2d(in_channels, out_channels, kernel_size)``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
+        super().__init__(in_channels, out_channels, kernel_size)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():  # of sizes that may be odd
+            return super().forward(input)
+        height, width = (n - k + 1 for n, k in zip(input.shape[2:], self.kernel_size, strict=True))
+        if height % 2 or width % 2:
+            input = F.pad(input, (0, width % 2, 0, height % 2))
+        places = [(right, 1 - right, low, 1 - low) for low in (0, 1) for right in (0, 1)]
+        weight = torch.stack([F.pad(self.weight, place) for place in places], 1).flatten(0, 1)
+        assert self.bias is not None
+        four = F.conv2d(input, weight, self.bias.repeat_interleave(4), stride=2)
+        return F.pixel_shuffle(four, 2)[:, :, :height, :width]
+
+
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     """Upsample [N, C, h, w] to [N, C, *size], bilinear with align_corners=True."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)

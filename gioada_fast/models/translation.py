@@ -1,11 +1,20 @@
 """The translation network G_img, which makes a synthetic image look real."""
 
+from collections.abc import Sequence
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import translation_input
-from .layers import InstanceNormAct, channels, interior, normalise, recomputed
+from .layers import (
+    InstanceNormAct,
+    PixelShuffleConv2d,
+    UpsamplingConv2d,
+    channels,
+    interior,
+    normalise,
+    recomputed,
+)
 
 
 class TranslationNet(nn.Module):
@@ -67,9 +76,9 @@ class TranslationNet(nn.Module):
         self.blocks = nn.Sequential(
             *(ResidualBlock(c4, pad=1 if i < blocks - 1 else 0) for i in range(blocks))
         )
-        self.up1 = nn.Sequential(*_conv_norm_relu(nn.Conv2d(c4, c2, 3, padding=1)))
-        self.up2 = nn.Sequential(*_conv_norm_relu(nn.Conv2d(c2, c1, 3, padding=1), pad=3))
-        self.to_image = nn.Conv2d(c1, 3, 7)
+        self.up1 = Upsampling(*_conv_norm_relu(UpsamplingConv2d(c4, c2)))
+        self.up2 = Upsampling(*_conv_norm_relu(UpsamplingConv2d(c2, c1), pad=3))
+        self.to_image = PixelShuffleConv2d(c1, 3, 7)
         assert self.to_image.bias is not None
         nn.init.zeros_(self.to_image.weight)
         nn.init.zeros_(self.to_image.bias)
@@ -108,9 +117,9 @@ class TranslationNet(nn.Module):
         x = self.encoder(x)
         for block in self.blocks:
             x = recomputed(block, x, random=False) if self.checkpointing else block(x)
-        # nearest upsampling to the sizes in the encoder, which may be odd
-        x = self.up1(F.interpolate(x, size=half, mode="nearest"))
-        x = self.up2(F.interpolate(x, size=image.shape[2:], mode="nearest"))
+        # to the sizes in the encoder, which may be odd
+        x = self.up1(x, half)
+        x = self.up2(x, image.shape[2:])
         change = self.to_image(x).float()
         if self.change == "fraction":
             t = torch.tanh(change)
@@ -135,6 +144,15 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(self.conv1(x))
         return self.norm2(self.conv2(y), residual=interior(x, 1))
+
+
+class Upsampling(nn.Sequential):
+    """An ``UpsamplingConv2d`` to a given size, and the norm after it."""
+
+    def forward(self, input: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        conv, norm = self
+        out: Tensor = norm(conv(input, size))
+        return out
 
 
 def _compute_dtype(device: torch.device) -> torch.dtype:

@@ -91,12 +91,21 @@ def test_translation_uses_geometry_only_when_asked():
             assert bool(((other - y).abs() > 1e-3).any()) == geometry
 
 
+def plain_conv(conv):
+    """PyTorch's convolution with the weights of a layer that may compute it in another way."""
+    plain = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding
+    )
+    plain.weight, plain.bias = conv.weight, conv.bias
+    return plain
+
+
 class PlainTranslationNet(nn.Module):
     """CycleGAN's generator from PyTorch's own modules, with the weights of a TranslationNet."""
 
     def __init__(self, net):
         super().__init__()
-        convs = (m for m in net.modules() if isinstance(m, nn.Conv2d))
+        convs = (plain_conv(m) for m in net.modules() if isinstance(m, nn.Conv2d))
         layers = [nn.ReflectionPad2d(3)]
         for _ in range(3):
             layers += self.conv_norm_relu(next(convs))
