@@ -306,6 +306,7 @@ def test_a_new_term_is_trained_and_logged_and_enters_the_total_with_its_weight(
         "schedule.source_only_steps": 1,
         "schedule.adaptation_steps": 3,
         "schedule.log_every": 1,
+        "adaptation.lambda_img": 10,
         "adaptation.lambda_out": 0.2,
     }
     arguments = flags(tmp_path / "scenes", tmp_path / "runs", **settings)

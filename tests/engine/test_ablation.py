@@ -248,7 +248,7 @@ def test_the_oracle_has_labels_but_no_depth(world):
         (["--rows", "control", "--name=new"], ["add source_only to --rows"]),
         (["--rows", "everything"], ["everything", "source_only", "oracle"]),
         (["--preset", "large"], ["large", "paper", "pretrained", "small"]),
-        (["--adaptation.lambda_img=5"], ["adaptation.lambda_img = 10.0, now it is 5.0", "--name"]),
+        (["--adaptation.lambda_img=5"], ["adaptation.lambda_img = 3.0, now it is 5.0", "--name"]),
         (["--schedule.adaptation_steps=0", "--name=new"], ["adaptation_steps is 0"]),
     ],
 )
