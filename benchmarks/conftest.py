@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import guards, harness, machine, report
+from benchmarks.harness import NO_CUDA
 
 
 def pytest_addoption(parser):
@@ -37,6 +38,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if config.getoption("--device") == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError(NO_CUDA)
     harness.quick = config.getoption("--quick")
     harness.time_factor = config.getoption("--time-factor") * (0.2 if harness.quick else 1)
     config.pluginmanager.register(Progress(config), "gioada_fast-progress")
@@ -44,8 +47,6 @@ def pytest_configure(config):
 
 def pytest_report_header(config):
     device = config.getoption("--device")
-    if device == "cuda" and not torch.cuda.is_available():
-        return None
     kind = machine.kind(device)
     records = sorted(path.stem for path in (guards.RESULTS / kind).glob("*.json"))
     if not records:
@@ -87,10 +88,7 @@ class Progress:
 
 @pytest.fixture(scope="session")
 def device(request) -> str:
-    chosen = request.config.getoption("--device")
-    if chosen == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return chosen
+    return request.config.getoption("--device")
 
 
 @pytest.fixture

@@ -28,6 +28,9 @@ records: list[dict] = []
 """One record for each case that has been measured."""
 
 
+NO_CUDA = "--device cuda: PyTorch finds no CUDA device here; leave the option out for the CPU"
+
+
 def require_fast(dtype: torch.dtype, device: str) -> None:
     """Skip the case unless the device at least converts the dtype in hardware.
 

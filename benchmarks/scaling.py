@@ -32,7 +32,7 @@ from torch import Tensor
 from benchmarks import guards, machine, report
 from benchmarks.bench_step import CASES, DTYPES, STILL, Case, batch_of, count_flops, networks
 from benchmarks.bench_step import precisions as precisions_of
-from benchmarks.harness import clock, peak_flops, peak_mib
+from benchmarks.harness import NO_CUDA, clock, peak_flops, peak_mib
 from gioada_fast.adaptation import TwoLevelAdaptation, frozen
 from gioada_fast.config import AdaptationConfig, Config
 from gioada_fast.engine import distributed
@@ -219,6 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.child:
         _child(options.child)
         return
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error(NO_CUDA)
     file = guards.RESULTS / machine.kind(options.device) / "scaling.json"
     if options.plot:
         if not file.exists():

@@ -505,8 +505,8 @@ class AdaptationConfig:
     then pushed the predicted target depth to arbitrary values."""
     lambda_img: float = 3.0
     """Weight of the image GAN loss in the generators' loss. If it is too small (0.3), the
-    translation network encodes the labels that it sees as colours, one per class; with 10,
-    adaptation to CamVid gains as much, and to KITTI nothing (docs/adaptation.md)."""
+    translation network encodes the labels that it sees as colours, one per class; with 10, both
+    levels gain nothing on KITTI (docs/adaptation.md)."""
     lambda_out: float = 0.03
     """Weight of the output GAN loss in the generators' loss. With 0.3 and 1, roads, cars and
     cyclists lost what trees gained; 0.1 gained over 600 updates but cost 0.8 points over 1200

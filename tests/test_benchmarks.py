@@ -1,11 +1,16 @@
 """The benchmarks' guards, records and plots; what they measure is theirs to check."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import guards, machine, report, scaling
+from benchmarks import guards, harness, machine, report, scaling
 
+ROOT = Path(__file__).resolve().parents[1]
 CPUINFO = {
     "amd-avx512-bf16-2-threads": "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f avx512_bf16\n",
     "intel-avx512-bf16-amx-2-threads": (
@@ -112,3 +117,14 @@ def test_the_scaling_page_is_measured_and_drawn(tmp_path, monkeypatch):
     scaling.plot(record, "a machine", tmp_path / "scaling.svg")
     assert "measured" in (tmp_path / "scaling.svg").read_text()
     assert report.table([record]).count("classes") == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_missing_is_an_error_and_not_skipped(capfd):
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--device", "cuda"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert harness.NO_CUDA in done.stderr
+    with pytest.raises(SystemExit, match="2"):
+        scaling.main(["--device", "cuda"])
+    assert harness.NO_CUDA in capfd.readouterr().err

@@ -435,10 +435,15 @@ class _Archive:
         if member.file_size > _MAX_BYTES:
             raise InputError(f"{where} has {member.file_size} bytes: unpack the archive")
         try:
-            with open(self.file, "rb") as file:
-                stored = _stored(file.fileno(), member)
+            try:
+                with open(self.file, "rb") as file:
+                    stored = _stored(file.fileno(), member)
+            except OSError as error:  # the archive is gone, or the disk fails
+                raise InputError(f"{where} cannot be read: {error.strerror or error}") from error
             with zipfile.ZipExtFile(BytesIO(stored), "r", member) as content:
                 return content.read()
+        except InputError:
+            raise
         except NotImplementedError as error:
             raise InputError(f"{where} cannot be read ({error}): unpack the archive") from error
         except Exception as error:  # zipfile and the decompressors raise many

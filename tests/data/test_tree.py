@@ -1,6 +1,7 @@
 """Files in folders, links and zip archives appear at the paths that unpacking gives."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import random
@@ -207,6 +208,18 @@ def test_damaged_archives_are_refused_by_name(tmp_path, how, words):
         tree.read_bytes(tmp_path / "a" / "1.png")
     with pytest.raises(InputError, match=r"x\.zip"):
         tree.is_folder(tmp_path / "x.zip") and tree.read_bytes(tmp_path / "x.zip" / "1.png")
+
+
+def test_a_disk_that_fails_is_not_called_a_damaged_archive(tmp_path, monkeypatch):
+    write_zip(tmp_path / "x.zip", {"a/1.png": "pixels"})
+    (file,) = tree.files_under(tmp_path)
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(InputError, match=r"of .*x\.zip cannot be read: Input/output error$"):
+        tree.read_bytes(file)
 
 
 def test_any_damage_ends_in_an_input_error(tmp_path):
