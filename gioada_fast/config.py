@@ -764,8 +764,8 @@ class Config:
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, ..., or auto: a GPU if there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the networks: fp32, bf16 autocast, or auto: bf16 if the hardware supports
-    it."""
+    """Precision of the networks: fp32, bf16 autocast, or auto: bf16 if the hardware multiplies it
+    faster."""
     compile: bool = False
     """Compile the update with torch.compile, which takes a minute or two at the start."""
     cuda_graphs: bool = False

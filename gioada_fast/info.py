@@ -104,7 +104,8 @@ def main(arguments: Sequence[str]) -> None:
     for name, version in versions().items():
         machine.add_row(name, version)
     machine.add_row("processor", f"{device_name(torch.device('cpu'))}, {os.cpu_count()} cores")
-    machine.add_row("bf16 in hardware", "yes" if has_fast_bf16(torch.device("cpu")) else "no")
+    bf16 = has_fast_bf16(torch.device("cpu"))
+    machine.add_row("precision auto, on cpu", "bf16" if bf16 else "fp32")
     for index in range(torch.cuda.device_count()):
         machine.add_row(f"cuda:{index}", torch.cuda.get_device_name(index))
     console.print(machine, "")
