@@ -32,7 +32,7 @@ def emulator(pytestconfig):
 @pytest.fixture(autouse=True)
 def emulated_cuda(request):
     """In tests with the mark ``emulated``, the back end ``cuda`` runs on CPU tensors."""
-    if "emulated" not in request.keywords:
+    if request.node.get_closest_marker("emulated") is None:
         yield
         return
     with request.getfixturevalue("emulator").live():
@@ -64,13 +64,13 @@ def summarise(record_property):
 
 def pytest_collection_modifyitems(config, items):
     named = config.getoption("markexpr") == "kills" or any("test_kills" in a for a in config.args)
-    left_out = [item for item in items if "kills" in item.keywords and not named]
+    left_out = [item for item in items if item.get_closest_marker("kills") and not named]
     if left_out:
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     if not HAS_CUDA:
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
