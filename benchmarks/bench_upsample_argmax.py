@@ -22,7 +22,7 @@ SHAPES = {
         False,
         torch.int64,
     ),
-    "demo 4x11, 24x31 to 180x240": ((4, 11, 24, 31, 180, 240), True, torch.int64, (1, 1)),
+    "demo 4x11, 24x31 to 180x240": ((4, 11, 24, 31, 180, 240), True, torch.int64),
     "19 classes, half pixels 1x19, 128x128 to 512x512": (
         (1, 19, 128, 128, 512, 512),
         False,

@@ -1,5 +1,6 @@
 """The benchmarks' guards, records and plots; what they measure is theirs to check."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -19,6 +20,16 @@ CPUINFO = {
     "intel-avx2-2-threads": "vendor_id\t: GenuineIntel\nflags\t\t: sse2 avx2\n",
     "arm-sve-bf16-2-threads": "CPU implementer\t: 0x41\nFeatures\t: asimd sve bf16\n",
 }
+
+
+BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("bench_*.py"))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_all_cases_of_a_benchmark_have_the_same_fields(name):
+    shapes = getattr(importlib.import_module(f"benchmarks.{name}"), "SHAPES", {})
+    fields = {tuple(type(field) for field in case) for case in shapes.values()}
+    assert len(fields) <= 1
 
 
 @pytest.mark.parametrize("kind", CPUINFO)
