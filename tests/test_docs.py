@@ -45,6 +45,7 @@ PLACEHOLDERS = {
     "=N ": "=2 ",
     # files of half a gigabyte, and downloads
     "--model.pretrained imagenet": "",
+    "--preset pretrained": "--preset small",
     "--model.pretrained ~/weights/vgg16.pth": "",
     "nvidia/mit-b2": "~/models/segformer",
     # nine rows of three seeds
