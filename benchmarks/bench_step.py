@@ -295,19 +295,28 @@ def _race(name: str, case: Case, config: Config, device: str) -> dict:
     for contender in running.values():
         contender.update()  # creates the optimisers' state
     calls = 5 if device == "cuda" else 1
-    once = sum(clock(contender.update, device, calls) for contender in running.values())
-    rounds = max(3, min(50, int(harness.time_factor * SECONDS * 1e3 / once)))
-    for _ in range(rounds):
+
+    def measure() -> float:
         for contender in running.values():
             contender.ms.append(clock(contender.update, device, calls))
             contender.zero_grad()
+        return sum(contender.ms[-1] for contender in running.values())
+
+    rounds = max(
+        2 if harness.quick else 3, min(50, int(harness.time_factor * SECONDS * 1e3 / measure()))
+    )
+    for _ in range(1, rounds):
+        measure()
 
     found: dict[str, dict] = {}
     for n, contender in contenders.items():
         if contender.failure is not None:
             found[n] = {"failed": contender.failure}
             continue
-        losses = contender.update()
+        losses: dict = {}
+        mib = peak_mib(
+            lambda losses=losses, update=contender.update: losses.update(update()), device
+        )
         if not all(torch.isfinite(torch.as_tensor(v)) for v in losses.values()):
             assert "compile" in n, n
             found[n] = {"failed": f"losses are not finite after {rounds + 2} updates"}
@@ -319,10 +328,9 @@ def _race(name: str, case: Case, config: Config, device: str) -> dict:
             "ms": ms,
             "median_ms": statistics.median(contender.ms),
             "pairs_per_second": case.batch_size / (ms / 1e3),
-            "mib": peak_mib(contender.update, device),
+            "mib": mib,
             "share_of_peak": flops / (ms / 1e3) / peak_flops(device, dtype),
         }
-        contender.zero_grad()
     return {
         "op": "step",
         "shape": name,

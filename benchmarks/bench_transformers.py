@@ -89,7 +89,9 @@ def bench_transformers(case, benchmark, device):
     _assert_agree(models, steps)  # times are only comparable if the results agree
 
     once = sum(clock(step, device, 1) for step in steps.values())
-    rounds = max(3, min(50, int(harness.time_factor * SECONDS * 1e3 / once)))
+    rounds = max(
+        2 if harness.quick else 3, min(50, int(harness.time_factor * SECONDS * 1e3 / once))
+    )
     times: dict[str, list[float]] = {name: [] for name in steps}
     benchmark.group = "transformers"
     benchmark.pedantic(

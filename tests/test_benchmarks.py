@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,19 @@ def test_records_lie_in_the_folder_of_their_machine_and_can_be_printed():
         assert result["environment"]["machine"] == path.parent.name
         assert {record["op"] for record in result["records"]} == {path.stem}
         assert report.table(result["records"]) and report.markdown(result["records"])
+
+
+@pytest.mark.parametrize("mib", [2, 20])
+def test_the_peak_of_a_call_is_that_of_its_tensor(mib):
+    peak = harness.typical_peak_mib(lambda: torch.ones(mib * 2**20, dtype=torch.uint8), "cpu")
+    if math.isnan(peak):
+        pytest.skip("this system does not measure the peak of a process's memory")
+    assert peak == pytest.approx(mib, abs=0.2)
+
+
+def test_a_peak_that_is_not_measured_is_nan(monkeypatch):
+    monkeypatch.setattr(harness, "_peak_rss_mib", lambda function: math.nan)
+    assert math.isnan(harness.peak_mib(lambda: None, "cpu"))
 
 
 OP = {"op": "gan_loss", "shape": "demo", "pass": "forward", "best_rival": "eager"}
