@@ -143,8 +143,9 @@ def _own_pages() -> Iterator[None]:
     except (OSError, AttributeError):
         yield
         return
-    disabled = prctl(pr_get_thp_disable, 0, 0, 0, 0)
-    prctl(pr_set_thp_disable, 1, 0, 0, 0)
+    zero, one = ctypes.c_ulong(0), ctypes.c_ulong(1)  # prctl reads 64 bits of each
+    was_disabled = prctl(pr_get_thp_disable, zero, zero, zero, zero) == 1
+    prctl(pr_set_thp_disable, one, zero, zero, zero)
     mallopt(m_mmap_threshold, 2**18)
     try:
         yield
@@ -152,7 +153,7 @@ def _own_pages() -> Iterator[None]:
         # where glibc's own adjustment of the two ends
         mallopt(m_mmap_threshold, 2**25)
         mallopt(m_trim_threshold, 2**26)
-        prctl(pr_set_thp_disable, max(disabled, 0), 0, 0, 0)
+        prctl(pr_set_thp_disable, one if was_disabled else zero, zero, zero, zero)
 
 
 def _status(field: str) -> int:
