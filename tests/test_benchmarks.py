@@ -60,7 +60,7 @@ def test_the_peak_of_a_call_is_that_of_its_tensor(mib):
     peak = harness.typical_peak_mib(lambda: torch.ones(mib * 2**20, dtype=torch.uint8), "cpu")
     if math.isnan(peak):
         pytest.skip("this system does not measure the peak of a process's memory")
-    assert peak == pytest.approx(mib, abs=0.2)
+    assert peak == pytest.approx(mib, abs=0.4)
 
 
 def test_a_peak_that_is_not_measured_is_nan(monkeypatch):
