@@ -107,11 +107,11 @@ def typical_peak_mib(function: Callable, device: str) -> float:
 
 
 def _peak_rss_error(mib: int = 8) -> float:
-    """MiB by which ``_peak_rss_mib`` is wrong just now: what it finds for a tensor of known size.
+    """Current error of ``_peak_rss_mib`` in MiB, measured with a tensor of known size.
 
     Linux counts pages for each processor by itself and adds these counts up now and then, so the
-    high-water mark is off by up to 128 KiB for each processor and kind of page. An op that takes
-    little more than its result cannot be told from its rival so.
+    high-water mark is off by up to 128 KiB for each processor and kind of page. That is more than
+    what some ops need beside their result.
     """
     return _peak_rss_mib(lambda: torch.ones(mib * 2**20, dtype=torch.uint8)) - mib
 
